@@ -1,0 +1,72 @@
+"""The command line. It only dispatches, and imports what a command needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import losslab
+from losslab.console import complain, say
+from losslab.errors import UserError
+
+app = typer.Typer(
+    help="Find out, honestly, which final loss a Transformer should be trained on.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_PASS_THROUGH: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        say(losslab.__version__)
+        raise typer.Exit
+
+
+@app.command(context_settings=_PASS_THROUGH, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Train one run, or with -m a multirun: losslab train [-m] [GROUP=CHOICE] [KEY=VALUE] …"""
+    from losslab.sweeps.train import train as run
+
+    raise typer.Exit(run(context.args))
+
+
+@app.command()
+def resume(
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
+    trust: Annotated[list[str] | None, typer.Option(help="A class outside losslab that this run may import.")] = None,
+) -> None:
+    """Continue a run in place, from its last checkpoint."""
+    from losslab.sweeps.resume import resume as run
+
+    raise typer.Exit(run(run_dir, trust or []))
+
+
+@app.command()
+def compare(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs, such as outputs/first.")],
+    baseline: Annotated[str, typer.Option(help="The loss that the others are compared with.")] = "cross_entropy",
+    metric: Annotated[str, typer.Option(help="A yardstick of the record, such as test/nll_scaled.")] = "test/nll_scaled",
+) -> None:
+    """Compare losses over shared seeds: a table, a CSV and a figure."""
+    from losslab.comparison.compare import compare as run
+
+    raise typer.Exit(run(folder, baseline=baseline, metric=metric))
+
+
+def main() -> None:
+    """Exit code 0, 1 for a failed run, 2 for bad input, which is answered in one sentence."""
+    try:
+        app()
+    except UserError as error:
+        complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)

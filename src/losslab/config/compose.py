@@ -1,0 +1,91 @@
+"""Compose configurations ahead of Hydra's own run, so that every mistake is one sentence before any job starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from losslab.config import schema
+from losslab.config.mistakes import explain, flat_keys
+from losslab.config.paths import check_config_dir, conf_dir
+from losslab.errors import UserError
+
+CONFIG_NAME = "train"
+
+
+def compose_plain(overrides: list[str], config_dir: Path | None = None, *, resolve: bool = True) -> dict[str, Any]:
+    """The composed configuration as plain, resolved values. Raises UserError for every mistake Hydra can see."""
+    return to_plain(_compose(overrides, config_dir), config_dir, resolve=resolve)
+
+
+def to_plain(config: DictConfig, config_dir: Path | None = None, *, resolve: bool = True) -> dict[str, Any]:
+    """Resolve interpolations, and turn OmegaConf's nodes into dicts, lists and numbers."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=resolve)
+    except OmegaConfBaseException as error:
+        raise explain(error, set()) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def job_overrides(overrides: list[str], config_dir: Path | None = None) -> list[list[str]]:
+    """The overrides of each job of a multirun, in Hydra's order, each composed once as a check."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+        hydra = _compose(fixed, config_dir, with_hydra=True).hydra
+        if not hydra.sweeper._target_.endswith("BasicSweeper"):
+            raise UserError("losslab's multirun works with Hydra's basic sweeper; leave out hydra/sweeper")
+        swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+        parsed = OverridesParser.create().parse_overrides(swept + overrides)
+        jobs = BasicSweeper.split_arguments(parsed, None)[0]
+    except HydraException as error:
+        raise explain(error, set()) from None
+    for job in jobs:
+        compose_plain(job, config_dir)
+    return jobs
+
+
+def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:
+    """Whether the configuration itself asks for a multirun (hydra.mode=MULTIRUN, typed or in an experiment)."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    if any(o.is_sweep_override() for o in parsed):
+        return False
+    mode = _compose(overrides, config_dir, with_hydra=True).hydra.mode
+    return mode is not None and mode.name == "MULTIRUN"
+
+
+def group_choices(overrides: list[str]) -> list[str]:
+    """Those of the overrides that choose a file of a group (loss=square, model/size=micro, experiment=…)."""
+    chosen = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if "." not in override.key_or_group and (conf_dir() / override.key_or_group).is_dir():
+            chosen.append(override.input_line or "")
+    return chosen
+
+
+def _compose(overrides: list[str], config_dir: Path | None, *, with_hydra: bool = False) -> DictConfig:
+    if config_dir is not None:
+        check_config_dir(config_dir)
+        overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    schema.register()
+    # hydra.main may be running (a job asks for its defaults); compose needs the global state for itself.
+    state = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            try:
+                return compose(CONFIG_NAME, overrides=overrides, return_hydra_config=with_hydra)
+            except (HydraException, OmegaConfBaseException, ValueError) as error:
+                defaults = OmegaConf.to_container(compose(CONFIG_NAME), resolve=False)
+                raise explain(error, flat_keys(defaults)) from None
+    finally:
+        GlobalHydra.instance().hydra = state

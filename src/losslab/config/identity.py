@@ -1,0 +1,74 @@
+"""What makes two runs the same run, and what a run's folder is called."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from typing import Any
+
+from losslab.records import SHORT
+
+NOT_IDENTITY = (
+    "name output_dir fresh trust logger "
+    "data.num_workers data.val_batch_size "
+    "checkpoints.keep "
+    "trainer.max_tokens trainer.log_every_n_steps trainer.enable_progress_bar trainer.devices trainer.num_nodes "
+    "trainer.accelerator trainer.strategy trainer.threads trainer.micro_batch_size trainer.accumulate_grad_batches"
+).split()
+"""Keys that change where, how fast or how visibly a run is computed, but not what it computes."""
+
+_LONGEST_LABEL = 100
+
+
+def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
+    """SHA-256 of the bound configuration without NOT_IDENTITY, each input path replaced by its content's hash.
+
+    Args:
+        config: after `check_run`, `bind_components` and `resolve_budget`.
+        inputs: dotted key → SHA-256 of what lies under that path.
+    """
+    content = copy.deepcopy(config)
+    for key in NOT_IDENTITY:
+        _remove(content, key)
+    for key, digest in inputs.items():
+        section, _, last = key.rpartition(".")
+        content[section][last] = f"sha256:{digest}"
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str, identity: str) -> str:
+    """`<loss>-seed<n>-<other differences from the defaults>-<fingerprint>`, for people and shells.
+
+    Args:
+        defaults: the configuration that the same choice of groups gives without any single key changed.
+    """
+    content = copy.deepcopy(config)
+    for key in [*NOT_IDENTITY, "seed"]:
+        _remove(content, key)
+    values, usual = flatten(content), flatten(defaults)
+    parts = [loss_name, f"seed{config['seed']}"]
+    for key, value in values.items():
+        if key in usual and usual[key] != value:
+            shown = str(value).rpartition("/")[2] if isinstance(value, str) else value
+            parts.append(f"{key.rpartition('.')[2]}={shown}")
+    label = re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts))[:_LONGEST_LABEL].rstrip("-_.")
+    return f"{label}-{identity[:SHORT]}"
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key → leaf value."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _remove(content: dict[str, Any], key: str) -> None:
+    section, _, last = key.rpartition(".")
+    holder = content.get(section, {}) if section else content
+    holder.pop(last, None)

@@ -1,0 +1,82 @@
+"""The run's own keys, typed. Components (loss, model, …) are `_target_` nodes, checked against their signatures.
+
+Composing a configuration needs this file and no torch, so that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+
+DEFAULT_MAX_STEPS = 1000
+COMPONENTS = ("task", "model", "loss", "data", "optimizer", "scheduler")
+
+# OmegaConf reads these annotations and knows Optional, not every spelling of a union.
+# ruff: noqa: UP045
+
+
+@dataclass
+class TrainerConfig:
+    """How long to train, on what, and how an optimizer step is split. Steps are always optimizer steps."""
+
+    max_steps: Optional[int] = None
+    """Budget in optimizer steps; 1000 where neither budget is given."""
+    max_tokens: Optional[int] = None
+    """Budget in trained tokens, in place of max_steps; rounded up to whole steps."""
+    val_check_interval: Optional[int] = None
+    """Optimizer steps between validations; default: a tenth of the run."""
+    log_every_n_steps: int = 10
+    gradient_clip_val: Optional[float] = 1.0
+    """Largest norm of the whole gradient; null: no clipping."""
+    micro_batch_size: Optional[int] = None
+    """Windows that go through one device at once; default: what batch_size, devices and accumulation leave."""
+    accumulate_grad_batches: Optional[int] = None
+    accelerator: str = "cpu"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    deterministic: bool = False
+    threads: Optional[int] = None
+    """CPU threads of each process; default: what torch chooses."""
+    enable_progress_bar: bool = True
+
+
+@dataclass
+class CheckpointsConfig:
+    every_n_steps: int = 500
+    """Optimizer steps between checkpoints, beside the one after each validation."""
+
+
+@dataclass
+class LoggerConfig:
+    enabled: bool = True
+    """Write TensorBoard events; metrics.csv is always written."""
+
+
+@dataclass
+class RunConfig:
+    """One run."""
+
+    name: str = "runs"
+    """The sweep's folder, below output_dir."""
+    seed: int = 1
+    output_dir: str = "outputs"
+    fresh: bool = False
+    """Repeat a run beside the finished one, with suffix -2, -3, …"""
+    task: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+def register() -> None:
+    """Make the schema known to Hydra, which reads it as the first entry of conf/train.yaml."""
+    ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="losslab")

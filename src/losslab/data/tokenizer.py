@@ -1,0 +1,165 @@
+"""Text → token ids: byte-level BPE trained on the train split, a tokenizer.json, or plain bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from losslab.console import working
+from losslab.errors import UserError
+
+END_OF_TEXT = "<|endoftext|>"
+_KNOWN_ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
+_BATCH = 512
+_SMALLEST_BPE = 257
+"""256 bytes and the end of text."""
+
+
+class Tokenizer(Protocol):
+    """What the cache needs of a tokenizer."""
+
+    vocab_size: int
+    end: int | None
+    """The id that ends each document, if the vocabulary has one."""
+
+    def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
+        """Each document's token ids, without the end, and the raw UTF-8 bytes that each stands for."""
+
+    def decode(self, tokens: list[int]) -> str: ...
+
+    def digest(self) -> str:
+        """SHA-256 of all that decides the ids."""
+
+    def save(self, folder: Path) -> None: ...
+
+
+class ByteTokenizer:
+    """One token a byte, and 256 for the end of text."""
+
+    vocab_size = 257
+    end: int | None = 256
+
+    def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
+        for text in documents:
+            tokens = list(text.encode())
+            yield tokens, [1] * len(tokens)
+
+    def decode(self, tokens: list[int]) -> str:
+        return bytes(token for token in tokens if token < 256).decode(errors="replace")
+
+    def digest(self) -> str:
+        return hashlib.sha256(b"losslab bytes 1").hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Nothing to keep."""
+
+
+class FileTokenizer:
+    """A tokenizer of the `tokenizers` library.
+
+    Args:
+        content: what a tokenizer.json holds.
+        name: what to call it in a message.
+    """
+
+    def __init__(self, content: str, name: str) -> None:
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            self.backend = Backend.from_str(content)
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"data.tokenizer={name} is not a tokenizer.json: {error}") from None
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.content = content
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        self.end = next((vocabulary[end] for end in _KNOWN_ENDS if end in vocabulary), None)
+
+    @classmethod
+    def read(cls, path: str) -> FileTokenizer:
+        """Read tokenizer.json. Raises UserError when it is missing or no tokenizer."""
+        try:
+            content = Path(path).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"data.tokenizer={path} is neither bpe, bytes nor a readable tokenizer.json: {error}") from None
+        return cls(content, path)
+
+    @classmethod
+    def train(cls, documents: list[str], vocab_size: int) -> FileTokenizer:
+        """Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes: Radford et al. 2019)."""
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        backend = Backend(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(working(documents, f"training a tokenizer of {vocab_size}", len(documents)), trainer)
+        return cls(backend.to_str(), "bpe")
+
+    def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
+        for start in range(0, len(documents), _BATCH):
+            texts = documents[start : start + _BATCH]
+            for text, encoding in zip(texts, self.backend.encode_batch(texts, add_special_tokens=False), strict=True):
+                yield encoding.ids, _bytes_of_tokens(text, encoding.offsets)
+
+    def decode(self, tokens: list[int]) -> str:
+        text: str = self.backend.decode(tokens)
+        return text
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.content.encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(self.content, encoding="utf-8")
+
+
+def check_choice(tokenizer: str, vocab_size: int) -> None:
+    """Refuse, before any text is read, what cannot work. Raises UserError."""
+    if tokenizer == "bpe" and vocab_size < _SMALLEST_BPE:
+        raise UserError(f"data.vocab_size must be at least {_SMALLEST_BPE} (256 bytes and an end of text), not {vocab_size}")
+    if tokenizer not in ("bpe", "bytes"):
+        FileTokenizer.read(tokenizer)
+
+
+def make_tokenizer(choice: str, vocab_size: int, train_documents: list[str]) -> Tokenizer:
+    """`bpe`, `bytes`, or the path of a tokenizer.json."""
+    if choice == "bpe":
+        return FileTokenizer.train(train_documents, vocab_size)
+    return ByteTokenizer() if choice == "bytes" else FileTokenizer.read(choice)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that was saved in a cache folder."""
+    path = folder / "tokenizer.json"
+    return FileTokenizer.read(str(path)) if path.is_file() else ByteTokenizer()
+
+
+def _bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> list[int]:
+    """Share out a document's UTF-8 bytes: each token gets those up to its end that no earlier one had, the last one the
+    rest, so that they add up exactly, whatever the tokenizer drops or splits."""
+    if not offsets:
+        return []
+    ends = np.maximum.accumulate(np.array([end for _, end in offsets]))
+    ends[-1] = len(text)
+    positions = ends if text.isascii() else _byte_positions(text)[ends]
+    sizes: list[int] = np.diff(positions, prepend=0).tolist()
+    return sizes
+
+
+def _byte_positions(text: str) -> NDArray[np.int64]:
+    """[len(text) + 1]: the UTF-8 bytes before each character."""
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    lengths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    return np.concatenate([[0], np.cumsum(lengths)])

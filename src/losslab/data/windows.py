@@ -1,0 +1,161 @@
+"""Fixed-length windows over a stream of tokens: which ones make up batch k, and one gather to fetch them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from losslab.data.cache import TokenSplit
+from losslab.types import Batch
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """The endless order of training windows: a pure function of (seed, position).
+
+    Each pass over the data cuts it at a fresh offset and visits every window once, in a fresh order.
+    """
+
+    num_tokens: int
+    context: int
+    seed: int
+    """The data_order stream."""
+
+    def starts(self, first: int, count: int) -> NDArray[np.int64]:
+        """Where the sequences first … first + count − 1 begin in the stream, [count]."""
+        windows = (self.num_tokens - 1) // self.context
+        found = np.empty(count, dtype=np.int64)
+        done = 0
+        while done < count:
+            epoch, position = divmod(first + done, windows)
+            taken = min(count - done, windows - position)
+            order, offset = _epoch(self.seed, epoch, windows, self.num_tokens - 1 - windows * self.context)
+            found[done : done + taken] = order[position : position + taken] * self.context + offset
+            done += taken
+        return found
+
+
+@lru_cache(maxsize=2)
+def _epoch(seed: int, epoch: int, windows: int, slack: int) -> tuple[NDArray[np.int64], int]:
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    return random.permutation(windows), int(random.integers(0, slack + 1))
+
+
+def gather(tokens: NDArray[Any], starts: NDArray[np.int64], context: int) -> Batch:
+    """One training batch, [len(starts), context]."""
+    window = torch.from_numpy(tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64))
+    return Batch(window[:, :-1], window[:, 1:], torch.ones(len(starts), context), {})
+
+
+class MicroBatches(IterableDataset[Batch]):
+    """This rank's micro-batches, from optimizer step `first_step` on, without end.
+
+    Optimizer step k trains on the sequences [k · B, (k + 1) · B) of the order, however many ranks and micro-batches
+    share them.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: NDArray[Any],
+        order: TrainOrder,
+        micro_batch_size: int,
+        accumulate: int,
+        rank: int,
+        ranks: int,
+        first_step: int,
+    ) -> None:
+        self.tokens = tokens
+        self.order = order
+        self.micro_batch_size = micro_batch_size
+        self.rank = rank
+        self.ranks = ranks
+        self.first = first_step * accumulate
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        index, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        while True:
+            # Micro-batch m of all ranks together follows micro-batch m − 1 in the order.
+            first = ((self.first + index) * self.ranks + self.rank) * self.micro_batch_size
+            yield gather(self.tokens, self.order.starts(first, self.micro_batch_size), self.order.context)
+            index += stride
+
+
+def hash_batches(tokens: NDArray[Any], order: TrainOrder, batch_size: int, count: int) -> str:
+    """SHA-256 of the tokens in the first `count` batches: the proof that two runs saw the same data."""
+    digest = hashlib.sha256()
+    for k in range(count):
+        starts = order.starts(k * batch_size, batch_size)
+        digest.update(tokens[starts[:, None] + np.arange(order.context + 1)].astype("<u4").tobytes())
+    return digest.hexdigest()
+
+
+class EvalWindows:
+    """Windows side by side over a whole split: every token but the first is predicted exactly once.
+
+    Args:
+        by_window: assign the fitting half by window, for splits with too few documents to halve.
+    """
+
+    def __init__(self, split: TokenSplit, context: int, *, by_window: bool) -> None:
+        self.split = split
+        self.context = context
+        self.by_window = by_window
+        self.count = -(-(len(split.tokens) - 1) // context)
+        self._fit_windows: dict[int, list[int]] = {}
+
+    def batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+        """Every window once, shared out among the ranks."""
+        mine = np.arange(rank, self.count, ranks)
+        for i in range(0, len(mine), batch_size):
+            yield self.batch(mine[i : i + batch_size])
+
+    def batch(self, windows: NDArray[np.int64]) -> Batch:
+        """These windows; beyond the end of the split the weight is 0."""
+        at = windows[:, None] * self.context + np.arange(self.context + 1)
+        inside = at < len(self.split.tokens)
+        at = np.minimum(at, len(self.split.tokens) - 1)
+        tokens = torch.from_numpy(self.split.tokens[at].astype(np.int64))
+        target_at = at[:, 1:]
+        fit = self.split.fit[target_at]
+        if self.by_window:
+            fit = np.repeat([[_hash(w) & 1] for w in windows.tolist()], self.context, axis=1)
+        extras = {
+            "bytes": torch.from_numpy(self.split.bytes[target_at].astype(np.float32)),
+            "fit": torch.from_numpy(fit.astype(np.uint8)),
+        }
+        return Batch(tokens[:, :-1], tokens[:, 1:], torch.from_numpy(inside[:, 1:].astype(np.float32)), extras)
+
+    def fit_batches(self, batch_size: int, most: int) -> Iterator[Batch]:
+        """Windows in an order of hashes that hold at most `most` positions of the fitting half, but at least one."""
+        if most not in self._fit_windows:
+            self._fit_windows[most] = self._choose(most)
+        chosen = self._fit_windows[most]
+        for i in range(0, len(chosen), batch_size):
+            yield self.batch(np.array(chosen[i : i + batch_size]))
+
+    def _choose(self, most: int) -> list[int]:
+        chosen: list[int] = []
+        positions = 0
+        for window in sorted(range(self.count), key=_hash):
+            batch = self.batch(np.array([window]))
+            found = int((batch.extras["fit"] * batch.weight).sum())
+            if found and chosen and positions + found > most:
+                break
+            if found:
+                chosen.append(window)
+                positions += found
+        return chosen
+
+
+def _hash(window: int) -> int:
+    return int.from_bytes(hashlib.sha256(window.to_bytes(8, "little")).digest()[:8], "big")

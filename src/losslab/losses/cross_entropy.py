@@ -1,0 +1,70 @@
+"""Cross-entropy with label smoothing, class weights and a temperature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+from losslab.types import OutputSpec
+
+
+class CrossEntropy(Loss):
+    """ℓ = (1 − ε) w_y (−log p_y) + (ε / V) Σ_j w_j (−log p_j), p = softmax(z / T), divided by Σ w_y.
+
+    Smoothing and weights follow torch.nn.functional.cross_entropy (Szegedy et al. 2016, arXiv:1512.00567).
+
+    Args:
+        label_smoothing: ε in [0, 1).
+        temperature: T > 0; predictions are made at the same temperature.
+        class_weights: w, one number above 0 for each of the V classes.
+
+    Raises:
+        UserError: for values outside these ranges, and in `bind` for a wrong number of class weights.
+    """
+
+    cost_class = "F2"
+
+    def __init__(
+        self, *, label_smoothing: float = 0.0, temperature: float = 1.0, class_weights: list[float] | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing}")
+        if not temperature > 0:
+            raise UserError(f"loss.temperature must be above 0, not {temperature}")
+        if class_weights is not None and not all(weight > 0 for weight in class_weights):
+            raise UserError("loss.class_weights must all be above 0; ignore a class through the data's weights instead")
+        self.label_smoothing = label_smoothing
+        self.temperature = temperature
+        self.class_weights: Tensor | None
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def bind(self, spec: OutputSpec) -> None:
+        if self.class_weights is not None and len(self.class_weights) != spec.num_outputs:
+            raise UserError(
+                f"loss.class_weights has {len(self.class_weights)} numbers for {spec.num_outputs} classes; give one each"
+            )
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        return F.cross_entropy(
+            logits / self.temperature, target, weight=weight, label_smoothing=self.label_smoothing, reduction="none"
+        )
+
+    def position_weight(self, target: Tensor) -> Tensor | None:
+        return None if self.class_weights is None else self.class_weights[target]
+
+    def predict_log_probs(self, logits: Tensor) -> Tensor:
+        return (logits / self.temperature).log_softmax(dim=-1)
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        """p_j ∝ w_j ((1 − ε) η_j + ε / V), solved for η."""
+        p = (logits / self.temperature).softmax(dim=-1)
+        if self.class_weights is not None:
+            p = p / self.class_weights.to(p.dtype)
+            p = p / p.sum(dim=-1, keepdim=True)
+        return (p - self.label_smoothing / p.shape[-1]) / (1 - self.label_smoothing)

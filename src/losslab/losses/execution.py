@@ -1,0 +1,25 @@
+"""How a loss is run over the positions of a batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from losslab.types import Features, LossSum
+
+if TYPE_CHECKING:
+    from losslab.losses.base import Loss, Projection
+
+
+def run_dense(loss: Loss, features: Features, projection: Projection) -> LossSum:
+    """All logits at once, of the positions that count. Loss arithmetic is float32 under any autocast."""
+    kept = features.kept()
+    logits = projection(kept.hidden).float()
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        values = loss.position_loss(logits, kept.target)
+        weight = kept.weight.float()
+        total = (weight * values).sum()
+        share = loss.position_weight(kept.target)
+        denominator = weight.sum() if share is None else (weight * share).sum()
+    return LossSum(total=total, weight=denominator.detach())

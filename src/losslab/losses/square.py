@@ -1,0 +1,56 @@
+"""Square loss for classification."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+
+
+class Square(Loss):
+    """ℓ = (1/V) [k (f_y − M)² + Σ_{j≠y} f_j²] on raw scores f, without a softmax.
+
+    Hui & Belkin 2020, arXiv:2006.07322: k = 1, M = 1 for few classes, larger k and M for many (k = 15, M = 30 for
+    ImageNet). The scores are no log-probabilities: predictions are softmax(s · f), with the scale s that nll_scaled
+    fits on half of the validation set (1 before the first fit).
+
+    Args:
+        k: weight of the target's own score, above 0.
+        m: the value M that the target's score should have, above 0.
+
+    Raises:
+        UserError: for values outside these ranges.
+    """
+
+    cost_class = "F5"
+
+    def __init__(self, *, k: float = 15.0, m: float = 30.0) -> None:
+        super().__init__()
+        if not k > 0:
+            raise UserError(f"loss.k must be above 0, not {k}")
+        if not m > 0:
+            raise UserError(f"loss.m must be above 0, not {m}")
+        self.k = k
+        self.m = m
+        self.prediction_scale: Tensor
+        self.register_buffer("prediction_scale", torch.ones(()))
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        f_y = logits.gather(-1, target[:, None])[:, 0]
+        return (self.k * (f_y - self.m) ** 2 + logits.square().sum(dim=-1) - f_y**2) / logits.shape[-1]
+
+    def calibrate(self, scale: float) -> None:
+        self.prediction_scale.fill_(scale)
+
+    def predict_log_probs(self, logits: Tensor) -> Tensor:
+        return (self.prediction_scale * logits).log_softmax(dim=-1)
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        """The minimiser is f_j = k M η_j / (1 + (k − 1) η_j), solved for η.
+
+        η in [0, 1] is f in [0, M]; scores outside are clipped to it.
+        """
+        f = logits.clamp(0.0, self.m)
+        return f / (self.k * self.m - (self.k - 1) * f)

@@ -1,0 +1,57 @@
+"""The one temperature of nll_scaled: the s that makes softmax(s · z) predict best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from losslab.losses.base import Loss, Projection
+from losslab.types import Features
+
+_BOUND = 10 * math.log(2)
+_TOLERANCE = 1e-6
+_MOST_ITERATIONS = 60
+
+
+@torch.no_grad()
+def fit_scale(pieces: list[Features], loss: Loss, projection: Projection) -> float:
+    """Minimise the mean of −log softmax(s · z)_y over s in [2⁻¹⁰, 2¹⁰], by Newton's method in log s inside a bracket.
+
+    The mean is convex in s, so the bracket always holds the minimum.
+
+    Args:
+        pieces: the positions to fit on, in chunks; logits are made anew for each, never kept.
+
+    Returns:
+        s; 1 where nothing depends on it (no positions, or logits that are all equal).
+    """
+    low, high, log_s = -_BOUND, _BOUND, 0.0
+    for _ in range(_MOST_ITERATIONS):
+        slope, curvature = _derivatives(pieces, loss, projection, math.exp(log_s))
+        if slope == 0.0:
+            break
+        low, high = (low, log_s) if slope > 0 else (log_s, high)
+        newton = log_s - slope / curvature if curvature > 0 else math.inf
+        step_to = newton if low < newton < high else (low + high) / 2
+        done = abs(step_to - log_s) < _TOLERANCE
+        log_s = step_to
+        if done:
+            break
+    return math.exp(log_s)
+
+
+def _derivatives(pieces: Iterable[Features], loss: Loss, projection: Projection, s: float) -> tuple[float, float]:
+    """First and second derivative of the summed nll in log s: s (E_p z − z_y), and that plus s² Var_p z."""
+    first = second = 0.0
+    for piece in pieces:
+        z = loss.scores(piece.hidden, projection)
+        p = (s * z).softmax(dim=-1)
+        mean = (p * z).sum(dim=-1)
+        variance = (p * z.square()).sum(dim=-1) - mean.square()
+        gap: Tensor = mean - z.gather(-1, piece.target[:, None])[:, 0]
+        first += s * gap.double().sum().item()
+        second += s * s * variance.double().sum().item()
+    return first, first + second

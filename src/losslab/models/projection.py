@@ -1,0 +1,31 @@
+"""The output projection: hidden states → logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class OutputProjection(nn.Module):
+    """logits = hidden · weightᵀ (+ bias).
+
+    Args:
+        weight: [V, D]; the token embedding's own parameter where input and output are tied.
+        bias: [V] or None.
+    """
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.weight = weight
+        self.bias = bias
+
+    @classmethod
+    def initialised(cls, num_outputs: int, hidden_size: int, std: float, generator: torch.Generator) -> OutputProjection:
+        """A projection of its own, drawn from N(0, std²) out of the head_init stream."""
+        weight = nn.Parameter(torch.empty(num_outputs, hidden_size))
+        nn.init.normal_(weight, std=std, generator=generator)
+        return cls(weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.weight, self.bias)

@@ -1,0 +1,166 @@
+"""run.json: the record that each run keeps of itself. No torch here.
+
+Schema 1. Every key is always present; unknown values are null.
+
+identity    SHA-256 of what determines the run's numbers (config/identity.py)
+name        the sweep's folder below the output folder
+overrides   the command-line overrides, as typed
+status      running | completed | failed | diverged | interrupted
+step        optimizer steps in the last checkpoint; max_steps is the budget
+yardsticks  {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
+hashes      backbone_init, batches, data, tokenizer, code (SHA-256, hex)
+versions    of Python and the packages that compute
+provenance  commit, dirty, command
+timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions)
+hardware    threads, device (kind), ranks, micro_batch_size, accumulate_grad_batches, host
+throughput  tokens_per_second
+memory      peak_mib
+error       null, or what ended the run
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from losslab.errors import UserError
+
+SCHEMA = 1
+FILE = "run.json"
+LOCK = ".lock"
+SHORT = 10
+STATUSES = ("running", "completed", "failed", "diverged", "interrupted")
+"""Hex digits of the identity in a folder's name."""
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Record:
+    """The content of run.json; see the module's docstring for the meaning of each key."""
+
+    identity: str
+    name: str
+    overrides: list[str] = field(default_factory=list)
+    status: str = "running"
+    step: int = 0
+    max_steps: int = 0
+    yardsticks: dict[str, dict[str, float]] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, Any] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    throughput: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    schema: int = SCHEMA
+
+    def write(self, folder: Path) -> None:
+        self.timing["updated"] = now()
+        write_atomic(folder / FILE, json.dumps(_plain(asdict(self)), indent=2, sort_keys=True).encode() + b"\n")
+
+
+def read(folder: Path) -> Record:
+    """The record in `folder`. Raises UserError when there is none, or when it cannot be read."""
+    path = folder / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no {FILE}: it is not a run's folder") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); move it away to run this configuration anew") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise UserError(f"{path} is not a record of schema {SCHEMA}, the one that this version of losslab reads")
+    known = {f.name for f in fields(Record)}
+    return Record(**{key: value for key, value in content.items() if key in known})
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run folders directly below `folder`, or `folder` itself where it is one, by name."""
+    if (folder / FILE).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{FILE}"))
+
+
+def find_identity(folder: Path, identity: str) -> list[Path]:
+    """Run folders below `folder` with this identity, oldest first: the run, then its repetitions -2, -3, …"""
+    found = [path for path in folder.glob(f"*-{identity[:SHORT]}*") if (path / FILE).is_file()]
+    return sorted((path for path in found if read(path).identity == identity), key=lambda path: (len(path.name), path))
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the run's folder. The kernel frees the lock when the process dies, however it dies."""
+    held = FileLock(folder / LOCK)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder} is already running in another process; wait for it, or give another name=…") from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process holds this run."""
+    if not (folder / LOCK).exists():
+        return False
+    probe = FileLock(folder / LOCK)
+    try:
+        probe.acquire(timeout=0)
+    except Timeout:
+        return True
+    probe.release()
+    return False
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write beside the target, fsync, rename: a kill leaves the old file or the new one, never half of one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,26 @@
+"""`losslab resume`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from losslab.console import complain, say
+from losslab.records import read
+
+
+def resume(folder: Path, trust: list[str]) -> int:
+    """Continue the run in `folder`; returns the exit code. Raises UserError for a folder that is no run."""
+    read(folder)  # answer a wrong folder before torch is imported
+    if trust:
+        # Only code that the person vouches for by name may come out of the current folder.
+        sys.path.append(os.getcwd())  # noqa: PTH109
+    from losslab.training.start import resume as continue_run
+
+    outcome = continue_run(folder, trust)
+    if outcome.status == "skipped":
+        say(f"already {outcome.record.status}: {outcome.folder}")
+    elif outcome.status != "completed":
+        complain(f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}")
+    return int(outcome.status in ("failed", "interrupted"))

@@ -1,0 +1,157 @@
+"""`losslab train`: check everything that was typed, without torch, then let Hydra hand each job to training."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import main as hydra_main
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from losslab.config import schema
+from losslab.config.check import check_run
+from losslab.config.compose import CONFIG_NAME, compose_plain, group_choices, is_multirun, job_overrides, to_plain
+from losslab.config.paths import conf_dir
+from losslab.console import complain, say
+from losslab.errors import UserError
+
+if TYPE_CHECKING:
+    from losslab.training.start import Outcome
+
+_HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--info", "-i", "--resolve", "--version", "--shell-completion", "-sc"}
+_VALUED = {"--cfg", "-c", "--package", "-p", "--info", "-i"}
+_FAILED = ("failed", "interrupted")
+
+
+@dataclass
+class CommandLine:
+    """What was typed after `losslab train`."""
+
+    overrides: list[str] = field(default_factory=list)
+    hydra_flags: list[str] = field(default_factory=list)
+    """Flags that make Hydra print something in place of a run."""
+    multirun: bool = False
+    config_dir: Path | None = None
+
+    def argv(self) -> list[str]:
+        """For Hydra, whose parser wants flags before overrides."""
+        flags = list(self.hydra_flags)
+        flags += ["--multirun"] if self.multirun else []
+        flags += ["--config-dir", str(self.config_dir)] if self.config_dir is not None else []
+        return [*flags, *self.overrides]
+
+
+def parse(arguments: list[str]) -> CommandLine:
+    """Split flags from overrides, wherever they stand. Raises UserError for a flag that there is not."""
+    line = CommandLine()
+    rest = iter(arguments)
+    for argument in rest:
+        flag, _, attached = argument.partition("=")
+        if flag in ("-m", "--multirun"):
+            line.multirun = True
+        elif flag in ("--config-dir", "-cd"):
+            line.config_dir = Path(attached or next(rest, ""))
+        elif flag in _VALUED:
+            line.hydra_flags += [flag, attached or next(rest, "")]
+        elif flag in _HYDRA_FLAGS:
+            line.hydra_flags.append(argument)
+        elif argument.startswith("-"):
+            raise UserError(f"there is no flag {flag!r}; losslab train --help lists them")
+        else:
+            line.overrides.append(argument)
+    return line
+
+
+def train(arguments: list[str]) -> int:
+    """Run the command; returns its exit code: 0, or 1 if any run failed.
+
+    Raises:
+        UserError: for a mistake in what was typed, before any job starts.
+    """
+    # A console script does not have the current folder, where a person's own loss lives; theirs comes last.
+    if os.getcwd() not in sys.path:  # noqa: PTH109
+        sys.path.append(os.getcwd())  # noqa: PTH109
+    schema.register()
+    line = parse(arguments)
+    if line.hydra_flags:
+        _hydra(lambda config: None, line)
+        return 0
+    line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
+    jobs = job_overrides(line.overrides, line.config_dir) if line.multirun else [line.overrides]
+    for job in jobs:
+        _check_output(check_run(compose_plain(job, line.config_dir)))
+    outcomes: list[Outcome | None] = []
+
+    def run_job(config: DictConfig) -> None:
+        outcomes.append(_run_job(config, line, f"[{len(outcomes) + 1}/{len(jobs)}] " if line.multirun else ""))
+
+    _hydra(run_job, line)
+    bad_input = len(jobs) == 1 and outcomes == [None]
+    if line.multirun:
+        _summarise(outcomes)
+    if bad_input:
+        return 2
+    return int(any(outcome is None or outcome.status in _FAILED for outcome in outcomes))
+
+
+def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> Outcome | None:
+    """One job in this process; a failure is told at once and ends only this job. None: it never started."""
+    overrides = list(HydraConfig.get().overrides.task)
+    choices = HydraConfig.get().runtime.choices
+    if prefix:
+        say(f"{prefix}{' '.join(overrides)}")
+    from losslab.training.start import start  # torch and Lightning take seconds: after all checks
+
+    try:
+        outcome = start(
+            check_run(to_plain(config)),
+            defaults=compose_plain(group_choices(overrides), line.config_dir),
+            loss_name=str(choices.get("loss", "loss")),
+            overrides=overrides,
+        )
+    except UserError as error:
+        complain(str(error))
+        return None
+    if outcome.status == "skipped":
+        say(f"already {outcome.record.status}: {outcome.folder}{_primary(outcome.record.yardsticks)}")
+    elif outcome.status != "completed":
+        complain(f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}")
+    return outcome
+
+
+def _summarise(outcomes: list[Outcome | None]) -> None:
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        status = "failed" if outcome is None else outcome.status
+        counts[status] = counts.get(status, 0) + 1
+    say("runs: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+
+
+def _primary(yardsticks: dict[str, Any]) -> str:
+    value = yardsticks.get("best", {}).get("test/nll_scaled")
+    return "" if value is None else f" (test/nll_scaled {value:.4f})"
+
+
+def _check_output(config: dict[str, Any]) -> None:
+    folder = Path(config["output_dir"]) / config["name"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"the output folder {folder} cannot be written: {error.strerror}") from None
+
+
+def _hydra(task: Any, line: CommandLine) -> None:
+    """Run Hydra's own command line on what was typed."""
+    argv = sys.argv
+    sys.argv = ["losslab train", *line.argv()]
+    try:
+        hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+    finally:
+        sys.argv = argv

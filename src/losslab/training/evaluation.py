@@ -1,0 +1,94 @@
+"""Evaluate a network on a whole split. Not Lightning's loop: nothing of it enters a checkpoint, and the temperature is
+fitted before the first batch is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import distributed
+
+from losslab.data.module import TextDataModule
+from losslab.losses.base import Loss, Projection
+from losslab.metrics.scale import fit_scale
+from losslab.metrics.unigram import unigram_nll
+from losslab.metrics.yardsticks import Yardsticks, chunk_rows
+from losslab.training.network import Network, Observer
+from losslab.types import Batch, Features, LossSum
+
+FIT_POSITIONS = 4096
+LAST_FIT_POSITIONS = 16384
+
+
+class Evaluator:
+    """Yardsticks of a network on the splits of a data module.
+
+    Args:
+        context: makes autocast or nothing, as in training; yardsticks themselves are float32.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: TextDataModule,
+        *,
+        device: torch.device,
+        rank: int = 0,
+        ranks: int = 1,
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.network = network
+        self.data = data
+        self.device = device
+        self.rank = rank
+        self.ranks = ranks
+        self.context = context
+
+    def validate(self, *, most: int = FIT_POSITIONS) -> dict[str, float]:
+        """Fit the temperature on one half of val, then score val; keys `val/…`."""
+        scale = self._fit(most)
+        return self._score("val", scale)
+
+    def test(self, scale: float) -> dict[str, float]:
+        """Score test with a temperature fitted on val; keys `test/…`."""
+        return self._score("test", scale)
+
+    def _fit(self, most: int) -> float:
+        kept: list[Features] = []
+
+        def collect(features: Features, loss: Loss, projection: Projection) -> LossSum:
+            fitting = Features(features.hidden, features.target, features.weight * features.extras["fit"])
+            kept.extend(fitting.kept().chunks(chunk_rows(projection.weight.shape[0])))
+            return LossSum(total=features.weight.sum(), weight=features.weight.sum())
+
+        self._run(self.data.fit_batches(most), collect)
+        with torch.autocast(device_type=self.device.type, enabled=False):
+            scale = fit_scale(kept, self.network.loss, self.network.projection)
+        self.network.loss.calibrate(scale)
+        return scale
+
+    def _score(self, split: str, scale: float) -> dict[str, float]:
+        yardsticks = Yardsticks(scale, held_out=split == "val", device=self.device)
+        self._run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks), yardsticks.update)
+        if self.ranks > 1:
+            distributed.all_reduce(yardsticks.sums)
+        values = yardsticks.values()
+        values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split))
+        return {f"{split}/{name}": value for name, value in values.items()}
+
+    @torch.no_grad()
+    def _run(self, batches: Iterable[Batch], observer: Observer) -> None:
+        training = self.network.training
+        self.network.eval()
+        try:
+            for batch in batches:
+                with self.context():
+                    self.network(_to_device(batch, self.device), observer)
+        finally:
+            self.network.train(training)
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    extras = {name: value.to(device) for name, value in batch.extras.items()}
+    return Batch(batch.inputs.to(device), batch.target.to(device), batch.weight.to(device), extras)

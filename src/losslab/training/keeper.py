@@ -1,0 +1,144 @@
+"""The one callback: at each optimizer-step boundary it logs, validates, checkpoints and notes the run's record, in this
+order, so that a checkpoint never knows less than the logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from losslab.errors import Interrupted
+from losslab.records import Record
+from losslab.training.checkpoints import BEST, FOLDER, LAST, link
+from losslab.training.evaluation import FIT_POSITIONS, LAST_FIT_POSITIONS, Evaluator
+from losslab.training.logs import MetricsLog
+from losslab.training.module import LossModule
+from losslab.training.progress import RunProgress
+
+PRIMARY = "val/nll_scaled"
+
+
+@dataclass
+class RunState:
+    """What a checkpoint remembers of the run, beside Lightning's part."""
+
+    step: int = 0
+    tokens: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+    """The validation with the smallest nll_scaled so far, and its `step`."""
+    latest: dict[str, float] = field(default_factory=dict)
+    """The last validation."""
+    seconds: float = 0.0
+    """Training time over all sessions."""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """When things happen, in optimizer steps."""
+
+    total: int
+    log: int
+    validate: int
+    checkpoint: int
+
+    def logged(self, step: int) -> bool:
+        return step % self.log == 0 or step in (1, self.total)
+
+    def validated(self, step: int) -> bool:
+        return step % self.validate == 0 or step == self.total
+
+    def saved(self, step: int) -> bool:
+        return step % self.checkpoint == 0 or self.validated(step)
+
+
+class RunKeeper(pl.Callback):
+    """Args:
+    metrics_log, record: None on ranks that do not write.
+    before_fit: installs our signal handlers, after Lightning's.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        state: RunState,
+        intervals: Intervals,
+        evaluator: Evaluator,
+        progress: RunProgress,
+        config: dict[str, Any],
+        metrics_log: MetricsLog | None,
+        record: Record | None,
+        before_fit: Callable[[], None],
+    ) -> None:
+        self.folder = folder
+        self.state = state
+        self.intervals = intervals
+        self.evaluator = evaluator
+        self.progress = progress
+        self.config = config
+        self.metrics_log = metrics_log
+        self.record = record
+        self.before_fit = before_fit
+        self._seconds_before = state.seconds
+        self._started = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.before_fit()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, LossModule)
+        step, report = trainer.global_step, pl_module.report
+        if report is None or step == self.state.step:
+            return  # inside an accumulation window
+        self.state.step = step
+        self.state.tokens += report.weight
+        row: dict[str, float] = {}
+        if self.intervals.logged(step):
+            row |= {"train/objective": report.objective, "train/lr": report.learning_rate, "train/tokens": self.state.tokens}
+            row |= {f"grad_norm/{name}": norm for name, norm in report.gradient_norms.items()}
+        improved = self.intervals.validated(step) and self._validate(row)
+        if row and self.metrics_log is not None:
+            self.metrics_log.write(step, row)
+        self.progress.step(step, report.objective)
+        if self.intervals.saved(step) or report.stop:
+            self._save(trainer, improved)
+        if report.stop:
+            raise Interrupted(f"stopped by a signal after step {step}")
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["losslab"] = dict(vars(self.state))
+        checkpoint["config"] = self.config
+
+    def _validate(self, row: dict[str, float]) -> bool:
+        """Returns whether this is the best validation so far."""
+        last = self.state.step == self.intervals.total
+        values = self.evaluator.validate(most=LAST_FIT_POSITIONS if last else FIT_POSITIONS)
+        row |= values
+        self.state.latest = values
+        self.progress.validated(values[PRIMARY])
+        if self.state.best and not values[PRIMARY] < self.state.best[PRIMARY]:
+            return False
+        self.state.best = {**values, "step": float(self.state.step)}
+        return True
+
+    def _save(self, trainer: pl.Trainer, improved: bool) -> None:
+        self.state.seconds = self._seconds_before + time.monotonic() - self._started
+        if self.metrics_log is not None:
+            self.metrics_log.flush()
+        checkpoints = self.folder / FOLDER
+        trainer.save_checkpoint(checkpoints / LAST)
+        if self.record is None:
+            return
+        if improved:
+            link(checkpoints / LAST, checkpoints / BEST)
+        self.record.step = self.state.step
+        self.record.yardsticks = {"final": self.state.latest, "best": self.state.best}
+        self.record.timing["seconds"] = self.state.seconds
+        self.record.throughput["tokens_per_second"] = self.progress.speed(self.state.step)
+        self.record.write(self.folder)

@@ -1,0 +1,131 @@
+"""The one LightningModule, the same for all tasks and losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from losslab.errors import Diverged
+from losslab.training.gradients import HiddenGradients
+from losslab.training.network import Network
+from losslab.training.random import seed_dropout
+from losslab.training.reduce import StepReducer
+from losslab.types import Batch
+
+
+@dataclass
+class StepReport:
+    """What an optimizer step leaves for the logs."""
+
+    objective: float
+    weight: float
+    learning_rate: float
+    gradient_norms: dict[str, float] = field(default_factory=dict)
+    """After the rescale, before clipping: `all`, and on logged steps one for each hidden state."""
+    stop: bool = False
+    """A rank received a signal."""
+
+
+class LossModule(pl.LightningModule):
+    """Trains a Network with token-exact gradients.
+
+    Args:
+        make_optimizer: given the network, the optimizer.
+        schedule: optimizer step → factor of the learning rate.
+        seed: the run's seed, for the dropout stream.
+        reducer: sums the accumulation window.
+        gradient_clip_val: largest norm of the whole gradient, or None.
+        is_logged: whether an optimizer step (counted from 1) is logged, and so pays for the norms at hidden states.
+        stop_requested: whether this process received a signal.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        make_optimizer: Callable[[Network], Optimizer],
+        schedule: Callable[[int], float],
+        seed: int,
+        reducer: StepReducer,
+        gradient_clip_val: float | None,
+        is_logged: Callable[[int], bool],
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.make_optimizer = make_optimizer
+        self.schedule = schedule
+        self.seed = seed
+        self.reducer = reducer
+        self.gradient_clip_val = gradient_clip_val
+        self.is_logged = is_logged
+        self.stop_requested = stop_requested
+        self.hidden_gradients = HiddenGradients(network.backbone)
+        self.report: StepReport | None = None
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.network)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.schedule), "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        step, micro = self.trainer.global_step, batch_idx % self.reducer.accumulate
+        self.hidden_gradients.active = self.is_logged(step + 1)
+        seed_dropout(self.seed, step=step, micro=micro, rank=self.trainer.global_rank)
+        return self.reducer.add(self.network(batch))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Rescale, measure, and refuse to step on a gradient that is not finite.
+
+        Lightning calls this after unscaling (fp16) and before clipping; callbacks run before it and see raw gradients.
+        """
+        sums = self.reducer.finish(self.stop_requested())
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        sums.rescale(parameters)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        step = self.trainer.global_step + 1
+        # fp16's scaler skips a step whose gradients overflowed, and lowers its scale; everything else is divergence.
+        if not math.isfinite(sums.objective) or (scaler is None and not math.isfinite(norm)):
+            raise Diverged(f"the objective is {sums.objective} and the gradient's norm {norm} at step {step}")
+        # Hidden states' gradients are this rank's own: DDP did not average them.
+        hidden = self.hidden_gradients.finish(sums.factor / (self.reducer.ranks * scale), self.reducer.ranks)
+        self.report = StepReport(
+            objective=sums.objective,
+            weight=sums.weight,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            gradient_norms={"all": norm, **hidden},
+            stop=sums.flag,
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm that is already known. Lightning's own way fails for fused AdamW with bf16-mixed."""
+        assert self.report is not None
+        if self.gradient_clip_val is not None:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.network.parameters(), self.gradient_clip_val, torch.tensor(self.report.gradient_norms["all"])
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Place Lightning's counters at an optimizer-step boundary of this session's split of the batch."""
+        step = checkpoint["losslab"]["step"]
+        counts = dict.fromkeys(("ready", "started", "processed", "completed"), step * self.reducer.accumulate)
+        loop = checkpoint["loops"]["fit_loop"]
+        loop["epoch_loop.batch_progress"] |= {"total": dict(counts), "current": dict(counts)}
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step

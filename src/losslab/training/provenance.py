@@ -1,0 +1,78 @@
+"""Where a run's numbers come from: code, versions, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import losslab
+from losslab.config.check import import_target
+
+_PACKAGES = "losslab torch lightning hydra-core omegaconf tensorboard tokenizers numpy".split()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide a run's numbers."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def provenance() -> dict[str, Any]:
+    """The commit of the folder the command was typed in, whether it had changes, and the command."""
+    status = _git("status", "--porcelain")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if status is None else bool(status),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def hash_code(foreign: list[str]) -> str:
+    """SHA-256 of losslab's sources and of the files of a person's own classes."""
+    package = Path(losslab.__file__).parent
+    files = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
+    for name in foreign:
+        source = inspect.getsourcefile(import_target(name, name))
+        if source is not None:
+            files.append(Path(source))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def hardware(device: torch.device, ranks: int) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "ranks": ranks,
+        "host": platform.node(),
+    }
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Of the device where it keeps count, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,81 @@
+"""The one place that divides: gradients of Σ total / Σ weight over a whole optimizer step.
+
+Lightning divides each micro-batch's loss by `accumulate_grad_batches`, and DDP averages over ranks. So a micro-batch
+hands over total / C, with C a constant that keeps numbers near 1 for fp16, and at the step the gradients, by then
+Σ total / (C · accumulate · ranks), are multiplied by C · accumulate · ranks / W, where W is the weight of every
+micro-batch of the window and every rank. k micro-batches on r ranks then equal one big batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, distributed
+
+from losslab.types import LossSum
+
+
+class StepReducer:
+    """Sums over the accumulation window of one optimizer step.
+
+    Args:
+        nominal_weight: C, the weight of a full micro-batch.
+        accumulate: micro-batches in a window.
+        ranks: processes that train together.
+    """
+
+    def __init__(self, *, nominal_weight: float, accumulate: int, ranks: int) -> None:
+        self.nominal_weight = nominal_weight
+        self.accumulate = accumulate
+        self.ranks = ranks
+        self._total: Tensor | None = None
+        self._weight: Tensor | None = None
+
+    def add(self, result: LossSum) -> Tensor:
+        """Note a micro-batch's sums; returns what to call backward on."""
+        total, weight = result.total.detach().double(), result.weight.detach().double()
+        self._total = total if self._total is None else self._total + total
+        self._weight = weight if self._weight is None else self._weight + weight
+        return result.total / self.nominal_weight
+
+    def finish(self, flag: bool = False) -> WindowSums:
+        """Sum the window over all ranks, once, and start the next.
+
+        Args:
+            flag: travels along and comes back true if any rank raised it (a signal to stop, say).
+        """
+        assert self._total is not None and self._weight is not None, "finish() without add()"
+        sums = torch.stack([self._total, self._weight, torch.full_like(self._total, float(flag))])
+        self._total = self._weight = None
+        if self.ranks > 1:
+            distributed.all_reduce(sums)
+        total, weight, flags = sums.tolist()
+        factor = self.nominal_weight * self.accumulate * self.ranks / weight if weight else 0.0
+        return WindowSums(total=total, weight=weight, factor=factor, flag=flags > 0)
+
+
+class WindowSums:
+    """The sums of one optimizer step over all micro-batches and ranks."""
+
+    def __init__(self, *, total: float, weight: float, factor: float, flag: bool) -> None:
+        self.total = total
+        self.weight = weight
+        self.factor = factor
+        """What each gradient is multiplied by; 0 where every position was ignored."""
+        self.flag = flag
+
+    @property
+    def objective(self) -> float:
+        """Σ total / Σ weight; 0 where every position was ignored."""
+        return self.total / self.weight if self.weight else 0.0
+
+    def rescale(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Turn accumulated gradients into those of Σ total / Σ weight. An empty window gives zeros, whatever they held."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                continue
+            if self.factor:
+                parameter.grad.mul_(self.factor)
+            else:
+                parameter.grad.zero_()

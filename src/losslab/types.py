@@ -1,0 +1,98 @@
+"""The values that pass between data, task, model and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TargetKind(Enum):
+    """What a loss expects in `Features.target`."""
+
+    CLASSES = "classes"  # int64 [N]
+    DISTRIBUTIONS = "distributions"  # float [N, V]
+    VALUES = "values"  # float [N, K]
+
+
+class Batch(NamedTuple):
+    """One micro-batch of B windows of T positions.
+
+    A tuple, so that DataLoader and Lightning move it between processes and devices without help.
+    """
+
+    inputs: Tensor
+    """int64 [B, T]: token ids that the model reads."""
+    target: Tensor
+    """int64 [B, T]: the token to predict at each position."""
+    weight: Tensor
+    """float32 [B, T]: 0 = ignored (padding)."""
+    extras: dict[str, Tensor]
+    """Aligned [B, T] tensors: `bytes` (raw UTF-8 bytes of the target), `fit` (in the half that fits the temperature)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a loss sees of a batch: N selected positions, flattened by the task."""
+
+    hidden: Tensor
+    """[N, D]: hidden states."""
+    target: Tensor
+    """[N] classes, [N, V] distributions or [N, K] values: see `TargetKind`."""
+    weight: Tensor
+    """float32 [N]: 0 = ignored; padding, prompt masking and sample weights all end here."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further [N] tensors, aligned with `hidden`."""
+
+    def kept(self) -> Features:
+        """The positions with non-zero weight; ignored ones are dropped before anything is projected."""
+        keep = self.weight != 0
+        return Features(
+            hidden=self.hidden[keep],
+            target=self.target[keep],
+            weight=self.weight[keep],
+            extras={name: value[keep] for name, value in self.extras.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def chunks(self, size: int) -> list[Features]:
+        """Consecutive pieces of at most `size` positions."""
+        return [
+            Features(
+                hidden=self.hidden[i : i + size],
+                target=self.target[i : i + size],
+                weight=self.weight[i : i + size],
+                extras={name: value[i : i + size] for name, value in self.extras.items()},
+            )
+            for i in range(0, len(self), size)
+        ]
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """What a loss returns: sums, never a mean. `training/reduce.py` divides, once."""
+
+    total: Tensor
+    """float32 scalar: Σ weight · position loss."""
+    weight: Tensor
+    """float32 scalar: the denominator, Σ weight."""
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    """Detached scalar sums over the same denominator, for the logs."""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Sizes that are known only once the data is, handed to `Loss.bind`."""
+
+    num_outputs: int
+    """V: vocabulary size or number of classes."""
+    hidden_size: int
+    """D: width of the hidden states."""
+    generator: torch.Generator
+    """The head_init stream, for losses with parameters of their own."""
