@@ -10,7 +10,7 @@ step        optimizer steps in the last checkpoint; max_steps is the budget
 yardsticks  {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
 hashes      backbone_init, batches, data, tokenizer, code (SHA-256, hex)
 versions    of Python and the packages that compute
-provenance  commit, dirty, command
+provenance  commit, dirty, command, choices (group → the file chosen in it)
 timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions)
 hardware    threads, device (kind), ranks, micro_batch_size, accumulate_grad_batches, host
 throughput  tokens_per_second
@@ -38,8 +38,8 @@ from losslab.errors import UserError
 SCHEMA = 1
 FILE = "run.json"
 LOCK = ".lock"
-SHORT = 10
 STATUSES = ("running", "completed", "failed", "diverged", "interrupted")
+SHORT = 10
 """Hex digits of the identity in a folder's name."""
 
 

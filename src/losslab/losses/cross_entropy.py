@@ -52,19 +52,25 @@ class CrossEntropy(Loss):
     def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
         return F.cross_entropy(
-            logits / self.temperature, target, weight=weight, label_smoothing=self.label_smoothing, reduction="none"
+            self._tempered(logits), target, weight=weight, label_smoothing=self.label_smoothing, reduction="none"
         )
 
     def position_weight(self, target: Tensor) -> Tensor | None:
         return None if self.class_weights is None else self.class_weights[target]
 
     def predict_log_probs(self, logits: Tensor) -> Tensor:
-        return (logits / self.temperature).log_softmax(dim=-1)
+        return self._tempered(logits).log_softmax(dim=-1)
 
     def posterior(self, logits: Tensor) -> Tensor:
         """p_j ∝ w_j ((1 − ε) η_j + ε / V), solved for η."""
-        p = (logits / self.temperature).softmax(dim=-1)
+        p = self._tempered(logits).softmax(dim=-1)
         if self.class_weights is not None:
             p = p / self.class_weights.to(p.dtype)
             p = p / p.sum(dim=-1, keepdim=True)
+        if self.label_smoothing == 0:
+            return p
         return (p - self.label_smoothing / p.shape[-1]) / (1 - self.label_smoothing)
+
+    def _tempered(self, logits: Tensor) -> Tensor:
+        # At T = 1 a division would cost a pass over N × V, forward and backward.
+        return logits if self.temperature == 1 else logits / self.temperature

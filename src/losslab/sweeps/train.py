@@ -101,7 +101,8 @@ def train(arguments: list[str]) -> int:
 def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> Outcome | None:
     """One job in this process; a failure is told at once and ends only this job. None: it never started."""
     overrides = list(HydraConfig.get().overrides.task)
-    choices = HydraConfig.get().runtime.choices
+    chosen = HydraConfig.get().runtime.choices
+    choices = {str(k): str(v) for k, v in chosen.items() if v is not None and not str(k).startswith("hydra/")}
     if prefix:
         say(f"{prefix}{' '.join(overrides)}")
     from losslab.training.start import start  # torch and Lightning take seconds: after all checks
@@ -110,7 +111,7 @@ def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> Outcome | No
         outcome = start(
             check_run(to_plain(config)),
             defaults=compose_plain(group_choices(overrides), line.config_dir),
-            loss_name=str(choices.get("loss", "loss")),
+            choices=choices,
             overrides=overrides,
         )
     except UserError as error:

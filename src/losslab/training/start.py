@@ -35,14 +35,14 @@ class Outcome:
 
 
 def start(
-    config: dict[str, Any], *, defaults: dict[str, Any], loss_name: str, overrides: list[str]
+    config: dict[str, Any], *, defaults: dict[str, Any], choices: dict[str, str], overrides: list[str]
 ) -> Outcome:
     """Run a checked configuration, continue its unfinished run, or report its finished one.
 
     Args:
         config: after `check_run`.
         defaults: the same choice of groups without any single key changed, for the folder's name.
-        loss_name: for the folder's name.
+        choices: group → the file chosen in it, for the record; the loss's also for the folder's name.
         overrides: as typed, for the record.
 
     Raises:
@@ -65,8 +65,9 @@ def start(
         folder = found[-1]
         config = _keep_split(config, folder, overrides)
     else:
-        folder = parent / folder_name(bound, defaults, loss_name, identity)
-    _claim(folder, config, Record(identity=identity, name=config["name"], overrides=overrides), inputs)
+        folder = parent / folder_name(bound, defaults, choices["loss"], identity)
+    record = Record(identity=identity, name=config["name"], overrides=overrides)
+    _claim(folder, config, record, inputs, choices)
     return _launch(folder, config)
 
 
@@ -109,7 +110,9 @@ def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> d
     return {**config, "trainer": config["trainer"] | {key: stored[key] for key in _SPLIT}}
 
 
-def _claim(folder: Path, config: dict[str, Any], record: Record, inputs: dict[str, str]) -> None:
+def _claim(
+    folder: Path, config: dict[str, Any], record: Record, inputs: dict[str, str], choices: dict[str, str]
+) -> None:
     """Make the folder, its config.yaml and its run.json, or take over those of an unfinished run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +123,7 @@ def _claim(folder: Path, config: dict[str, Any], record: Record, inputs: dict[st
             record = read(folder)
         record.status = "running"
         record.max_steps = config["trainer"]["max_steps"]
-        record.provenance = provenance()
+        record.provenance = provenance() | {"choices": choices}
         record.hashes["data"] = next(value for key, value in inputs.items() if key in ("data.path", "data.corpus"))
         write_atomic(folder / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
         record.write(folder)

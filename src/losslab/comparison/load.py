@@ -1,0 +1,126 @@
+"""Read the records of a folder of runs and sort them by what was compared. No torch."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from losslab.config.identity import NOT_IDENTITY, flatten
+from losslab.errors import UserError
+from losslab.records import Record, find_runs, read
+
+_MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.")
+"""Runs that differ here answer different questions."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the comparison sees it."""
+
+    folder: Path
+    record: Record
+    loss: str
+    seed: int
+    settings: dict[str, Any]
+    """Dotted key → value of everything in its identity but the seed."""
+
+    def curve(self, metric: str) -> dict[int, float]:
+        """Step → value, out of metrics.csv."""
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return {}
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(row["step"], row.get(metric)) for row in csv.DictReader(file)]
+        return {int(step): float(value) for step, value in rows if value}
+
+
+@dataclass
+class Group:
+    """One loss under one setting: a row of the table."""
+
+    loss: str
+    context: tuple[tuple[str, Any], ...]
+    """Settings outside the loss that vary between the compared runs (a learning rate, say)."""
+    label: str
+    runs: dict[int, Run] = field(default_factory=dict)
+    """Seed → its newest completed run."""
+    others: Counter[str] = field(default_factory=Counter)
+    """Status → number of runs without a result."""
+    repeated: int = 0
+    """Older repetitions (fresh=true) that the newest one stands for."""
+
+
+def load_runs(folder: Path) -> list[Run]:
+    """All runs directly below `folder`. Raises UserError when there are none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    runs = []
+    for path in find_runs(folder):
+        record = read(path)
+        try:
+            config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"{path / 'config.yaml'} cannot be read: {error}") from None
+        ignored = {*NOT_IDENTITY, "seed", "data.path"}
+        settings = {key: value for key, value in flatten(config).items() if key not in ignored}
+        settings["data.content"] = record.hashes.get("data")
+        loss = record.provenance.get("choices", {}).get("loss", config["loss"]["_target_"].rpartition(".")[2])
+        runs.append(Run(path, record, str(loss), config["seed"], settings))
+    if not runs:
+        raise UserError(f"{folder} holds no runs; train some with losslab train -m name={folder.name} …")
+    return runs
+
+
+def group_runs(runs: list[Run]) -> list[Group]:
+    """One group for each loss and setting, in the order of their labels.
+
+    Raises:
+        UserError: when runs differ in data, budget or precision.
+    """
+    varying = {key for key in _keys(runs) if len({repr(run.settings.get(key)) for run in runs}) > 1}
+    clash = sorted(key for key in varying if key.startswith(_MUST_MATCH))
+    if clash:
+        values = sorted({repr(run.settings.get(clash[0])) for run in runs})
+        raise UserError(
+            f"these runs differ in {clash[0]} ({', '.join(values)}) and cannot be compared; "
+            "give each setting a name=… of its own"
+        )
+    outside = sorted(key for key in varying if not key.startswith("loss."))
+    by_loss: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_loss[run.loss].append(run)
+    groups: dict[str, Group] = {}
+    for loss, own in by_loss.items():
+        inside = sorted(
+            key
+            for key in _keys(own)
+            if key.startswith("loss.") and len({repr(run.settings.get(key)) for run in own}) > 1
+        )
+        for run in own:
+            parts = [f"{key.rpartition('.')[2]}={run.settings.get(key)}" for key in (*inside, *outside)]
+            label = " ".join([loss, *parts])
+            context = tuple((key, run.settings.get(key)) for key in outside)
+            group = groups.setdefault(label, Group(loss, context, label))
+            _place(group, run)
+    return [groups[label] for label in sorted(groups)]
+
+
+def _keys(runs: list[Run]) -> set[str]:
+    return set().union(*(run.settings for run in runs))
+
+
+def _place(group: Group, run: Run) -> None:
+    if run.record.status != "completed":
+        group.others[run.record.status] += 1
+        return
+    known = group.runs.get(run.seed)
+    if known is not None:
+        group.repeated += 1
+        if known.record.timing.get("started", "") > run.record.timing.get("started", ""):
+            return
+    group.runs[run.seed] = run
