@@ -52,7 +52,9 @@ def resume(
 def compare(
     folder: Annotated[Path, typer.Argument(help="A folder of runs, such as outputs/first.")],
     baseline: Annotated[str, typer.Option(help="The loss that the others are compared with.")] = "cross_entropy",
-    metric: Annotated[str, typer.Option(help="A yardstick of the record, such as test/nll_scaled.")] = "test/nll_scaled",
+    metric: Annotated[
+        str, typer.Option(help="A yardstick of the record, such as test/nll_scaled.")
+    ] = "test/nll_scaled",
 ) -> None:
     """Compare losses over shared seeds: a table, a CSV and a figure."""
     from losslab.comparison.compare import compare as run

@@ -108,7 +108,9 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{folder} is already running in another process; wait for it, or give another name=…") from None
+        raise UserError(
+            f"{folder} is already running in another process; wait for it, or give another name=…"
+        ) from None
     try:
         yield
     finally:

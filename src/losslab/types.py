@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     weight: Tensor
     """float32 [B, T]: 0 = ignored (padding)."""
     extras: dict[str, Tensor]
-    """Aligned [B, T] tensors: `bytes` (raw UTF-8 bytes of the target), `fit` (in the half that fits the temperature)."""
+    """Aligned [B, T] tensors: `bytes` (raw UTF-8 bytes of the target), `fit` (1 in the half that fits the scale)."""
 
 
 @dataclass(frozen=True)

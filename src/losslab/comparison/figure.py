@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +19,12 @@ def draw_curves(groups: list[Group], target: Path) -> None:
     """Write `target`.png and `target`.svg; the same runs give the same bytes."""
     from matplotlib import pyplot as plt
 
-    style = {"svg.hashsalt": "losslab", "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "losslab",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 10,
+    }
     with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=(7.0, 4.2), layout="constrained")
         for group in groups:

@@ -112,10 +112,20 @@ def to_markdown(rows: list[Row], metric: str) -> str:
         if result is not None and not math.isnan(result.low):
             difference += f" [{result.low:+.4f}, {result.high:+.4f}]"
         body.append(
-            [row.label, str(row.n), f"{row.mean:.4f}", _number(row.std), difference, _number(row.p_adjusted), row.verdict]
+            [
+                row.label,
+                str(row.n),
+                f"{row.mean:.4f}",
+                _number(row.std),
+                difference,
+                _number(row.p_adjusted),
+                row.verdict,
+            ]
         )
     widths = [max(len(line[i]) for line in body) for i in range(len(header))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in body]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in body
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
@@ -124,7 +134,21 @@ def to_csv(rows: list[Row], metric: str) -> str:
     """One line a loss, full precision; empty where there is nothing."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    columns = "loss metric n mean std pairs difference low high p_t p_holm p_sign_flip verdict".split()
+    columns = [
+        "loss",
+        "metric",
+        "n",
+        "mean",
+        "std",
+        "pairs",
+        "difference",
+        "low",
+        "high",
+        "p_t",
+        "p_holm",
+        "p_sign_flip",
+        "verdict",
+    ]
     writer.writerow(columns)
     for row in rows:
         r = row.paired

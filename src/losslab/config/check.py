@@ -14,17 +14,32 @@ import typing
 from typing import Any, Literal, Union, get_args, get_origin
 
 from losslab.config.mistakes import nearest
-from losslab.config.schema import COMPONENTS, DEFAULT_MAX_STEPS, CheckpointsConfig, LoggerConfig, RunConfig, TrainerConfig
+from losslab.config.schema import (
+    COMPONENTS,
+    DEFAULT_MAX_STEPS,
+    CheckpointsConfig,
+    LoggerConfig,
+    RunConfig,
+    TrainerConfig,
+)
 from losslab.errors import UserError
 
 LATE = {"model": {"vocab_size", "generator"}, "optimizer": {"params"}, "scheduler": {"max_steps"}}
 """Arguments that are known only once the data is; run.py supplies them."""
 
 _PRECISIONS = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-_POSITIVE = (
-    "max_steps max_tokens val_check_interval log_every_n_steps gradient_clip_val micro_batch_size "
-    "accumulate_grad_batches devices num_nodes threads"
-).split()
+_POSITIVE = [
+    "max_steps",
+    "max_tokens",
+    "val_check_interval",
+    "log_every_n_steps",
+    "gradient_clip_val",
+    "micro_batch_size",
+    "accumulate_grad_batches",
+    "devices",
+    "num_nodes",
+    "threads",
+]
 
 
 def check_run(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,19 +9,19 @@ from losslab.config.schema import COMPONENTS
 from losslab.errors import UserError
 
 ALLOWED = frozenset(
-    """
-    losslab.tasks.lm.LanguageModeling
-    losslab.models.decoder.Decoder
-    losslab.losses.cross_entropy.CrossEntropy
-    losslab.losses.kl_divergence.KLDivergence
-    losslab.losses.square.Square
-    losslab.data.module.TextDataModule
-    losslab.training.schedules.Constant
-    losslab.training.schedules.Cosine
-    torch.optim.AdamW
-    torch.optim.Adam
-    torch.optim.SGD
-    """.split()
+    [
+        "losslab.tasks.lm.LanguageModeling",
+        "losslab.models.decoder.Decoder",
+        "losslab.losses.cross_entropy.CrossEntropy",
+        "losslab.losses.kl_divergence.KLDivergence",
+        "losslab.losses.square.Square",
+        "losslab.data.module.TextDataModule",
+        "losslab.training.schedules.Constant",
+        "losslab.training.schedules.Cosine",
+        "torch.optim.AdamW",
+        "torch.optim.Adam",
+        "torch.optim.SGD",
+    ]
 )
 """Exact classes, never a prefix and never a function: torch and its neighbours hold callables that run a shell."""
 
@@ -52,7 +52,7 @@ def foreign_targets(config: dict[str, Any]) -> list[str]:
 
 
 def check_trusted(config: dict[str, Any], trust: list[str]) -> None:
-    """Refuse a configuration out of a folder that names a class nobody vouched for. Raises UserError; imports nothing."""
+    """Refuse a configuration out of a folder that names a class nobody vouched for. Imports nothing."""
     unknown = sorted(targets(config) - ALLOWED - set(trust))
     if unknown:
         options = " ".join(f"--trust {name}" for name in unknown)

@@ -10,13 +10,26 @@ from typing import Any
 
 from losslab.records import SHORT
 
-NOT_IDENTITY = (
-    "name output_dir fresh trust logger "
-    "data.num_workers data.val_batch_size "
-    "checkpoints.keep "
-    "trainer.max_tokens trainer.log_every_n_steps trainer.enable_progress_bar trainer.devices trainer.num_nodes "
-    "trainer.accelerator trainer.strategy trainer.threads trainer.micro_batch_size trainer.accumulate_grad_batches"
-).split()
+NOT_IDENTITY = [
+    "name",
+    "output_dir",
+    "fresh",
+    "trust",
+    "logger",
+    "data.num_workers",
+    "data.val_batch_size",
+    "checkpoints.keep",
+    "trainer.max_tokens",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.threads",
+    "trainer.micro_batch_size",
+    "trainer.accumulate_grad_batches",
+]
 """Keys that change where, how fast or how visibly a run is computed, but not what it computes."""
 
 _LONGEST_LABEL = 100
@@ -53,8 +66,10 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
         if key in usual and usual[key] != value:
             shown = str(value).rpartition("/")[2] if isinstance(value, str) else value
             parts.append(f"{key.rpartition('.')[2]}={shown}")
-    label = re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts))[:_LONGEST_LABEL].rstrip("-_.")
-    return f"{label}-{identity[:SHORT]}"
+    parts = [re.sub(r"[^A-Za-z0-9._=+-]+", "_", part) for part in parts]
+    while len("-".join(parts)) > _LONGEST_LABEL and len(parts) > 2:
+        parts.pop()  # the fingerprint tells apart what the label no longer can
+    return "-".join([*parts, identity[:SHORT]])
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

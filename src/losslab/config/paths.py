@@ -22,4 +22,6 @@ def check_config_dir(folder: Path) -> None:
     for path in sorted(folder.rglob("*.yaml")):
         relative = path.relative_to(folder)
         if (conf_dir() / relative).exists():
-            raise UserError(f"{path} has the name of a file that losslab ships ({relative}) and would not be read; rename it")
+            raise UserError(
+                f"{path} has the name of a file that losslab ships ({relative}) and would not be read; rename it"
+            )

@@ -31,7 +31,7 @@ class TokenSplit:
     bytes: NDArray[Any]
     """[num_tokens] raw UTF-8 bytes of each token; 0 for the end of a document."""
     fit: NDArray[Any]
-    """[num_tokens] uint8: 1 in the half whose positions fit the temperature of nll_scaled, 0 in the half it is scored on."""
+    """[num_tokens] uint8: 1 in the half that fits the temperature of nll_scaled, 0 in the half it is scored on."""
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,7 @@ class TextDataModule(pl.LightningDataModule):
                 texts, documents = python_docs.read_texts(), []
             else:
                 texts, documents = self._texts, sources.cut_documents(self._texts, self.documents)
-            self._cache = build_cache(
-                cache_root, settings, documents or texts, self.tokenizer_choice, self.vocab_size
-            )
+            self._cache = build_cache(cache_root, settings, documents or texts, self.tokenizer_choice, self.vocab_size)
         self._texts = None
         for split, count in self._cache.meta["tokens"].items():
             if count < self.context + 1:

@@ -28,11 +28,7 @@ def read_texts() -> list[str]:
     Raises:
         UserError: on a Python without sources.
     """
-    try:
-        from pydoc_data.topics import topics
-    except ImportError:
-        topics = {}
-    texts = [topics[name].strip() for name in sorted(topics)]
+    texts = _topics()
     files = source_files()
     for path in working(files, "reading the standard library's documentation", total=len(files)):
         if docstrings := _docstrings(path):
@@ -40,6 +36,14 @@ def read_texts() -> list[str]:
     if sum(map(len, texts)) < _SHORTEST:
         raise UserError("this Python came without its library's sources; use data=text data.path=… instead")
     return texts
+
+
+def _topics() -> list[str]:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:  # a slim installation
+        return []
+    return [topics[name].strip() for name in sorted(topics)]
 
 
 def _docstrings(path: Path) -> list[str]:

@@ -87,7 +87,9 @@ class FileTokenizer:
         try:
             content = Path(path).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"data.tokenizer={path} is neither bpe, bytes nor a readable tokenizer.json: {error}") from None
+            raise UserError(
+                f"data.tokenizer={path} is neither bpe, bytes nor a readable tokenizer.json: {error}"
+            ) from None
         return cls(content, path)
 
     @classmethod
@@ -105,7 +107,9 @@ class FileTokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        backend.train_from_iterator(working(documents, f"training a tokenizer of {vocab_size}", len(documents)), trainer)
+        backend.train_from_iterator(
+            working(documents, f"training a tokenizer of {vocab_size}", len(documents)), trainer
+        )
         return cls(backend.to_str(), "bpe")
 
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
@@ -128,7 +132,9 @@ class FileTokenizer:
 def check_choice(tokenizer: str, vocab_size: int) -> None:
     """Refuse, before any text is read, what cannot work. Raises UserError."""
     if tokenizer == "bpe" and vocab_size < _SMALLEST_BPE:
-        raise UserError(f"data.vocab_size must be at least {_SMALLEST_BPE} (256 bytes and an end of text), not {vocab_size}")
+        raise UserError(
+            f"data.vocab_size must be at least {_SMALLEST_BPE} (256 bytes and an end of text), not {vocab_size}"
+        )
     if tokenizer not in ("bpe", "bytes"):
         FileTokenizer.read(tokenizer)
 

@@ -14,8 +14,11 @@ from losslab.types import Features, LossSum, OutputSpec, TargetKind
 class Projection(Protocol):
     """Hidden states [N, D] → logits [N, V]; `weight` [V, D] and `bias` [V] or None can be read directly."""
 
-    weight: Tensor
-    bias: Tensor | None
+    @property
+    def weight(self) -> Tensor: ...
+
+    @property
+    def bias(self) -> Tensor | None: ...
 
     def __call__(self, hidden: Tensor) -> Tensor: ...
 

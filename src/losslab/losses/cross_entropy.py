@@ -45,9 +45,7 @@ class CrossEntropy(Loss):
 
     def bind(self, spec: OutputSpec) -> None:
         if self.class_weights is not None and len(self.class_weights) != spec.num_outputs:
-            raise UserError(
-                f"loss.class_weights has {len(self.class_weights)} numbers for {spec.num_outputs} classes; give one each"
-            )
+            raise UserError(f"loss.class_weights has {len(self.class_weights)} numbers for {spec.num_outputs} classes")
 
     def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)

@@ -1,7 +1,7 @@
 """The same measures for every loss, as sums and counts over a whole set.
 
 nll            −log p_y of what the model predicts with, nats per token
-nll_scaled     the same for softmax(s · z), with one s fitted on the fitting half of val; on val scored on the other half
+nll_scaled     the same for softmax(s · z), one s fitted on the fitting half of val; val is scored on the other half
 nll_linked     the same through the loss's own link to probabilities, `Loss.posterior`; clipped at 1e-6 / V
 perplexity     exp(nll)
 bits_per_byte  Σ nll / (ln 2 · UTF-8 bytes of the predicted text)
@@ -22,9 +22,19 @@ from losslab.types import Features, LossSum
 _LOGITS_AT_ONCE = 2**21
 _CLIP = 1e-6
 _LARGEST_EXPONENT = 700.0
-_SUMS = (
-    "count nll scaled_count scaled_nll linked_count linked_nll linked_clipped top1 bytes objective objective_weight"
-).split()
+_SUMS = [
+    "count",
+    "nll",
+    "scaled_count",
+    "scaled_nll",
+    "linked_count",
+    "linked_nll",
+    "linked_clipped",
+    "top1",
+    "bytes",
+    "objective",
+    "objective_weight",
+]
 
 
 def chunk_rows(num_outputs: int) -> int:

@@ -98,7 +98,9 @@ class Decoder(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Embedding | nn.Linear):
                 writes_residual = name.endswith(("attention.output", "mlp.output"))
-                nn.init.normal_(module.weight, std=residual_std if writes_residual else self.init_std, generator=generator)
+                nn.init.normal_(
+                    module.weight, std=residual_std if writes_residual else self.init_std, generator=generator
+                )
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
 

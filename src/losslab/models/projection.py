@@ -15,13 +15,15 @@ class OutputProjection(nn.Module):
         bias: [V] or None.
     """
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight = weight  # a Parameter registers itself
         self.bias = bias
 
     @classmethod
-    def initialised(cls, num_outputs: int, hidden_size: int, std: float, generator: torch.Generator) -> OutputProjection:
+    def initialised(
+        cls, num_outputs: int, hidden_size: int, std: float, generator: torch.Generator
+    ) -> OutputProjection:
         """A projection of its own, drawn from N(0, std²) out of the head_init stream."""
         weight = nn.Parameter(torch.empty(num_outputs, hidden_size))
         nn.init.normal_(weight, std=std, generator=generator)

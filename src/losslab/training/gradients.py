@@ -1,4 +1,4 @@
-"""Gradient norms: of the whole gradient, and where it passes the hidden states, for vanishing and exploding gradients."""
+"""Gradient norms where the gradient passes the hidden states: whether it vanishes or explodes on its way down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HiddenGradients:
 
         def on_forward(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
             if self.active and output.requires_grad:
-                output.register_hook(on_backward)
+                output.register_hook(on_backward)  # type: ignore[no-untyped-call]
 
         def on_backward(gradient: Tensor) -> None:
             square = gradient.detach().float().square().sum()

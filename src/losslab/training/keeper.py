@@ -100,7 +100,11 @@ class RunKeeper(pl.Callback):
         self.state.tokens += report.weight
         row: dict[str, float] = {}
         if self.intervals.logged(step):
-            row |= {"train/objective": report.objective, "train/lr": report.learning_rate, "train/tokens": self.state.tokens}
+            row |= {
+                "train/objective": report.objective,
+                "train/lr": report.learning_rate,
+                "train/tokens": self.state.tokens,
+            }
             row |= {f"grad_norm/{name}": norm for name, norm in report.gradient_norms.items()}
         improved = self.intervals.validated(step) and self._validate(row)
         if row and self.metrics_log is not None:
@@ -111,7 +115,9 @@ class RunKeeper(pl.Callback):
         if report.stop:
             raise Interrupted(f"stopped by a signal after step {step}")
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["losslab"] = dict(vars(self.state))
         checkpoint["config"] = self.config
 

@@ -61,6 +61,4 @@ class MetricsLog:
 
 def open_tensorboard(folder: Path, step: int) -> TensorBoardLogger:
     """Events straight into the run's folder; what was logged after `step` is purged by TensorBoard's readers."""
-    return TensorBoardLogger(
-        save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=step + 1
-    )
+    return TensorBoardLogger(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=step + 1)

@@ -14,7 +14,8 @@ def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     they are matrices.
     """
     embeddings = {id(p) for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    decaying, fixed = [], []
+    decaying: list[nn.Parameter] = []
+    fixed: list[nn.Parameter] = []
     for parameter in network.parameters():
         if parameter.requires_grad:
             (decaying if parameter.ndim >= 2 and id(parameter) not in embeddings else fixed).append(parameter)

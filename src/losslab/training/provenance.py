@@ -18,7 +18,7 @@ import torch
 import losslab
 from losslab.config.check import import_target
 
-_PACKAGES = "losslab torch lightning hydra-core omegaconf tensorboard tokenizers numpy".split()
+_PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
 
 
 def versions() -> dict[str, str]:

@@ -45,7 +45,8 @@ class StepReducer:
         Args:
             flag: travels along and comes back true if any rank raised it (a signal to stop, say).
         """
-        assert self._total is not None and self._weight is not None, "finish() without add()"
+        assert self._total is not None, "finish() without add()"
+        assert self._weight is not None
         sums = torch.stack([self._total, self._weight, torch.full_like(self._total, float(flag))])
         self._total = self._weight = None
         if self.ranks > 1:
@@ -71,7 +72,7 @@ class WindowSums:
         return self.total / self.weight if self.weight else 0.0
 
     def rescale(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Turn accumulated gradients into those of Σ total / Σ weight. An empty window gives zeros, whatever they held."""
+        """Turn accumulated gradients into those of Σ total / Σ weight; those of an empty window become 0."""
         for parameter in parameters:
             if parameter.grad is None:
                 continue

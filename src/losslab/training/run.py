@@ -156,7 +156,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
         record=record if writes else None,
         before_fit=stop.install,
     )
-    trainer.callbacks.append(keeper)
+    trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
     try:
         checkpoint = folder / FOLDER / LAST if state.step else None
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -173,9 +173,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
 def _build_network(config: dict[str, Any], data: TextDataModule) -> Network:
     """The backbone draws from its own stream, before and independently of projection and loss."""
     seed = config["seed"]
-    backbone = build(
-        config["model"], "model", vocab_size=data.num_outputs, generator=generator(seed, "backbone_init")
-    )
+    backbone = build(config["model"], "model", vocab_size=data.num_outputs, generator=generator(seed, "backbone_init"))
     loss: Loss = build(config["loss"], "loss")
     task = build(config["task"], "task")
     if loss.target_kind is not task.target_kind:
@@ -229,15 +227,27 @@ def _make_trainer(config: dict[str, Any], folder: Path, logger: Any) -> pl.Train
             enable_autolog_hparams=False,
             default_root_dir=folder,
         )
-    except (ValueError, RuntimeError) as error:  # Lightning's MisconfigurationException is neither documented nor narrow
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # Lightning's MisconfigurationException is neither documented nor narrow
         raise UserError(f"the trainer refuses its settings: {' '.join(str(error).split())}") from None
 
 
 def _columns(module: LossModule) -> list[str]:
     norms = ["all", *module.hidden_gradients.names]
-    yardsticks = (
-        "nll nll_scaled nll_linked nll_linked_clipped perplexity bits_per_byte top1 objective scale unigram_nll".split()
-    )
+    yardsticks = [
+        "nll",
+        "nll_scaled",
+        "nll_linked",
+        "nll_linked_clipped",
+        "perplexity",
+        "bits_per_byte",
+        "top1",
+        "objective",
+        "scale",
+        "unigram_nll",
+    ]
     return [
         "train/objective",
         "train/lr",
@@ -304,9 +314,11 @@ def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunSt
 def _report(record: Record) -> None:
     """The yardsticks of the best checkpoint, val beside test, as a person reads them."""
     best = record.yardsticks["best"]
-    console.say(f"best checkpoint: step {best['step']:.0f} of {record.step}, in {record.timing['seconds']:.0f} s of training")
+    console.say(
+        f"best checkpoint: step {best['step']:.0f} of {record.step}, in {record.timing['seconds']:.0f} s of training"
+    )
     console.say(f"{'':<16}{'val':>12}{'test':>12}")
-    for name in "nll nll_scaled nll_linked perplexity bits_per_byte top1 unigram_nll objective".split():
+    for name in ["nll", "nll_scaled", "nll_linked", "perplexity", "bits_per_byte", "top1", "unigram_nll", "objective"]:
         if f"val/{name}" in best:
             console.say(f"{name:<16}{best[f'val/{name}']:>12.4f}{best[f'test/{name}']:>12.4f}")
 
@@ -317,6 +329,7 @@ def _logging(folder: Path, rank: int) -> Iterator[None]:
     if rank != 0:
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")  # rank 0 keeps them
         yield
         return
     handler = logging.FileHandler(folder / LOG, encoding="utf-8")

@@ -145,6 +145,7 @@ def _launch(folder: Path, config: dict[str, Any]) -> Outcome:
         command += ["--trust", name]
     # The workers find a person's own classes where this process did.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // settings["devices"])))
     code = subprocess.run(command, env=environment, check=False).returncode
     record = read(folder)
     if record.status == "running":
