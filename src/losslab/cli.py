@@ -14,19 +14,23 @@ from losslab.errors import UserError
 
 app = typer.Typer(
     help="Find out, honestly, which final loss a Transformer should be trained on.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+_UsageError: Any = typer.BadParameter.__base__  # click's, which typer carries under changing names
 _PASS_THROUGH: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
     if version:
         say(losslab.__version__)
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        say(context.get_help())
 
 
 @app.command(context_settings=_PASS_THROUGH, add_help_option=False)
@@ -65,9 +69,12 @@ def compare(
 def main() -> None:
     """Exit code 0, 1 for a failed run, 2 for bad input, which is answered in one sentence."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
         complain(str(error))
+        sys.exit(2)
+    except _UsageError as error:
+        complain(error.format_message())
         sys.exit(2)
     except KeyboardInterrupt:
         complain("interrupted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -84,6 +84,18 @@ class LossSum:
     """float32 scalar: the denominator, Σ weight."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     """Detached scalar sums over the same denominator, for the logs."""
+
+
+class Projection(Protocol):
+    """Hidden states [N, D] → logits [N, V]; `weight` [V, D] and `bias` [V] or None can be read directly."""
+
+    @property
+    def weight(self) -> Tensor: ...
+
+    @property
+    def bias(self) -> Tensor | None: ...
+
+    def __call__(self, hidden: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)

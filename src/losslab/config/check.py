@@ -13,7 +13,7 @@ import types
 import typing
 from typing import Any, Literal, Union, get_args, get_origin
 
-from losslab.config.mistakes import nearest
+from losslab.config.mistakes import nearest, nearest_key
 from losslab.config.schema import (
     COMPONENTS,
     DEFAULT_MAX_STEPS,
@@ -52,8 +52,9 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
         ("logger.", config["logger"], LoggerConfig),
     ):
         known = {f.name for f in dataclasses.fields(kind)}
-        for key in section.keys() - known:
-            mistakes.append(f"there is no key '{prefix}{key}': {nearest(key, known)}")
+        names = {f"{prefix}{name}" for name in known}
+        for key in sorted(section.keys() - known):
+            mistakes.append(f"there is no key '{prefix}{key}': {nearest_key(f'{prefix}{key}', names)}")
     trainer = dict(config["trainer"])
     for key in _POSITIVE:
         if trainer.get(key) is not None and not trainer[key] > 0:
@@ -154,7 +155,8 @@ def _bind(where: str, node: dict[str, Any], late: set[str], mistakes: list[str])
         if key == "_target_":
             continue
         if key not in named and not takes_any:
-            mistakes.append(f"there is no key '{where}.{key}': {nearest(key, named)}")
+            known = {f"{where}.{name}" for name in named}
+            mistakes.append(f"there is no key '{where}.{key}': {nearest_key(f'{where}.{key}', known)}")
         elif isinstance(value, dict) and "_target_" in value:
             bound[key] = _bind(f"{where}.{key}", value, set(), mistakes)
         else:

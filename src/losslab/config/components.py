@@ -33,7 +33,13 @@ def build(node: dict[str, Any], where: str, **late: Any) -> Any:
         for key, value in node.items()
         if key != "_target_"
     }
-    return import_target(node["_target_"], where)(**arguments, **late)
+    target = import_target(node["_target_"], where)
+    try:
+        return target(**arguments, **late)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a constructor raises, it is the settings that it refuses
+        raise UserError(f"{where}: {target.__name__} refuses its settings: {type(error).__name__}: {error}") from error
 
 
 def targets(config: Any) -> set[str]:

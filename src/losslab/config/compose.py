@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,15 +39,13 @@ def to_plain(config: DictConfig, config_dir: Path | None = None, *, resolve: boo
 
 def job_overrides(overrides: list[str], config_dir: Path | None = None) -> list[list[str]]:
     """The overrides of each job of a multirun, in Hydra's order, each composed once as a check."""
+    fixed = [o.input_line or "" for o in _parse(overrides) if not o.is_sweep_override()]
+    hydra = _compose(fixed, config_dir, with_hydra=True).hydra
+    if not hydra.sweeper._target_.endswith("BasicSweeper"):
+        raise UserError("losslab's multirun works with Hydra's basic sweeper; leave out hydra/sweeper")
+    swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-        hydra = _compose(fixed, config_dir, with_hydra=True).hydra
-        if not hydra.sweeper._target_.endswith("BasicSweeper"):
-            raise UserError("losslab's multirun works with Hydra's basic sweeper; leave out hydra/sweeper")
-        swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
-        parsed = OverridesParser.create().parse_overrides(swept + overrides)
-        jobs = BasicSweeper.split_arguments(parsed, None)[0]
+        jobs: list[list[str]] = BasicSweeper.split_arguments(_parse(swept + overrides), None)[0]
     except HydraException as error:
         raise explain(error, set()) from None
     for job in jobs:
@@ -56,8 +55,7 @@ def job_overrides(overrides: list[str], config_dir: Path | None = None) -> list[
 
 def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:
     """Whether the configuration itself asks for a multirun (hydra.mode=MULTIRUN, typed or in an experiment)."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    if any(o.is_sweep_override() for o in parsed):
+    if any(o.is_sweep_override() for o in _parse(overrides)):
         return False
     mode = _compose(overrides, config_dir, with_hydra=True).hydra.mode
     return mode is not None and mode.name == "MULTIRUN"
@@ -66,10 +64,23 @@ def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:
 def group_choices(overrides: list[str]) -> list[str]:
     """Those of the overrides that choose a file of a group (loss=square, model/size=micro, experiment=…)."""
     chosen = []
-    for override in OverridesParser.create().parse_overrides(overrides):
+    for override in _parse(overrides):
         if "." not in override.key_or_group and (conf_dir() / override.key_or_group).is_dir():
             chosen.append(override.input_line or "")
     return chosen
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException:
+            raise UserError(
+                f"{override!r} cannot be read: write KEY=VALUE, and quote what the shell would change"
+            ) from None
+    return parsed
 
 
 def _compose(overrides: list[str], config_dir: Path | None, *, with_hydra: bool = False) -> DictConfig:

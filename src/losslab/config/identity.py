@@ -58,11 +58,11 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
         defaults: the configuration that the same choice of groups gives without any single key changed.
     """
     content = copy.deepcopy(config)
-    for key in [*NOT_IDENTITY, "seed"]:
+    for key in [*NOT_IDENTITY, "seed", "data.context"]:  # the model's context, said once
         _remove(content, key)
     values, usual = flatten(content), flatten(defaults)
     parts = [loss_name, f"seed{config['seed']}"]
-    for key, value in values.items():
+    for key, value in sorted(values.items(), key=lambda item: not item[0].startswith("loss.")):
         if key in usual and usual[key] != value:
             shown = str(value).rpartition("/")[2] if isinstance(value, str) else value
             parts.append(f"{key.rpartition('.')[2]}={shown}")

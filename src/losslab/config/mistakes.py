@@ -52,9 +52,11 @@ def explain(error: Exception, known: set[str]) -> UserError:
         return UserError(f"there is no {group} named {choice!r}: {nearest(choice, options.split())}")
     if found := re.search(r"Could not override '([^']+)'", text):
         return UserError(f"there is no key {found[1]!r}: {nearest_key(found[1], known)}")
-    if found := re.search(r"Value '(.*)' .*could not be converted to (\w+).*full_key: (\S+)", cause):
+    if found := re.search(r"Value '(.*?)'(?: of type '\w+')? could not be converted to (\w+).*full_key: (\S+)", cause):
         value, kind, key = found.groups()
         return UserError(f"{key} must be {_KINDS.get(kind, kind)}, not {value!r}")
+    if "Config group override must be" in text:
+        return UserError("a group's choice must be a name, such as loss=square")
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return UserError(f"{found[1]} is a list of values: add -m to run them all")
     if found := re.search(r"Interpolation key '([^']+)' not found.*full_key: (\S+)", cause):

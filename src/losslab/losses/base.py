@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from losslab.losses.execution import run_dense
-from losslab.types import Features, LossSum, OutputSpec, TargetKind
-
-
-class Projection(Protocol):
-    """Hidden states [N, D] → logits [N, V]; `weight` [V, D] and `bias` [V] or None can be read directly."""
-
-    @property
-    def weight(self) -> Tensor: ...
-
-    @property
-    def bias(self) -> Tensor | None: ...
-
-    def __call__(self, hidden: Tensor) -> Tensor: ...
+from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind
 
 
 class Loss(nn.Module, ABC):

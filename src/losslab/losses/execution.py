@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from losslab.types import Features, LossSum
+from losslab.types import Features, LossSum, Projection
 
 if TYPE_CHECKING:
-    from losslab.losses.base import Loss, Projection
+    from losslab.losses.base import Loss
 
 
 def run_dense(loss: Loss, features: Features, projection: Projection) -> LossSum:

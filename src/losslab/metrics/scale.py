@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from losslab.losses.base import Loss, Projection
-from losslab.types import Features
+from losslab.metrics.scorer import Scorer
+from losslab.types import Features, Projection
 
 _BOUND = 10 * math.log(2)
 _TOLERANCE = 1e-6
@@ -17,7 +17,7 @@ _MOST_ITERATIONS = 60
 
 
 @torch.no_grad()
-def fit_scale(pieces: list[Features], loss: Loss, projection: Projection) -> float:
+def fit_scale(pieces: list[Features], loss: Scorer, projection: Projection) -> float:
     """Minimise the mean of −log softmax(s · z)_y over s in [2⁻¹⁰, 2¹⁰], by Newton's method in log s inside a bracket.
 
     The mean is convex in s, so the bracket always holds the minimum.
@@ -43,7 +43,7 @@ def fit_scale(pieces: list[Features], loss: Loss, projection: Projection) -> flo
     return math.exp(log_s)
 
 
-def _derivatives(pieces: Iterable[Features], loss: Loss, projection: Projection, s: float) -> tuple[float, float]:
+def _derivatives(pieces: Iterable[Features], loss: Scorer, projection: Projection, s: float) -> tuple[float, float]:
     """First and second derivative of the summed nll in log s: s (E_p z − z_y), and that plus s² Var_p z."""
     first = second = 0.0
     for piece in pieces:

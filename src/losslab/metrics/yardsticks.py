@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor
 
-from losslab.losses.base import Loss, Projection
-from losslab.types import Features, LossSum
+from losslab.metrics.scorer import Scorer
+from losslab.types import Features, LossSum, Projection
 
 _LOGITS_AT_ONCE = 2**21
 _CLIP = 1e-6
@@ -56,7 +56,7 @@ class Yardsticks:
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def update(self, features: Features, loss: Loss, projection: Projection) -> LossSum:
+    def update(self, features: Features, loss: Scorer, projection: Projection) -> LossSum:
         """Add a batch's positions, in chunks. Returns the objective's sums."""
         features = features.kept()
         objective = torch.zeros(2, dtype=torch.float64, device=self.sums.device)
@@ -68,7 +68,7 @@ class Yardsticks:
         self.sums[-2:] += objective
         return LossSum(total=objective[0], weight=objective[1])
 
-    def _update_chunk(self, chunk: Features, loss: Loss, logits: Tensor) -> None:
+    def _update_chunk(self, chunk: Features, loss: Scorer, logits: Tensor) -> None:
         weight = chunk.weight.double()
         scored = weight * (1 - chunk.extras["fit"].double()) if self.held_out else weight
         log_probs = loss.predict_log_probs(logits)

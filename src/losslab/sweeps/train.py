@@ -87,9 +87,15 @@ def train(arguments: list[str]) -> int:
     outcomes: list[Outcome | None] = []
 
     def run_job(config: DictConfig) -> None:
-        outcomes.append(_run_job(config, line, f"[{len(outcomes) + 1}/{len(jobs)}] " if line.multirun else ""))
+        outcome = _run_job(config, line, f"[{len(outcomes) + 1}/{len(jobs)}] " if line.multirun else "")
+        outcomes.append(outcome)
+        if line.multirun and outcome is not None and outcome.status == "interrupted":
+            raise KeyboardInterrupt  # Hydra takes any Exception for the job's own and starts the next
 
-    _hydra(run_job, line)
+    try:
+        _hydra(run_job, line)
+    except KeyboardInterrupt:
+        say("stopped; the same command continues")
     bad_input = len(jobs) == 1 and outcomes == [None]
     if line.multirun:
         _summarise(outcomes)

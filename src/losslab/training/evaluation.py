@@ -10,12 +10,12 @@ import torch
 from torch import distributed
 
 from losslab.data.module import TextDataModule
-from losslab.losses.base import Loss, Projection
+from losslab.losses.base import Loss
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.unigram import unigram_nll
 from losslab.metrics.yardsticks import Yardsticks, chunk_rows
 from losslab.training.network import Network, Observer
-from losslab.types import Batch, Features, LossSum
+from losslab.types import Batch, Features, LossSum, Projection
 
 FIT_POSITIONS = 4096
 LAST_FIT_POSITIONS = 16384

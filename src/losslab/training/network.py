@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from losslab.losses.base import Loss, Projection
+from losslab.losses.base import Loss
 from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
-from losslab.types import Batch, Features, LossSum, OutputSpec
+from losslab.types import Batch, Features, LossSum, OutputSpec, Projection
 
 Observer = Callable[[Features, Loss, Projection], LossSum]
 

@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from losslab import console
 from losslab.config.components import build, foreign_targets
@@ -37,6 +38,8 @@ from losslab.training.signals import StopFlag
 CONFIG = "config.yaml"
 LOG = "train.log"
 CACHE = ".cache"
+
+_DEFAULT_THREADS = torch.get_num_threads()
 
 _log = logging.getLogger("losslab")
 
@@ -84,10 +87,9 @@ def check_components(config: dict[str, Any]) -> None:
     build(config["loss"], "loss")
     build(config["task"], "task")
     build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])
-    try:
-        build(config["optimizer"], "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the optimizer refuses its settings: {error}") from None
+    build(config["optimizer"], "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
+    with _quiet_lightning():
+        make_trainer(config, Path(config["output_dir"]), None)
 
 
 def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> None:
@@ -130,7 +132,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
     )
     writes = rank == 0
     tensorboard = open_tensorboard(folder, state.step) if writes and config["logger"]["enabled"] else None
-    trainer = _make_trainer(config, folder, tensorboard)
+    trainer = make_trainer(config, folder, tensorboard)
     device = trainer.strategy.root_device
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks, context=trainer.precision_plugin.val_step_context
@@ -194,14 +196,10 @@ def _read_run_state(folder: Path, rank: int) -> RunState:
 
 def _set_threads(settings: dict[str, Any], record: Record) -> None:
     """CPU results depend on the number of threads: a continued run uses the one it began with."""
-    threads = settings["threads"] or record.hardware.get("threads")
-    if threads is None and "RANK" in os.environ:
-        threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(settings["threads"] or record.hardware.get("threads") or _DEFAULT_THREADS)
 
 
-def _make_trainer(config: dict[str, Any], folder: Path, logger: Any) -> pl.Trainer:
+def make_trainer(config: dict[str, Any], folder: Path, logger: Any) -> pl.Trainer:
     """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the keeper's."""
     settings = config["trainer"]
     try:
@@ -227,10 +225,7 @@ def _make_trainer(config: dict[str, Any], folder: Path, logger: Any) -> pl.Train
             enable_autolog_hparams=False,
             default_root_dir=folder,
         )
-    except (
-        ValueError,
-        RuntimeError,
-    ) as error:  # Lightning's MisconfigurationException is neither documented nor narrow
+    except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise UserError(f"the trainer refuses its settings: {' '.join(str(error).split())}") from None
 
 
@@ -324,13 +319,27 @@ def _report(record: Record) -> None:
 
 
 @contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """No banners about devices and tips on the terminal."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
+
+
+@contextmanager
 def _logging(folder: Path, rank: int) -> Iterator[None]:
     """Lightning's messages and all warnings go to train.log, beside our own; the terminal shows what a person needs."""
     if rank != 0:
-        for name in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.simplefilter("ignore")  # rank 0 keeps them
-        yield
+        with _quiet_lightning():  # rank 0 keeps the messages
+            yield
         return
     handler = logging.FileHandler(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -1,0 +1,21 @@
+"""What the yardsticks ask of a loss. Every `losses.base.Loss` answers; metrics import no loss."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from losslab.types import Features, LossSum, Projection
+
+
+class Scorer(Protocol):
+    """Objective and predictions; see `losses.base.Loss` for each."""
+
+    def __call__(self, features: Features, projection: Projection) -> LossSum: ...
+
+    def scores(self, hidden: Tensor, projection: Projection) -> Tensor: ...
+
+    def predict_log_probs(self, logits: Tensor) -> Tensor: ...
+
+    def posterior(self, logits: Tensor) -> Tensor | None: ...

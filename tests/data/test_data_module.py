@@ -1,0 +1,178 @@
+"""The LightningDataModule: refuses before it reads, prepares once, and hands out what the windows promise."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from losslab.data.module import TextDataModule
+from losslab.data.python_docs import read_texts, source_files
+from losslab.data.tokenizer import FileTokenizer
+from losslab.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory, documents) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text("\n\n".join(documents), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def make(text_file):
+    def make_module(**changes) -> TextDataModule:
+        return TextDataModule(
+            **{"path": str(text_file), "tokenizer": "bytes", "context": 32, "batch_size": 4} | changes
+        )
+
+    return make_module
+
+
+@pytest.fixture(scope="module")
+def prepared(make, tmp_path_factory) -> TextDataModule:
+    module = make()
+    module.prepare(tmp_path_factory.mktemp("cache"))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"path": None}, "data.path is missing"),
+        ({"corpus": "python_docs"}, "data.path is missing"),
+        ({"path": "/no/such/file"}, "data.path=/no/such/file does not exist"),
+        ({"tokenizer": "/no/such/tokenizer.json"}, "data.tokenizer=/no/such/tokenizer.json is neither"),
+        ({"tokenizer": "bpe", "vocab_size": 100}, "data.vocab_size must be at least 257"),
+        ({"batch_size": 0}, "data.batch_size must be above 0, not 0"),
+        ({"val_batch_size": -1}, "data.val_batch_size must be above 0, not -1"),
+        ({"context": 0}, "data.context must be above 0, not 0"),
+        ({"num_workers": -1}, "data.num_workers must be 0 or above, not -1"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_text_is_read(changes, reason: str, make, monkeypatch) -> None:
+    monkeypatch.setattr("losslab.data.sources.read_file", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(UserError) as caught:
+        make(**changes)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [1, 40, 400])
+def test_a_text_that_is_too_short_is_refused(length: int, make, tmp_path) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("\n\n".join(f"w{i}" for i in range(length)))
+    with pytest.raises(UserError, match="the text is too short"):
+        make(path=str(path), context=1024).prepare(tmp_path / "cache")
+
+
+def folder_of(module: TextDataModule, root: Path) -> Path:
+    module.prepare(root)
+    return module.cache.folder
+
+
+def test_preparing_again_opens_what_is_there(make, tmp_path) -> None:
+    folder = folder_of(make(), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = make(batch_size=8, val_batch_size=2, num_workers=1, context=16, vocab_size=999)
+    assert folder_of(again, tmp_path) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_another_text_tokenizer_or_vocabulary_is_prepared_apart(make, text_file, tokenizer_json, tmp_path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(text_file.read_text(encoding="utf-8") + "\n\nand more", encoding="utf-8")
+    lowering = str(tokenizer_json("lowering"))
+    settings = [
+        {},
+        {"path": str(other)},
+        {"documents": "block"},
+        {"tokenizer": "bpe", "vocab_size": 280},
+        {"tokenizer": "bpe", "vocab_size": 290},
+        {"tokenizer": lowering},
+    ]
+    found = {folder_of(make(**changes), tmp_path / "cache") for changes in settings}
+    assert len(found) == len(settings)
+
+
+def test_content_decides_and_not_its_path(make, text_file, tokenizer_json, tmp_path) -> None:
+    copies = {"path": tmp_path / "copy.md", "tokenizer": tmp_path / "copied.json"}
+    originals = {"path": text_file, "tokenizer": tokenizer_json("lowering")}
+    for key, path in copies.items():
+        path.write_bytes(originals[key].read_bytes())
+    one, two = (make(**{key: str(path) for key, path in paths.items()}) for paths in (originals, copies))
+    assert one.input_hashes() == two.input_hashes()
+    assert folder_of(one, tmp_path / "cache") == folder_of(two, tmp_path / "cache")
+
+
+def test_each_input_path_has_its_content_in_the_identity(make, tokenizer_json) -> None:
+    lowering = tokenizer_json("lowering")
+    assert set(make().input_hashes()) == {"data.path"}
+    assert set(make(tokenizer=str(lowering)).input_hashes()) == {"data.path", "data.tokenizer"}
+    assert make(tokenizer=str(lowering)).input_hashes()["data.tokenizer"] == FileTokenizer.read(str(lowering)).digest()
+    built_in = make(path=None, corpus="python_docs").input_hashes()
+    assert set(built_in) == {"data.corpus"}
+    assert built_in["data.corpus"] != make().input_hashes()["data.path"]
+
+
+def test_batches_of_training_are_those_that_were_hashed(prepared) -> None:
+    order = prepared.order(7)
+    expected = [order.starts(k * 4, 4).tolist() for k in range(5, 8)]
+    tokens = prepared.cache.splits["train"].tokens
+    prepared.start_at(seed=7, step=5, micro_batch_size=2, accumulate=2, rank=0, ranks=1)
+    batches = list(itertools.islice(prepared.train_dataloader(), 6))
+    for k, starts in enumerate(expected):
+        rows = torch.cat([batch.inputs for batch in batches[2 * k : 2 * k + 2]])
+        assert rows.tolist() == [tokens[start : start + 32].tolist() for start in starts]
+    assert prepared.hash_batches(7) == prepared.hash_batches(7) != prepared.hash_batches(8)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_evaluation_predicts_the_split_and_counts_its_bytes(split: str, prepared) -> None:
+    batches = [b for rank in range(2) for b in prepared.eval_batches(split, rank=rank, ranks=2)]
+    kept = [batch.weight != 0 for batch in batches]
+    arrays = prepared.cache.splits[split]
+    assert sum(int(k.sum()) for k in kept) == len(arrays.tokens) - 1 == len(prepared.targets(split))
+    counted = sum(float(b.extras["bytes"][k].sum()) for b, k in zip(batches, kept, strict=True))
+    assert counted == arrays.bytes[1:].sum()
+    whole = [b.target[b.weight != 0] for b in prepared.eval_batches(split)]
+    assert torch.cat(whole).tolist() == prepared.targets(split).tolist()
+
+
+@pytest.mark.parametrize(("paragraphs", "by_window"), [(60, True), (900, False)])
+def test_val_is_halved_by_document_or_by_window(paragraphs: int, by_window: bool, make, tmp_path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(f"paragraph {i} " + "word " * 40 for i in range(paragraphs)))
+    module = make(path=str(path))
+    module.prepare(tmp_path)
+    assert (module.cache.meta["documents"]["val"] < 20) == by_window
+    rows = [(f[w != 0], w) for b in module.eval_batches("val") for f, w in zip(b.extras["fit"], b.weight, strict=True)]
+    fit = torch.cat([f for f, _ in rows])
+    assert 0 < int(fit.sum()) < len(fit)
+    mixed = sum(0 < int(f.sum()) < len(f) for f, _ in rows)
+    assert (mixed == 0) == by_window
+    assert all((b.extras["fit"] * b.weight).sum() > 0 for b in module.fit_batches(500))
+
+
+def test_the_vocabulary_is_what_the_tokenizer_has(make, tmp_path) -> None:
+    module = make(tokenizer="bpe", vocab_size=50_000)
+    module.prepare(tmp_path)
+    assert module.num_outputs == len(module.train_counts) < 50_000
+    assert module.train_counts.sum() == len(module.cache.splits["train"].tokens)
+
+
+def test_the_built_in_corpus_is_prose_without_tests() -> None:
+    texts = read_texts()
+    assert sum(len(text.encode()) for text in texts) > 500_000
+    assert len(texts) > 200
+    assert all(text.strip() for text in texts)
+    files = source_files()
+    assert not [path for path in files if {"test", "tests", "idle_test", "site-packages"} & set(path.parts)]
+    assert any(path.name == "argparse.py" for path in files)
+    assert not [text for text in texts if text.startswith(("Test suite for", "Tests for"))][:3]
+
+
+def test_a_python_without_sources_is_told(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("losslab.data.python_docs.sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
+    monkeypatch.setattr("losslab.data.python_docs._topics", list)
+    with pytest.raises(UserError, match="this Python came without its library's sources"):
+        read_texts()

@@ -1,0 +1,130 @@
+"""Runs that were killed, stopped or started twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from conftest import TINY, losslab, only_run
+from losslab import records
+
+LONG = [
+    *TINY,
+    "loss=square",
+    "model.dropout=0.1",
+    "trainer.max_steps=400",
+    "trainer.val_check_interval=30",
+    "trainer.accumulate_grad_batches=2",
+    "checkpoints.every_n_steps=7",
+    "logger=tensorboard",
+]
+
+
+def wait_for_step(process: Popen[str], folder: Path, step: int) -> Path:
+    """Until the run in `folder` has saved this step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        runs = records.find_runs(folder)
+        if runs and records.read(runs[0]).step >= step:
+            return runs[0]
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} within two minutes")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
+    """The yardsticks of LONG, run in one go."""
+    from conftest import make_text
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "book.txt").write_text(make_text(), encoding="utf-8")
+    process = losslab("train", *LONG, cwd=folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return only_run(folder / "outputs/runs")[1].yardsticks
+
+
+@pytest.mark.parametrize("how", ["same command", "resume"])
+def test_a_killed_run_continues_bit_for_bit(
+    workplace: Path, undisturbed: dict[str, dict[str, float]], how: str
+) -> None:
+    process = losslab("train", *LONG, cwd=workplace)
+    run = wait_for_step(process, workplace / "outputs/runs", step=random.randint(1, 300))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert records.read(run).status == "running"
+    assert not records.is_locked(run)
+    arguments = ["train", *LONG] if how == "same command" else ["resume", str(run)]
+    second = losslab(*arguments, cwd=workplace)
+    output, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, output
+    assert "continues after step" in output
+    _, record = only_run(workplace / "outputs/runs")
+    assert record.status == "completed"
+    assert record.yardsticks == undisturbed
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    steps = {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert steps["val/nll_scaled"] == [*range(30, 400, 30), 400]
+    assert steps["train/objective"] == [1, *range(2, 401, 2)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_marks_interrupted(
+    workplace: Path, undisturbed: dict[str, dict[str, float]], number: signal.Signals
+) -> None:
+    process = losslab("train", *LONG, cwd=workplace)
+    run = wait_for_step(process, workplace / "outputs/runs", step=20)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    assert records.read(run).status == "interrupted"
+    second = losslab("resume", str(run), cwd=workplace)
+    second.communicate(timeout=300)
+    assert records.read(run).yardsticks == undisturbed
+
+
+def test_a_running_run_is_not_started_twice(workplace: Path) -> None:
+    process = losslab("train", *LONG, cwd=workplace)
+    run = wait_for_step(process, workplace / "outputs/runs", step=1)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        for arguments in (["train", *LONG], ["resume", str(run)]):
+            second = losslab(*arguments, cwd=workplace)
+            output, _ = second.communicate(timeout=60)
+            assert second.returncode == 2, output
+            assert "already running" in output
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_an_unfinished_run_keeps_its_split_unless_told_otherwise(
+    run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from losslab.errors import Interrupted
+    from losslab.training.keeper import RunKeeper
+
+    save = RunKeeper._save
+
+    def save_then_stop(self: RunKeeper, trainer: object, improved: bool) -> None:
+        save(self, trainer, improved)  # type: ignore[arg-type]
+        raise Interrupted("for the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "_save", save_then_stop)
+        assert run_tiny("trainer.accumulate_grad_batches=2") == 1
+    _, record = only_run(Path("outputs/runs"))
+    assert (record.status, record.step) == ("interrupted", 4)
+    assert run_tiny() == 0
+    _, record = only_run(Path("outputs/runs"))
+    assert (record.status, record.hardware["accumulate_grad_batches"]) == ("completed", 2)

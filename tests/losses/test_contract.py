@@ -1,0 +1,248 @@
+"""What every loss must do, over the rows of `cases.py`."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from cases import CASES, NUM_OUTPUTS, Case
+from torch import Tensor
+
+from losslab.losses.base import Loss
+from losslab.models.projection import OutputProjection
+from losslab.types import Features, LossSum, OutputSpec
+
+CONF = Path(__file__).parents[2] / "conf" / "loss"
+WIDTH = 5
+# Sums of a few dozen float32 terms agree with exact ones, and with each other in any order, to a few units of 6e-8.
+FLOAT32 = 2e-6
+BF16_ROUNDING = torch.finfo(torch.bfloat16).eps / 2
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Positions with ragged weights (0, 0.5, 1 and 2), and a projection; all leaves, float64."""
+
+    hidden: Tensor
+    projection: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def features(self, dtype: torch.dtype = torch.float32, rows: object = slice(None)) -> Features:
+        return Features(self.hidden[rows].to(dtype), self.target[rows], self.weight[rows].float())
+
+
+@pytest.fixture
+def problem() -> Problem:
+    generator = torch.Generator().manual_seed(0)
+    rows = 24
+    return Problem(
+        hidden=torch.randn(rows, WIDTH, dtype=torch.float64, generator=generator).requires_grad_(),
+        projection=torch.randn(NUM_OUTPUTS, WIDTH, dtype=torch.float64, generator=generator).requires_grad_(),
+        target=torch.randint(NUM_OUTPUTS, (rows,), generator=generator),
+        weight=torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0, 1.0], dtype=torch.float64).repeat(rows // 8),
+    )
+
+
+def bound(case: Case) -> Loss:
+    loss = case.make()
+    loss.bind(OutputSpec(num_outputs=NUM_OUTPUTS, hidden_size=WIDTH, generator=torch.Generator().manual_seed(1)))
+    return loss
+
+
+def gradients(total: Tensor, problem: Problem) -> list[Tensor]:
+    return list(torch.autograd.grad(total, [problem.hidden, problem.projection]))
+
+
+def reference_total(case: Case, problem: Problem) -> Tensor:
+    logits = problem.hidden @ problem.projection.T
+    return (problem.weight * case.reference(logits, problem.target)).sum()
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return ((actual.double() - expected).norm() / expected.norm()).item()
+
+
+def assert_same_sums(actual: LossSum, expected: LossSum) -> None:
+    torch.testing.assert_close(actual.total, expected.total, rtol=FLOAT32, atol=0)
+    torch.testing.assert_close(actual.weight, expected.weight, rtol=FLOAT32, atol=0)
+
+
+def test_every_yaml_has_a_case_and_every_case_a_yaml() -> None:
+    assert {path.stem for path in CONF.glob("*.yaml")} == {case.name for case in CASES}
+
+
+@each_case
+def test_case_is_about_the_class_of_its_yaml(case: Case) -> None:
+    content = yaml.safe_load((CONF / f"{case.name}.yaml").read_text())
+    assert content["_target_"] == f"{case.loss.__module__}.{case.loss.__qualname__}"
+    assert set(case.kwargs) <= set(content)
+
+
+@each_case
+def test_yaml_holds_the_defaults_of_the_constructor(case: Case) -> None:
+    content = yaml.safe_load((CONF / f"{case.name}.yaml").read_text())
+    del content["_target_"]
+    assert case.loss.__init__.__kwdefaults__ == content
+
+
+@each_case
+def test_float64_values_and_gradients_equal_the_reference(case: Case, problem: Problem) -> None:
+    logits = problem.hidden @ problem.projection.T
+    values = bound(case).position_loss(logits, problem.target)
+    expected = case.reference(logits, problem.target)
+    torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
+    actual_gradients = gradients((problem.weight * values).sum(), problem)
+    for actual, reference in zip(actual_gradients, gradients(reference_total(case, problem), problem), strict=True):
+        assert relative_error(actual, reference) < 1e-12
+
+
+@each_case
+def test_sums_and_gradients_of_forward_equal_the_reference(case: Case, problem: Problem) -> None:
+    result = bound(case)(problem.features(), OutputProjection(problem.projection.float()))
+    expected = reference_total(case, problem)
+    assert result.total.item() == pytest.approx(expected.item(), rel=FLOAT32)
+    assert result.weight.item() == pytest.approx((problem.weight * case.share(problem.target)).sum().item())
+    for actual, reference in zip(gradients(result.total, problem), gradients(expected, problem), strict=True):
+        assert relative_error(actual, reference) < FLOAT32
+
+
+@each_case
+def test_gradcheck(case: Case, problem: Problem) -> None:
+    loss = bound(case)
+    logits = (problem.hidden @ problem.projection.T)[:6].detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: loss.position_loss(z, problem.target[:6]), logits)
+
+
+@each_case
+def test_sums_are_float32_scalars_and_only_the_total_has_a_graph(case: Case, problem: Problem) -> None:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        result = bound(case)(problem.features(dtype), OutputProjection(problem.projection.to(dtype)))
+        assert result.total.dtype == result.weight.dtype == torch.float32
+        assert result.total.shape == result.weight.shape == ()
+        assert result.total.requires_grad
+        assert not result.weight.requires_grad
+
+
+@each_case
+def test_rows_of_weight_zero_change_nothing_whatever_they_hold(case: Case, problem: Problem) -> None:
+    loss, projection = bound(case), OutputProjection(problem.projection.float())
+    counted = (problem.weight != 0).nonzero()[:, 0]
+    expected = loss(problem.features(rows=counted), projection)
+    hidden = problem.hidden.float().masked_fill((problem.weight == 0)[:, None], torch.nan)
+    result = loss(Features(hidden, problem.target, problem.weight.float()), projection)
+    assert torch.equal(result.total, expected.total)
+    assert torch.equal(result.weight, expected.weight)
+    actual, reference = gradients(result.total, problem), gradients(expected.total, problem)
+    assert torch.equal(actual[0], reference[0])
+    assert torch.equal(actual[1], reference[1])
+
+
+@each_case
+@pytest.mark.parametrize("size", [1, 5, 23])
+def test_sums_over_pieces_add_up(case: Case, problem: Problem, size: int) -> None:
+    loss, projection = bound(case), OutputProjection(problem.projection.float())
+    whole = loss(problem.features(), projection)
+    parts = [loss(piece, projection) for piece in problem.features().chunks(size)]
+    total, weight = sum(part.total for part in parts), sum(part.weight for part in parts)
+    assert_same_sums(LossSum(total, weight), whole)
+    for actual, reference in zip(gradients(total, problem), gradients(whole.total, problem), strict=True):
+        assert relative_error(actual, reference) < FLOAT32
+
+
+@each_case
+def test_order_of_positions_does_not_matter(case: Case, problem: Problem) -> None:
+    loss, projection = bound(case), OutputProjection(problem.projection.float())
+    order = torch.randperm(len(problem.target), generator=torch.Generator().manual_seed(2))
+    whole, shuffled = loss(problem.features(), projection), loss(problem.features(rows=order), projection)
+    assert_same_sums(shuffled, whole)
+    for actual, reference in zip(gradients(shuffled.total, problem), gradients(whole.total, problem), strict=True):
+        assert relative_error(actual, reference) < FLOAT32
+
+
+@each_case
+@pytest.mark.parametrize("autocast", [False, True])
+def test_all_ignored_gives_zero_with_zero_connected_gradients(case: Case, problem: Problem, autocast: bool) -> None:
+    features = problem.features()
+    ignored = Features(features.hidden, features.target, torch.zeros_like(features.weight))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        result = bound(case)(ignored, OutputProjection(problem.projection.float()))
+    assert result.total.item() == 0
+    assert result.weight.item() == 0
+    for gradient in gradients(result.total, problem):
+        assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@each_case
+@pytest.mark.parametrize("autocast", [False, True])
+def test_logits_of_ten_thousand_stay_finite(case: Case, autocast: bool) -> None:
+    rows = 1e4 * torch.stack([torch.ones(NUM_OUTPUTS), -torch.ones(NUM_OUTPUTS), *(2 * torch.eye(NUM_OUTPUTS) - 1)])
+    target = torch.tensor([0, 0, 0, *range(NUM_OUTPUTS - 1)])  # both where the largest logit is and where it is not
+    logits = rows.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        result = bound(case)(Features(logits, target, torch.ones(len(rows))), OutputProjection(torch.eye(NUM_OUTPUTS)))
+    assert result.total.isfinite()
+    assert torch.autograd.grad(result.total, logits)[0].isfinite().all()
+
+
+@each_case
+def test_only_the_projection_is_bf16_under_autocast(case: Case, problem: Problem) -> None:
+    projection = OutputProjection(problem.projection.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        result = bound(case)(problem.features(), projection)
+        logits = projection(problem.hidden.float())
+    assert logits.dtype == torch.bfloat16
+    expected = (problem.weight * case.reference(logits.double(), problem.target)).sum().item()
+    assert result.total.dtype == torch.float32
+    assert result.total.item() == pytest.approx(expected, rel=FLOAT32)
+
+
+@each_case
+def test_bf16_error_is_at_most_that_of_the_reference_in_bf16(case: Case, problem: Problem) -> None:
+    """Of every position's loss and of both gradients, against float64, give or take one rounding to bf16."""
+    loss, projection = bound(case), OutputProjection(problem.projection.float())
+    exact = case.reference(problem.hidden @ problem.projection.T, problem.target)
+    eager_values = case.reference(problem.hidden.bfloat16() @ problem.projection.bfloat16().T, problem.target)
+    with torch.autocast("cpu", torch.bfloat16):
+        values = torch.stack(
+            [
+                loss(Features(row.float()[None], target[None], torch.ones(1)), projection).total
+                for row, target in zip(problem.hidden, problem.target, strict=True)
+            ]
+        )
+    assert values.dtype == torch.float32
+    assert relative_error(values, exact) <= relative_error(eager_values, exact) + BF16_ROUNDING
+    actual, eager, reference = (gradients(total.sum(), problem) for total in (values, eager_values, exact))
+    for gradient, eager_gradient, expected in zip(actual, eager, reference, strict=True):
+        assert relative_error(gradient, expected) <= relative_error(eager_gradient, expected) + BF16_ROUNDING
+
+
+@each_case
+def test_state_dict_round_trip(case: Case, problem: Problem) -> None:
+    loss, projection = bound(case), OutputProjection(problem.projection.float())
+    loss.calibrate(2.5)
+    file = io.BytesIO()
+    torch.save(loss.state_dict(), file)
+    file.seek(0)
+    restored = bound(case)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    logits = (problem.hidden @ problem.projection.T).float()
+    assert torch.equal(restored.predict_log_probs(logits), loss.predict_log_probs(logits))
+    assert torch.equal(restored(problem.features(), projection).total, loss(problem.features(), projection).total)
+
+
+@each_case
+def test_predictions_are_distributions_with_the_order_of_the_scores(case: Case, problem: Problem) -> None:
+    loss, features = bound(case), problem.features()
+    scores = loss.scores(features.hidden, OutputProjection(problem.projection.float()))
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores.double(), problem.hidden @ problem.projection.T, rtol=FLOAT32, atol=FLOAT32)
+    log_probs = loss.predict_log_probs(scores)
+    torch.testing.assert_close(log_probs.exp().sum(dim=-1), torch.ones(len(scores)))
+    assert torch.equal(log_probs.argsort(dim=-1), scores.argsort(dim=-1))

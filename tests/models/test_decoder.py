@@ -1,0 +1,180 @@
+"""The decoder: causality, options, initial weights, sizes and cost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from losslab.errors import UserError
+from losslab.models.decoder import Decoder
+
+V, CONTEXT = 13, 8
+POSITIONS, MLPS, NORMS = ("rotary", "learned", "sinusoidal"), ("gelu", "relu", "swiglu"), ("rms", "layer")
+
+each_combination = pytest.mark.parametrize(
+    ("positions", "mlp", "norm", "tied"), list(itertools.product(POSITIONS, MLPS, NORMS, (True, False)))
+)
+
+
+def make(*, seed: int = 0, **options: Any) -> Decoder:
+    sizes = {"num_layers": 2, "num_heads": 2, "width": 8, "context": CONTEXT, "vocab_size": V}
+    return Decoder(**(sizes | options), generator=torch.Generator().manual_seed(seed))
+
+
+def head_init(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def tokens() -> Tensor:
+    return torch.randint(V, (3, CONTEXT), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("changed", [1, 4, CONTEXT - 1])
+def test_a_token_changes_nothing_before_it(positions: str, changed: int, tokens: Tensor) -> None:
+    backbone = make(positions=positions, init_std=0.5)
+    other = tokens.clone()
+    other[:, changed] = (other[:, changed] + 1) % V
+    before, after = backbone(tokens), backbone(other)
+    assert torch.equal(before[:, :changed], after[:, :changed])
+    assert (before[:, changed:] != after[:, changed:]).any(dim=-1).all()
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_shorter_sequence_has_the_hidden_states_of_the_beginning(positions: str, tokens: Tensor) -> None:
+    backbone = make(positions=positions, init_std=0.5)
+    torch.testing.assert_close(backbone(tokens[:, :3]), backbone(tokens)[:, :3])
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_the_order_of_earlier_tokens_matters(positions: str) -> None:
+    """One layer, so that without positions attention would see a bag of tokens."""
+    backbone = make(positions=positions, num_layers=1, init_std=0.5)
+    last = [backbone(torch.tensor([order]))[0, -1] for order in ([1, 2, 3], [2, 1, 3])]
+    assert (last[0] - last[1]).norm() > 1e-3
+
+
+@each_combination
+def test_every_combination_of_options_trains(
+    positions: str, mlp: str, norm: str, tied: bool, tokens: Tensor
+) -> None:
+    backbone = make(positions=positions, mlp=mlp, norm=norm, tie_embeddings=tied)
+    projection = backbone.output_projection(V, head_init())
+    logits = projection(backbone(tokens))
+    assert logits.shape == (3, CONTEXT, V)
+    nn.functional.cross_entropy(logits.flatten(0, 1), tokens.roll(-1).flatten()).backward()
+    for name, parameter in [*backbone.named_parameters(), *projection.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert (projection.weight is backbone.embedding.weight) == tied
+
+
+@pytest.mark.parametrize(("norm", "biased"), [("rms", False), ("layer", True)])
+def test_only_layer_norm_comes_with_biases(norm: str, biased: bool) -> None:
+    linears = [module for module in make(norm=norm).modules() if isinstance(module, nn.Linear)]
+    assert len(linears) == 8
+    assert all((linear.bias is not None) == biased for linear in linears)
+
+
+def test_norms_start_at_one_and_biases_at_zero() -> None:
+    for name, parameter in make(norm="layer").named_parameters():
+        if name.endswith("norm.weight"):
+            assert torch.equal(parameter, torch.ones_like(parameter)), name
+        elif name.endswith("bias"):
+            assert torch.equal(parameter, torch.zeros_like(parameter)), name
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_initial_weights_have_the_documented_spread(positions: str) -> None:
+    """The two maps that write into the residual stream: 0.02 / √(2 · 4); all others 0.02."""
+    backbone = make(num_layers=4, width=64, context=32, vocab_size=101, positions=positions, mlp="swiglu")
+    matrices = {name: parameter for name, parameter in backbone.named_parameters() if parameter.ndim == 2}
+    assert len(matrices) == 4 * 4 + 1 + (positions == "learned")
+    for name, parameter in matrices.items():
+        writes_residual = name.endswith(("attention.output.weight", "mlp.output.weight"))
+        expected = 0.02 / math.sqrt(8) if writes_residual else 0.02
+        standard_error = 1 / math.sqrt(2 * parameter.numel())
+        assert parameter.std().item() == pytest.approx(expected, rel=5 * standard_error), name
+        assert abs(parameter.mean().item()) < 5 * expected / math.sqrt(parameter.numel()), name
+
+
+def test_an_own_projection_comes_out_of_the_head_stream() -> None:
+    backbone = make(width=64, tie_embeddings=False, init_std=0.1)
+    first, same, other = (backbone.output_projection(500, head_init(seed)).weight for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert first.shape == (500, 64)
+    assert first.std().item() == pytest.approx(0.1, rel=5 / math.sqrt(2 * first.numel()))
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_initial_weights_depend_on_the_generator_alone(positions: str) -> None:
+    weights = []
+    for global_seed, seed in ((0, 5), (1, 5), (0, 6)):
+        torch.manual_seed(global_seed)
+        backbone = make(seed=seed, positions=positions, tie_embeddings=False)
+        projection = backbone.output_projection(V, head_init(seed))
+        weights.append([*backbone.state_dict().values(), *projection.state_dict().values()])
+    assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights[0], weights[2], strict=True))
+
+
+def test_tying_does_not_shift_the_backbone_stream() -> None:
+    tied, own = make(tie_embeddings=True).state_dict(), make(tie_embeddings=False).state_dict()
+    assert tied.keys() == own.keys()
+    assert all(torch.equal(tied[name], own[name]) for name in tied)
+
+
+def test_dropout_is_off_in_eval_mode_and_on_in_training(tokens: Tensor) -> None:
+    dropping, plain = make(dropout=0.5), make(dropout=0.0)
+    assert torch.equal(dropping.eval()(tokens), plain.eval()(tokens))
+    dropping.train()
+    assert not torch.equal(dropping(tokens), dropping(tokens))
+    assert torch.equal(plain.train()(tokens), plain(tokens))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"num_layers": 0}, "num_layers"),
+        ({"num_heads": 0}, "num_heads"),
+        ({"width": -8}, "width"),
+        ({"context": 0}, "context"),
+        ({"mlp_width": 0}, "mlp_width"),
+        ({"num_heads": 3}, "num_heads=3 does not divide"),
+        ({"num_heads": 8}, "even width per head"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": -0.1}, "dropout"),
+        ({"dropout": math.nan}, "dropout"),
+        ({"init_std": 0.0}, "init_std"),
+        ({"init_std": math.nan}, "init_std"),
+    ],
+)
+def test_bad_sizes_are_refused_by_name(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        make(**options)
+
+
+def test_one_number_per_head_is_enough_without_rotary_positions() -> None:
+    assert make(num_heads=8, positions="learned")(torch.zeros(1, 2, dtype=torch.int64)).shape == (1, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "per_layer"),
+    [
+        # qkv 3 · 8², output 8², and the MLP's maps between 8 and 4 · 8 = 32.
+        ({}, 192 + 64 + 256 + 256),
+        ({"mlp": "swiglu"}, 192 + 64 + 512 + 256),
+        ({"mlp_width": 10, "norm": "layer", "positions": "learned"}, 192 + 64 + 80 + 80),
+    ],
+)
+def test_flops_per_token_are_those_counted_by_hand(options: dict[str, Any], per_layer: int) -> None:
+    """Two layers: 6 for each weight, and 6 · 8 · 16 for the scores of a context of 16."""
+    assert make(context=16, **options).flops_per_token() == 2 * (6 * per_layer + 6 * 8 * 16)

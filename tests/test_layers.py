@@ -1,0 +1,173 @@
+"""The house rules of DESIGN.md, read off the source: who imports whom, who needs no torch, how long files are."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import losslab
+
+SOURCE = Path(losslab.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+ROWS = [
+    {"__main__"},
+    {"cli"},
+    {"comparison"},
+    {"sweeps"},
+    {"conformance"},
+    {"training"},
+    {"config"},
+    {"losses", "models", "tasks", "data", "metrics"},
+    {"types", "records", "errors", "console"},
+]
+"""From the top of the house to its foundation."""
+FOUNDATION = len(ROWS) - 1
+LONGEST_FILE = 350
+HEAVY = ("torch", "lightning", "pytorch_lightning", "torchmetrics", "transformers", "datasets")
+WITHOUT_TORCH = [
+    "losslab",
+    "losslab.cli",
+    "losslab.console",
+    "losslab.errors",
+    "losslab.records",
+    "losslab.sweeps.train",
+    "losslab.sweeps.resume",
+    *(
+        f"losslab.config.{name}"
+        for name in ("schema", "compose", "mistakes", "paths", "identity", "check", "components")
+    ),
+    *sorted(f"losslab.comparison.{path.stem}" for path in (SOURCE / "comparison").glob("*.py")),
+]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, and where that happens."""
+
+    path: Path
+    line: int
+    module: str
+    for_types: bool
+    """Only under `if TYPE_CHECKING`."""
+
+    @property
+    def place(self) -> str:
+        return f"{self.path.relative_to(SOURCE)}:{self.line}"
+
+
+def find_imports(path: Path) -> Iterator[Import]:
+    """Every import of a file, inside functions too, by the full name of what is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    for_types = {id(inner) for guard in guards for statement in guard.body for inner in ast.walk(statement)}
+    package = ["losslab", *path.relative_to(SOURCE).parent.parts]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*parent, *([node.module] if node.module else [])])
+            modules = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (Import(path, node.lineno, module, id(node) in for_types) for module in modules)
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).parts
+    return parts[0].removesuffix(".py")
+
+
+def row_of(room: str) -> int:
+    return next(row for row, rooms in enumerate(ROWS) if room in rooms)
+
+
+IMPORTS = [found for path in FILES if path != SOURCE / "__init__.py" for found in find_imports(path)]
+OWN = [found for found in IMPORTS if found.module.startswith("losslab.") and found.module != "losslab.__version__"]
+
+
+def breaks_the_order(found: Import) -> bool:
+    """A room imports itself and what stands below it. The rooms of one row know one another only as types, and the
+    files of the foundation, which is one room, as they like."""
+    importer, imported = room_of(found.path), found.module.split(".")[1]
+    own, other = row_of(importer), row_of(imported)
+    if importer == imported or own < other or own == other == FOUNDATION:
+        return False
+    return not (own == other and found.for_types)
+
+
+def test_every_room_has_its_place() -> None:
+    known = set().union(*ROWS)
+    unplaced = {room_of(path) for path in FILES if path.parent != SOURCE or path.stem != "__init__"} - known
+    assert not unplaced, f"add {unplaced} to ROWS, where DESIGN.md says they stand"
+
+
+def test_a_room_imports_only_what_stands_below_it() -> None:
+    assert len(OWN) > 50, "the imports are not found"
+    assert [f"{found.place} imports {found.module}" for found in OWN if breaks_the_order(found)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "broken"),
+    [
+        ("from losslab.losses.base import Loss", True),
+        ("def f():\n    from losslab.losses.base import Loss", True),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from losslab.losses.base import Loss", False),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from losslab.config.check import check_run", True),
+        ("import losslab.training.run", True),
+        ("from ..training import run", True),
+        ("from .yardsticks import Yardsticks", False),
+        ("from losslab.types import Batch", False),
+    ],
+)
+def test_the_rule_sees_each_kind_of_import(source: str, broken: bool, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    path = tmp_path / "metrics" / "sample.py"
+    path.parent.mkdir()
+    path.write_text(source)
+    own = [found for found in find_imports(path) if found.module.startswith("losslab.")]
+    assert [breaks_the_order(found) for found in own] == [broken]
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("losses", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),
+        ("models", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),
+        ("metrics", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),
+        ("comparison", {"torch", "lightning", "pytorch_lightning", "hydra"}),
+        ("data", {"hydra", "omegaconf"}),
+        ("training", {"hydra"}),
+    ],
+)
+def test_rooms_stay_free_of_frameworks_they_must_not_know(room: str, forbidden: set[str]) -> None:
+    own = [found for found in IMPORTS if room_of(found.path) == room]
+    assert own
+    assert [f"{found.place} imports {found.module}" for found in own if found.module.split(".")[0] in forbidden] == []
+
+
+def test_what_answers_at_once_imports_no_torch() -> None:
+    assert "losslab.comparison.figure" in WITHOUT_TORCH
+    program = f"""
+import importlib, json, sys
+loaded = {{}}
+for name in {WITHOUT_TORCH!r}:
+    importlib.import_module(name)
+    heavy = [module for module in {HEAVY!r} if module in sys.modules]
+    if heavy and not loaded:
+        loaded[name] = heavy
+print(json.dumps(loaded))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == {}
+
+
+def test_files_stay_readable() -> None:
+    lengths = {str(path.relative_to(SOURCE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert len(lengths) > 30
+    assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
