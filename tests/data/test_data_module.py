@@ -153,6 +153,18 @@ def test_val_is_halved_by_document_or_by_window(paragraphs: int, by_window: bool
     assert all((b.extras["fit"] * b.weight).sum() > 0 for b in module.fit_batches(500))
 
 
+@pytest.mark.parametrize("context", [300, 1000, 2000, 4000])
+def test_a_short_val_has_both_halves_or_is_refused(context: int, make, tmp_path) -> None:
+    module = make(context=context)
+    try:
+        module.prepare(tmp_path)
+    except UserError as error:
+        assert "the text is too short" in str(error)
+        return
+    fit = torch.cat([batch.extras["fit"][batch.weight != 0] for batch in module.eval_batches("val")])
+    assert 0 < int(fit.sum()) < len(fit)
+
+
 def test_the_vocabulary_is_what_the_tokenizer_has(make, tmp_path) -> None:
     module = make(tokenizer="bpe", vocab_size=50_000)
     module.prepare(tmp_path)

@@ -160,7 +160,9 @@ def test_square_predicts_at_the_calibrated_scale(logits: Tensor) -> None:
         (Square, {"m": -30.0}, "m must"),
     ],
 )
-def test_values_outside_their_range_are_refused_by_name(loss: type[Loss], kwargs: dict[str, object], named: str) -> None:
+def test_values_outside_their_range_are_refused_by_name(
+    loss: type[Loss], kwargs: dict[str, object], named: str
+) -> None:
     with pytest.raises(UserError, match=named):
         loss(**kwargs)
 

@@ -277,9 +277,7 @@ def test_a_hopeless_nll_has_infinite_perplexity() -> None:
     """−log p = 1000 nats: exp of it is no float."""
     hidden, target = torch.tensor([[1000.0, 0.0]]), torch.tensor([1])
     extras = {"bytes": torch.ones(1), "fit": torch.zeros(1)}
-    values = measure(
-        CrossEntropy(), OutputProjection(torch.eye(2)), Features(hidden, target, torch.ones(1), extras)
-    )
+    values = measure(CrossEntropy(), OutputProjection(torch.eye(2)), Features(hidden, target, torch.ones(1), extras))
     assert values["nll"] == 1000
     assert values["perplexity"] == math.inf
 

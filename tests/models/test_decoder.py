@@ -61,9 +61,7 @@ def test_the_order_of_earlier_tokens_matters(positions: str) -> None:
 
 
 @each_combination
-def test_every_combination_of_options_trains(
-    positions: str, mlp: str, norm: str, tied: bool, tokens: Tensor
-) -> None:
+def test_every_combination_of_options_trains(positions: str, mlp: str, norm: str, tied: bool, tokens: Tensor) -> None:
     backbone = make(positions=positions, mlp=mlp, norm=norm, tie_embeddings=tied)
     projection = backbone.output_projection(V, head_init())
     logits = projection(backbone(tokens))

@@ -1,0 +1,128 @@
+"""Evaluation of a whole split: fit on one half of val, score on the other, calibrate, and leave no trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_network import V, make_batch, make_network, split
+
+from losslab.metrics.scale import fit_scale
+from losslab.training.evaluation import Evaluator
+from losslab.training.network import Network
+from losslab.types import Batch, Features
+
+VAL, TEST = make_batch(windows=10, seed=3), make_batch(windows=6, seed=4)
+
+
+class Data:
+    """What an Evaluator asks of a data module, out of memory."""
+
+    train_counts = np.arange(V)
+    asked: int | None = None
+
+    def fit_batches(self, most: int) -> Iterator[Batch]:
+        self.asked = most
+        return iter(split(VAL, 3))
+
+    def eval_batches(self, name: str, *, rank: int, ranks: int) -> Iterator[Batch]:
+        windows = split(VAL if name == "val" else TEST, 1)
+        return iter(windows[rank::ranks])
+
+    def targets(self, name: str) -> np.ndarray[Any, Any]:
+        return (VAL if name == "val" else TEST).target.numpy()
+
+
+def evaluator(network: Network, **options: Any) -> Evaluator:
+    return Evaluator(network, Data(), device=torch.device("cpu"), **options)  # type: ignore[arg-type]
+
+
+def log_probs(network: Network, batch: Batch, scale: float) -> torch.Tensor:
+    """[B, T]: log softmax(scale · z) of the targets."""
+    with torch.no_grad():
+        logits = network.projection(network.backbone(batch.inputs)).double()
+    return (scale * logits).log_softmax(dim=-1).gather(-1, batch.target[..., None])[..., 0]
+
+
+def weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> float:
+    return ((values * weight).sum() / weight.sum()).item()
+
+
+def fitted_by_hand(network: Network) -> float:
+    """On the counted positions of the fitting half."""
+    fitting = (VAL.weight * VAL.extras["fit"]).flatten() != 0
+    with torch.no_grad():
+        hidden = network.backbone(VAL.inputs).flatten(0, 1)[fitting]
+    features = Features(hidden, VAL.target.flatten()[fitting], torch.ones(len(hidden)))
+    return fit_scale([features], network.loss, network.projection)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "square"])
+def test_val_is_fitted_on_one_half_and_scored_on_the_other(loss: str) -> None:
+    network = make_network(loss)
+    values = evaluator(network).validate(most=77)
+    scale = values["val/scale"]
+    assert scale == pytest.approx(fitted_by_hand(network), rel=1e-5)
+    assert scale != pytest.approx(1, rel=0.01)
+    scaled = -log_probs(network, VAL, scale)
+    assert values["val/nll_scaled"] == pytest.approx(
+        weighted_mean(scaled, VAL.weight * (1 - VAL.extras["fit"])), rel=1e-6
+    )
+    # Square loss predicts at the fitted scale, cross-entropy at its own.
+    predicted = -log_probs(network, VAL, scale if loss == "square" else 1.0)
+    assert values["val/nll"] == pytest.approx(weighted_mean(predicted, VAL.weight), rel=1e-6)
+
+
+def test_test_is_scored_everywhere_with_the_scale_of_val() -> None:
+    network = make_network()
+    values = evaluator(network).test(0.7)
+    assert values["test/scale"] == 0.7
+    expected = weighted_mean(-log_probs(network, TEST, 0.7), TEST.weight)
+    assert values["test/nll_scaled"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_values_are_named_by_split_and_hold_the_unigram_reference() -> None:
+    values = evaluator(make_network()).test(1.0)
+    assert all(name.startswith("test/") for name in values)
+    p = (np.arange(V) + 1) / (np.arange(V) + 1).sum()
+    assert values["test/unigram_nll"] == pytest.approx(-np.log(p[TEST.target.numpy()]).mean())
+    assert all(math.isfinite(value) for value in values.values())
+
+
+def test_the_most_positions_to_fit_on_are_handed_down() -> None:
+    data = Data()
+    Evaluator(make_network(), data, device=torch.device("cpu")).validate(most=77)  # type: ignore[arg-type]
+    assert data.asked == 77
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_leaves_mode_gradients_and_random_state_alone(training: bool) -> None:
+    network = make_network(dropout=0.5).train(training)
+    state = torch.get_rng_state()
+    first = evaluator(network).validate()
+    assert evaluator(network).validate() == first
+    assert network.training == network.backbone.training == training
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_mode_comes_back_after_an_error() -> None:
+    network = make_network().train()
+    network.projection.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluator(network).test(1.0)
+    assert network.training
+
+
+def test_two_ranks_score_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, noted = make_network(), []
+    expected = evaluator(network).test(0.7)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: noted.append(sums.clone()))
+    evaluator(network, rank=1, ranks=2).test(0.7)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.add_(noted[0]))
+    assert evaluator(network, rank=0, ranks=2).test(0.7) == pytest.approx(expected, rel=1e-6)
+    assert len(noted) == 1
