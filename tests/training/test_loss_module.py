@@ -18,7 +18,7 @@ from losslab.training.network import Network
 from losslab.training.reduce import StepReducer
 from losslab.types import Batch
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*does not have many workers")
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own use of torch
 
 
 def train(
@@ -79,8 +79,7 @@ def test_a_step_follows_the_token_mean_however_it_is_cut(loss: str, size: int) -
     network.zero_grad()
     whole = network(batch)
     step, module = moved(network, split(batch, size))
-    # Weights of size 1 keep 6e-8 of a step, so that of a small gradient is less exact than the gradient.
-    assert relative_error(step, expected) < 1e-5
+    assert relative_error(step, expected) < 1e-6
     assert module.report is not None
     assert module.report.objective == pytest.approx((whole.total / whole.weight).item(), rel=1e-6)
     assert module.report.weight == pytest.approx(whole.weight.item(), rel=1e-6)

@@ -13,6 +13,22 @@ from losslab.records import write_atomic
 METRICS = "metrics.csv"
 
 
+_YARDSTICKS = (
+    "nll nll_scaled nll_linked nll_linked_clipped perplexity bits_per_byte top1 objective scale unigram_nll"
+).split()
+
+
+def metric_columns(hidden: list[str]) -> list[str]:
+    """Everything that a run logs; `hidden` names the hidden states whose gradients are measured."""
+    return [
+        "train/objective",
+        "train/lr",
+        "train/tokens",
+        *(f"grad_norm/{name}" for name in ["all", *hidden]),
+        *(f"val/{name}" for name in _YARDSTICKS),
+    ]
+
+
 class MetricsLog:
     """Writes scalars with the optimizer step as axis.
 

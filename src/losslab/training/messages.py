@@ -1,0 +1,87 @@
+"""What a run says: its introduction and its result on the terminal, everything else in train.log."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from losslab.console import say
+from losslab.data.module import TextDataModule
+from losslab.records import Record
+from losslab.training.network import Network
+
+LOG = "train.log"
+_LIGHTNING = ("lightning.pytorch", "lightning.fabric")
+
+
+def introduce(
+    folder: Path, config: dict[str, Any], record: Record, data: TextDataModule, network: Network, step: int
+) -> None:
+    settings, meta = config["trainer"], data.cache.meta
+    parameters = sum(p.numel() for p in network.parameters())
+    tokens = " · ".join(f"{meta['tokens'][split]:,} {split}" for split in ("train", "val", "test"))
+    say(f"run    {folder}" + (f" (continues after step {step})" if step else ""))
+    say(f"model  {parameters:,} parameters, {network.flops_per_token() / 1e6:,.2f} MFLOP per trained token")
+    say(f"data   {tokens} tokens, vocabulary {data.num_outputs:,}")
+    say(
+        f"train  {settings['max_steps']:,} steps of {data.batch_size} × {data.context} tokens "
+        f"on {record.hardware['ranks']} {record.hardware['device']} ({record.hardware['threads']} threads), "
+        f"{settings['precision']}"
+    )
+
+
+def report(record: Record) -> None:
+    """The yardsticks of the best checkpoint, val beside test, as a person reads them."""
+    best = record.yardsticks["best"]
+    say(f"best checkpoint: step {best['step']:.0f} of {record.step}, in {record.timing['seconds']:.0f} s of training")
+    say(f"{'':<16}{'val':>12}{'test':>12}")
+    for name in ["nll", "nll_scaled", "nll_linked", "perplexity", "bits_per_byte", "top1", "unigram_nll", "objective"]:
+        if f"val/{name}" in best:
+            say(f"{name:<16}{best[f'val/{name}']:>12.4f}{best[f'test/{name}']:>12.4f}")
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """No banners about devices and tips on the terminal."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
+
+
+@contextmanager
+def logging_to(folder: Path, rank: int) -> Iterator[None]:
+    """Lightning's messages and all warnings go to train.log, beside our own; the terminal shows what a person needs."""
+    if rank != 0:
+        with quiet_lightning():  # rank 0 keeps the messages
+            yield
+        return
+    handler = logging.FileHandler(folder / LOG, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(n) for n in ("losslab", "lightning.pytorch", "lightning.fabric", "py.warnings")]
+    saved = [(log, log.handlers, log.propagate, log.level) for log in loggers]
+    for log in loggers:
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            yield
+    finally:
+        logging.captureWarnings(False)
+        for log, handlers, propagate, level in saved:
+            log.handlers, log.propagate = handlers, propagate
+            log.setLevel(level)
+        handler.close()

@@ -1,0 +1,42 @@
+"""Lightning's Trainer, as every run uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from losslab.errors import UserError
+from losslab.training.checkpoints import AtomicCheckpointIO
+
+
+def make_trainer(config: dict[str, Any], folder: Path, logger: Any) -> pl.Trainer:
+    """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the keeper's."""
+    settings = config["trainer"]
+    try:
+        return pl.Trainer(
+            accelerator=settings["accelerator"],
+            devices=settings["devices"],
+            num_nodes=settings["num_nodes"],
+            strategy=settings["strategy"],
+            precision=settings["precision"],
+            deterministic=settings["deterministic"],
+            max_steps=settings["max_steps"],
+            max_epochs=-1,
+            accumulate_grad_batches=settings["accumulate_grad_batches"],
+            log_every_n_steps=settings["log_every_n_steps"],
+            logger=logger or False,
+            plugins=[AtomicCheckpointIO()],
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            enable_autolog_hparams=False,
+            default_root_dir=folder,
+        )
+    except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
+        raise UserError(f"the trainer refuses its settings: {' '.join(str(error).split())}") from None
