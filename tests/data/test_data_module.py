@@ -158,8 +158,7 @@ def test_a_short_val_has_both_halves_or_is_refused(context: int, make, tmp_path)
     module = make(context=context)
     try:
         module.prepare(tmp_path)
-    except UserError as error:
-        assert "the text is too short" in str(error)
+    except UserError:
         return
     fit = torch.cat([batch.extras["fit"][batch.weight != 0] for batch in module.eval_batches("val")])
     assert 0 < int(fit.sum()) < len(fit)

@@ -13,6 +13,7 @@ from cases import CASES, NUM_OUTPUTS, Case
 from torch import Tensor
 
 from losslab.losses.base import Loss
+from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.projection import OutputProjection
 from losslab.types import Features, LossSum, OutputSpec
 
@@ -201,6 +202,20 @@ def test_only_the_projection_is_bf16_under_autocast(case: Case, problem: Problem
     expected = (problem.weight * case.reference(logits.double(), problem.target)).sum().item()
     assert result.total.dtype == torch.float32
     assert result.total.item() == pytest.approx(expected, rel=FLOAT32)
+
+
+def test_a_loss_that_multiplies_matrices_does_so_in_float32_under_autocast(problem: Problem) -> None:
+    """None of our own does; a person's may, and autocast would round its factors."""
+
+    class Mixing(CrossEntropy):
+        def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+            return (logits @ torch.full((NUM_OUTPUTS, 1), 0.1))[:, 0]
+
+    projection = OutputProjection(problem.projection.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = projection(problem.hidden.float()).double()
+        total = Mixing()(problem.features(), projection).total
+    assert total.item() == pytest.approx((problem.weight * 0.1 * logits.sum(dim=-1)).sum().item(), rel=FLOAT32)
 
 
 @each_case

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -30,6 +31,6 @@ class StopFlag:
         self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.raised and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second Ctrl-C ends at once
+        if self.raised and number == signal.SIGINT and "RANK" not in os.environ:
+            raise KeyboardInterrupt  # the second Ctrl-C ends at once; under torchrun it is the first, passed on twice
         self.raised = True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.records import Record, find_identity, is_locked, lock, read, write_atomic
 from losslab.training.provenance import provenance
+from losslab.training.ranks import run_workers
 from losslab.training.run import CONFIG, check_components, execute
 
 _DONE = ("completed", "diverged")
@@ -139,16 +138,10 @@ def _launch(folder: Path, config: dict[str, Any]) -> Outcome:
         raise UserError(f"{folder} is already running in another process; wait for it, or give another name=…")
     if settings["num_nodes"] > 1:
         raise UserError("trainer.num_nodes above 1 needs an outer torchrun or SLURM on every node")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={settings['devices']}", "-m", "losslab.training.worker", str(folder / CONFIG)]
-    for name in foreign_targets(config):
-        command += ["--trust", name]
-    # The workers find a person's own classes where this process did.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // settings["devices"])))
-    code = subprocess.run(command, env=environment, check=False).returncode
+    code, signalled = run_workers(folder, settings["devices"], foreign_targets(config))
     record = read(folder)
     if record.status == "running":
-        record.status, record.error = "failed", f"the workers ended with exit code {code}"
+        record.status = "interrupted" if signalled else "failed"
+        record.error = "stopped by a signal" if signalled else f"the workers ended with exit code {code}"
         record.write(folder)
     return Outcome(folder, record.status, record)

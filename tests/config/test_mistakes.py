@@ -1,0 +1,234 @@
+"""Every mistake is one sentence that names the nearest right word, before any data is read."""
+
+import re
+
+import pytest
+
+from losslab.config.check import bind_components, check_run, import_target
+from losslab.config.compose import compose_plain, group_choices, is_multirun, job_overrides
+from losslab.config.mistakes import nearest, nearest_key
+from losslab.errors import UserError
+
+TYPED = [
+    # a key that there is not
+    ("seeed=3", "there is no key 'seeed': did you mean 'seed'?"),
+    ("trainer.max_step=5", "there is no key 'trainer.max_step': did you mean 'trainer.max_steps'?"),
+    ("optimiser.lr=1", "there is no key 'optimiser.lr': did you mean 'optimizer.lr'?"),
+    ("loss.label_smothing=0.1", "there is no key 'loss.label_smothing': did you mean 'loss.label_smoothing'?"),
+    ("+seeed=3", "there is no key 'seeed': did you mean 'seed'?"),
+    ("+trainer.max_step=5", "there is no key 'trainer.max_step': did you mean 'trainer.max_steps'?"),
+    ("+trainer.foo=1", "there is no key 'trainer.foo': trainer has accelerator, "),
+    ("+checkpoints.every=1", "there is no key 'checkpoints.every': checkpoints has every_n_steps"),
+    ("+logger.enable=true", "there is no key 'logger.enable': did you mean 'logger.enabled'?"),
+    ("~seed", "seed"),
+    ("~trainer.precision", "trainer.precision"),
+    # a file that a group has not
+    ("loss=cross_entrpy", "there is no loss named 'cross_entrpy': did you mean 'cross_entropy'?"),
+    ("model/size=nanoo", "there is no model/size named 'nanoo': did you mean 'nano'?"),
+    ("data=txt", "there is no data named 'txt': did you mean 'text'?"),
+    ("experiment=quickstrt", "there is no experiment named 'quickstrt': did you mean 'quickstart'?"),
+    ("task=pottery", "there is no task named 'pottery': there are "),
+    # a group that there is not
+    ("los=square", "there is no key 'los': did you mean 'loss'?"),
+    ("modle=decoder", "there is no key 'modle': did you mean 'model'?"),
+    ("modle/size=nano", "did you mean 'model/size'?"),
+    # a value of another kind
+    ("trainer.max_steps=many", "trainer.max_steps must be a whole number, not 'many'"),
+    ("seed=1.5", "seed must be a whole number, not '1.5'"),
+    ("seed=", "seed must be a whole number, not ''"),
+    ("seed=null", "seed must be a whole number"),
+    ("trainer.devices=null", "trainer.devices must be a whole number"),
+    ("trainer.gradient_clip_val=big", "trainer.gradient_clip_val must be a number, not 'big'"),
+    ("fresh=perhaps", "fresh must be true or false, not 'perhaps'"),
+    ("trainer.deterministic=7.5", "trainer.deterministic must be true or false, not '7.5'"),
+    ("loss=null", "loss"),
+    # a value out of its range
+    ("trainer.max_steps=-5", "trainer.max_steps must be above 0, not -5"),
+    ("trainer.max_steps=0", "trainer.max_steps must be above 0, not 0"),
+    ("trainer.max_tokens=-1", "trainer.max_tokens must be above 0, not -1"),
+    ("trainer.val_check_interval=0", "trainer.val_check_interval must be above 0, not 0"),
+    ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val must be above 0, not -1"),
+    ("trainer.gradient_clip_val=nan", "trainer.gradient_clip_val must be above 0, not nan"),
+    ("trainer.devices=0", "trainer.devices must be above 0, not 0"),
+    ("checkpoints.every_n_steps=0", "checkpoints.every_n_steps must be above 0, not 0"),
+    ("seed=-1", "seed must be 0 or above, not -1"),
+    ("name=a/b", "name must be a plain folder name, not 'a/b'"),
+    ("name=..", "name must be a plain folder name, not '..'"),
+    ("name=''", "name must be a plain folder name, not ''"),
+    ("name=-m", "name must be a plain folder name, not '-m'"),
+    # what Hydra reads as a list, or as a reference
+    ("seed=1,2", "seed=1,2 is a list of values: add -m to run them all"),
+    ("loss=square,kl_divergence", "loss=square,kl_divergence is a list of values: add -m to run them all"),
+    ("loss.label_smoothing=${nothing.here}", "loss.label_smoothing refers to 'nothing.here', and there is no such key"),
+    # a component's own keys
+    ("+loss.label_smothing=0.1", "there is no key 'loss.label_smothing': did you mean 'loss.label_smoothing'?"),
+    ("+optimizer.weight_decya=0.1", "there is no key 'optimizer.weight_decya': did you mean 'optimizer.weight_decay'?"),
+    ("+model.vocab_size=9", "there is no key 'model.vocab_size': "),
+    ("+optimizer.params=[]", "there is no key 'optimizer.params': "),
+    ("model.mlp=gelo", "model.mlp cannot be 'gelo': did you mean 'gelu'?"),
+    ("model.mlp=7", "model.mlp must be 'gelu' or 'relu' or 'swiglu', not 7"),
+    ("data.documents=auot", "data.documents cannot be 'auot': did you mean 'auto'?"),
+    ("model.width=big", "model.width must be a whole number, not 'big'"),
+    ("model.width=64.0", "model.width must be a whole number, not 64.0"),
+    ("model.width=true", "model.width must be a whole number, not True"),
+    ("model.width=null", "model.width must be a whole number, not "),
+    ("loss.label_smoothing=lots", "loss.label_smoothing must be a number, not 'lots'"),
+    ("loss.label_smoothing=true", "loss.label_smoothing must be a number, not True"),
+    ("loss.class_weights=[1,heavy]", "loss.class_weights must be a list of a number or null, not "),
+    ("optimizer.betas=0.9", "optimizer.betas must be a list of a number, not 0.9"),
+    ("optimizer.betas=[0.9]", "optimizer.betas must be a list of a number, not [0.9]"),
+    ("model.tie_embeddings=perhaps", "model.tie_embeddings must be true or false, not 'perhaps'"),
+    ("data.tokenizer=5", "data.tokenizer must be text, not 5"),
+    ("~model.width", "model.width is missing: Decoder needs it"),
+    # its class
+    ("~loss", "loss has no _target_: choose one with loss=…"),
+    ("loss._target_=null", "loss has no _target_: choose one with loss=…"),
+    ("loss._target_=nowhere.Loss", "loss._target_ 'nowhere.Loss' cannot be imported: No module named 'nowhere'"),
+    ("loss._target_=Loss", "loss._target_ must be a dotted path such as my_package.MyLoss, not 'Loss'"),
+    ("loss._target_=.mine.Loss", "loss._target_"),
+    ("loss._target_=losslab.losses.square.Sqare", "losslab.losses.square has no 'Sqare': did you mean 'Square'?"),
+    ("loss._target_=os.getcwd", "loss._target_ 'os.getcwd' is not a class"),
+    ("loss._target_=losslab.data", "is not a class"),
+]
+
+
+def check(*typed: str) -> None:
+    bind_components(check_run(compose_plain(list(typed))))
+
+
+@pytest.mark.parametrize(("typed", "answer"), TYPED, ids=[typed for typed, _ in TYPED])
+def test_a_mistake_is_answered_in_one_sentence(typed: str, answer: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(typed)
+    message = str(caught.value)
+    assert answer in message
+    assert "\n" not in message
+    assert not re.search(r"hydra\.cc|full_key|object_type|Traceback|Exception|OmegaConf|ConfigAttribute", message)
+
+
+def test_the_shipped_defaults_have_no_mistake() -> None:
+    check()
+
+
+def test_two_budgets_are_one_too_many() -> None:
+    with pytest.raises(UserError, match=r"^give trainer.max_steps or trainer.max_tokens, not both$"):
+        check("trainer.max_steps=5", "trainer.max_tokens=500")
+
+
+@pytest.mark.parametrize(
+    ("typed", "answers"),
+    [
+        (
+            ["+seeed=1", "+trainer.foo=1", "seed=-1", "trainer.devices=0", "~task._target_", "name=.x"],
+            [
+                "'seeed'",
+                "'trainer.foo'",
+                "seed must be",
+                "trainer.devices must be",
+                "task has no _target_",
+                "name must",
+            ],
+        ),
+        (
+            ["+loss.label_smothing=0.1", "model.mlp=gelo", "optimizer.lr=fast", "~model.width", "data.path=5"],
+            [
+                "'loss.label_smothing'",
+                "model.mlp cannot be",
+                "optimizer.lr must be",
+                "model.width is",
+                "data.path must",
+            ],
+        ),
+    ],
+    ids=["of the run", "of its components"],
+)
+def test_all_mistakes_are_told_at_once(typed: list[str], answers: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        check(*typed)
+    assert [answer for answer in answers if answer not in str(caught.value)] == []
+    assert str(caught.value).count("; ") >= len(answers) - 1
+
+
+@pytest.mark.parametrize("read", [job_overrides, is_multirun, group_choices])
+@pytest.mark.parametrize("typed", ["loss=[", "seed", "loss={a:", "loss='square"])
+def test_what_cannot_be_read_is_named_wherever_it_is_read(read, typed: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read(["seed=1", typed])
+    assert typed in str(caught.value)
+    assert "hydra.cc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("loss=square,sqare", "there is no loss named 'sqare': did you mean 'square'?"),
+        ("seed=1,x", "seed must be a whole number, not 'x'"),
+        ("sede=1,2", "there is no key 'sede': did you mean 'seed'?"),
+    ],
+)
+def test_a_mistake_in_one_job_is_told_before_the_first(typed: str, answer: str) -> None:
+    with pytest.raises(UserError) as caught:
+        job_overrides(["trainer.max_steps=2", typed])
+    assert answer in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [("os.", "os"), ("..x", "loss._target_"), ("losslab.losses", "losslab"), ("a b.C", "cannot be imported")],
+)
+def test_odd_targets_are_refused_too(target: str, answer: str) -> None:
+    with pytest.raises(UserError) as caught:
+        import_target(target, "loss")
+    assert answer in str(caught.value)
+
+
+def test_a_nested_component_is_checked_by_its_own_signature(tmp_path, monkeypatch) -> None:
+    (tmp_path / "nested_losses.py").write_text(
+        "class Inner:\n    def __init__(self, *, power: int = 2) -> None: ...\n"
+        "class Outer:\n    def __init__(self, *, inner: object, share: float) -> None: ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = check_run(compose_plain([]))
+    inner = {"_target_": "nested_losses.Inner"}
+    config["loss"] = {"_target_": "nested_losses.Outer", "inner": inner, "share": 1}
+    bound = bind_components(config)["loss"]
+    assert bound["inner"] == inner | {"power": 2}
+    assert bound["share"] == 1.0
+    config["loss"]["inner"] = inner | {"pwoer": 3}
+    with pytest.raises(UserError, match=r"there is no key 'loss.inner.pwoer': did you mean 'loss.inner.power'\?"):
+        bind_components(config)
+
+
+def test_a_class_with_open_keywords_or_foreign_types_takes_them(tmp_path, monkeypatch) -> None:
+    (tmp_path / "open_losses.py").write_text(
+        "from __future__ import annotations\n"
+        "class Open:\n    def __init__(self, *, gamma: float = 2.0, **more) -> None: ...\n"
+        "class Foreign:\n    def __init__(self, *, size: OnlyForTypeCheckers = 3) -> None: ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = check_run(compose_plain([]))
+    for node, expected in (
+        ({"_target_": "open_losses.Open", "extra": "x"}, {"extra": "x", "gamma": 2.0}),
+        ({"_target_": "open_losses.Foreign"}, {"size": 3}),
+    ):
+        config["loss"] = node
+        assert bind_components(config)["loss"] == {"_target_": node["_target_"]} | expected
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "answer"),
+    [
+        ("sqare", ["square", "hinge"], "did you mean 'square'?"),
+        ("xyz", ["square", "hinge"], "there are hinge, square"),
+        ("xyz", [], "there are none"),
+    ],
+)
+def test_nearest_names_one_word_or_all(word: str, known: list[str], answer: str) -> None:
+    assert nearest(word, known) == answer
+
+
+def test_nearest_key_looks_among_the_keys_of_its_own_section() -> None:
+    known = {"model", "model.width", "data", "data.width_of_all", "data.path"}
+    assert nearest_key("data.widht", known | {"data.width"}) == "did you mean 'data.width'?"
+    assert nearest_key("data.zzz", known) == "data has path, width_of_all"
+    assert nearest_key("modell", known) == "did you mean 'model'?"

@@ -1,0 +1,40 @@
+"""Every file under conf/ composes, and its components bind to the classes they name."""
+
+import pytest
+
+from losslab.config.check import import_target
+from losslab.config.components import ALLOWED, targets
+from losslab.config.compose import compose_plain
+from losslab.config.paths import conf_dir
+from losslab.config.schema import COMPONENTS
+
+YAMLS = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
+CHOICES = [
+    f"{path.parent.as_posix()}={path.stem}" for path in YAMLS if path.parent.parts and path.parent.parts[0] != "hydra"
+]
+GROUPS = ["loss", "model", "model/size", "task", "data", "optimizer", "scheduler", "trainer", "logger", "experiment"]
+
+
+def test_every_group_has_files() -> None:
+    found = {choice.partition("=")[0] for choice in CHOICES}
+    assert set(GROUPS) <= found
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_shipped_file_composes_and_binds(choice: str, settle) -> None:
+    config = settle(choice)
+    assert all(isinstance(config[group]["_target_"], str) for group in COMPONENTS)
+    assert config["trainer"]["max_steps"] > 0
+    assert config["trainer"]["micro_batch_size"] * config["trainer"]["accumulate_grad_batches"] > 0
+    assert targets(config) <= ALLOWED, "resume refuses classes that it does not know"
+
+
+@pytest.mark.parametrize("loss", [choice for choice in CHOICES if choice.startswith("loss=")])
+def test_a_loss_yaml_spells_out_the_defaults_of_its_class(loss: str, settle) -> None:
+    """What a person reads in the yaml is all that there is to set."""
+    assert compose_plain([loss])["loss"].keys() == settle(loss)["loss"].keys()
+
+
+@pytest.mark.parametrize("target", sorted(ALLOWED))
+def test_the_allow_list_holds_classes_that_exist(target: str) -> None:
+    assert isinstance(import_target(target, "allowed"), type)
