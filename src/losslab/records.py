@@ -31,12 +31,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from losslab.errors import UserError
 
 SCHEMA = 1
 FILE = "run.json"
+CONFIG = "config.yaml"
 LOCK = ".lock"
 STATUSES = ("running", "completed", "failed", "diverged", "interrupted")
 SHORT = 10
@@ -85,7 +87,22 @@ def read(folder: Path) -> Record:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise UserError(f"{path} is not a record of schema {SCHEMA}, the one that this version of losslab reads")
     known = {f.name for f in fields(Record)}
-    return Record(**{key: value for key, value in content.items() if key in known})
+    try:
+        return Record(**{key: value for key, value in content.items() if key in known})
+    except TypeError:
+        raise UserError(f"{path} is not a whole record; move it away to run this configuration anew") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved configuration in `folder`. Raises UserError when it is missing or damaged."""
+    path = folder / CONFIG
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not {"seed", "loss", "data", "trainer"} <= content.keys():
+        raise UserError(f"{path} cannot be read: it is not a run's configuration")
+    return content
 
 
 def find_runs(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ def rows_of(sweep, baseline: str = "cross_entropy", metric: str = "test/nll_scal
 
 
 def notes_of(sweep, baseline: str = "cross_entropy") -> list[str]:
-    return notes(group_runs(load_runs(sweep.folder)), baseline=baseline)
+    return notes(group_runs(load_runs(sweep.folder)), baseline=baseline, metric="test/nll_scaled")
 
 
 def test_a_known_effect_is_covered_by_an_interval_narrower_than_the_unpaired_one(paired_sweep) -> None:

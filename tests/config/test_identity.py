@@ -14,6 +14,10 @@ INPUTS = {"data.corpus": "c" * 64}
 TEXT = ["data=text", "data.path=book.txt"]
 TOKENS = 16 * 128
 """Of one optimizer step under the defaults."""
+MANY_CHANGES = """
+data.vocab_size=512 data.batch_size=64 data.documents=block model.num_layers=3 model.width=32 model.dropout=0.25
+model.mlp=swiglu model.norm=layer model.init_std=0.01 optimizer.lr=1e-5 trainer.max_steps=20 trainer.precision=bf16
+"""
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +182,7 @@ def test_a_folder_tells_the_differences(typed: list[str], groups: tuple[str, ...
         ["loss.class_weights=[0.1,0.2]"],
         ["optimizer.betas=[0.5,0.6]", "optimizer.lr=1e-5", "model.dropout=0.25", "data.batch_size=64"],
         [f"data.path={'very_long_name' * 40}.txt"],
+        MANY_CHANGES.split(),
         [f"data.tokenizer={'deep/' * 30}tokenizer.json", "model.width=32", "model.num_layers=3", "model.mlp=swiglu"],
     ],
 )

@@ -185,6 +185,8 @@ def test_blocks_end_at_a_line_or_else_at_a_word(text: str, ending: str) -> None:
     assert all(len(block) > BLOCK // 2 for block in blocks[:-1])
 
 
-def test_a_block_prefers_the_end_of_a_line_to_a_later_word() -> None:
-    text = "w" * 3000 + "\n" + "word " * 1000
-    assert check_blocks(text)[0] == "w" * 3000 + "\n"
+@pytest.mark.parametrize("line", ["w" * 3000 + "\n", "short line\n"], ids=["in the second half", "too early"])
+def test_a_block_prefers_the_end_of_a_line_in_its_second_half(line: str) -> None:
+    first = check_blocks(line + "word " * 1000)[0]
+    assert (first == line) == (len(line) > BLOCK // 2)
+    assert len(first) > BLOCK // 2

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from losslab.losses.base import Projection
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.square import Square
 from losslab.metrics.scale import fit_scale
@@ -54,6 +55,23 @@ def test_the_scale_is_that_of_scipy(ideal: float) -> None:
     s = fit(scores, target)
     assert s == pytest.approx(best_scale(scores, target), rel=1e-5)
     assert s == pytest.approx(ideal, rel=0.1, abs=4 / math.sqrt(ROWS))  # up to the sample's own error
+
+
+@pytest.mark.parametrize("ideal", [0.1, 1.0, 100.0])
+def test_few_passes_over_the_logits_are_enough(ideal: float) -> None:
+    """Newton's method; halving the bracket down to 1e-6 alone would take 24."""
+
+    class Counting(CrossEntropy):
+        passes = 0
+
+        def scores(self, hidden: Tensor, projection: Projection) -> Tensor:
+            self.passes += 1
+            return super().scores(hidden, projection)
+
+    scores, target = sample(ideal)
+    loss = Counting()
+    fit_scale([Features(scores, target, torch.ones(ROWS))], loss, OutputProjection(torch.eye(V)))
+    assert loss.passes <= 12
 
 
 @pytest.mark.parametrize("factor", [0.01, 0.25, 8.0, 50.0])

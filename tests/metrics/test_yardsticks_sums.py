@@ -112,12 +112,14 @@ each_loss = pytest.mark.parametrize("row", LOSSES, ids=lambda row: row.name)
 
 
 @pytest.fixture
-def features() -> Features:
+def features(projection: OutputProjection) -> Features:
+    """Targets drawn from what a softmax predicts, so that about half of them have the largest logit."""
     generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(ROWS, 5, generator=generator)
     weight = torch.tensor([1.0, 1.0, 0.0, 0.5, 1.0, 2.0]).repeat(ROWS // 6)
     return Features(
-        hidden=torch.randn(ROWS, 5, generator=generator),
-        target=torch.randint(V, (ROWS,), generator=generator),
+        hidden=hidden,
+        target=torch.multinomial(projection(hidden).softmax(dim=-1), 1, generator=generator)[:, 0],
         weight=weight,
         extras={
             "bytes": torch.randint(1, 6, (ROWS,), generator=generator).float(),
@@ -235,8 +237,10 @@ def test_one_model_has_one_nll_under_three_losses(features: Features) -> None:
     )
     projection = backbone.output_projection(V, torch.Generator())
     with torch.no_grad():
-        hidden = backbone(features.target.roll(1)[None])[0]
-    batch = Features(hidden, features.target, features.weight, features.extras)
+        hidden = backbone(features.target[None])[0]
+        probabilities = projection(hidden).softmax(dim=-1)
+    target = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(4))[:, 0]
+    batch = Features(hidden, target, features.weight, features.extras)
     losses: list[Loss] = [CrossEntropy(), CrossEntropy(label_smoothing=0.1), KLDivergence(label_smoothing=0.1)]
     for loss in losses:
         loss.bind(OutputSpec(num_outputs=V, hidden_size=8, generator=torch.Generator()))
@@ -249,7 +253,7 @@ def test_one_model_has_one_nll_under_three_losses(features: Features) -> None:
     assert smoothed["nll_linked"] == pytest.approx(kl["nll_linked"], rel=1e-6)
     objectives = [values["objective"] for values in (plain, smoothed, kl)]
     for i, objective in enumerate(objectives):
-        assert objective != pytest.approx(objectives[i - 1], rel=1e-3)
+        assert objective != pytest.approx(objectives[i - 1], rel=1e-2)
 
 
 def test_a_calibrated_square_loss_predicts_with_the_scale_of_nll_scaled(

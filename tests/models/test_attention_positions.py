@@ -35,13 +35,31 @@ def attend(attention: CausalSelfAttention, hidden: Tensor) -> Tensor:
     return mixed.flatten(1) @ output.T
 
 
-def test_attention_is_a_softmax_over_the_past() -> None:
+def make(*, dropout: float = 0.0) -> CausalSelfAttention:
     torch.manual_seed(0)
-    attention = CausalSelfAttention(
-        width=HEADS * HEAD_WIDTH, num_heads=HEADS, context=LENGTH, rotary=False, bias=False, dropout=0.0
+    return CausalSelfAttention(
+        width=HEADS * HEAD_WIDTH, num_heads=HEADS, context=LENGTH, rotary=False, bias=False, dropout=dropout
     )
-    hidden = 2 * torch.randn(1, LENGTH, HEADS * HEAD_WIDTH)
+
+
+@pytest.fixture
+def hidden() -> Tensor:
+    return 2 * torch.randn(1, LENGTH, HEADS * HEAD_WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+def test_attention_is_a_softmax_over_the_past(hidden: Tensor) -> None:
+    attention = make()
     torch.testing.assert_close(attention(hidden)[0].double(), attend(attention, hidden[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_of_attention_weights_is_for_training_only(hidden: Tensor) -> None:
+    """The first position attends to itself alone: its one weight is dropped, or doubled."""
+    dropping, plain = make(dropout=0.5), make()
+    assert torch.equal(dropping.eval()(hidden), plain(hidden))
+    dropping.train()
+    repeated = hidden[:, :1].expand(200, 1, -1)
+    ratio = dropping(repeated)[:, 0] @ torch.linalg.pinv(plain(repeated[:1])[0])
+    assert {0.0, 2.0} <= set(ratio.flatten().round(decimals=3).tolist())
 
 
 def test_rotation_keeps_norms_and_leaves_the_first_position(rotary: RotaryPositions, queries: Tensor) -> None:

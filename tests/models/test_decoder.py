@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from losslab.errors import UserError
+from losslab.models.attention import sinusoidal_positions
 from losslab.models.decoder import Decoder
 
 V, CONTEXT = 13, 8
@@ -58,6 +59,46 @@ def test_the_order_of_earlier_tokens_matters(positions: str) -> None:
     backbone = make(positions=positions, num_layers=1, init_std=0.5)
     last = [backbone(torch.tensor([order]))[0, -1] for order in ([1, 2, 3], [2, 1, 3])]
     assert (last[0] - last[1]).norm() > 1e-3
+
+
+def normalise(hidden: Tensor, kind: str) -> Tensor:
+    """Without gain and bias, as norms start."""
+    if kind == "rms":
+        return hidden / (hidden.square().mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+    centred = hidden - hidden.mean(dim=-1, keepdim=True)
+    return centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+
+
+def expand(mlp: nn.Module, kind: str, hidden: Tensor) -> Tensor:
+    """Biases are 0 at the start."""
+    x = hidden @ mlp.get_parameter("input.weight").T
+    if kind == "gelu":
+        x = x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    elif kind == "relu":
+        x = x * (x > 0)
+    else:
+        gate, value = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+        x = gate / (1 + (-gate).exp()) * value
+    return x @ mlp.get_parameter("output.weight").T
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("mlp", MLPS)
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_layer_adds_attention_and_mlp_of_normalised_states(
+    positions: str, mlp: str, norm: str, tokens: Tensor
+) -> None:
+    """Written out, but for the attention, which has its own tests."""
+    backbone = make(positions=positions, mlp=mlp, norm=norm, init_std=0.5)
+    hidden = backbone.embedding.weight[tokens]
+    if positions == "learned":
+        hidden = hidden + backbone.get_parameter("positions.weight")
+    elif positions == "sinusoidal":
+        hidden = hidden / 0.5 + sinusoidal_positions(CONTEXT, 8)
+    for layer in backbone.layers:
+        hidden = hidden + layer.attention(normalise(hidden, norm))
+        hidden = hidden + expand(layer.mlp, mlp, normalise(hidden, norm))
+    torch.testing.assert_close(backbone(tokens), normalise(hidden, norm), rtol=1e-4, atol=1e-5)
 
 
 @each_combination
@@ -136,6 +177,21 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training(tokens: Tensor) -> None:
     dropping.train()
     assert not torch.equal(dropping(tokens), dropping(tokens))
     assert torch.equal(plain.train()(tokens), plain(tokens))
+
+
+@pytest.mark.parametrize("place", ["embedding.weight", "layers.0.attention.output.bias", "layers.0.mlp.output.bias"])
+def test_dropout_is_on_embeddings_and_both_residual_branches(place: str) -> None:
+    """With ones in one place and nothing from the others, half of the hidden numbers are 0 and half are doubled."""
+    backbone = make(num_layers=1, norm="layer", dropout=0.5, width=64)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if name == "embedding.weight" or ".output." in name:
+                parameter.fill_(float(name == place))
+    backbone.last_norm = nn.Identity()
+    hidden = backbone(torch.zeros(4, CONTEXT, dtype=torch.int64))
+    assert set(hidden.unique().tolist()) == {0.0, 2.0}
+    assert hidden.mean().item() == pytest.approx(1.0, abs=5 / math.sqrt(hidden.numel()))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def compare(folder: Path, *, baseline: str, metric: str) -> int:
     """
     groups = group_runs(load_runs(folder))
     rows = make_rows(groups, baseline=baseline, metric=metric)
-    remarks = notes(groups, baseline=baseline)
+    remarks = notes(groups, baseline=baseline, metric=metric)
     caption = (
         f"{metric} at each run's best checkpoint (smallest val/nll_scaled); differences to {baseline} on shared seeds, "
         "paired-t 95% interval."

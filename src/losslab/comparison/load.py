@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from losslab.config.identity import NOT_IDENTITY, flatten
+from losslab.config.identity import NOT_IDENTITY, flatten, without
 from losslab.errors import UserError
-from losslab.records import Record, find_runs, read
+from losslab.records import Record, find_runs, read, read_config
 
 _MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.")
 """Runs that differ here answer different questions."""
@@ -62,13 +60,11 @@ def load_runs(folder: Path) -> list[Run]:
     runs = []
     for path in find_runs(folder):
         record = read(path)
-        try:
-            config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{path / 'config.yaml'} cannot be read: {error}") from None
-        ignored = {*NOT_IDENTITY, "seed", "data.path"}
-        settings = {key: value for key, value in flatten(config).items() if key not in ignored}
+        config = read_config(path)
+        settings = flatten(without(config, [*NOT_IDENTITY, "seed", "data.path"]))
         settings["data.content"] = record.hashes.get("data")
+        if settings.get("data.tokenizer") not in ("bpe", "bytes"):
+            settings["data.tokenizer"] = record.hashes.get("tokenizer")
         loss = record.provenance.get("choices", {}).get("loss", config["loss"]["_target_"].rpartition(".")[2])
         runs.append(Run(path, record, str(loss), config["seed"], settings))
     if not runs:

@@ -79,7 +79,7 @@ def make_rows(groups: list[Group], *, baseline: str, metric: str) -> list[Row]:
     return sorted(rows, key=lambda row: -row.mean if higher else row.mean)
 
 
-def notes(groups: list[Group], *, baseline: str) -> list[str]:
+def notes(groups: list[Group], *, baseline: str, metric: str) -> list[str]:
     """What a reader of the table must know, a sentence each."""
     found = []
     rates = {repr(run.settings.get("optimizer.lr")) for group in groups for run in group.runs.values()}
@@ -92,6 +92,10 @@ def notes(groups: list[Group], *, baseline: str) -> list[str]:
         if group.repeated:
             found.append(f"{group.label}: of repeated runs the newest counts ({group.repeated} older left out)")
     found += _unequal_starts(groups, baseline)
+    for group in groups:
+        without = sorted(group.runs.keys() - _values(group, metric).keys())
+        if without:
+            found.append(f"{group.label}: no {metric} (missing or not finite) for seed {', '.join(map(str, without))}")
     seeds = {group.label: set(group.runs) for group in groups}
     every = set().union(*seeds.values())
     found += [

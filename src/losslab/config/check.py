@@ -45,6 +45,7 @@ _POSITIVE = [
 def check_run(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the run's own keys checked and their defaults worked out. No torch is imported."""
     mistakes: list[str] = []
+    missing: list[str] = []
     for prefix, section, kind in (
         ("", config, RunConfig),
         ("trainer.", config["trainer"], TrainerConfig),
@@ -53,8 +54,10 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     ):
         known = {f.name for f in dataclasses.fields(kind)}
         names = {f"{prefix}{name}" for name in known}
+        missing += [f"{prefix}{key} cannot be taken away" for key in sorted(known - section.keys())]
         for key in sorted(section.keys() - known):
             mistakes.append(f"there is no key '{prefix}{key}': {nearest_key(f'{prefix}{key}', names)}")
+    _raise(missing)
     trainer = dict(config["trainer"])
     for key in _POSITIVE:
         if trainer.get(key) is not None and not trainer[key] > 0:
@@ -123,6 +126,8 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
 def import_target(path: str, where: str) -> Any:
     """The class that a `_target_` names."""
     module_name, _, attribute = path.rpartition(".")
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise UserError(f"{where}._target_ {path!r} cannot be imported: it is no dotted path such as my_package.MyLoss")
     if not module_name:
         raise UserError(f"{where}._target_ must be a dotted path such as my_package.MyLoss, not {path!r}")
     try:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -39,13 +41,13 @@ def to_plain(config: DictConfig, config_dir: Path | None = None, *, resolve: boo
 
 def job_overrides(overrides: list[str], config_dir: Path | None = None) -> list[list[str]]:
     """The overrides of each job of a multirun, in Hydra's order, each composed once as a check."""
-    fixed = [o.input_line or "" for o in _parse(overrides) if not o.is_sweep_override()]
+    fixed = [o.input_line or "" for o in _parse(overrides, config_dir) if not o.is_sweep_override()]
     hydra = _compose(fixed, config_dir, with_hydra=True).hydra
     if not hydra.sweeper._target_.endswith("BasicSweeper"):
         raise UserError("losslab's multirun works with Hydra's basic sweeper; leave out hydra/sweeper")
     swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
     try:
-        jobs: list[list[str]] = BasicSweeper.split_arguments(_parse(swept + overrides), None)[0]
+        jobs: list[list[str]] = BasicSweeper.split_arguments(_parse(swept + overrides, config_dir), None)[0]
     except HydraException as error:
         raise explain(error, set()) from None
     for job in jobs:
@@ -55,7 +57,7 @@ def job_overrides(overrides: list[str], config_dir: Path | None = None) -> list[
 
 def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:
     """Whether the configuration itself asks for a multirun (hydra.mode=MULTIRUN, typed or in an experiment)."""
-    if any(o.is_sweep_override() for o in _parse(overrides)):
+    if any(o.is_sweep_override() for o in _parse(overrides, config_dir)):
         return False
     mode = _compose(overrides, config_dir, with_hydra=True).hydra.mode
     return mode is not None and mode.name == "MULTIRUN"
@@ -64,18 +66,26 @@ def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:
 def group_choices(overrides: list[str]) -> list[str]:
     """Those of the overrides that choose a file of a group (loss=square, model/size=micro, experiment=…)."""
     chosen = []
-    for override in _parse(overrides):
+    for override in _parse(overrides, None):
         if "." not in override.key_or_group and (conf_dir() / override.key_or_group).is_dir():
             chosen.append(override.input_line or "")
     return chosen
 
 
-def _parse(overrides: list[str]) -> list[Override]:
-    parser = OverridesParser.create()
+def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
+    """Knows the groups' files, for overrides such as loss=glob(*)."""
+    search_path = create_config_search_path(str(conf_dir()))
+    if config_dir is not None:
+        search_path.append("command-line", f"file://{config_dir.resolve()}")
+    return ConfigLoaderImpl(config_search_path=search_path)
+
+
+def _parse(overrides: list[str], config_dir: Path | None) -> list[Override]:
+    parser = OverridesParser.create(_config_loader(config_dir))
     parsed = []
     for override in overrides:
         try:
-            parsed.append(parser.parse_override(override))
+            parsed.extend(parser.parse_overrides([override]))
         except HydraException:
             raise UserError(
                 f"{override!r} cannot be read: write KEY=VALUE, and quote what the shell would change"
@@ -86,7 +96,8 @@ def _parse(overrides: list[str]) -> list[Override]:
 def _compose(overrides: list[str], config_dir: Path | None, *, with_hydra: bool = False) -> DictConfig:
     if config_dir is not None:
         check_config_dir(config_dir)
-        overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+        quoted = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+        overrides = [*overrides, f"hydra.searchpath=['file://{quoted}']"]
     schema.register()
     # hydra.main may be running (a job asks for its defaults); compose needs the global state for itself.
     state = GlobalHydra.instance().hydra
@@ -97,6 +108,7 @@ def _compose(overrides: list[str], config_dir: Path | None, *, with_hydra: bool 
                 return compose(CONFIG_NAME, overrides=overrides, return_hydra_config=with_hydra)
             except (HydraException, OmegaConfBaseException, ValueError) as error:
                 defaults = OmegaConf.to_container(compose(CONFIG_NAME), resolve=False)
-                raise explain(error, flat_keys(defaults)) from None
+                groups = {path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*") if path.is_dir()}
+                raise explain(error, flat_keys(defaults) | groups) from None
     finally:
         GlobalHydra.instance().hydra = state

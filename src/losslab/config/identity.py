@@ -42,9 +42,7 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
         config: after `check_run`, `bind_components` and `resolve_budget`.
         inputs: dotted key → SHA-256 of what lies under that path.
     """
-    content = copy.deepcopy(config)
-    for key in NOT_IDENTITY:
-        _remove(content, key)
+    content = without(config, NOT_IDENTITY)
     for key, digest in inputs.items():
         section, _, last = key.rpartition(".")
         content[section][last] = f"sha256:{digest}"
@@ -57,9 +55,7 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
     Args:
         defaults: the configuration that the same choice of groups gives without any single key changed.
     """
-    content = copy.deepcopy(config)
-    for key in [*NOT_IDENTITY, "seed", "data.context"]:  # the model's context, said once
-        _remove(content, key)
+    content = without(config, [*NOT_IDENTITY, "seed", "data.context"])  # the model's context, said once
     values, usual = flatten(content), flatten(defaults)
     parts = [loss_name, f"seed{config['seed']}"]
     for key, value in sorted(values.items(), key=lambda item: not item[0].startswith("loss.")):
@@ -72,6 +68,16 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
     return "-".join([*parts, identity[:SHORT]])
 
 
+def without(config: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    """A copy that lacks these dotted keys; those it does not have are passed over."""
+    content = copy.deepcopy(config)
+    for key in keys:
+        section, _, last = key.rpartition(".")
+        holder = content.get(section, {}) if section else content
+        holder.pop(last, None)
+    return content
+
+
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key → leaf value."""
     flat: dict[str, Any] = {}
@@ -81,9 +87,3 @@ def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _remove(content: dict[str, Any], key: str) -> None:
-    section, _, last = key.rpartition(".")
-    holder = content.get(section, {}) if section else content
-    holder.pop(last, None)

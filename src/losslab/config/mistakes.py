@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+import typing
 from collections.abc import Iterable
 from typing import Any
 
+from losslab.config.schema import RunConfig
 from losslab.errors import UserError
 
-_INTEGER, _NUMBER = "a whole number", "a number"
-_KINDS = {"Integer": _INTEGER, "Float": _NUMBER, "Boolean": "true or false"}
+_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+_ANNOTATIONS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -55,13 +57,28 @@ def explain(error: Exception, known: set[str]) -> UserError:
     if found := re.search(r"Value '(.*?)'(?: of type '\w+')? could not be converted to (\w+).*full_key: (\S+)", cause):
         value, kind, key = found.groups()
         return UserError(f"{key} must be {_KINDS.get(kind, kind)}, not {value!r}")
+    if found := re.search(r"Value '(.*?)' is not a valid bool.*full_key: (\S+)", cause):
+        return UserError(f"{found[2]} must be true or false, not {found[1]!r}")
+    if found := re.search(r"field '([^']+)' is not Optional", cause):
+        return UserError(f"{found[1]} must be {_kind_of(found[1])}, not null")
     if "Config group override must be" in text:
         return UserError("a group's choice must be a name, such as loss=square")
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return UserError(f"{found[1]} is a list of values: add -m to run them all")
     if found := re.search(r"Interpolation key '([^']+)' not found.*full_key: (\S+)", cause):
         return UserError(f"{found[2]} refers to {found[1]!r}, and there is no such key")
-    text = text.split(" See https://hydra.cc")[0].split(" Config search path")[0]
+    # Anything else: Hydra's own words, without its pointers to itself.
+    text, cause = (re.split(r" (?:See https://hydra|Config search path|full_key: )", part)[0] for part in (text, cause))
     if cause not in text:
         text = f"{text}: {cause}"
     return UserError(text[0].lower() + text[1:])
+
+
+def _kind_of(key: str) -> str:
+    """What a key of the run's own must be, from its annotation."""
+    section: type = RunConfig
+    *parents, last = key.split(".")
+    for parent in parents:
+        section = typing.get_type_hints(section)[parent]
+    annotation = typing.get_type_hints(section)[last]
+    return _ANNOTATIONS.get(getattr(annotation, "__name__", ""), "given")

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from losslab.console import working
 from losslab.data.splits import SPLITS, document_hash, split_documents
-from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer, saved_digest
 
+DAMAGED = (OSError, ValueError, KeyError, EOFError)
 _FORMAT = 1
 _META = "meta.json"
 
@@ -55,7 +56,7 @@ def cache_key(settings: dict[str, Any]) -> str:
 
 
 def open_cache(folder: Path) -> TokenCache:
-    """Map a finished cache. Raises OSError or ValueError where it is missing or damaged."""
+    """Map a finished cache. Raises one of DAMAGED where it is missing or damaged."""
     meta = json.loads((folder / _META).read_text())
     splits = {}
     for split in SPLITS:
@@ -63,7 +64,10 @@ def open_cache(folder: Path) -> TokenCache:
         if any(len(array) != meta["tokens"][split] for array in arrays.values()):
             raise ValueError(f"{folder} is damaged")
         splits[split] = TokenSplit(**arrays)
-    return TokenCache(folder, meta, splits, np.load(folder / "counts.npy"))
+    counts = np.load(folder / "counts.npy")
+    if len(counts) != meta["vocab_size"] or saved_digest(folder) != meta["tokenizer"]:
+        raise ValueError(f"{folder} is damaged")
+    return TokenCache(folder, meta, splits, counts)
 
 
 def build_cache(
@@ -75,7 +79,7 @@ def build_cache(
     with FileLock(root / f"{folder.name}.lock"):
         try:
             return open_cache(folder)
-        except (OSError, ValueError, KeyError):
+        except DAMAGED:
             shutil.rmtree(folder, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}."))
         try:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from losslab.data import python_docs, sources
-from losslab.data.cache import TokenCache, build_cache, cache_key, open_cache
+from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, open_cache
 from losslab.data.tokenizer import FileTokenizer, check_choice
 from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, hash_batches
 from losslab.errors import UserError
@@ -107,7 +107,7 @@ class TextDataModule(pl.LightningDataModule):
             settings["tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
         try:
             self._cache = open_cache(cache_root / cache_key(settings))
-        except (OSError, ValueError, KeyError):
+        except DAMAGED:
             if self._texts is None:
                 texts, documents = python_docs.read_texts(), []
             else:

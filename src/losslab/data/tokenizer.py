@@ -126,7 +126,7 @@ class FileTokenizer:
         return hashlib.sha256(self.content.encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        (folder / "tokenizer.json").write_text(self.content, encoding="utf-8")
+        (folder / "tokenizer.json").write_bytes(self.content.encode())
 
 
 def check_choice(tokenizer: str, vocab_size: int) -> None:
@@ -150,6 +150,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that was saved in a cache folder."""
     path = folder / "tokenizer.json"
     return FileTokenizer.read(str(path)) if path.is_file() else ByteTokenizer()
+
+
+def saved_digest(folder: Path) -> str:
+    """The `digest` of the tokenizer in a cache folder, without making it."""
+    path = folder / "tokenizer.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ByteTokenizer().digest()
 
 
 def _bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> list[int]:

@@ -103,7 +103,8 @@ class EvalWindows:
     """Windows side by side over a whole split: every token but the first is predicted exactly once.
 
     Args:
-        by_window: assign the fitting half by window, for splits with too few documents to halve.
+        by_window: every other window is the fitting half (of a single window its first half), for splits with too few
+            documents to halve.
     """
 
     def __init__(self, split: TokenSplit, context: int, *, by_window: bool) -> None:
@@ -127,8 +128,10 @@ class EvalWindows:
         tokens = torch.from_numpy(self.split.tokens[at].astype(np.int64))
         target_at = at[:, 1:]
         fit = self.split.fit[target_at]
-        if self.by_window:
-            fit = np.repeat([[_hash(w) & 1] for w in windows.tolist()], self.context, axis=1)
+        if self.by_window and self.count > 1:
+            fit = np.repeat((windows[:, None] + 1) % 2, self.context, axis=1)
+        elif self.by_window:
+            fit = (np.arange(self.context) < np.count_nonzero(inside[:, 1:]) // 2)[None]
         extras = {
             "bytes": torch.from_numpy(self.split.bytes[target_at].astype(np.float32)),
             "fit": torch.from_numpy(fit.astype(np.uint8)),

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from losslab.metrics.scorer import Scorer
 from losslab.types import Features, Projection
@@ -48,10 +47,11 @@ def _derivatives(pieces: Iterable[Features], loss: Scorer, projection: Projectio
     first = second = 0.0
     for piece in pieces:
         z = loss.scores(piece.hidden, projection)
+        # Relative to z_y: a common shift of the scores changes nothing, and must not cost the digits that matter.
+        z = z - z.gather(-1, piece.target[:, None])
         p = (s * z).softmax(dim=-1)
         mean = (p * z).sum(dim=-1)
         variance = (p * z.square()).sum(dim=-1) - mean.square()
-        gap: Tensor = mean - z.gather(-1, piece.target[:, None])[:, 0]
-        first += s * gap.double().sum().item()
+        first += s * mean.double().sum().item()
         second += s * s * variance.double().sum().item()
     return first, first + second

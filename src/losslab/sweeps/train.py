@@ -17,6 +17,7 @@ from losslab.config.check import check_run
 from losslab.config.compose import CONFIG_NAME, compose_plain, group_choices, is_multirun, job_overrides, to_plain
 from losslab.config.paths import conf_dir
 from losslab.console import complain, say
+from losslab.data.sources import find_files
 from losslab.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ def train(arguments: list[str]) -> int:
     line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
     jobs = job_overrides(line.overrides, line.config_dir) if line.multirun else [line.overrides]
     for job in jobs:
-        _check_output(check_run(compose_plain(job, line.config_dir)))
+        config = check_run(compose_plain(job, line.config_dir))
+        _check_output(config)
+        if config["data"].get("path") is not None:
+            find_files(str(config["data"]["path"]))
     outcomes: list[Outcome | None] = []
 
     def run_job(config: DictConfig) -> None:

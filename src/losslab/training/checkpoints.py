@@ -44,6 +44,7 @@ def link(source: Path, target: Path) -> None:
         write_atomic(target, source.read_bytes())
         return
     temporary.replace(target)
+    temporary.unlink(missing_ok=True)  # a rename between two names of one file does nothing
     sync_folder(target.parent)
 
 

@@ -75,6 +75,13 @@ class MetricsLog:
         write_atomic(self.path, kept.getvalue().encode())
 
 
+class _Events(TensorBoardLogger):
+    """Scalars only: no empty hparams.yaml beside them."""
+
+    def save(self) -> None:
+        self.experiment.flush()
+
+
 def open_tensorboard(folder: Path, step: int) -> TensorBoardLogger:
     """Events straight into the run's folder; what was logged after `step` is purged by TensorBoard's readers."""
-    return TensorBoardLogger(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=step + 1)
+    return _Events(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=step + 1)

@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from losslab.records import CONFIG
 from losslab.training.messages import LOG
-from losslab.training.run import CONFIG
 
 
 def run_workers(folder: Path, ranks: int, trust: list[str]) -> tuple[int, bool]:
@@ -28,6 +28,7 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> tuple[int, bool]:
         command += ["--trust", name]
     # The workers find a person's own classes where this process did.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment["PYTHONSAFEPATH"] = "1"  # and nowhere else: -m would put the current folder first
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     # A session of its own: a terminal's Ctrl-C reaches the workers once, through us.
     agent = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from losslab import console
 from losslab.config.components import build, foreign_targets
 from losslab.data.module import TextDataModule
 from losslab.errors import Diverged, Interrupted, UserError
 from losslab.losses.base import Loss
-from losslab.records import Record, lock, now, read
+from losslab.records import Record, lock, now, read, read_config
 from losslab.training.checkpoints import BEST, FOLDER, LAST, link, load_weights, read_state
 from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
 from losslab.training.keeper import Intervals, RunKeeper, RunState
@@ -33,7 +32,6 @@ from losslab.training.reduce import StepReducer
 from losslab.training.signals import StopFlag
 from losslab.training.trainer import make_trainer
 
-CONFIG = "config.yaml"
 CACHE = ".cache"
 
 _DEFAULT_THREADS = torch.get_num_threads()
@@ -53,7 +51,7 @@ def execute(folder: Path) -> Record:
     rank = int(os.environ.get("RANK", 0))
     console.out.quiet = rank != 0
     with lock(folder) if rank == 0 else nullcontext(), logging_to(folder, rank):
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_config(folder)
         record = read(folder)
         record.status, record.error = "running", None
         try:

@@ -14,10 +14,10 @@ from losslab.config.components import build, check_trusted, foreign_targets
 from losslab.config.identity import fingerprint, folder_name
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
-from losslab.records import Record, find_identity, is_locked, lock, read, write_atomic
+from losslab.records import CONFIG, Record, find_identity, is_locked, lock, read, read_config, write_atomic
 from losslab.training.provenance import provenance
 from losslab.training.ranks import run_workers
-from losslab.training.run import CONFIG, check_components, execute
+from losslab.training.run import check_components, execute
 
 _DONE = ("completed", "diverged")
 _SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
@@ -77,10 +77,7 @@ def resume(folder: Path, trust: list[str]) -> Outcome:
         UserError: when the folder is no run, holds untrusted code, or is running.
     """
     record = read(folder)
-    try:
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{folder / CONFIG} cannot be read: {error}") from None
+    config = read_config(folder)
     check_trusted(config, trust)
     if record.status in _DONE:
         return Outcome(folder, "skipped", record)
@@ -103,9 +100,9 @@ def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> d
     if any(override.lstrip("+").startswith(tuple(f"trainer.{key}=" for key in _SPLIT)) for override in overrides):
         return config
     try:
-        stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["trainer"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return config  # the claim below writes the file anew
+        stored = read_config(folder)["trainer"]
+    except UserError:
+        return config  # it is written anew when the run is claimed
     return {**config, "trainer": config["trainer"] | {key: stored[key] for key in _SPLIT}}
 
 

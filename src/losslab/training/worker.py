@@ -6,11 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
 from losslab.config.components import check_trusted
 from losslab.console import complain
 from losslab.errors import UserError
+from losslab.records import read_config
 from losslab.training.run import execute
 
 
@@ -21,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trust", action="append", default=[], help="a class outside losslab that may be imported")
     parsed = parser.parse_args(arguments)
     try:
-        check_trusted(yaml.safe_load(parsed.config.read_text(encoding="utf-8")), parsed.trust)
+        check_trusted(read_config(parsed.config.parent), parsed.trust)
         record = execute(parsed.config.parent)
     except UserError as error:
         complain(str(error))
