@@ -1,45 +1,19 @@
-"""Shared by all tests: a small text, and runs that take seconds."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
-import os
-import random
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from losslab import records
 from losslab.sweeps.train import train
+from runs import TINY, make_text
 
-TINY = [
-    "data=text",
-    "data.path=book.txt",
-    "data.tokenizer=bytes",
-    "data.batch_size=4",
-    "model.num_layers=1",
-    "model.num_heads=2",
-    "model.width=16",
-    "model.context=32",
-    "scheduler.warmup_steps=2",
-    "trainer.max_steps=8",
-    "trainer.val_check_interval=4",
-    "trainer.log_every_n_steps=2",
-    "trainer.threads=1",
-    "logger=none",
-]
-"""A run of a second or two on book.txt in the current folder."""
-
-
-def make_text(seed: int = 0, paragraphs: int = 120) -> str:
-    """Sentences of made-up words, in paragraphs."""
-    rng = random.Random(seed)
-    words = ["".join(rng.choices("abcdeilmnorstu", k=rng.randint(2, 8))) for _ in range(200)]
-    return "\n\n".join(
-        " ".join(rng.choices(words, k=rng.randint(20, 60))).capitalize() + "." for _ in range(paragraphs)
-    )
+# Two threads on tiny tensors cost more than they give, and much more on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -56,21 +30,3 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run_tiny(workplace: Path) -> Callable[..., int]:
     """`losslab train` with TINY and further arguments, in this process; returns the exit code."""
     return lambda *arguments: train([*TINY, *arguments])
-
-
-def only_run(folder: Path) -> tuple[Path, records.Record]:
-    """The one run in a folder, and its record."""
-    (run,) = records.find_runs(folder)
-    return run, records.read(run)
-
-
-def losslab(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start the command as a person would, in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "losslab", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )

@@ -1,8 +1,10 @@
 """What makes two runs the same run, and the name of a run's folder."""
 
 import copy
+import functools
 import re
 import shlex
+from typing import Any
 
 import pytest
 
@@ -150,11 +152,16 @@ def test_the_order_of_keys_does_not_matter(settle, default) -> None:
     assert fingerprint(dict(reversed(turned.items())), INPUTS) == default
 
 
+@functools.cache
+def defaults_of(groups: tuple[str, ...]) -> dict[str, Any]:
+    return compose_plain(list(groups))
+
+
 def label(
     *typed: str, groups: tuple[str, ...] = (), loss: str = "cross_entropy", identity: str = "0123456789ab"
 ) -> str:
     config = bind_components(check_run(compose_plain([*groups, *typed])))
-    return folder_name(config, compose_plain(list(groups)), loss, identity)
+    return folder_name(config, defaults_of(groups), loss, identity)
 
 
 @pytest.mark.parametrize(

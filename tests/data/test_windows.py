@@ -185,6 +185,14 @@ def test_halves_by_window_both_have_positions(count: int) -> None:
     assert 10 in fit, "there is nothing to fit the temperature on"
 
 
+@pytest.mark.parametrize("length", [3, 8, 11])
+def test_a_single_window_is_halved_within_itself(length: int) -> None:
+    (batch,) = EvalWindows(make_split(length), 10, by_window=True).batches(4)
+    fit = batch.extras["fit"][batch.weight != 0]
+    assert len(fit) == length - 1
+    assert int(fit.sum()) == (length - 1) // 2
+
+
 @pytest.mark.parametrize("by_window", [True, False])
 @pytest.mark.parametrize("most", [1, 35, 60, 10_000])
 @pytest.mark.parametrize("batch_size", [1, 4])

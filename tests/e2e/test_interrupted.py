@@ -13,8 +13,8 @@ from subprocess import Popen
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import TINY, losslab, only_run
 from losslab import records
+from runs import TINY, losslab, only_run
 
 LONG = [
     *TINY,
@@ -43,7 +43,7 @@ def wait_for_step(process: Popen[str], folder: Path, step: int) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
     """The yardsticks of LONG, run in one go."""
-    from conftest import make_text
+    from runs import make_text
 
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "book.txt").write_text(make_text(), encoding="utf-8")

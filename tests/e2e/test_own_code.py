@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TINY, losslab, only_run
 from losslab.errors import UserError
 from losslab.sweeps.resume import resume
+from runs import TINY, losslab, only_run
 
 OWN_LOSS = '''
 from losslab.losses.base import Loss

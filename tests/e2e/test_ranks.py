@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import only_run
+from runs import only_run
 
 TWO_RANKS = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TINY, losslab, make_text, only_run
 from losslab import records
 from losslab.errors import UserError
 from losslab.sweeps.train import train
+from runs import TINY, losslab, make_text, only_run
 
 RUNS = Path("outputs/runs")
 

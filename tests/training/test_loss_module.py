@@ -12,6 +12,7 @@ from tiny_network import CONTEXT, LOSSES, WINDOWS, make_batch, make_network, rel
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+import losslab.training.module
 from losslab.errors import Diverged
 from losslab.training.module import LossModule
 from losslab.training.network import Network
@@ -146,6 +147,13 @@ def test_dropout_follows_the_seed_and_no_other_random_number() -> None:
     first = step(seed=0, default_seed=1)
     assert torch.equal(step(seed=0, default_seed=2), first)
     assert not torch.equal(step(seed=3, default_seed=1), first)
+
+
+def test_each_micro_batch_of_each_step_has_a_dropout_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[tuple[int, dict[str, int]]] = []
+    monkeypatch.setattr(losslab.training.module, "seed_dropout", lambda seed, **place: seeded.append((seed, place)))
+    train(make_network(), split(make_batch(), 2), steps=2, seed=5)
+    assert seeded == [(5, {"step": step, "micro": micro, "rank": 0}) for step in (0, 1) for micro in (0, 1)]
 
 
 @pytest.mark.parametrize("position", [0, WINDOWS - 1])

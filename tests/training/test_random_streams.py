@@ -117,7 +117,9 @@ def test_the_hash_changes_with_every_single_weight() -> None:
 
 
 def test_the_hash_knows_which_parameter_holds_which_weights() -> None:
-    def two(first: float, second: float) -> torch.nn.ParameterDict:
-        return torch.nn.ParameterDict({"a": torch.full((2,), first), "b": torch.full((2,), second)})
+    def hashed(**values: float) -> str:
+        return hash_weights(torch.nn.ParameterDict({name: torch.full((2,), v) for name, v in values.items()}))
 
-    assert hash_weights(two(1.0, 2.0)) != hash_weights(two(2.0, 1.0))
+    hashes = {hashed(a=1.0, b=2.0), hashed(a=2.0, b=1.0), hashed(a=1.0, c=2.0)}
+    assert len(hashes) == 3
+    assert hashed(b=2.0, a=1.0) in hashes

@@ -65,7 +65,7 @@ def cut_documents(texts: list[str], rule: DocumentRule) -> list[str]:
     if rule in ("auto", "file") and (rule == "file" or len(texts) >= ENOUGH):
         return texts
     if rule in ("auto", "blank_line"):
-        blocks = [block for text in texts for block in re.split(r"(?:\r?\n[ \t]*){2,}", text) if block.strip()]
+        blocks = [block for text in texts for block in re.split(r"\r?\n(?:[ \t]*\r?\n)+", text) if block.strip()]
         if rule == "blank_line" or len(blocks) >= ENOUGH:
             return blocks
     return [block for text in texts for block in _blocks(text)]

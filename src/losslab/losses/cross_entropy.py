@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,10 +35,10 @@ class CrossEntropy(Loss):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing}")
-        if not temperature > 0:
-            raise UserError(f"loss.temperature must be above 0, not {temperature}")
-        if class_weights is not None and not all(weight > 0 for weight in class_weights):
-            raise UserError("loss.class_weights must all be above 0; ignore a class through the data's weights instead")
+        if not 0 < temperature < math.inf:
+            raise UserError(f"loss.temperature must be above 0 and finite, not {temperature}")
+        if class_weights is not None and not all(0 < weight < math.inf for weight in class_weights):
+            raise UserError("loss.class_weights must all be above 0 and finite")
         self.label_smoothing = label_smoothing
         self.temperature = temperature
         self.class_weights: Tensor | None

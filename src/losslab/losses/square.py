@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,10 +30,10 @@ class Square(Loss):
 
     def __init__(self, *, k: float = 15.0, m: float = 30.0) -> None:
         super().__init__()
-        if not k > 0:
-            raise UserError(f"loss.k must be above 0, not {k}")
-        if not m > 0:
-            raise UserError(f"loss.m must be above 0, not {m}")
+        if not 0 < k < math.inf:
+            raise UserError(f"loss.k must be above 0 and finite, not {k}")
+        if not 0 < m < math.inf:
+            raise UserError(f"loss.m must be above 0 and finite, not {m}")
         self.k = k
         self.m = m
         self.prediction_scale: Tensor

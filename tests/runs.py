@@ -1,0 +1,56 @@
+"""What the end-to-end tests share: a small text, runs that take seconds, and the command as a person starts it."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from losslab import records
+
+TINY = [
+    "data=text",
+    "data.path=book.txt",
+    "data.tokenizer=bytes",
+    "data.batch_size=4",
+    "model.num_layers=1",
+    "model.num_heads=2",
+    "model.width=16",
+    "model.context=32",
+    "scheduler.warmup_steps=2",
+    "trainer.max_steps=8",
+    "trainer.val_check_interval=4",
+    "trainer.log_every_n_steps=2",
+    "trainer.threads=1",
+    "logger=none",
+]
+"""A run of a second or two on book.txt in the current folder."""
+
+
+def make_text(seed: int = 0, paragraphs: int = 120) -> str:
+    """Sentences of made-up words, in paragraphs."""
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("abcdeilmnorstu", k=rng.randint(2, 8))) for _ in range(200)]
+    return "\n\n".join(
+        " ".join(rng.choices(words, k=rng.randint(20, 60))).capitalize() + "." for _ in range(paragraphs)
+    )
+
+
+def only_run(folder: Path) -> tuple[Path, records.Record]:
+    """The one run in a folder, and its record."""
+    (run,) = records.find_runs(folder)
+    return run, records.read(run)
+
+
+def losslab(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start the command as a person would, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "losslab", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
