@@ -31,7 +31,13 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> tuple[int, bool]:
     environment["PYTHONSAFEPATH"] = "1"  # and nowhere else: -m would put the current folder first
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     # A session of its own: a terminal's Ctrl-C reaches the workers once, through us.
-    agent = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    with started as agent:
+        return _stand_by(agent, folder / LOG)
+
+
+def _stand_by(agent: subprocess.Popen[str], log: Path) -> tuple[int, bool]:
+    """Wait for the workers, and pass signals on."""
     signalled = threading.Event()
 
     def pass_on(number: int, _: object) -> None:
@@ -41,7 +47,7 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> tuple[int, bool]:
     handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         assert agent.stderr is not None
-        _relay(agent.stderr, folder / LOG, signalled)
+        _relay(agent.stderr, log, signalled)
         return agent.wait(), signalled.is_set()
     finally:
         for number, handler in handlers.items():
