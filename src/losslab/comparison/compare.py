@@ -11,10 +11,13 @@ from losslab.errors import UserError
 from losslab.records import write_atomic
 
 REPORT, TABLE, CURVES = "comparison.md", "comparison.csv", "curves"
+PRIMARY = "test/nll_scaled"
 
 
 def compare(folder: Path, *, baseline: str, metric: str) -> int:
     """Print the table, and write comparison.md, comparison.csv, curves.png and curves.svg into `folder`.
+
+    Another metric than the primary one has files of its own: comparison-test-top1.md, …
 
     Raises:
         UserError: when there is nothing to compare, or the runs do not belong together.
@@ -27,13 +30,15 @@ def compare(folder: Path, *, baseline: str, metric: str) -> int:
         "paired-t 95% interval."
     )
     table = to_markdown(rows, metric)
+    suffix = "" if metric == PRIMARY else f"-{metric.replace('/', '-')}"
+    report_file, table_file = (name.replace(".", f"{suffix}.") for name in (REPORT, TABLE))
     report = [f"# {folder.name}", "", table, "", caption, "", *(f"- {remark}" for remark in remarks)]
-    report += ["", f"![{metric} against the optimizer step]({CURVES}.png)", ""]
+    report += ["", f"![val/nll_scaled against the optimizer step]({CURVES}.png)", ""]
     from losslab.comparison.figure import draw_curves
 
     try:
-        write_atomic(folder / REPORT, "\n".join(report).encode())
-        write_atomic(folder / TABLE, to_csv(rows, metric).encode())
+        write_atomic(folder / report_file, "\n".join(report).encode())
+        write_atomic(folder / table_file, to_csv(rows, metric).encode())
         draw_curves(groups, folder / CURVES)
     except OSError as error:
         raise UserError(f"the comparison cannot be written to {folder}: {error.strerror}") from None
@@ -42,5 +47,5 @@ def compare(folder: Path, *, baseline: str, metric: str) -> int:
     say(caption)
     for remark in remarks:
         say(f"- {remark}")
-    say(f"written: {folder / REPORT}, {TABLE}, {CURVES}.png, {CURVES}.svg")
+    say(f"written: {folder / report_file}, {table_file}, {CURVES}.png, {CURVES}.svg")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from losslab.config.identity import NOT_IDENTITY, flatten, without
 from losslab.errors import UserError
+from losslab.records import FILE as RECORD
 from losslab.records import Record, find_runs, read, read_config
 
 _MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.")
@@ -57,6 +58,8 @@ def load_runs(folder: Path) -> list[Run]:
     """All runs directly below `folder`. Raises UserError when there are none."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
+    if (folder / RECORD).is_file():
+        raise UserError(f"{folder} is one run; compare the folder of runs above it: {folder.parent}")
     runs = []
     for path in find_runs(folder):
         record = read(path)
@@ -68,7 +71,9 @@ def load_runs(folder: Path) -> list[Run]:
         loss = record.provenance.get("choices", {}).get("loss", config["loss"]["_target_"].rpartition(".")[2])
         runs.append(Run(path, record, str(loss), config["seed"], settings))
     if not runs:
-        raise UserError(f"{folder} holds no runs; train some with losslab train -m name={folder.name} …")
+        inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and find_runs(path))
+        hint = f"; those below it do: {', '.join(inside)}" if inside else ""
+        raise UserError(f"{folder} holds no runs{hint}")
     return runs
 
 

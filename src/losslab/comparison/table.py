@@ -10,6 +10,7 @@ from statistics import mean, stdev
 
 from losslab.comparison.load import Group
 from losslab.comparison.statistics import Paired, holm, paired, verdict
+from losslab.config.mistakes import nearest
 from losslab.errors import UserError
 
 HIGHER_IS_BETTER = frozenset({"top1"})
@@ -39,10 +40,12 @@ def make_rows(groups: list[Group], *, baseline: str, metric: str) -> list[Row]:
     """
     values = {group.label: _values(group, metric) for group in groups}
     if not any(values.values()):
-        known = sorted({key for g in groups for r in g.runs.values() for key in r.record.yardsticks.get("best", {})})
+        known = {key for g in groups for r in g.runs.values() for key in r.record.yardsticks.get("best", {})} - {"step"}
         if not known:
-            raise UserError("no run is completed yet; losslab train with the same command continues them")
-        raise UserError(f"no run has the metric {metric!r}; there are {', '.join(known)}")
+            states = "; ".join(f"{g.label}: {count} {s}" for g in groups for s, count in sorted(g.others.items()))
+            raise UserError(f"no run is completed yet ({states}); the command that started them continues them")
+        hint = f"did you mean 'test/{metric}'?" if f"test/{metric}" in known else nearest(metric, known)
+        raise UserError(f"no run has the metric {metric!r}: {hint}")
     references = _baselines(groups, baseline)
     results: dict[str, Paired] = {}
     for group in groups:
@@ -99,9 +102,10 @@ def notes(groups: list[Group], *, baseline: str, metric: str) -> list[str]:
     seeds = {group.label: set(group.runs) for group in groups}
     every = set().union(*seeds.values())
     found += [
-        f"{label}: no completed run for seed {', '.join(map(str, sorted(every - own)))}"
+        f"{label}: no completed run for seed {', '.join(map(str, sorted(every - own)))}; means over unequal seeds "
+        "are not comparable, the differences are"
         for label, own in seeds.items()
-        if every - own
+        if own and every - own
     ]
     return found
 
@@ -165,6 +169,8 @@ def to_csv(rows: list[Row], metric: str) -> str:
 
 def _values(group: Group, metric: str) -> dict[int, float]:
     """Seed → the metric at the best checkpoint."""
+    if metric == "step":  # where the best checkpoint was, no measure of it
+        return {}
     found = {seed: run.record.yardsticks.get("best", {}).get(metric) for seed, run in group.runs.items()}
     return {seed: value for seed, value in sorted(found.items()) if value is not None}
 

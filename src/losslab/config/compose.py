@@ -107,8 +107,17 @@ def _compose(overrides: list[str], config_dir: Path | None, *, with_hydra: bool 
             try:
                 return compose(CONFIG_NAME, overrides=overrides, return_hydra_config=with_hydra)
             except (HydraException, OmegaConfBaseException, ValueError) as error:
-                defaults = OmegaConf.to_container(compose(CONFIG_NAME), resolve=False)
+                defaults = OmegaConf.to_container(_compose_groups(overrides), resolve=False)
                 groups = {path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*") if path.is_dir()}
                 raise explain(error, flat_keys(defaults) | groups) from None
     finally:
         GlobalHydra.instance().hydra = state
+
+
+def _compose_groups(overrides: list[str]) -> DictConfig:
+    """The defaults that a mistake is measured against: of the chosen groups, where they can be composed."""
+    chosen = [o for o in overrides if o.startswith("hydra.searchpath=")] + group_choices(overrides)
+    try:
+        return compose(CONFIG_NAME, overrides=chosen)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return compose(CONFIG_NAME)

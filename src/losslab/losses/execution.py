@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from losslab.errors import UserError
 from losslab.types import Features, LossSum, Projection
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ def run_dense(loss: Loss, features: Features, projection: Projection) -> LossSum
     logits = projection(kept.hidden).float()
     with torch.autocast(device_type=logits.device.type, enabled=False):
         values = loss.position_loss(logits, kept.target)
+        if values.shape != kept.target.shape[:1]:
+            raise UserError(
+                f"{type(loss).__name__}.position_loss returned shape {list(values.shape)} for {len(kept)} positions; "
+                "it must return one value for each, unreduced"
+            )
         weight = kept.weight.float()
         total = (weight * values).sum()
         share = loss.position_weight(kept.target)

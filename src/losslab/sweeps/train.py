@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from losslab.config import schema
 from losslab.config.check import check_run
 from losslab.config.compose import CONFIG_NAME, compose_plain, group_choices, is_multirun, job_overrides, to_plain
+from losslab.config.mistakes import nearest
 from losslab.config.paths import conf_dir
 from losslab.console import complain, say
 from losslab.data.sources import find_files
@@ -23,8 +24,8 @@ from losslab.errors import UserError
 if TYPE_CHECKING:
     from losslab.training.start import Outcome
 
-_HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--info", "-i", "--resolve", "--version", "--shell-completion", "-sc"}
-_VALUED = {"--cfg", "-c", "--package", "-p", "--info", "-i"}
+_HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--resolve"}
+_VALUED = {"--cfg": ("job", "hydra", "all"), "--package": (), "--info": ()}
 _FAILED = ("failed", "interrupted")
 
 
@@ -57,13 +58,20 @@ def parse(arguments: list[str]) -> CommandLine:
         elif flag in ("--config-dir", "-cd"):
             line.config_dir = Path(attached or next(rest, ""))
         elif flag in _VALUED:
-            line.hydra_flags += [flag, attached or next(rest, "")]
+            value = attached or next(rest, "")
+            if _VALUED[flag] and value not in _VALUED[flag]:
+                raise UserError(f"{flag} cannot be {value!r}: {nearest(value, _VALUED[flag])}")
+            line.hydra_flags += [flag, value]
         elif flag in _HYDRA_FLAGS:
             line.hydra_flags.append(argument)
         elif argument.startswith("-"):
-            raise UserError(f"there is no flag {flag!r}; losslab train --help lists them")
+            key = flag.lstrip("-").replace("-", "_")
+            hint = f"keys are written {key}=VALUE" if key else "losslab train --help lists them"
+            raise UserError(f"there is no flag {flag!r}; {hint}")
         else:
             line.overrides.append(argument)
+    if line.multirun and line.hydra_flags:
+        raise UserError(f"{line.hydra_flags[0]} shows one run: leave out -m, and give each key one value")
     return line
 
 
@@ -130,8 +138,15 @@ def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> Outcome | No
     if outcome.status == "skipped":
         say(f"already {outcome.record.status}: {outcome.folder}{_primary(outcome.record.yardsticks)}")
     elif outcome.status != "completed":
-        complain(f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}")
+        complain(describe_end(outcome))
     return outcome
+
+
+def describe_end(outcome: Outcome) -> str:
+    """One line for a run that did not complete: why, and what to do."""
+    if outcome.status == "interrupted":
+        return f"{outcome.record.error}; saved: the same command, or losslab resume {outcome.folder}, continues it"
+    return f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}"
 
 
 def _summarise(outcomes: list[Outcome | None]) -> None:

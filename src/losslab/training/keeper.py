@@ -130,7 +130,7 @@ class RunKeeper(pl.Callback):
         self.progress.validated(values[PRIMARY])
         if self.state.best and not values[PRIMARY] < self.state.best[PRIMARY]:
             return False
-        self.state.best = {**values, "step": float(self.state.step)}
+        self.state.best = {**values, "step": self.state.step}
         return True
 
     def _save(self, trainer: pl.Trainer, improved: bool) -> None:

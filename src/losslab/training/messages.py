@@ -9,13 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from losslab.console import say
+from losslab import console
 from losslab.data.module import TextDataModule
 from losslab.records import Record
 from losslab.training.network import Network
 
 LOG = "train.log"
 _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
+
+_log = logging.getLogger("losslab")
+
+
+def say(message: str) -> None:
+    """On the terminal and in train.log."""
+    console.say(message)
+    _log.info(message)
 
 
 def introduce(
@@ -47,7 +55,7 @@ def report(record: Record) -> None:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """No banners about devices and tips on the terminal."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    loggers = [logging.getLogger(name) for name in _LIGHTNING]
     levels = [log.level for log in loggers]
     for log in loggers:
         log.setLevel(logging.ERROR)
@@ -62,22 +70,23 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def logging_to(folder: Path, rank: int) -> Iterator[None]:
-    """Lightning's messages and all warnings go to train.log, beside our own; the terminal shows what a person needs."""
+    """Warnings, Lightning's too, go to train.log, beside our own lines; the terminal shows what a person needs."""
     if rank != 0:
         with quiet_lightning():  # rank 0 keeps the messages
             yield
         return
     handler = logging.FileHandler(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    loggers = [logging.getLogger(n) for n in ("losslab", "lightning.pytorch", "lightning.fabric", "py.warnings")]
+    loggers = [logging.getLogger(name) for name in ("losslab", "py.warnings", *_LIGHTNING)]
     saved = [(log, log.handlers, log.propagate, log.level) for log in loggers]
     for log in loggers:
         log.handlers, log.propagate = [handler], False
-        log.setLevel(logging.INFO)
+        log.setLevel(logging.WARNING if log.name in _LIGHTNING else logging.INFO)
     logging.captureWarnings(True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning and torch, at every start
             yield
     finally:
         logging.captureWarnings(False)

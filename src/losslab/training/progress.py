@@ -7,7 +7,8 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from losslab.console import out, say
+from losslab.console import out
+from losslab.training.messages import say
 
 _SECONDS_BETWEEN_LINES = 10.0
 

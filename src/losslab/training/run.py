@@ -79,7 +79,9 @@ def check_components(config: dict[str, Any]) -> None:
     """Construct everything once, on no device and without data, so that bad values are refused before any is read."""
     with torch.device("meta"):
         build(config["model"], "model", vocab_size=1)
-    build(config["loss"], "loss")
+    loss = build(config["loss"], "loss")
+    if not isinstance(loss, Loss):
+        raise UserError(f"loss: {type(loss).__name__} must derive from losslab.losses.base.Loss")
     build(config["task"], "task")
     build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])
     build(config["optimizer"], "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
@@ -233,7 +235,7 @@ def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunSt
     """Test the last and the best weights, each with the temperature fitted on val at those weights."""
     module.to(evaluator.device)
     final = state.latest | evaluator.test(state.latest["val/scale"])
-    best = dict(final) | {"step": float(state.step)}
+    best = dict(final) | {"step": state.step}
     if state.best["step"] != state.step:
         load_weights(folder / FOLDER / BEST, module)
         validated = evaluator.validate(most=LAST_FIT_POSITIONS)
