@@ -6,7 +6,8 @@ import pytest
 
 from losslab.config.check import bind_components, check_run, import_target
 from losslab.config.compose import compose_plain, group_choices, is_multirun, job_overrides
-from losslab.config.mistakes import nearest, nearest_key
+from losslab.config.mistakes import nearest_key
+from losslab.config.nearest import nearest
 from losslab.errors import UserError
 
 TYPED = [

@@ -14,7 +14,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from losslab import records
-from runs import TINY, losslab, only_run
+from losslab.errors import UserError
+from losslab.sweeps.resume import resume
+from runs import TINY, losslab, make_text, only_run
 
 LONG = [
     *TINY,
@@ -106,6 +108,30 @@ def test_a_running_run_is_not_started_twice(workplace: Path) -> None:
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def test_resume_refuses_a_text_that_has_changed_since(run_tiny: Callable[..., int]) -> None:
+    run_tiny("trainer.max_steps=2")
+    run, record = only_run(Path("outputs/runs"))
+    record.status = "interrupted"
+    record.write(run)
+    Path("book.txt").write_text(make_text(seed=1))
+    with pytest.raises(UserError, match="another text"):
+        resume(run, [])
+
+
+def test_a_signal_after_training_is_not_swallowed(run_tiny: Callable[..., int]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run_tiny("trainer.max_steps=2")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_ctrl_c_outside_a_run_is_no_success(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("losslab.training.start.start", press)
+    assert run_tiny() == 130
 
 
 def test_an_unfinished_run_keeps_its_split_unless_told_otherwise(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,17 @@ def test_fresh_repeats_a_finished_run_beside_the_old_one(run_tiny: Callable[...,
     assert values[0] == values[1] == values[2]
 
 
+def test_fresh_never_takes_an_existing_folder(run_tiny: Callable[..., int]) -> None:
+    for fresh in ("false", "true", "true"):
+        run_tiny("trainer.max_steps=2", f"fresh={fresh}")
+    _, second, third = records.find_identity(RUNS, only_identity())
+    shutil.rmtree(second)
+    before = snapshot(third)
+    run_tiny("trainer.max_steps=2", "fresh=true")
+    assert snapshot(third) == before
+    assert len(records.find_identity(RUNS, only_identity())) == 3
+
+
 def only_identity() -> str:
     (identity,) = {records.read(run).identity for run in records.find_runs(RUNS)}
     return identity
@@ -129,6 +141,30 @@ def test_a_failing_run_ends_alone_and_is_named(run_tiny: Callable[..., int], cap
     assert "runs: 1 completed, 1 diverged, 1 failed" in output.out
 
 
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("def position_loss(self, logits, target): return logits.sum()", "position_loss returned shape []"),
+        ("def position_loss(self, logits, target): return logits", "it must return one value for each"),
+        ("this is no python", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_faulty_loss_of_ones_own_is_one_sentence(
+    run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch, body: str, sentence: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "faulty", raising=False)
+    Path("faulty.py").write_text(f"from losslab.losses.base import Loss\nclass Faulty(Loss):\n    {body}\n")
+    Path("conf/loss").mkdir(parents=True)
+    Path("conf/loss/faulty.yaml").write_text("_target_: faulty.Faulty\n")
+    assert sentence in complaint(["--config-dir", "conf", "loss=faulty"])
+
+
+def test_a_plain_module_is_no_loss(run_tiny: Callable[..., int]) -> None:
+    Path("conf/loss").mkdir(parents=True)
+    Path("conf/loss/plain.yaml").write_text("_target_: torch.nn.Identity\n")
+    assert "must derive from losslab.losses.base.Loss" in complaint(["--config-dir", "conf", "loss=plain"])
+
+
 def test_a_piped_run_prints_plain_lines(workplace: Path) -> None:
     process = losslab("train", *TINY, cwd=workplace)
     output, _ = process.communicate(timeout=120)
@@ -139,6 +175,7 @@ def test_a_piped_run_prints_plain_lines(workplace: Path) -> None:
 
 
 MISTAKES = [
+    (["trainer.precision=16-mixed", "+optimizer.fused=true"], "does not go with"),
     (["data.path=nope.txt"], "nope.txt does not exist"),
     (["data.path=empty.txt"], "empty.txt holds no text"),
     (["data.path=latin.txt"], "latin.txt is not UTF-8"),

@@ -83,10 +83,12 @@ def group_runs(runs: list[Run]) -> list[Group]:
     Raises:
         UserError: when runs differ in data, budget or precision.
     """
-    varying = {key for key in _keys(runs) if len({repr(run.settings.get(key)) for run in runs}) > 1}
+    # Attempts that came to nothing must not keep the others from being compared.
+    counting = [run for run in runs if run.record.status == "completed"] or runs
+    varying = {key for key in _keys(counting) if len({repr(run.settings.get(key)) for run in counting}) > 1}
     clash = sorted(key for key in varying if key.startswith(_MUST_MATCH))
     if clash:
-        values = sorted({repr(run.settings.get(clash[0])) for run in runs})
+        values = sorted({repr(run.settings.get(clash[0])) for run in counting})
         raise UserError(
             f"these runs differ in {clash[0]} ({', '.join(values)}) and cannot be compared; "
             "give each setting a name=… of its own"

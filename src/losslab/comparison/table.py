@@ -10,7 +10,7 @@ from statistics import mean, stdev
 
 from losslab.comparison.load import Group
 from losslab.comparison.statistics import Paired, holm, paired, verdict
-from losslab.config.mistakes import nearest
+from losslab.config.nearest import nearest
 from losslab.errors import UserError
 
 HIGHER_IS_BETTER = frozenset({"top1"})
@@ -67,7 +67,7 @@ def make_rows(groups: list[Group], *, baseline: str, metric: str) -> list[Row]:
         if result is not None:
             word = verdict(result, adjusted[group.label], higher_is_better=higher)
         else:
-            word = "baseline" if is_baseline else "no shared seed with the baseline"
+            word = "baseline" if is_baseline else "no shared seed with a baseline of the same setting"
         rows.append(
             Row(
                 label=group.label,

@@ -13,7 +13,8 @@ import types
 import typing
 from typing import Any, Literal, Union, get_args, get_origin
 
-from losslab.config.mistakes import nearest, nearest_key
+from losslab.config.mistakes import nearest_key
+from losslab.config.nearest import nearest
 from losslab.config.schema import (
     COMPONENTS,
     DEFAULT_MAX_STEPS,
@@ -134,8 +135,8 @@ def import_target(path: str, where: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(f"{where}._target_ {path!r} cannot be imported: {error}") from None
-    except ImportError as error:
-        raise UserError(f"{where}._target_ {path!r} cannot be imported: {error}") from error
+    except Exception as error:  # a person's module may raise anything while it is imported
+        raise UserError(f"{where}._target_ {path!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         classes = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module.__name__]
         raise UserError(f"{module_name} has no {attribute!r}: {nearest(attribute, classes)}")

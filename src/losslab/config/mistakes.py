@@ -5,23 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Iterable
 from typing import Any
 
+from losslab.config.nearest import nearest
 from losslab.config.schema import RunConfig
 from losslab.errors import UserError
 
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 _ANNOTATIONS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or a list of what there is."""
-    names = sorted(set(known))
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"there are {', '.join(names)}" if names else "there are none"
 
 
 def flat_keys(node: Any, prefix: str = "") -> set[str]:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from losslab.config import schema
 from losslab.config.check import check_run
 from losslab.config.compose import CONFIG_NAME, compose_plain, group_choices, is_multirun, job_overrides, to_plain
-from losslab.config.mistakes import nearest
+from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
 from losslab.console import complain, say
 from losslab.data.sources import find_files
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--resolve"}
 _VALUED = {"--cfg": ("job", "hydra", "all"), "--package": (), "--info": ()}
+_STOPPED = 130
+"""The shell's code for a command that Ctrl-C ended."""
 _FAILED = ("failed", "interrupted")
 
 
@@ -76,7 +78,7 @@ def parse(arguments: list[str]) -> CommandLine:
 
 
 def train(arguments: list[str]) -> int:
-    """Run the command; returns its exit code: 0, or 1 if any run failed.
+    """Run the command; returns its exit code: 0, 1 if any run failed, 130 where it was stopped between or in jobs.
 
     Raises:
         UserError: for a mistake in what was typed, before any job starts.
@@ -107,7 +109,8 @@ def train(arguments: list[str]) -> int:
     try:
         _hydra(run_job, line)
     except KeyboardInterrupt:
-        say("stopped; the same command continues")
+        complain("stopped; the same command continues")
+        return _STOPPED
     bad_input = len(jobs) == 1 and outcomes == [None]
     if line.multirun:
         _summarise(outcomes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import inspect
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import torch
 import losslab
 from losslab.config.check import import_target
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
 
 
@@ -62,10 +65,20 @@ def hardware(device: torch.device, ranks: int) -> dict[str, Any]:
     }
 
 
+def reset_peak_memory() -> None:
+    """Runs of one process must not inherit each other's peak; where only Linux can forget it, elsewhere they do."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")
+
+
 def peak_memory_mib(device: torch.device) -> float:
-    """Of the device where it keeps count, else of the process."""
+    """Since `reset_peak_memory`: of the device where it keeps count, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if _STATUS.exists():
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", _STATUS.read_text())[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 

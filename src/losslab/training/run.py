@@ -26,7 +26,7 @@ from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.optimizers import parameter_groups
 from losslab.training.progress import RunProgress
-from losslab.training.provenance import hardware, hash_code, peak_memory_mib, versions
+from losslab.training.provenance import hardware, hash_code, peak_memory_mib, reset_peak_memory, versions
 from losslab.training.random import derive_seed, generator, hash_weights
 from losslab.training.reduce import StepReducer
 from losslab.training.signals import StopFlag
@@ -59,9 +59,10 @@ def execute(folder: Path) -> Record:
             record.status = "completed"
         except Diverged as error:
             record.status, record.error = "diverged", str(error)
-        except (Interrupted, KeyboardInterrupt, SystemExit) as error:
-            # Lightning turns a Ctrl-C outside our handler into SystemExit.
-            record.status, record.error = "interrupted", str(error) or "stopped by a signal"
+        except Interrupted as error:
+            record.status, record.error = "interrupted", str(error)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns a Ctrl-C outside our handler into SystemExit
+            record.status, record.error = "interrupted", "stopped by a signal"
         except UserError as error:
             record.status, record.error = "failed", str(error)
             raise
@@ -85,6 +86,9 @@ def check_components(config: dict[str, Any]) -> None:
     build(config["task"], "task")
     build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])
     build(config["optimizer"], "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
+    if config["trainer"]["precision"] == "16-mixed" and config["optimizer"].get("fused"):
+        # A fused optimizer unscales inside its step: norms and clipping would see gradients of the scaled loss.
+        raise UserError("trainer.precision=16-mixed does not go with optimizer.fused=true; leave one out")
     with quiet_lightning():
         make_trainer(config, Path(config["output_dir"]), None)
 
@@ -94,6 +98,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
     ranks = settings["devices"] * settings["num_nodes"]
     # CPU results depend on the number of threads: a continued run uses the one it began with.
     torch.set_num_threads(settings["threads"] or record.hardware.get("threads") or _DEFAULT_THREADS)
+    reset_peak_memory()
     state = _read_run_state(folder, rank)
     data = _prepare_data(folder, config, state.step, rank, ranks)
     network = _build_network(config, data)

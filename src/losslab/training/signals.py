@@ -6,15 +6,19 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopFlag:
-    """Installed after Lightning's own handlers, which would end the process inside an optimizer step."""
+    """Installed after Lightning's own handlers, which would end the process inside an optimizer step.
+
+    Made before Lightning's are installed: `restore` puts back what was there then.
+    """
 
     def __init__(self) -> None:
         self.raised = False
-        self._previous: dict[signal.Signals, Any] = {}
+        self._original = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def __call__(self) -> bool:
         return self.raised
@@ -22,13 +26,13 @@ class StopFlag:
     def install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may; a host that runs us elsewhere handles its own signals
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
+        for number in _SIGNALS:
+            signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._original.items():
+                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.raised and number == signal.SIGINT and "RANK" not in os.environ:

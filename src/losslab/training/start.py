@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from losslab.config.check import bind_components, resolve_budget, resolve_split
+from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
 from losslab.config.components import build, check_trusted, foreign_targets
 from losslab.config.identity import fingerprint, folder_name
+from losslab.console import say
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
-from losslab.records import CONFIG, Record, find_identity, is_locked, lock, read, read_config, write_atomic
-from losslab.training.provenance import provenance
+from losslab.records import CONFIG, FILE, Record, find_identity, is_locked, lock, read, read_config, write_atomic
+from losslab.training.provenance import hash_code, provenance
 from losslab.training.ranks import run_workers
 from losslab.training.run import check_components, execute
 
 _DONE = ("completed", "diverged")
+_CLAIM_SECONDS = 120
 _SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
 
 
@@ -58,15 +61,19 @@ def start(
     found = find_identity(parent, identity)
     if found and read(found[-1]).status in _DONE:
         if not config["fresh"]:
-            return Outcome(found[-1], "skipped", read(found[-1]))
-        folder = found[0].with_name(f"{found[0].name}-{len(found) + 1}")
+            return _skip(found[-1], config)
+        folder = _next_repetition(found)
     elif found:
         folder = found[-1]
         config = _keep_split(config, folder, overrides)
+        check_components(config)
     else:
         folder = parent / folder_name(bound, defaults, choices["loss"], identity)
-    record = Record(identity=identity, name=config["name"], overrides=overrides)
-    _claim(folder, config, record, inputs, choices)
+    if int(os.environ.get("RANK", 0)) == 0:
+        record = Record(identity=identity, name=config["name"], overrides=overrides)
+        _claim(folder, config, record, inputs, choices)
+    else:
+        _wait_for_claim(folder)
     return _launch(folder, config)
 
 
@@ -81,9 +88,36 @@ def resume(folder: Path, trust: list[str]) -> Outcome:
     check_trusted(config, trust)
     if record.status in _DONE:
         return Outcome(folder, "skipped", record)
-    config = bind_components(config)
+    config = bind_components(check_run(config))
     check_components(config)
+    if fingerprint(config, build(config["data"], "data").input_hashes()) != record.identity:
+        raise UserError(f"{folder} was made from another text or tokenizer than its paths now hold; put those back")
     return _launch(folder, config)
+
+
+def _skip(folder: Path, config: dict[str, Any]) -> Outcome:
+    """A run that is done stays as it is; where the code has changed since, that is said."""
+    record = read(folder)
+    if record.hashes.get("code") not in (None, hash_code(foreign_targets(config))):
+        say(f"note: the code has changed since {folder.name} was trained; fresh=true repeats it")
+    return Outcome(folder, "skipped", record)
+
+
+def _next_repetition(found: list[Path]) -> Path:
+    """The first free name among X-2, X-3, … behind all that exist."""
+    original, number = found[0], len(found) + 1
+    while (folder := original.with_name(f"{original.name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _wait_for_claim(folder: Path) -> None:
+    """Under an outer torchrun only rank 0 claims the folder; the others come after it."""
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while not ((folder / CONFIG).exists() and (folder / FILE).exists() and read(folder).status == "running"):
+        if time.monotonic() > deadline:
+            raise UserError(f"rank 0 did not claim {folder} within {_CLAIM_SECONDS} seconds")
+        time.sleep(0.1)
 
 
 def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
@@ -97,13 +131,17 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
 
 def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> dict[str, Any]:
     """An unfinished run continues with its stored split of the batch, unless the command names another."""
-    if any(override.lstrip("+").startswith(tuple(f"trainer.{key}=" for key in _SPLIT)) for override in overrides):
+    naming = ("trainer=", *(f"trainer.{key}=" for key in _SPLIT))
+    if any(override.lstrip("+").startswith(naming) for override in overrides):
         return config
     try:
         stored = read_config(folder)["trainer"]
     except UserError:
         return config  # it is written anew when the run is claimed
-    return {**config, "trainer": config["trainer"] | {key: stored[key] for key in _SPLIT}}
+    split = {key: stored[key] for key in _SPLIT}
+    if split != {key: config["trainer"][key] for key in _SPLIT}:
+        say("continues with its stored split of the batch: " + ", ".join(f"{k}={v}" for k, v in split.items()))
+    return {**config, "trainer": config["trainer"] | split}
 
 
 def _claim(
@@ -115,7 +153,7 @@ def _claim(
     except OSError as error:
         raise UserError(f"the output folder {folder} cannot be written: {error.strerror}") from None
     with lock(folder):
-        if (folder / "run.json").exists():
+        if (folder / FILE).exists():
             record = read(folder)
         record.status = "running"
         record.max_steps = config["trainer"]["max_steps"]
@@ -126,7 +164,7 @@ def _claim(
 
 
 def _launch(folder: Path, config: dict[str, Any]) -> Outcome:
-    """Train here, or in one process a device through torchrun; an outer torchrun or SLURM is recognised."""
+    """Train here, or in one process a device through torchrun; an outer torchrun is recognised."""
     settings = config["trainer"]
     if settings["devices"] * settings["num_nodes"] == 1 or "RANK" in os.environ:
         record = execute(folder)
@@ -134,7 +172,7 @@ def _launch(folder: Path, config: dict[str, Any]) -> Outcome:
     if is_locked(folder):
         raise UserError(f"{folder} is already running in another process; wait for it, or give another name=…")
     if settings["num_nodes"] > 1:
-        raise UserError("trainer.num_nodes above 1 needs an outer torchrun or SLURM on every node")
+        raise UserError("trainer.num_nodes above 1 needs an outer torchrun on every node")
     code, signalled = run_workers(folder, settings["devices"], foreign_targets(config))
     record = read(folder)
     if record.status == "running":
