@@ -158,7 +158,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException:  # a Ctrl-C too must leave no half of a file behind; it is raised again
         Path(temporary).unlink(missing_ok=True)
         raise
 

@@ -23,8 +23,6 @@ class Loss(nn.Module, ABC):
     target_kind: ClassVar[TargetKind] = TargetKind.CLASSES
     cost_class: ClassVar[str] = "F3"
     """What it needs of the logits, F1 (z_y and logsumexp) … F6 (a sampled subset); F3 is any sum over them."""
-    is_proper: ClassVar[bool] = False
-    """Whether the expected loss is smallest where the prediction is the data's own distribution."""
 
     def bind(self, spec: OutputSpec) -> None:
         """Receive the sizes, once they are known; create parameters here. The default needs nothing."""

@@ -148,7 +148,9 @@ def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> Outcome | No
 def describe_end(outcome: Outcome) -> str:
     """One line for a run that did not complete: why, and what to do."""
     if outcome.status == "interrupted":
-        return f"{outcome.record.error}; saved: the same command, or losslab resume {outcome.folder}, continues it"
+        step = outcome.record.step
+        kept = f"saved at step {step}" if step else "nothing was saved yet"
+        return f"{outcome.record.error}; {kept}: the same command, or losslab resume {outcome.folder}, continues it"
     return f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}"
 
 
