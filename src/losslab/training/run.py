@@ -61,8 +61,10 @@ def execute(folder: Path) -> Record:
             record.status, record.error = "diverged", str(error)
         except Interrupted as error:
             record.status, record.error = "interrupted", str(error)
-        except (KeyboardInterrupt, SystemExit):  # Lightning turns a Ctrl-C outside our handler into SystemExit
+        except KeyboardInterrupt:
             record.status, record.error = "interrupted", "stopped by a signal"
+        except SystemExit:  # what Lightning makes of a Ctrl-C outside our handler, and rich of a closed pipe (| head)
+            record.status, record.error = "interrupted", "stopped by a signal, or its output was closed"
         except UserError as error:
             record.status, record.error = "failed", str(error)
             raise
