@@ -39,7 +39,7 @@ WITHOUT_TORCH = [
     "losslab.sweeps.resume",
     *(
         f"losslab.config.{name}"
-        for name in ("schema", "compose", "mistakes", "paths", "identity", "check", "components")
+        for name in ("schema", "compose", "mistakes", "paths", "identity", "check", "components", "trust")
     ),
     *sorted(f"losslab.comparison.{path.stem}" for path in (SOURCE / "comparison").glob("*.py")),
 ]

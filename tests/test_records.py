@@ -94,10 +94,15 @@ def test_what_is_no_number_becomes_null(tmp_path) -> None:
         (b"{", "cannot be read"),
         (b'{"schema": 1, "identity": "ab', "cannot be read"),
         (b"\xff\xfe\x00garbage", "cannot be read"),
-        (b"[1, 2]", "not a record of schema 1"),
-        (b"null", "not a record of schema 1"),
-        (b"{}", "not a record of schema 1"),
-        (b'{"schema": 2, "identity": "a", "name": "runs"}', "not a record of schema 1"),
+        (b"[1, 2]", "no record of a run"),
+        (b"null", "no record of a run"),
+        (b"{}", "no record of a run"),
+        (b'{"schema": 3, "identity": "a", "name": "runs"}', "update losslab"),
+        (b'{"schema": 0, "identity": "a", "name": "runs"}', "not a whole record"),
+        (b'{"schema": 2, "identity": 5, "name": "runs"}', "holds 5 as identity"),
+        (b'{"schema": 2, "identity": "a", "name": "runs", "status": "done"}', "no status"),
+        (b'{"schema": 2, "identity": "a", "name": "runs", "yardsticks": {"best": {"step": "x"}}}', "no numbers"),
+        (b'{"schema": 2, "identity": "a", "name": "runs", "yardsticks": {"best": 1}}', "no numbers"),
         (b'{"schema": 1}', FILE),
     ],
 )
@@ -198,3 +203,39 @@ def test_find_runs_takes_a_sweep_or_a_single_run(tmp_path) -> None:
     assert find_runs(tmp_path) == sorted(runs)
     assert find_runs(runs[0]) == [runs[0]]
     assert find_runs(tmp_path / "notes") == []
+
+
+def test_a_record_of_schema_1_is_read_as_one_of_today(tmp_path) -> None:
+    old = {
+        "schema": 1,
+        "identity": IDENTITY,
+        "name": "first",
+        "status": "completed",
+        "hardware": {"threads": 2},
+        "provenance": {"commit": "c", "dirty": False, "command": "losslab train", "choices": {"loss": "square"}},
+        "yardsticks": {"best": {"test/nll": None, "step": 2.0}},
+    }
+    (tmp_path / FILE).write_text(json.dumps(old))
+    record = read(tmp_path)
+    assert (record.schema, record.status, record.step) == (records.SCHEMA, "completed", 0)
+    assert record.hardware == {
+        "threads": 2,
+        "strategy": None,
+        "deterministic": None,
+        "float32_matmul_precision": None,
+        "cudnn_allow_tf32": None,
+    }
+    assert record.provenance == old["provenance"] | {"diff": None, "folder": None, "changes": []}
+    record.write(tmp_path)
+    assert json.loads((tmp_path / FILE).read_text())["schema"] == records.SCHEMA
+
+
+def test_a_configuration_with_aliases_is_refused_and_none_is_ever_written(tmp_path) -> None:
+    groups = ("model", "loss", "data", "optimizer", "scheduler", "task", "trainer")
+    shared = {"a": [1, 2]}
+    records.write_config(tmp_path, {"seed": 1, **dict.fromkeys(groups, shared)})
+    assert "&" not in (tmp_path / records.CONFIG).read_text()
+    assert records.read_config(tmp_path)["loss"] == shared
+    (tmp_path / records.CONFIG).write_text("seed: 1\nmodel: &a {x: 1}\n" + "".join(f"{g}: *a\n" for g in groups[1:]))
+    with pytest.raises(UserError, match="alias"):
+        records.read_config(tmp_path)

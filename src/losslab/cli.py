@@ -10,7 +10,7 @@ import typer
 
 import losslab
 from losslab.console import complain, say
-from losslab.errors import UserError
+from losslab.errors import UserError, describe
 
 app = typer.Typer(
     help="Find out, honestly, which final loss a Transformer should be trained on.",
@@ -19,6 +19,9 @@ app = typer.Typer(
 )
 
 _UsageError: Any = typer.BadParameter.__base__  # click's, which typer carries under changing names
+RunDir = Annotated[Path, typer.Argument(help="A run's folder.")]
+Trust = Annotated[list[str] | None, typer.Option(help="A class outside losslab that this run may import.")]
+Checkpoint = Annotated[str, typer.Option(help="best, last or a checkpoint's path.")]
 _PASS_THROUGH: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -43,13 +46,62 @@ def train(context: typer.Context) -> None:
 
 @app.command()
 def resume(
-    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
-    trust: Annotated[list[str] | None, typer.Option(help="A class outside losslab that this run may import.")] = None,
+    run_dir: RunDir,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]…", help="Devices, workers, or where the text lies now: data.path=…"),
+    ] = None,
+    trust: Trust = None,
 ) -> None:
     """Continue a run in place, from its last checkpoint."""
     from losslab.sweeps.resume import resume as run
 
-    raise typer.Exit(run(run_dir, trust or []))
+    raise typer.Exit(run(run_dir, trust or [], overrides or []))
+
+
+@app.command()
+def evaluate(
+    run_dir: RunDir,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Another text, say: data.path=other.txt")
+    ] = None,
+    checkpoint: Checkpoint = "best",
+    split: Annotated[
+        str | None, typer.Option(help="val or test; default: test, and of another text the whole.")
+    ] = None,
+    trust: Trust = None,
+) -> None:
+    """Print and record the yardsticks of a checkpoint, on its own text or on another."""
+    from losslab.sweeps.evaluate import evaluate as run
+
+    code = run(run_dir, checkpoint=checkpoint, split=split, overrides=overrides or [], trust=trust or [])
+    raise typer.Exit(code)
+
+
+@app.command()
+def export(
+    run_dir: RunDir,
+    checkpoint: Checkpoint = "best",
+    output: Annotated[Path | None, typer.Option(help="Where to write; default: export in the run's folder.")] = None,
+    trust: Trust = None,
+) -> None:
+    """Write the weights as safetensors, with tokenizer.json and config.json."""
+    from losslab.sweeps.export import export as run
+
+    raise typer.Exit(run(run_dir, checkpoint=checkpoint, output=output, trust=trust or []))
+
+
+@app.command()
+def clean(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, a sweep's, or outputs.")],
+    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Also the best ones of completed runs.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Also tokenised texts; the next run makes them anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Free the space of what no run needs any more, and say how much."""
+    from losslab.sweeps.clean import clean as run
+
+    raise typer.Exit(run(folder, checkpoints=checkpoints, cache=cache, dry_run=dry_run))
 
 
 @app.command()
@@ -76,6 +128,9 @@ def main() -> None:
     except _UsageError as error:
         complain(error.format_message())
         sys.exit(2)
+    except OSError as error:
+        complain(describe(error))
+        sys.exit(1)
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(130)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import track
 
 T = TypeVar("T")
+YARDSTICKS = ("nll", "nll_scaled", "nll_linked", "perplexity", "bits_per_byte", "top1", "unigram_nll", "objective")
+"""In the order in which people read them."""
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -1,4 +1,11 @@
-"""The exceptions that end a command in one sentence."""
+"""The exceptions that end a command in one sentence, and the sentences for those that are nobody's mistake."""
+
+from __future__ import annotations
+
+import errno
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class UserError(ValueError):
@@ -11,3 +18,20 @@ class Diverged(RuntimeError):
 
 class Interrupted(RuntimeError):
     """SIGINT or SIGTERM arrived; the run saved at an optimizer-step boundary and ends with status `interrupted`."""
+
+
+def describe(error: BaseException) -> str:
+    """What happened and what to do, in one sentence, for a failure of the machine; else the exception's own words."""
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        place = f" at {error.filename}" if error.filename else ""
+        return f"the disk is full{place} ({error.strerror}): free some space (losslab clean), then run this again"
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f" at {error.filename}" if error.filename else ""
+        return f"a file could not be read or written{place}: {error.strerror}"
+    if isinstance(error, MemoryError) or any(sign in words.lower() for sign in _OUT_OF_MEMORY):
+        return (
+            "out of memory: lower trainer.micro_batch_size (the gradients stay the same), data.val_batch_size or "
+            f"model.context ({type(error).__name__})"
+        )
+    return f"{type(error).__name__}: {words}"

@@ -1,6 +1,6 @@
 """run.json: the record that each run keeps of itself. No torch here.
 
-Schema 1. Every key is always present; unknown values are null.
+Schema 2. Every key is always present; unknown values are null.
 
 identity    SHA-256 of what determines the run's numbers (config/identity.py)
 name        the sweep's folder below the output folder
@@ -10,12 +10,17 @@ step        optimizer steps in the last checkpoint; max_steps is the budget
 yardsticks  {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
 hashes      backbone_init, batches, data, tokenizer, code (SHA-256, hex)
 versions    of Python and the packages that compute
-provenance  commit, dirty, command, choices (group → the file chosen in it)
+provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
+            choices (group → the file chosen in it),
+            changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code)
 timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions)
-hardware    threads, device (kind), ranks, micro_batch_size, accumulate_grad_batches, host
+hardware    threads, device (kind), ranks, micro_batch_size, accumulate_grad_batches, precision, strategy,
+            deterministic, float32_matmul_precision, cudnn_allow_tf32, host
 throughput  tokens_per_second
 memory      peak_mib
 error       null, or what ended the run
+
+Schema 1 had no diff, folder and changes, and no strategy and flags in hardware; it is read as schema 2 with null there.
 """
 
 from __future__ import annotations
@@ -36,10 +41,12 @@ from filelock import FileLock, Timeout
 
 from losslab.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "run.json"
 CONFIG = "config.yaml"
 LOCK = ".lock"
+TEMPORARY = ".tmp"
+"""Ends the names of files that a kill may leave half written; `losslab clean` removes them."""
 STATUSES = ("running", "completed", "failed", "diverged", "interrupted")
 SHORT = 10
 """Hex digits of the identity in a folder's name."""
@@ -82,25 +89,91 @@ def read(folder: Path) -> Record:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no {FILE}: it is not a run's folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); move it away to run this configuration anew") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise UserError(f"{path} is not a record of schema {SCHEMA}, the one that this version of losslab reads")
+    if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
+        raise UserError(f"{path} is no record of a run; move it away to run this configuration anew")
+    if content["schema"] > SCHEMA:
+        raise UserError(f"{path} has schema {content['schema']}, and this losslab reads up to {SCHEMA}; update losslab")
     known = {f.name for f in fields(Record)}
     try:
-        return Record(**{key: value for key, value in content.items() if key in known})
-    except TypeError:
+        content = _migrate(content)
+        record = Record(**{key: value for key, value in content.items() if key in known})
+    except (TypeError, KeyError, AttributeError):
         raise UserError(f"{path} is not a whole record; move it away to run this configuration anew") from None
+    return _checked(record, path)
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    hardware: dict[str, Any] = dict.fromkeys(
+        ("strategy", "deterministic", "float32_matmul_precision", "cudnn_allow_tf32")
+    )
+    provenance: dict[str, Any] = {"diff": None, "folder": None, "changes": []}
+    return {
+        **content,
+        "schema": 2,
+        "hardware": hardware | content["hardware"],
+        "provenance": provenance | content["provenance"],
+    }
+
+
+_MIGRATIONS = {1: _from_1}
+"""Schema → what turns its records into those of the next."""
+
+
+def _migrate(content: dict[str, Any]) -> dict[str, Any]:
+    while content["schema"] < SCHEMA:
+        content = _MIGRATIONS[content["schema"]](content)
+    return content
+
+
+def _checked(record: Record, path: Path) -> Record:
+    """The record, if each key holds what its schema says; a hand that edited it may have slipped."""
+    empty = Record(identity="", name="")
+    for key, value in vars(record).items():
+        expected = str if key == "error" else type(getattr(empty, key))
+        if not (isinstance(value, expected) or (key == "error" and value is None)):
+            raise UserError(f"{path} holds {value!r} as {key}; move it away to run this configuration anew")
+    numbers = [
+        value for part in record.yardsticks.values() for value in (part.values() if isinstance(part, dict) else [""])
+    ]
+    if not all(isinstance(value, int | float | None) for value in numbers):
+        raise UserError(f"{path} holds yardsticks that are no numbers; move it away to run this configuration anew")
+    if record.status not in STATUSES:
+        raise UserError(f"{path} holds no status but {record.status!r}; move it away to run this configuration anew")
+    return record
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values only. Anchors and aliases, which losslab never writes, can hide what a file says, or blow it up."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("it holds a YAML alias, which losslab never writes")
+        return super().compose_node(parent, index)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write the resolved configuration beside the record."""
+    write_atomic(folder / CONFIG, yaml.dump(config, Dumper=_PlainDumper, sort_keys=False).encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved configuration in `folder`. Raises UserError when it is missing or damaged."""
     path = folder / CONFIG
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no {CONFIG}; only the command that made the run can write it again") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not {"seed", "loss", "data", "trainer"} <= content.keys():
+    groups = ("model", "loss", "data", "optimizer", "scheduler", "task", "trainer")
+    if not (isinstance(content, dict) and "seed" in content and all(isinstance(content.get(g), dict) for g in groups)):
         raise UserError(f"{path} cannot be read: it is not a run's configuration")
     return content
 
@@ -147,9 +220,9 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Write beside the target, fsync, rename: a kill leaves the old file or the new one, never half of one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -106,7 +106,7 @@ def test_a_curve_has_the_steps_with_a_value(sweep) -> None:
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda folder: (folder / "config.yaml").unlink(), "config.yaml cannot be read"),
+        (lambda folder: (folder / "config.yaml").unlink(), "holds no config.yaml"),
         (lambda folder: (folder / "config.yaml").write_text("a: [1"), "config.yaml cannot be read"),
         (lambda folder: (folder / "config.yaml").write_text(""), "config.yaml cannot be read"),
         (lambda folder: (folder / "run.json").write_text("{"), "run.json cannot be read"),

@@ -3,10 +3,10 @@
 import pytest
 
 from losslab.config.check import import_target
-from losslab.config.components import ALLOWED, targets
 from losslab.config.compose import compose_plain
 from losslab.config.paths import conf_dir
 from losslab.config.schema import COMPONENTS
+from losslab.config.trust import ALLOWED, targets
 
 YAMLS = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
 CHOICES = [

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from losslab.config.components import ALLOWED, build, check_trusted, foreign_targets, targets
+from losslab.config.components import build
+from losslab.config.trust import ALLOWED, check_trusted, foreign_targets, targets
 from losslab.errors import UserError
 
 LOSS = "losslab.losses.square.Square"
@@ -38,6 +39,8 @@ def trap(tmp_path, monkeypatch) -> str:
         f" {LOSS}",
         LOSS.upper(),
         "losslab.training.start.start",
+        "losslab.training.provenance.subprocess.Popen",
+        "my_losses.__builtins__.eval",
     ],
 )
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def trap(tmp_path, monkeypatch) -> str:
     [
         lambda node: {"loss": node},
         lambda node: {"loss": {"_target_": LOSS, "inner": node}},
-        lambda node: {"logger": {"deep": {"er": [{"list": [node]}]}}},
+        lambda node: {"logger": {"deep": [{"list": [node]}]}},
     ],
     ids=["as a component", "inside one", "anywhere else"],
 )
@@ -53,7 +56,31 @@ def test_only_exact_classes_of_the_list_are_trusted(target: str, place) -> None:
     with pytest.raises(UserError) as caught:
         check_trusted(place({"_target_": target}), [])
     assert target in str(caught.value)
-    assert f"--trust {target}" in str(caught.value)
+
+
+def test_code_of_python_or_a_library_cannot_be_vouched_for() -> None:
+    with pytest.raises(UserError, match="can be no component"):
+        check_trusted({"loss": {"_target_": "os.system"}}, ["os.system"])
+    with pytest.raises(UserError, match=r"--trust my_losses\.Poly1"):
+        check_trusted({"loss": {"_target_": "my_losses.Poly1"}}, [])
+    check_trusted({"optimizer": {"_target_": "torch.optim.RMSprop"}}, ["torch.optim.RMSprop"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"loss": {"_target_": LOSS, "_partial_": True}},
+        {"loss": {"_target_": LOSS, "_args_": ["x"]}},
+        {"hydra": {"callbacks": {"c": {"_target_": "my_package.Callback"}}}},
+        {"logger": {"enabled": {"_target_": "my_package.Logger"}}},
+        {"trainer": {"strategy": {"_target_": LOSS}}},
+        {"_target_": LOSS},
+        {"loss": {"deep": [[[[[[[[[["x"]]]]]]]]]]}},
+    ],
+)
+def test_what_losslab_does_not_write_is_refused_even_with_trust(config) -> None:
+    with pytest.raises(UserError):
+        check_trusted(config, [LOSS, "my_package.Callback", "my_package.Logger"])
 
 
 def test_a_class_is_refused_without_being_imported(trap) -> None:

@@ -117,7 +117,7 @@ def test_resume_refuses_a_text_that_has_changed_since(run_tiny: Callable[..., in
     record.write(run)
     Path("book.txt").write_text(make_text(seed=1))
     with pytest.raises(UserError, match="another text"):
-        resume(run, [])
+        resume(run, [], [])
 
 
 def test_a_signal_after_training_is_not_swallowed(run_tiny: Callable[..., int]) -> None:

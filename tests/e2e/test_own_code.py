@@ -49,8 +49,8 @@ def test_an_own_loss_trains_by_name_and_its_folder_is_not_trusted(
     assert run.name.startswith("poly1-seed1-epsilon=2")
     assert record.provenance["choices"]["loss"] == "poly1"
     with pytest.raises(UserError, match=r"--trust my_losses\.Poly1"):
-        resume(run, [])
-    assert resume(run, ["my_losses.Poly1"]) == 0
+        resume(run, [], [])
+    assert resume(run, ["my_losses.Poly1"], []) == 0
 
 
 def test_an_own_file_with_a_shipped_name_is_refused_by_name(workplace: Path) -> None:

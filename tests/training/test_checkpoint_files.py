@@ -11,9 +11,28 @@ from typing import Any
 import pytest
 import torch
 
-from losslab.training.checkpoints import AtomicCheckpointIO, link, load_weights, read_state
+from losslab.errors import UserError
+from losslab.training.checkpoints import (
+    AtomicCheckpointIO,
+    Damaged,
+    keep_newest,
+    link,
+    newest,
+    older,
+    read_checkpoint,
+)
 
-OLD, NEW = {"losslab": {"step": 1}, "state_dict": {"weight": torch.zeros(3)}}, {"losslab": {"step": 2}}
+
+def checkpoint(step: int) -> dict[str, Any]:
+    return {"losslab": {"step": step}, "state_dict": {"weight": torch.full((300,), float(step))}, "config": {}}
+
+
+def step_of(path: Path) -> int:
+    step: int = read_checkpoint(path)["losslab"]["step"]
+    return step
+
+
+OLD, NEW = checkpoint(1), checkpoint(2)
 
 files = AtomicCheckpointIO()
 
@@ -49,9 +68,9 @@ def failing_rename(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_saved_comes_back(last: Path) -> None:
     content = files.load_checkpoint(last)
     assert content["losslab"] == {"step": 1}
-    assert torch.equal(content["state_dict"]["weight"], torch.zeros(3))
+    assert torch.equal(content["state_dict"]["weight"], torch.ones(300))
     files.save_checkpoint(NEW, last)
-    assert files.load_checkpoint(last) == NEW
+    assert step_of(last) == 2
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
 
 
@@ -77,7 +96,7 @@ def test_content_is_on_the_disk_before_it_gets_its_name(last: Path, monkeypatch:
         fsync(descriptor)
 
     def noted_replace(self: Path, target: Path) -> Path:
-        assert files.load_checkpoint(self) == NEW  # whole, beside the target
+        assert step_of(self) == 2  # whole, beside the target
         assert self.parent == target.parent
         events.append("rename")
         return replace(self, target)
@@ -88,19 +107,85 @@ def test_content_is_on_the_disk_before_it_gets_its_name(last: Path, monkeypatch:
     assert events[:2] == ["fsync", "rename"]
 
 
-def test_loading_runs_nothing_that_is_in_the_file(tmp_path: Path) -> None:
-    class Intruder:
-        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-            return Path.touch, (tmp_path / "ran",)
+class Intruder:
+    """Leaves a mark where it is unpickled."""
 
-    path = tmp_path / "foreign.ckpt"
-    torch.save({"losslab": Intruder()}, path)
-    for read in (files.load_checkpoint, read_state):
-        with pytest.raises(pickle.UnpicklingError):
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_loading_runs_nothing_that_is_in_the_file(tmp_path: Path, save: Callable[..., Any]) -> None:
+    path = tmp_path / "last.ckpt"
+    save({**OLD, "extra": Intruder(tmp_path / "ran")}, path)
+    for read in (files.load_checkpoint, read_checkpoint, lambda path: newest(path.parent)):
+        with pytest.raises(UserError, match="refused"):
             read(path)
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UserError, match="refused"):
         files.load_checkpoint(path, weights_only=False)  # whatever Lightning asks for
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_is_refused_even_where_an_older_checkpoint_would_load(last: Path) -> None:
+    link(last, last.with_name("best.ckpt"))
+    torch.save({**NEW, "extra": Intruder(last.with_name("ran"))}, last)
+    with pytest.raises(UserError, match="refused"):
+        newest(last.parent)
+
+
+def flip_a_byte(content: bytes) -> bytes:
+    at = content.index(torch.ones(300).numpy().tobytes()) + 400
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: b"",
+        lambda content: content[:1],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        flip_a_byte,
+        lambda content: b"not a checkpoint",
+        lambda content: bytes(len(content)),
+    ],
+    ids=["empty", "one byte", "half", "all but one byte", "one bit", "text", "zeros"],
+)
+def test_a_damaged_file_is_told_and_the_newest_that_loads_is_used(
+    last: Path, spoil: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    link(last, last.with_name("best.ckpt"))
+    files.save_checkpoint(NEW, last)
+    files.save_checkpoint(OLD, last)
+    last.write_bytes(spoil(last.read_bytes()))
+    with pytest.raises(Damaged, match=r"last\.ckpt is damaged"):
+        read_checkpoint(last)
+    found = newest(last.parent)
+    assert found is not None and found[0].name == "best.ckpt"
+    assert "continuing from best.ckpt" in capsys.readouterr().err
+
+
+def test_where_none_loads_nothing_is_begun_anew(last: Path) -> None:
+    last.write_bytes(b"torn")
+    with pytest.raises(UserError, match="delete that folder to train from step 0"):
+        newest(last.parent)
+    assert newest(last.parent / "elsewhere") is None
+
+
+def test_the_newest_few_stay_and_the_last_of_them_is_tried_first(last: Path) -> None:
+    for step in range(1, 6):
+        files.save_checkpoint(checkpoint(step), last)
+        keep_newest(last.parent, step, keep=3)
+    assert [step_of(path) for path in older(last.parent)] == [5, 4, 3]
+    last.write_bytes(b"torn")
+    older(last.parent)[0].write_bytes(b"torn")
+    found = newest(last.parent)
+    assert found is not None and found[1]["losslab"]["step"] == 4
+    keep_newest(last.parent, 5, keep=1)
+    assert older(last.parent) == []
 
 
 def test_removing_a_checkpoint_twice_is_no_error(last: Path) -> None:
@@ -109,26 +194,14 @@ def test_removing_a_checkpoint_twice_is_no_error(last: Path) -> None:
     assert not last.exists()
 
 
-def test_our_own_part_is_read_without_the_rest(last: Path) -> None:
-    assert read_state(last) == {"step": 1}
-    assert read_state(last.with_name("best.ckpt")) is None
-
-
-def test_weights_go_back_into_their_module(tmp_path: Path) -> None:
-    trained, fresh = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
-    files.save_checkpoint({"state_dict": trained.state_dict()}, tmp_path / "best.ckpt")
-    load_weights(tmp_path / "best.ckpt", fresh)
-    assert torch.equal(fresh.weight, trained.weight)
-
-
 def test_a_link_is_a_second_name_that_outlives_the_first_ones_content(last: Path) -> None:
     best = last.with_name("best.ckpt")
     link(last, best)
     assert best.samefile(last)
     files.save_checkpoint(NEW, last)
-    assert read_state(best) == {"step": 1}
+    assert step_of(best) == 1
     link(last, best)
-    assert read_state(best) == {"step": 2}
+    assert step_of(best) == 2
     assert sorted(path.name for path in last.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
@@ -150,6 +223,6 @@ def test_without_hard_links_it_is_an_atomic_copy(last: Path, monkeypatch: pytest
 
 def test_a_name_that_a_killed_process_left_is_no_obstacle(last: Path) -> None:
     best = last.with_name("best.ckpt")
-    best.with_name(f".best.ckpt.{os.getpid()}").write_bytes(b"torn")
+    best.with_name(f".best.ckpt.{os.getpid()}.tmp").write_bytes(b"torn")
     link(last, best)
     assert best.samefile(last)

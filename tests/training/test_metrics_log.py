@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,8 +12,8 @@ from losslab.training.logs import METRICS, MetricsLog
 COLUMNS = ["train/objective", "val/nll"]
 
 
-def open_log(folder: Path, *, step: int = 0, columns: list[str] = COLUMNS, tensorboard: Any = None) -> MetricsLog:
-    return MetricsLog(folder, step=step, columns=columns, tensorboard=tensorboard)
+def open_log(folder: Path, *, step: int = 0, columns: list[str] = COLUMNS, events: bool = False) -> MetricsLog:
+    return MetricsLog(folder, step=step, total=1000, columns=columns, events=events)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -32,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     log = open_log(tmp_path)
     for step in range(1, 13):
         values = {"train/objective": 1 / step} | ({"val/nll": 3.0} if step % 4 == 0 else {})
-        log.write(step, values)
+        log.write(step, values, {})
     log.close()
     return tmp_path
 
@@ -54,7 +53,7 @@ def test_rows_after_the_checkpoint_are_cut_off(folder: Path, step: int) -> None:
 def test_a_resumed_run_has_each_step_once(folder: Path) -> None:
     log = open_log(folder, step=9)
     for step in range(10, 15):
-        log.write(step, {"train/objective": 0.5})
+        log.write(step, {"train/objective": 0.5}, {})
     log.close()
     assert steps(folder) == list(range(1, 15))
     assert rows(folder)[9]["train/objective"] == "0.5"
@@ -67,7 +66,7 @@ def test_a_row_torn_at_any_byte_is_gone(folder: Path, keep: int) -> None:
     with (folder / METRICS).open("ab") as file:
         file.write(b"13,0.25,7.125\r\n"[:keep])
     log = open_log(folder, step=12)
-    log.write(13, {"train/objective": 2.0})
+    log.write(13, {"train/objective": 2.0}, {})
     log.close()
     assert rows(folder)[:12] == whole
     assert rows(folder)[12:] == [{"step": "13", "train/objective": "2.0", "val/nll": ""}]
@@ -90,7 +89,7 @@ def test_columns_of_this_version_replace_those_of_the_last(folder: Path) -> None
 
 def test_flushed_rows_are_in_the_file_while_it_is_open(tmp_path: Path) -> None:
     log = open_log(tmp_path)
-    log.write(1, {"train/objective": 2.0})
+    log.write(1, {"train/objective": 2.0}, {})
     log.flush()
     assert steps(tmp_path) == [1]
     log.close()
@@ -112,28 +111,5 @@ def test_cutting_leaves_the_old_file_when_it_fails(folder: Path, monkeypatch: py
 def test_a_value_without_a_column_is_an_error(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     with pytest.raises(ValueError, match="val/tpo1"):
-        log.write(1, {"val/tpo1": 0.5})
+        log.write(1, {"val/tpo1": 0.5}, {})
     log.close()
-
-
-def test_tensorboard_gets_the_same_values_and_is_flushed_with_the_file(tmp_path: Path) -> None:
-    class Recorder:
-        def __init__(self) -> None:
-            self.written: list[tuple[int, dict[str, float]]] = []
-            self.flushed_after: list[int] = []
-            self.experiment = self
-
-        def log_metrics(self, values: dict[str, float], step: int) -> None:
-            self.written.append((step, values))
-
-        def flush(self) -> None:
-            self.flushed_after.append(len(self.written))
-
-    recorder = Recorder()
-    log = open_log(tmp_path, tensorboard=recorder)
-    log.write(3, {"train/objective": 2.0})
-    log.flush()
-    log.write(4, {"val/nll": 1.0})
-    log.close()
-    assert recorder.written == [(3, {"train/objective": 2.0}), (4, {"val/nll": 1.0})]
-    assert recorder.flushed_after == [1, 2]

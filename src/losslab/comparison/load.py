@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.identity import NOT_IDENTITY, flatten, without
+from losslab.config.trust import check_stored
 from losslab.errors import UserError
 from losslab.records import FILE as RECORD
 from losslab.records import Record, find_runs, read, read_config
@@ -64,6 +65,7 @@ def load_runs(folder: Path) -> list[Run]:
     for path in find_runs(folder):
         record = read(path)
         config = read_config(path)
+        check_stored(config)
         settings = flatten(without(config, [*NOT_IDENTITY, "seed", "data.path"]))
         settings["data.content"] = record.hashes.get("data")
         if settings.get("data.tokenizer") not in ("bpe", "bytes"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -95,6 +96,7 @@ def notes(groups: list[Group], *, baseline: str, metric: str) -> list[str]:
         if group.repeated:
             found.append(f"{group.label}: of repeated runs the newest counts ({group.repeated} older left out)")
     found += _unequal_starts(groups, baseline)
+    found += _unequal_origins(groups)
     for group in groups:
         without = sorted(group.runs.keys() - _values(group, metric).keys())
         if without:
@@ -205,6 +207,23 @@ def _unequal_starts(groups: list[Group], baseline: str) -> list[str]:
                 unequal = [key for key in ("backbone_init", "batches") if own.get(key) != other.get(key)]
                 if unequal:
                     found.append(f"{group.label}, seed {seed}: {' and '.join(unequal)} differ from the baseline's")
+    return found
+
+
+def _unequal_origins(groups: list[Group]) -> list[str]:
+    """What the compared runs were made with, where it is not one and the same."""
+    records = [run.record for group in groups for run in group.runs.values()]
+    origins: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        origins["code of losslab or of own classes"].add(str(record.hashes.get("code")))
+        origins["device"].add(str(record.hardware.get("device_name") or record.hardware.get("device")))
+        for package, version in record.versions.items():
+            origins[f"version of {package}"].add(version)
+    unequal = [name for name, values in origins.items() if len(values) > 1]
+    found = [f"these runs differ in the {', '.join(unequal)}: see each run.json"] if unequal else []
+    changed = [record for record in records if record.provenance.get("changes")]
+    if changed:
+        found.append(f"{len(changed)} run(s) were continued with other code or versions than they began with")
     return found
 
 

@@ -47,24 +47,32 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the run's own keys checked and their defaults worked out. No torch is imported."""
     mistakes: list[str] = []
     missing: list[str] = []
-    for prefix, section, kind in (
-        ("", config, RunConfig),
-        ("trainer.", config["trainer"], TrainerConfig),
-        ("checkpoints.", config["checkpoints"], CheckpointsConfig),
-        ("logger.", config["logger"], LoggerConfig),
+    for prefix, kind in (
+        ("", RunConfig),
+        ("trainer.", TrainerConfig),
+        ("checkpoints.", CheckpointsConfig),
+        ("logger.", LoggerConfig),
     ):
+        section = config.get(prefix[:-1], {}) if prefix else config
+        if not isinstance(section, dict):
+            raise UserError(f"{prefix[:-1]} must hold keys of its own, not {section!r}")
         known = {f.name for f in dataclasses.fields(kind)}
         names = {f"{prefix}{name}" for name in known}
         missing += [f"{prefix}{key} cannot be taken away" for key in sorted(known - section.keys())]
         for key in sorted(section.keys() - known):
             mistakes.append(f"there is no key '{prefix}{key}': {nearest_key(f'{prefix}{key}', names)}")
     _raise(missing)
+    # Hydra has checked the types of what was typed; those of a configuration out of a folder, nobody has.
+    wrong: list[str] = []
+    config = _typed(config, RunConfig, "", wrong)
+    _raise(mistakes + wrong if wrong else [])
     trainer = dict(config["trainer"])
     for key in _POSITIVE:
         if trainer.get(key) is not None and not trainer[key] > 0:
             mistakes.append(f"trainer.{key} must be above 0, not {trainer[key]}")
-    if config["checkpoints"]["every_n_steps"] <= 0:
-        mistakes.append(f"checkpoints.every_n_steps must be above 0, not {config['checkpoints']['every_n_steps']}")
+    for key, value in config["checkpoints"].items():
+        if not value > 0:
+            mistakes.append(f"checkpoints.{key} must be above 0, not {value}")
     if config["seed"] < 0:
         mistakes.append(f"seed must be 0 or above, not {config['seed']}")
     name = config["name"]
@@ -122,6 +130,23 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
         bound[group] = _bind(group, config[group], LATE.get(group, set()), mistakes)
     _raise(mistakes)
     return bound
+
+
+def _typed(section: dict[str, Any], kind: type, prefix: str, mistakes: list[str]) -> dict[str, Any]:
+    """The run's own keys as their dataclass annotates them."""
+    hints = typing.get_type_hints(kind)
+    typed = dict(section)
+    for key, value in section.items():
+        if key not in hints:
+            continue
+        if dataclasses.is_dataclass(hints[key]):
+            typed[key] = _typed(value, hints[key], f"{prefix}{key}.", mistakes)
+        elif get_origin(hints[key]) is dict:
+            if not isinstance(value, dict):
+                mistakes.append(f"{prefix}{key} must be a component with a _target_, not {value!r}")
+        else:
+            typed[key] = _convert(f"{prefix}{key}", value, hints[key], mistakes)
+    return typed
 
 
 def import_target(path: str, where: str) -> Any:

@@ -26,6 +26,7 @@ NOT_IDENTITY = [
     "trainer.num_nodes",
     "trainer.accelerator",
     "trainer.strategy",
+    "trainer.compile",
     "trainer.threads",
     "trainer.micro_batch_size",
     "trainer.accumulate_grad_batches",

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from hydra.core.config_store import ConfigStore
-
 DEFAULT_MAX_STEPS = 1000
 COMPONENTS = ("task", "model", "loss", "data", "optimizer", "scheduler")
 
@@ -41,6 +39,8 @@ class TrainerConfig:
     deterministic: bool = False
     threads: Optional[int] = None
     """CPU threads of each process; default: what torch chooses."""
+    compile: bool = False
+    """torch.compile for the model's layers; it needs a C++ compiler, and changes results by rounding."""
     enable_progress_bar: bool = True
 
 
@@ -48,6 +48,8 @@ class TrainerConfig:
 class CheckpointsConfig:
     every_n_steps: int = 500
     """Optimizer steps between checkpoints, beside the one after each validation."""
+    keep: int = 1
+    """How many of the newest checkpoints stay, beside the best one."""
 
 
 @dataclass
@@ -79,4 +81,6 @@ class RunConfig:
 
 def register() -> None:
     """Make the schema known to Hydra, which reads it as the first entry of conf/train.yaml."""
+    from hydra.core.config_store import ConfigStore  # what only reads run folders needs no Hydra
+
     ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="losslab")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,13 @@ from numpy.typing import NDArray
 
 from losslab.console import working
 from losslab.data.splits import SPLITS, document_hash, split_documents
-from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer, saved_digest
+from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+from losslab.records import TEMPORARY, sync_folder
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError)
-_FORMAT = 1
+_FORMAT = 2
 _META = "meta.json"
+_KINDS = ("tokens", "bytes", "fit")
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,20 @@ def cache_key(settings: dict[str, Any]) -> str:
 def open_cache(folder: Path) -> TokenCache:
     """Map a finished cache. Raises one of DAMAGED where it is missing or damaged."""
     meta = json.loads((folder / _META).read_text())
-    splits = {}
-    for split in SPLITS:
-        arrays = {kind: np.load(folder / f"{split}.{kind}.npy", mmap_mode="r") for kind in ("tokens", "bytes", "fit")}
-        if any(len(array) != meta["tokens"][split] for array in arrays.values()):
-            raise ValueError(f"{folder} is damaged")
-        splits[split] = TokenSplit(**arrays)
-    counts = np.load(folder / "counts.npy")
-    if len(counts) != meta["vocab_size"] or saved_digest(folder) != meta["tokenizer"]:
-        raise ValueError(f"{folder} is damaged")
-    return TokenCache(folder, meta, splits, counts)
+    for name, checksum in meta["checksums"].items():
+        if _checksum(folder / name) != checksum:
+            raise ValueError(f"{folder / name} is damaged")
+    splits = {
+        split: TokenSplit(**{kind: np.load(folder / f"{split}.{kind}.npy", mmap_mode="r") for kind in _KINDS})
+        for split in SPLITS
+    }
+    return TokenCache(folder, meta, splits, np.load(folder / "counts.npy"))
+
+
+def encode_split(documents: list[str], tokenizer: Tokenizer) -> TokenSplit:
+    """Tokenise documents into one stream, each closed by the tokenizer's end."""
+    encoded = working(tokenizer.encode(documents), "tokenising", total=len(documents))
+    return _join(documents, iter(encoded), tokenizer)
 
 
 def build_cache(
@@ -81,10 +90,11 @@ def build_cache(
             return open_cache(folder)
         except DAMAGED:
             shutil.rmtree(folder, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}.", suffix=TEMPORARY))
         try:
             _write(temporary, settings, documents, tokenizer, vocab_size)
             temporary.rename(folder)
+            sync_folder(root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return open_cache(folder)
@@ -96,27 +106,50 @@ def _write(folder: Path, settings: dict[str, Any], documents: list[str], choice:
     tokenizer.save(folder)
     meta: dict[str, Any] = {"settings": settings, "tokenizer": tokenizer.digest(), "vocab_size": tokenizer.vocab_size}
     meta |= {"tokens": {}, "documents": {}}
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
     encoded = tokenizer.encode([text for split in SPLITS for text in by_split[split]])
     progress = iter(working(encoded, "tokenising", total=len(documents)))
     for split in SPLITS:
-        tokens: list[int] = []
-        sizes: list[int] = []
-        fit: list[int] = []
-        for text in by_split[split]:
-            ids, ids_bytes = next(progress)
-            if tokenizer.end is not None:
-                # A document without a single token leaves its bytes to its end.
-                ids_bytes = [*ids_bytes, 0 if ids else len(text.encode())]
-                ids = [*ids, tokenizer.end]
-            tokens += ids
-            sizes += ids_bytes
-            fit += [document_hash(text) & 1] * len(ids)
-        np.save(folder / f"{split}.tokens.npy", np.array(tokens, dtype=dtype))
-        np.save(folder / f"{split}.bytes.npy", np.array(sizes, dtype=np.uint32))
-        np.save(folder / f"{split}.fit.npy", np.array(fit, dtype=np.uint8))
-        meta["tokens"][split] = len(tokens)
+        stream = _join(by_split[split], progress, tokenizer)
+        for kind in _KINDS:
+            np.save(folder / f"{split}.{kind}.npy", getattr(stream, kind))
+        meta["tokens"][split] = len(stream.tokens)
         meta["documents"][split] = len(by_split[split])
         if split == "train":
-            np.save(folder / "counts.npy", np.bincount(np.array(tokens), minlength=tokenizer.vocab_size))
+            np.save(folder / "counts.npy", np.bincount(stream.tokens, minlength=tokenizer.vocab_size))
+    meta["checksums"] = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     (folder / _META).write_text(json.dumps(meta, indent=2))
+    for path in folder.iterdir():
+        _sync(path)
+    sync_folder(folder)
+
+
+def _join(documents: list[str], encoded: Iterator[tuple[list[int], list[int]]], tokenizer: Tokenizer) -> TokenSplit:
+    """One stream out of the tokens and bytes of each document, taken from `encoded`."""
+    tokens: list[int] = []
+    sizes: list[int] = []
+    fit: list[int] = []
+    for text in documents:
+        ids, ids_bytes = next(encoded)
+        if tokenizer.end is not None:
+            # A document without a single token leaves its bytes to its end.
+            ids_bytes = [*ids_bytes, 0 if ids else len(text.encode())]
+            ids = [*ids, tokenizer.end]
+        tokens += ids
+        sizes += ids_bytes
+        fit += [document_hash(text) & 1] * len(ids)
+    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+    return TokenSplit(np.array(tokens, dtype=dtype), np.array(sizes, dtype=np.uint32), np.array(fit, dtype=np.uint8))
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file: against torn writes and bad disks, not against people."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from losslab.data import python_docs, sources
-from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, open_cache
-from losslab.data.tokenizer import FileTokenizer, check_choice
+from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, encode_split, open_cache
+from losslab.data.splits import split_documents
+from losslab.data.tokenizer import FileTokenizer, Tokenizer, check_choice
 from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, hash_batches
 from losslab.errors import UserError
 from losslab.types import Batch
 
 _FEW_DOCUMENTS = 20
 """A val split with fewer documents is halved by window."""
+_FEWEST_TOKENS = 2
 
 
 class TextDataModule(pl.LightningDataModule):
@@ -121,10 +123,30 @@ class TextDataModule(pl.LightningDataModule):
                     f"{self.context + 1}; give more text, or a smaller model.context"
                 )
 
+    def open_text(self, tokenizer: Tokenizer, split: str | None) -> None:
+        """Take the text as one to evaluate on, under the name `text`: whole, or the part that falls to `split`. With
+        another run's tokenizer, and without a cache.
+
+        Raises:
+            UserError: where the text has no two tokens.
+        """
+        texts = python_docs.read_texts() if self.path is None else sources.read_texts(self.path)
+        documents = texts if self.path is None else sources.cut_documents(texts, self.documents)
+        if split is not None:
+            documents = split_documents(documents)[split]
+        stream = encode_split(documents, tokenizer)
+        if len(stream.tokens) < _FEWEST_TOKENS:
+            raise UserError(f"data.path={self.path} holds {len(stream.tokens)} token(s): there is nothing to predict")
+        self._windows["text"] = EvalWindows(stream, self.context, by_window=len(documents) < _FEW_DOCUMENTS)
+
     @property
     def cache(self) -> TokenCache:
         assert self._cache is not None, "prepare() comes first"
         return self._cache
+
+    def tokenizer(self) -> Tokenizer:
+        """The one that the cache was made with."""
+        return self.cache.tokenizer()
 
     @property
     def num_outputs(self) -> int:
@@ -138,7 +160,7 @@ class TextDataModule(pl.LightningDataModule):
 
     def targets(self, split: str) -> NDArray[np.int64]:
         """The tokens that an evaluation of `split` predicts, each once."""
-        return np.asarray(self.cache.splits[split].tokens[1:])
+        return np.asarray(self._eval_windows(split).split.tokens[1:])
 
     def order(self, seed: int) -> TrainOrder:
         """The order of training windows under the data_order stream `seed`."""

@@ -27,6 +27,10 @@ class Tokenizer(Protocol):
     end: int | None
     """The id that ends each document, if the vocabulary has one."""
 
+    @property
+    def content(self) -> str | None:
+        """What its tokenizer.json holds; None for plain bytes."""
+
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         """Each document's token ids, without the end, and the raw UTF-8 bytes that each stands for."""
 
@@ -43,6 +47,7 @@ class ByteTokenizer:
 
     vocab_size = 257
     end: int | None = 256
+    content: str | None = None
 
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         for text in documents:
@@ -146,16 +151,39 @@ def make_tokenizer(choice: str, vocab_size: int, train_documents: list[str]) -> 
     return ByteTokenizer() if choice == "bytes" else FileTokenizer.read(choice)
 
 
+def restore_tokenizer(content: str | None) -> Tokenizer:
+    """The tokenizer whose `content` was kept."""
+    return ByteTokenizer() if content is None else FileTokenizer(content, "the kept one")
+
+
+def as_json(tokenizer: Tokenizer) -> str:
+    """A tokenizer.json with the same ids, which the `tokenizers` library reads, for plain bytes too."""
+    if tokenizer.content is not None:
+        return tokenizer.content
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    # Byte-level BPE without a merge: each byte has its stand-in character (Radford et al. 2019), whose id is the byte.
+    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(END_OF_TEXT, special=True)])
+    content: str = backend.to_str()
+    return content
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that was saved in a cache folder."""
     path = folder / "tokenizer.json"
     return FileTokenizer.read(str(path)) if path.is_file() else ByteTokenizer()
 
 
-def saved_digest(folder: Path) -> str:
-    """The `digest` of the tokenizer in a cache folder, without making it."""
-    path = folder / "tokenizer.json"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ByteTokenizer().digest()
+def _byte_characters() -> list[str]:
+    """[256]: printable bytes stand for themselves, the others for the characters from 256 on."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def _bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> list[int]:

@@ -115,10 +115,16 @@ class EvalWindows:
         self._fit_windows: dict[int, list[int]] = {}
 
     def batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
-        """Every window once, shared out among the ranks."""
+        """Every window once, shared out among the ranks; all of them get as many batches (sharded networks need every
+        rank at every forward), the last perhaps with weight 0 alone."""
         mine = np.arange(rank, self.count, ranks)
-        for i in range(0, len(mine), batch_size):
-            yield self.batch(mine[i : i + batch_size])
+        for i in range(0, -(-self.count // ranks), batch_size):
+            windows = mine[i : i + batch_size]
+            if len(windows):
+                yield self.batch(windows)
+            else:
+                idle = self.batch(np.array([0]))
+                yield idle._replace(weight=torch.zeros_like(idle.weight))
 
     def batch(self, windows: NDArray[np.int64]) -> Batch:
         """These windows; beyond the end of the split the weight is 0."""

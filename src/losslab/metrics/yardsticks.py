@@ -56,8 +56,9 @@ class Yardsticks:
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def update(self, features: Features, loss: Scorer, projection: Projection) -> LossSum:
+    def update(self, features: Features | None, loss: Scorer, projection: Projection) -> LossSum:
         """Add a batch's positions, in chunks. Returns the objective's sums."""
+        assert features is not None
         features = features.kept()
         objective = torch.zeros(2, dtype=torch.float64, device=self.sums.device)
         for chunk in features.chunks(chunk_rows(projection.weight.shape[0])):

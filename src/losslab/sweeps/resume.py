@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 from losslab.console import complain, say
-from losslab.errors import UserError
-from losslab.records import find_runs, read
 from losslab.sweeps.train import describe_end
+from losslab.sweeps.trusted import let_import, one_run
 
 
-def resume(folder: Path, trust: list[str]) -> int:
+def resume(folder: Path, trust: list[str], overrides: list[str]) -> int:
     """Continue the run in `folder`; returns the exit code. Raises UserError for a folder that is no run."""
-    runs = find_runs(folder)
-    if runs and runs != [folder]:
-        raise UserError(f"{folder} holds {len(runs)} runs: resume one of them, such as {runs[0]}")
-    read(folder)  # answer a wrong folder before torch is imported
-    if trust:
-        # Only code that the person vouches for by name may come out of the current folder.
-        sys.path.append(os.getcwd())  # noqa: PTH109
+    one_run(folder)
+    let_import(trust)
     from losslab.training.start import resume as continue_run
 
-    outcome = continue_run(folder, trust)
+    outcome = continue_run(folder, trust, overrides)
     if outcome.status == "skipped":
         say(f"already {outcome.record.status}: {outcome.folder}")
     elif outcome.status != "completed":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,19 @@ from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
 from losslab.console import complain, say
 from losslab.data.sources import find_files
-from losslab.errors import UserError
+from losslab.errors import UserError, describe
 
 if TYPE_CHECKING:
     from losslab.training.start import Outcome
 
 _HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--resolve"}
 _VALUED = {"--cfg": ("job", "hydra", "all"), "--package": (), "--info": ()}
+_FULL_ERROR = "HYDRA_FULL_ERROR"
 _STOPPED = 130
 """The shell's code for a command that Ctrl-C ended."""
-_FAILED = ("failed", "interrupted")
+_REFUSED = "refused"
+"""Of a job whose input was bad: it never became a run."""
+_FAILED = ("failed", "interrupted", _REFUSED)
 
 
 @dataclass
@@ -98,12 +102,12 @@ def train(arguments: list[str]) -> int:
         _check_output(config)
         if config["data"].get("path") is not None:
             find_files(str(config["data"]["path"]))
-    outcomes: list[Outcome | None] = []
+    statuses: list[str] = []
 
     def run_job(config: DictConfig) -> None:
-        outcome = _run_job(config, line, f"[{len(outcomes) + 1}/{len(jobs)}] " if line.multirun else "")
-        outcomes.append(outcome)
-        if line.multirun and outcome is not None and outcome.status == "interrupted":
+        status = _run_job(config, line, f"[{len(statuses) + 1}/{len(jobs)}] " if line.multirun else "")
+        statuses.append(status)
+        if line.multirun and status == "interrupted":
             raise KeyboardInterrupt  # Hydra takes any Exception for the job's own and starts the next
 
     try:
@@ -111,16 +115,18 @@ def train(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         complain("stopped; the same command continues")
         return _STOPPED
-    bad_input = len(jobs) == 1 and outcomes == [None]
-    if line.multirun:
-        _summarise(outcomes)
-    if bad_input:
+    except OSError as error:  # Hydra's own files
+        complain(describe(error))
+        return 1
+    if len(jobs) == 1 and statuses == [_REFUSED]:
         return 2
-    return int(any(outcome is None or outcome.status in _FAILED for outcome in outcomes))
+    if line.multirun:
+        _summarise(statuses)
+    return int(any(status in _FAILED for status in statuses))
 
 
-def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> Outcome | None:
-    """One job in this process; a failure is told at once and ends only this job. None: it never started."""
+def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> str:
+    """One job in this process; a failure is told at once and ends only this job. Returns what became of it."""
     overrides = list(HydraConfig.get().overrides.task)
     chosen = HydraConfig.get().runtime.choices
     choices = {str(k): str(v) for k, v in chosen.items() if v is not None and not str(k).startswith("hydra/")}
@@ -137,12 +143,15 @@ def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> Outcome | No
         )
     except UserError as error:
         complain(str(error))
-        return None
+        return _REFUSED
+    except OSError as error:  # a disk that is full before the run could take note of it
+        complain(describe(error))
+        return "failed"
     if outcome.status == "skipped":
         say(f"already {outcome.record.status}: {outcome.folder}{_primary(outcome.record.yardsticks)}")
     elif outcome.status != "completed":
         complain(describe_end(outcome))
-    return outcome
+    return outcome.status
 
 
 def describe_end(outcome: Outcome) -> str:
@@ -154,12 +163,9 @@ def describe_end(outcome: Outcome) -> str:
     return f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}"
 
 
-def _summarise(outcomes: list[Outcome | None]) -> None:
-    counts: dict[str, int] = {}
-    for outcome in outcomes:
-        status = "failed" if outcome is None else outcome.status
-        counts[status] = counts.get(status, 0) + 1
-    say("runs: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+def _summarise(statuses: list[str]) -> None:
+    counts = Counter(statuses)
+    say("runs: " + ", ".join(f"{counts[status]} {status}" for status in sorted(counts)))
 
 
 def _primary(yardsticks: dict[str, Any]) -> str:
@@ -180,9 +186,13 @@ def _check_output(config: dict[str, Any]) -> None:
 
 def _hydra(task: Any, line: CommandLine) -> None:
     """Run Hydra's own command line on what was typed."""
-    argv = sys.argv
+    argv, full = sys.argv, os.environ.get(_FULL_ERROR)
     sys.argv = ["losslab train", *line.argv()]
+    os.environ[_FULL_ERROR] = "1"  # Hydra raises what went wrong, in place of printing it and exiting
     try:
         hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
     finally:
         sys.argv = argv
+        os.environ.pop(_FULL_ERROR)
+        if full is not None:
+            os.environ[_FULL_ERROR] = full

@@ -1,19 +1,30 @@
-"""Checkpoint files: written atomically, loaded without running anything that is in them."""
+"""Checkpoint files: written atomically, checked when they are read, and loaded without running anything in them."""
 
 from __future__ import annotations
 
 import io
 import os
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
-from losslab.records import sync_folder, write_atomic
+from losslab.console import complain
+from losslab.errors import UserError
+from losslab.records import TEMPORARY, sync_folder, write_atomic
 
 FOLDER = "checkpoints"
 LAST, BEST = "last.ckpt", "best.ckpt"
+_OLDER = "step-*.ckpt"
+_PICKLE = b"\x80"
+_PARTS = ("state_dict", "losslab", "config")
+
+
+class Damaged(UserError):
+    """A checkpoint file that is torn, altered, or none at all."""
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -24,19 +35,86 @@ class AtomicCheckpointIO(CheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(path), buffer.getvalue())
+        write_atomic(Path(path), buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        content: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        return content
+        return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU: tensors and plain values, never code.
+
+    Raises:
+        Damaged: when the file is torn or altered (each part of it carries a CRC).
+        UserError: when it is missing, or holds pickled objects, which could run code.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(1) == _PICKLE:
+                raise UserError(f"{path} is a bare pickle, which can run code, and no checkpoint of losslab: refused")
+        with zipfile.ZipFile(path) as archive:
+            if (bad := archive.testzip()) is not None:
+                raise Damaged(f"{path} is damaged: its part {bad} does not match its checksum")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no checkpoint {path}") from None
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        named = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "unknown objects")
+        raise UserError(
+            f"{path} holds more than tensors and plain values, which could run code: refused ({named})"
+        ) from None
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise Damaged(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in _PARTS):
+        raise Damaged(f"{path} is no checkpoint of losslab: it lacks {', '.join(_PARTS)}")
+    return content
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint in `folder` that loads, and its content; None where there is none at all.
+
+    Damaged ones are named and passed over.
+
+    Raises:
+        UserError: when none loads, and when one holds pickled objects.
+    """
+    found = [path for path in (folder / LAST, *older(folder), folder / BEST) if path.is_file()]
+    reasons = []
+    for path in found:
+        try:
+            content = read_checkpoint(path)
+        except Damaged as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            complain(f"{reason}; continuing from {path.name}")
+        return path, content
+    if found:
+        raise UserError(f"no checkpoint in {folder} loads ({reasons[0]}); delete that folder to train from step 0")
+    return None
+
+
+def older(folder: Path) -> list[Path]:
+    """What `checkpoints.keep` keeps beside last.ckpt, newest first."""
+    return sorted(folder.glob(_OLDER), reverse=True)
+
+
+def keep_newest(folder: Path, step: int, keep: int) -> None:
+    """Give last.ckpt, of this step, a name that stays, and remove all but the newest `keep` such; 1 keeps last.ckpt."""
+    if keep > 1:
+        link(folder / LAST, folder / _OLDER.replace("*", f"{step:010d}"))
+    for path in older(folder)[keep if keep > 1 else 0 :]:
+        path.unlink()
+
+
 def link(source: Path, target: Path) -> None:
     """Give a finished checkpoint a second name, atomically and without a second copy where links exist."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
     temporary.unlink(missing_ok=True)
     try:
         temporary.hardlink_to(source)
@@ -46,18 +124,3 @@ def link(source: Path, target: Path) -> None:
     temporary.replace(target)
     temporary.unlink(missing_ok=True)  # a rename between two names of one file does nothing
     sync_folder(target.parent)
-
-
-def read_state(path: Path) -> dict[str, Any] | None:
-    """Our own part of a checkpoint (step, best, latest), without reading its weights; None where there is none."""
-    if not path.is_file():
-        return None
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    state: dict[str, Any] = content["losslab"]
-    return state
-
-
-def load_weights(path: Path, module: torch.nn.Module) -> None:
-    """Put a checkpoint's weights into the LightningModule they came from."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(content["state_dict"])

@@ -54,18 +54,30 @@ class Evaluator:
         """Score test with a temperature fitted on val; keys `test/…`."""
         return self._score("test", scale)
 
+    def text(self, scale: float) -> dict[str, float]:
+        """Score another text (`TextDataModule.open_text`) with a temperature fitted before; keys `text/…`."""
+        return self._score("text", scale)
+
     def _fit(self, most: int) -> float:
         kept: list[Features] = []
+        scale = 1.0
 
-        def collect(features: Features, loss: Loss, projection: Projection) -> LossSum:
+        def collect(features: Features | None, loss: Loss, projection: Projection) -> LossSum:
+            assert features is not None
             fitting = Features(features.hidden, features.target, features.weight * features.extras["fit"])
             kept.extend(fitting.kept().chunks(chunk_rows(projection.weight.shape[0])))
             return LossSum(total=features.weight.sum(), weight=features.weight.sum())
 
+        def fit(_: Features | None, loss: Loss, projection: Projection) -> LossSum:
+            nonlocal scale
+            with torch.autocast(device_type=self.device.type, enabled=False):
+                scale = fit_scale(kept, loss, projection)
+            loss.calibrate(scale)
+            return LossSum(total=torch.zeros(()), weight=torch.zeros(()))
+
+        # Every rank fits on the same windows; the projection, which may be sharded, is whole only inside a forward.
         self._run(self.data.fit_batches(most), collect)
-        with torch.autocast(device_type=self.device.type, enabled=False):
-            scale = fit_scale(kept, self.network.loss, self.network.projection)
-        self.network.loss.calibrate(scale)
+        self._run([None], fit)
         return scale
 
     def _score(self, split: str, scale: float) -> dict[str, float]:
@@ -74,17 +86,18 @@ class Evaluator:
         if self.ranks > 1:
             distributed.all_reduce(yardsticks.sums)
         values = yardsticks.values()
-        values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split))
+        if split != "text":  # whose tokens were not counted in train
+            values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split))
         return {f"{split}/{name}": value for name, value in values.items()}
 
     @torch.no_grad()
-    def _run(self, batches: Iterable[Batch], observer: Observer) -> None:
+    def _run(self, batches: Iterable[Batch | None], observer: Observer) -> None:
         training = self.network.training
         self.network.eval()
         try:
             for batch in batches:
                 with self.context():
-                    self.network(_to_device(batch, self.device), observer)
+                    self.network(None if batch is None else _to_device(batch, self.device), observer)
         finally:
             self.network.train(training)
 

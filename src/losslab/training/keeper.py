@@ -3,6 +3,7 @@ order, so that a checkpoint never knows less than the logs."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +12,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from losslab.errors import Interrupted
+from losslab.errors import Diverged, Interrupted, UserError
 from losslab.records import Record
-from losslab.training.checkpoints import BEST, FOLDER, LAST, link
+from losslab.training.checkpoints import BEST, FOLDER, LAST, keep_newest, link
 from losslab.training.evaluation import FIT_POSITIONS, LAST_FIT_POSITIONS, Evaluator
 from losslab.training.logs import MetricsLog
 from losslab.training.module import LossModule
@@ -34,6 +35,13 @@ class RunState:
     """The last validation."""
     seconds: float = 0.0
     """Training time over all sessions."""
+
+    @classmethod
+    def of(cls, checkpoint: dict[str, Any], path: Path) -> RunState:
+        try:
+            return cls(**checkpoint["losslab"])
+        except TypeError:
+            raise UserError(f"{path} was written by another version of losslab: it cannot be continued") from None
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class Intervals:
 
 class RunKeeper(pl.Callback):
     """Args:
+    contents: what a checkpoint holds beside weights and states: plain values under names of their own.
+    keep: how many of the newest checkpoints stay.
     metrics_log, record: None on ranks that do not write.
     before_fit: installs our signal handlers, after Lightning's.
     """
@@ -69,7 +79,8 @@ class RunKeeper(pl.Callback):
         intervals: Intervals,
         evaluator: Evaluator,
         progress: RunProgress,
-        config: dict[str, Any],
+        contents: dict[str, Any],
+        keep: int,
         metrics_log: MetricsLog | None,
         record: Record | None,
         before_fit: Callable[[], None],
@@ -79,7 +90,8 @@ class RunKeeper(pl.Callback):
         self.intervals = intervals
         self.evaluator = evaluator
         self.progress = progress
-        self.config = config
+        self.contents = contents
+        self.keep = keep
         self.metrics_log = metrics_log
         self.record = record
         self.before_fit = before_fit
@@ -106,9 +118,11 @@ class RunKeeper(pl.Callback):
                 "train/tokens": self.state.tokens,
             }
             row |= {f"grad_norm/{name}": norm for name, norm in report.gradient_norms.items()}
+        if self.intervals.saved(step) or report.stop:
+            pl_module.check_weights(step)
         improved = self.intervals.validated(step) and self._validate(row)
         if row and self.metrics_log is not None:
-            self.metrics_log.write(step, row)
+            self.metrics_log.write(step, row, self.state.best)
         self.progress.step(step, report.objective)
         if self.intervals.saved(step) or report.stop:
             self._save(trainer, improved)
@@ -119,12 +133,14 @@ class RunKeeper(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["losslab"] = dict(vars(self.state))
-        checkpoint["config"] = self.config
+        checkpoint.update(self.contents)
 
     def _validate(self, row: dict[str, float]) -> bool:
         """Returns whether this is the best validation so far."""
         last = self.state.step == self.intervals.total
         values = self.evaluator.validate(most=LAST_FIT_POSITIONS if last else FIT_POSITIONS)
+        if not math.isfinite(values[PRIMARY]):
+            raise Diverged(f"{PRIMARY} is {values[PRIMARY]} after step {self.state.step}")
         row |= values
         self.state.latest = values
         self.progress.validated(values[PRIMARY])
@@ -141,6 +157,7 @@ class RunKeeper(pl.Callback):
         trainer.save_checkpoint(checkpoints / LAST)
         if self.record is None:
             return
+        keep_newest(checkpoints, self.state.step, self.keep)
         if improved:
             link(checkpoints / LAST, checkpoints / BEST)
         self.record.step = self.state.step

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
 from pathlib import Path
 
-from lightning.pytorch.loggers import TensorBoardLogger
-
 from losslab.records import write_atomic
+from losslab.training.events import YARDSTICKS, EventFile
 
 METRICS = "metrics.csv"
-
-
 _YARDSTICKS = (
     "nll nll_scaled nll_linked nll_linked_clipped perplexity bits_per_byte top1 objective scale unigram_nll"
 ).split()
@@ -36,52 +35,81 @@ class MetricsLog:
         folder: the run's.
         step: what the checkpoint that training continues from had completed; everything later is cut off.
         columns: of metrics.csv, fixed for the run.
-        tensorboard: the logger, opened with `purge_step = step + 1`, or None.
+        total: the last step.
+        events: also write TensorBoard's.
     """
 
-    def __init__(self, folder: Path, *, step: int, columns: list[str], tensorboard: TensorBoardLogger | None) -> None:
+    def __init__(self, folder: Path, *, step: int, total: int, columns: list[str], events: bool) -> None:
         self.path = folder / METRICS
         self.columns = ["step", *columns]
-        self.tensorboard = tensorboard
-        self._cut(step)
+        self.total = total
+        rows = self._cut(step)
+        # A run that was stopped after its last step logs that step again, with the test yardsticks that follow it.
+        again = rows[-1] if rows and int(rows[-1]["step"]) == step == total else None
+        self.events = EventFile(folder, purge_from=step if again else step + 1) if events else None
+        if self.events is not None and again is not None:
+            self.events.scalars(step, {name: float(value) for name, value in again.items() if value and name != "step"})
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self.columns, restval="")
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: dict[str, float], best: dict[str, float]) -> None:
+        """Log an optimizer step; TensorBoard gets the best validation so far beside each but the last."""
         self._writer.writerow({"step": step, **{name: repr(float(value)) for name, value in values.items()}})
-        if self.tensorboard is not None:
-            self.tensorboard.log_metrics(values, step)
+        if self.events is not None:
+            validated = f"val/{YARDSTICKS[0]}" in values and step != self.total
+            self.events.scalars(step, values | (_shown("val/", best) if validated else {}))
+
+    def describe(self, hparams: dict[str, str | float]) -> None:
+        """This run's row in TensorBoard's HParams tab."""
+        if self.events is not None:
+            self.events.hparams(hparams)
+            self.events.flush()
+
+    def result(self, *, success: bool) -> None:
+        """Close that row."""
+        if self.events is not None:
+            self.events.result(success)
+            self.events.flush()
+
+    def finish(self, step: int, yardsticks: dict[str, dict[str, float]]) -> None:
+        """The run's results, for TensorBoard: test at the last step, val and test at the best checkpoint."""
+        if self.events is None:
+            return
+        final, best = yardsticks["final"], yardsticks["best"]
+        tests = {f"test/{name}": final[f"test/{name}"] for name in YARDSTICKS}
+        self.events.scalars(step, tests | _shown("val/", best) | _shown("test/", best))
+        self.result(success=True)
 
     def flush(self) -> None:
         """Before a checkpoint is written: no step that it counts as done may be missing here."""
         self._file.flush()
-        if self.tensorboard is not None:
-            self.tensorboard.experiment.flush()
+        os.fsync(self._file.fileno())
+        if self.events is not None:
+            self.events.flush()
 
     def close(self) -> None:
-        self.flush()
-        self._file.close()
+        """What a checkpoint counts on was flushed before it; a disk that is full by now must not hide why we stop."""
+        for file in (self._file, self.events):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
 
-    def _cut(self, step: int) -> None:
-        """Keep whole rows up to `step`; a row that a kill tore is behind it."""
+    def _cut(self, step: int) -> list[dict[str, str]]:
+        """Keep whole rows up to `step`, and return them; a row that a kill tore is behind it."""
         kept = io.StringIO()
+        rows = []
         writer = csv.DictWriter(kept, self.columns, restval="")
         writer.writeheader()
         if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
+            with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+                for row in csv.DictReader(line.replace("\0", "") for line in file):
                     if (row.get("step") or "").isdigit() and int(row["step"]) <= step and None not in row.values():
-                        writer.writerow({name: row.get(name, "") for name in self.columns})
+                        rows.append({name: row.get(name, "") for name in self.columns})
+        writer.writerows(rows)
         write_atomic(self.path, kept.getvalue().encode())
+        return rows
 
 
-class _Events(TensorBoardLogger):
-    """Scalars only: no empty hparams.yaml beside them."""
-
-    def save(self) -> None:
-        self.experiment.flush()
-
-
-def open_tensorboard(folder: Path, step: int) -> TensorBoardLogger:
-    """Events straight into the run's folder; what was logged after `step` is purged by TensorBoard's readers."""
-    return _Events(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=step + 1)
+def _shown(part: str, yardsticks: dict[str, float]) -> dict[str, float]:
+    """best/val/… or best/test/… out of the yardsticks of the best checkpoint."""
+    return {f"best/{part}{name}": yardsticks[f"{part}{name}"] for name in YARDSTICKS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ def say(message: str) -> None:
     _log.info(message)
 
 
+def note(message: str) -> None:
+    """What a person should know, and the log too, on standard error."""
+    console.complain(f"note: {message}")
+    _log.warning(message)
+
+
 def introduce(
     folder: Path, config: dict[str, Any], record: Record, data: TextDataModule, network: Network, step: int
 ) -> None:
@@ -40,6 +47,11 @@ def introduce(
         f"on {record.hardware['ranks']} {record.hardware['device']} ({record.hardware['threads']} threads), "
         f"{settings['precision']}"
     )
+    if settings["precision"] in ("bf16-true", "16-true"):
+        note(
+            f"trainer.precision={settings['precision']} keeps the weights in half precision: updates below about 1e-3 "
+            "of a weight vanish, and losses that need small ones look worse than they are; bf16-mixed does not do that"
+        )
 
 
 def report(record: Record) -> None:
@@ -47,7 +59,7 @@ def report(record: Record) -> None:
     best = record.yardsticks["best"]
     say(f"best checkpoint: step {best['step']:.0f} of {record.step}, in {record.timing['seconds']:.0f} s of training")
     say(f"{'':<16}{'val':>12}{'test':>12}")
-    for name in ["nll", "nll_scaled", "nll_linked", "perplexity", "bits_per_byte", "top1", "unigram_nll", "objective"]:
+    for name in console.YARDSTICKS:
         if f"val/{name}" in best:
             say(f"{name:<16}{best[f'val/{name}']:>12.4f}{best[f'test/{name}']:>12.4f}")
 
@@ -68,6 +80,13 @@ def quiet_lightning() -> Iterator[None]:
             log.setLevel(level)
 
 
+class _QuietFile(logging.FileHandler):
+    """A full disk ends the run where a checkpoint cannot be written, not with a traceback for each line of the log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: the run goes on without its log."""
+
+
 @contextmanager
 def logging_to(folder: Path, rank: int) -> Iterator[None]:
     """Warnings, Lightning's too, go to train.log, beside our own lines; the terminal shows what a person needs."""
@@ -75,7 +94,7 @@ def logging_to(folder: Path, rank: int) -> Iterator[None]:
         with quiet_lightning():  # rank 0 keeps the messages
             yield
         return
-    handler = logging.FileHandler(folder / LOG, encoding="utf-8")
+    handler = _QuietFile(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(name) for name in ("losslab", "py.warnings", *_LIGHTNING)]
     saved = [(log, log.handlers, log.propagate, log.level) for log in loggers]
@@ -93,4 +112,5 @@ def logging_to(folder: Path, rank: int) -> Iterator[None]:
         for log, handlers, propagate, level in saved:
             log.handlers, log.propagate = handlers, propagate
             log.setLevel(level)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()

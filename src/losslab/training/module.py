@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,6 +18,7 @@ from losslab.training.gradients import HiddenGradients
 from losslab.training.network import Network
 from losslab.training.random import seed_dropout
 from losslab.training.reduce import StepReducer
+from losslab.training.sharding import ShardedStrategy, all_finite, total_norm
 from losslab.types import Batch
 
 
@@ -71,12 +72,22 @@ class LossModule(pl.LightningModule):
         self.hidden_gradients = HiddenGradients(network.backbone)
         self.report: StepReport | None = None
 
+    def configure_model(self) -> None:
+        """Lightning calls this before the optimizer is made, which must know the shards."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            strategy.shard(self.network)
+
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.network)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.schedule), "interval": "step"},
         }
+
+    def on_fit_start(self) -> None:
+        """A loss computes in float32, whatever the weights are: its buffers and parameters too."""
+        self.network.loss.float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step, micro = self.trainer.global_step, batch_idx % self.reducer.accumulate
@@ -92,13 +103,14 @@ class LossModule(pl.LightningModule):
         sums = self.reducer.finish(self.stop_requested())
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         sums.rescale(parameters)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
+        norm = total_norm(parameters)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
         step = self.trainer.global_step + 1
         # fp16's scaler skips a step whose gradients overflowed, and lowers its scale; everything else is divergence.
         if not math.isfinite(sums.objective) or (scaler is None and not math.isfinite(norm)):
-            raise Diverged(f"the objective is {sums.objective} and the gradient's norm {norm} at step {step}")
+            loss = type(self.network.loss).__name__
+            raise Diverged(f"the objective of {loss} is {sums.objective} and the gradient's norm {norm} at step {step}")
         # Hidden states' gradients are this rank's own: DDP did not average them.
         hidden = self.hidden_gradients.finish(sums.factor / (self.reducer.ranks * scale), self.reducer.ranks)
         self.report = StepReport(
@@ -109,6 +121,15 @@ class LossModule(pl.LightningModule):
             stop=sums.flag,
         )
 
+    def check_weights(self, step: int) -> None:
+        """Before they are kept: no checkpoint holds NaN or infinity, on whichever rank they arose."""
+        bad = torch.tensor(0.0 if all_finite(self.network) else 1.0, device=self.device)
+        if self.reducer.ranks > 1:
+            distributed.all_reduce(bad)
+        if bad:
+            loss = type(self.network.loss).__name__
+            raise Diverged(f"weights are not finite after step {step}, where the objective of {loss} still was")
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
@@ -117,10 +138,13 @@ class LossModule(pl.LightningModule):
     ) -> None:
         """Clip by the norm that is already known. Lightning's own way fails for fused AdamW with bf16-mixed."""
         assert self.report is not None
-        if self.gradient_clip_val is not None:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.network.parameters(), self.gradient_clip_val, torch.tensor(self.report.gradient_norms["all"])
-            )
+        if self.gradient_clip_val is None:
+            return
+        # As torch.nn.utils.clip_grad_norm_, whose tensor of a factor cannot meet a sharded gradient.
+        factor = (self.gradient_clip_val / (torch.tensor(self.report.gradient_norms["all"]) + 1e-6)).clamp(max=1.0)
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor.item())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Place Lightning's counters at an optimizer-step boundary of this session's split of the batch."""

@@ -1,4 +1,4 @@
-"""Backbone, projection and loss in one module: what DDP wraps, and what `fully_shard` will take as root."""
+"""Backbone, projection and loss in one module: what DDP wraps, and what `fully_shard` makes the root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
 from losslab.types import Batch, Features, LossSum, OutputSpec, Projection
 
-Observer = Callable[[Features, Loss, Projection], LossSum]
+Observer = Callable[[Features | None, Loss, Projection], LossSum]
 
 
 class Network(nn.Module):
@@ -33,13 +33,23 @@ class Network(nn.Module):
         self.task = task
         loss.bind(OutputSpec(num_outputs=num_outputs, hidden_size=backbone.width, generator=head_init))
 
-    def forward(self, batch: Batch, observer: Observer | None = None) -> LossSum:
-        """The loss's sums for a batch; an evaluation passes an observer, which sees what the loss would."""
+    def forward(self, batch: Batch | None, observer: Observer | None = None) -> LossSum:
+        """The loss's sums for a batch; an evaluation passes an observer, which sees what the loss would, or, without a
+        batch, the loss and the projection alone."""
+        if batch is None:
+            assert observer is not None
+            return observer(None, self.loss, self.projection)
         features = self.task.features(self.backbone, batch)
         if observer is not None:
             return observer(features, self.loss, self.projection)
         result: LossSum = self.loss(features, self.projection)
         return result
+
+    def compile_layers(self) -> None:
+        """Compile the forward of each of the body's layers, not the modules: the names of the weights stay as they are,
+        and hooks on hidden states stay outside."""
+        for layer in self.backbone.layers:
+            layer.forward = torch.compile(layer.forward)
 
     def flops_per_token(self) -> int:
         """Of one forward and backward pass, output projection included."""

@@ -23,20 +23,43 @@ from losslab.config.check import import_target
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
 
+_OWN_FILES = [":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top)*.toml", ":(top)*.sh"]
+"""What decides a run, apart from its data, whose content is hashed."""
+
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that decide a run's numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
-def provenance() -> dict[str, Any]:
-    """The commit of the folder the command was typed in, whether it had changes, and the command."""
-    status = _git("status", "--porcelain")
+def provenance(folder: Path) -> dict[str, Any]:
+    """The state of the repository that the command was typed in, the command, and where the run was made.
+
+    `diff` is the SHA-256 of everything that is not committed: changes of tracked files, and new code and configuration.
+    """
+    top = Path(_git("rev-parse", "--show-toplevel") or ".")
+    outputs = os.path.relpath(folder.absolute().parent.parent, top)
+    files = list(_OWN_FILES)
+    if not outputs.startswith("."):
+        files.append(f":(top,exclude){outputs}")  # configurations that runs wrote
+    status = _git("status", "--porcelain", "--", *files)
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
+        "diff": _hash_changes(top, files) if status else None,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "folder": str(folder.absolute()),
+        "changes": [],
     }
+
+
+def _hash_changes(top: Path, files: list[str]) -> str:
+    digest = hashlib.sha256((_git("diff", "HEAD", "--", *files) or "").encode())
+    new = _git("ls-files", "--others", "--exclude-standard", "--full-name", "--", *files) or ""
+    for name in sorted(new.splitlines()):
+        with contextlib.suppress(OSError):
+            digest.update(name.encode() + b"\0" + (top / name).read_bytes())
+    return digest.hexdigest()
 
 
 def hash_code(foreign: list[str]) -> str:
@@ -61,6 +84,9 @@ def hardware(device: torch.device, ranks: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "ranks": ranks,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
         "host": platform.node(),
     }
 

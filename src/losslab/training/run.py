@@ -9,30 +9,32 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 
 from losslab import console
-from losslab.config.components import build, foreign_targets
+from losslab.config.components import build
+from losslab.config.trust import foreign_targets
 from losslab.data.module import TextDataModule
-from losslab.errors import Diverged, Interrupted, UserError
-from losslab.losses.base import Loss
+from losslab.errors import Diverged, Interrupted, UserError, describe
 from losslab.records import Record, lock, now, read, read_config
-from losslab.training.checkpoints import BEST, FOLDER, LAST, link, load_weights, read_state
+from losslab.training.assemble import build_network, open_data
+from losslab.training.checkpoints import BEST, FOLDER, LAST, link, newest, read_checkpoint
 from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
+from losslab.training.events import describe_run
 from losslab.training.keeper import Intervals, RunKeeper, RunState
-from losslab.training.logs import MetricsLog, metric_columns, open_tensorboard
-from losslab.training.messages import introduce, logging_to, quiet_lightning, report
+from losslab.training.logs import MetricsLog, metric_columns
+from losslab.training.messages import introduce, logging_to, note, report
 from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.optimizers import parameter_groups
 from losslab.training.progress import RunProgress
 from losslab.training.provenance import hardware, hash_code, peak_memory_mib, reset_peak_memory, versions
-from losslab.training.random import derive_seed, generator, hash_weights
+from losslab.training.random import derive_seed, hash_weights
 from losslab.training.reduce import StepReducer
+from losslab.training.sharding import load_weights
 from losslab.training.signals import StopFlag
 from losslab.training.trainer import make_trainer
-
-CACHE = ".cache"
 
 _DEFAULT_THREADS = torch.get_num_threads()
 
@@ -71,39 +73,26 @@ def execute(folder: Path) -> Record:
         except Exception as error:
             # A person's own loss, model or data may raise anything; the sweep goes on, the log keeps the traceback.
             _log.error("%s", traceback.format_exc())
-            record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+            record.status, record.error = "failed", describe(error)
         finally:
             if rank == 0:
-                record.write(folder)
+                _note_end(folder, record)
     return record
 
 
-def check_components(config: dict[str, Any]) -> None:
-    """Construct everything once, on no device and without data, so that bad values are refused before any is read."""
-    with torch.device("meta"):
-        build(config["model"], "model", vocab_size=1)
-    loss = build(config["loss"], "loss")
-    if not isinstance(loss, Loss):
-        raise UserError(f"loss: {type(loss).__name__} must derive from losslab.losses.base.Loss")
-    build(config["task"], "task")
-    build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])
-    build(config["optimizer"], "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
-    if config["trainer"]["precision"] == "16-mixed" and config["optimizer"].get("fused"):
-        # A fused optimizer unscales inside its step: norms and clipping would see gradients of the scaled loss.
-        raise UserError("trainer.precision=16-mixed does not go with optimizer.fused=true; leave one out")
-    with quiet_lightning():
-        make_trainer(config, Path(config["output_dir"]), None)
+def set_threads(config: dict[str, Any], record: Record) -> None:
+    """CPU results depend on the number of threads: a continued run uses the one it began with."""
+    torch.set_num_threads(config["trainer"]["threads"] or record.hardware.get("threads") or _DEFAULT_THREADS)
 
 
 def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> None:
     settings = config["trainer"]
     ranks = settings["devices"] * settings["num_nodes"]
-    # CPU results depend on the number of threads: a continued run uses the one it began with.
-    torch.set_num_threads(settings["threads"] or record.hardware.get("threads") or _DEFAULT_THREADS)
+    set_threads(config, record)
     reset_peak_memory()
-    state = _read_run_state(folder, rank)
-    data = _prepare_data(folder, config, state.step, rank, ranks)
-    network = _build_network(config, data)
+    state, checkpoint = _find_state(folder, rank)
+    data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
+    network = build_network(config, data.num_outputs)
     intervals = Intervals(
         total=settings["max_steps"],
         log=settings["log_every_n_steps"],
@@ -112,19 +101,21 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
     )
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
-    writes = rank == 0
-    tensorboard = open_tensorboard(folder, state.step) if writes and config["logger"]["enabled"] else None
-    trainer = make_trainer(config, folder, tensorboard)
+    trainer = make_trainer(config, folder)
     device = trainer.strategy.root_device
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks, context=trainer.precision_plugin.val_step_context
     )
     log = None
+    writes = rank == 0
     if writes:
-        _note_start(folder, config, record, data, network, device, ranks)
+        _note_start(folder, config, record, data, network, device, state.step)
         introduce(folder, config, record, data, network, state.step)
         columns = metric_columns(module.hidden_gradients.names)
-        log = MetricsLog(folder, step=state.step, columns=columns, tensorboard=tensorboard)
+        log = MetricsLog(
+            folder, step=state.step, total=intervals.total, columns=columns, events=config["logger"]["enabled"]
+        )
+        log.describe(_hparams(config, record, network))
     progress = RunProgress(
         first=state.step,
         total=intervals.total,
@@ -137,29 +128,61 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
         intervals=intervals,
         evaluator=evaluator,
         progress=progress,
-        config=config,
+        contents={"config": config, "tokenizer": data.tokenizer().content, "vocab_size": data.num_outputs},
+        keep=config["checkpoints"]["keep"],
         metrics_log=log,
         record=record if writes else None,
         before_fit=stop.install,
     )
     trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
+    if settings["compile"]:
+        network.compile_layers()
     try:
-        checkpoint = folder / FOLDER / LAST if state.step else None
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        _fit(trainer, module, data, checkpoint, stop, progress)
+        _finish(folder, module, evaluator, state, record)
+        if log is not None:
+            log.finish(state.step, record.yardsticks)
+    except Diverged:
+        if log is not None:
+            log.result(success=False)
+        raise
     finally:
-        stop.restore()
-        progress.close()
         if log is not None:
             log.close()
-    _finish(folder, module, evaluator, state, record)
     record.memory["peak_mib"] = peak_memory_mib(device)
     report(record)
 
 
-def _prepare_data(folder: Path, config: dict[str, Any], step: int, rank: int, ranks: int) -> TextDataModule:
-    """The tokenised text, placed at the batch that follows `step`."""
-    data: TextDataModule = build(config["data"], "data")
-    data.prepare(folder.absolute().parents[1] / CACHE)
+def _fit(
+    trainer: pl.Trainer,
+    module: LossModule,
+    data: TextDataModule,
+    checkpoint: Path | None,
+    stop: StopFlag,
+    progress: RunProgress,
+) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        stop.restore()
+        progress.close()
+
+
+def _find_state(folder: Path, rank: int) -> tuple[RunState, Path | None]:
+    """What the newest checkpoint that loads remembers, and its path."""
+    checkpoints = folder / FOLDER
+    found = newest(checkpoints)
+    if found is None:
+        return RunState(), None
+    path, content = found
+    state = RunState.of(content, path)
+    if rank == 0 and path.name == LAST and state.best.get("step") == state.step:
+        link(path, checkpoints / BEST)  # a kill may have come between the two names
+    return state, path
+
+
+def _place_data(data: TextDataModule, config: dict[str, Any], step: int, rank: int, ranks: int) -> TextDataModule:
+    """The text at the batch that follows `step`."""
     data.start_at(
         seed=derive_seed(config["seed"], "data_order"),
         step=step,
@@ -169,19 +192,6 @@ def _prepare_data(folder: Path, config: dict[str, Any], step: int, rank: int, ra
         ranks=ranks,
     )
     return data
-
-
-def _build_network(config: dict[str, Any], data: TextDataModule) -> Network:
-    """The backbone draws from its own stream, before and independently of projection and loss."""
-    seed = config["seed"]
-    backbone = build(config["model"], "model", vocab_size=data.num_outputs, generator=generator(seed, "backbone_init"))
-    loss: Loss = build(config["loss"], "loss")
-    task = build(config["task"], "task")
-    if loss.target_kind is not task.target_kind:
-        raise UserError(f"loss wants {loss.target_kind.value} as targets, and the task has {task.target_kind.value}")
-    return Network(
-        backbone=backbone, loss=loss, task=task, num_outputs=data.num_outputs, head_init=generator(seed, "head_init")
-    )
 
 
 def _build_module(
@@ -205,15 +215,6 @@ def _build_module(
     )
 
 
-def _read_run_state(folder: Path, rank: int) -> RunState:
-    checkpoints = folder / FOLDER
-    saved = read_state(checkpoints / LAST)
-    state = RunState(**saved) if saved else RunState()
-    if rank == 0 and state.step and state.best.get("step") == state.step:
-        link(checkpoints / LAST, checkpoints / BEST)  # a kill may have come between the two names
-    return state
-
-
 def _note_start(
     folder: Path,
     config: dict[str, Any],
@@ -221,21 +222,47 @@ def _note_start(
     data: TextDataModule,
     network: Network,
     device: torch.device,
-    ranks: int,
+    step: int,
 ) -> None:
     settings = config["trainer"]
+    code = hash_code(foreign_targets(config))
+    if step and (record.hashes.get("code"), record.versions) != (code, versions()):
+        note(f"the code or a package has changed since this run began; run.json says what it was up to step {step}")
+        began = {"step": step, "code": record.hashes.get("code"), "versions": record.versions}
+        record.provenance.setdefault("changes", []).append(began)
+    hashes = {"batches": data.hash_batches(derive_seed(config["seed"], "data_order"))}
+    hashes["tokenizer"] = data.cache.meta["tokenizer"]
+    for name, value in hashes.items():
+        if step and record.hashes.get(name) not in (None, value):
+            raise UserError(f"the {name} of {folder} are not those it began with; train it anew, under another name=…")
     if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
         record.hashes["backbone_init"] = hash_weights(network.backbone)
-    record.hashes["batches"] = data.hash_batches(derive_seed(config["seed"], "data_order"))
-    record.hashes["tokenizer"] = data.cache.meta["tokenizer"]
-    record.hashes["code"] = hash_code(foreign_targets(config))
+    record.hashes |= hashes | {"code": code}
     record.versions = versions()
-    record.hardware = hardware(device, ranks) | {
-        key: settings[key] for key in ("micro_batch_size", "accumulate_grad_batches", "precision")
+    record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {
+        key: settings[key] for key in ("micro_batch_size", "accumulate_grad_batches", "precision", "strategy")
     }
     record.max_steps = settings["max_steps"]
     record.timing.setdefault("started", now())
     record.write(folder)
+
+
+def _note_end(folder: Path, record: Record) -> None:
+    try:
+        record.write(folder)
+    except OSError as error:
+        # The run ends here either way; its last record still stands, and the lock it held tells that it is over.
+        record.status, record.error = "failed", record.error or describe(error)
+
+
+def _hparams(config: dict[str, Any], record: Record, network: Network) -> dict[str, str | float]:
+    loss = record.provenance.get("choices", {}).get("loss", type(network.loss).__name__)
+    return describe_run(
+        config,
+        str(loss),
+        vocab_size=network.projection.weight.shape[0],
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
 
 
 def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:
@@ -244,7 +271,7 @@ def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunSt
     final = state.latest | evaluator.test(state.latest["val/scale"])
     best = dict(final) | {"step": state.step}
     if state.best["step"] != state.step:
-        load_weights(folder / FOLDER / BEST, module)
+        load_weights(module, read_checkpoint(folder / FOLDER / BEST)["state_dict"])
         validated = evaluator.validate(most=LAST_FIT_POSITIONS)
         best = validated | evaluator.test(validated["val/scale"]) | {"step": state.best["step"]}
     record.step = state.step

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
-from losslab.config.components import build, check_trusted, foreign_targets
-from losslab.config.identity import fingerprint, folder_name
+from losslab.config.check import bind_components, resolve_budget, resolve_split
+from losslab.config.components import build
+from losslab.config.identity import NOT_IDENTITY, fingerprint, folder_name
+from losslab.config.stored import INPUTS, moved_inputs, open_config, override
+from losslab.config.trust import foreign_targets
 from losslab.console import say
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
-from losslab.records import CONFIG, FILE, Record, find_identity, is_locked, lock, read, read_config, write_atomic
+from losslab.records import CONFIG, FILE, Record, find_identity, is_locked, lock, read, read_config, write_config
+from losslab.training.assemble import CACHE, check_components
 from losslab.training.provenance import hash_code, provenance
 from losslab.training.ranks import run_workers
-from losslab.training.run import check_components, execute
+from losslab.training.run import execute
+
+RESUMABLE = tuple(key for key in NOT_IDENTITY if key.startswith(("trainer.", "data.", "checkpoints.")))
+"""What a continued run may be given anew."""
 
 _DONE = ("completed", "diverged")
 _CLAIM_SECONDS = 120
@@ -77,22 +81,38 @@ def start(
     return _launch(folder, config)
 
 
-def resume(folder: Path, trust: list[str]) -> Outcome:
-    """Continue a run in its folder, with the configuration it stored. Classes outside losslab need `trust`.
+def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
+    """Continue a run in its folder, wherever that is now, with the configuration it stored.
+
+    Args:
+        trust: the classes outside losslab that this configuration may name.
+        overrides: KEY=VALUE for what does not belong to the run's identity: devices, say, or where its text lies now.
 
     Raises:
-        UserError: when the folder is no run, holds untrusted code, or is running.
+        UserError: when the folder is no run, holds untrusted code or another text, or is running.
     """
     record = read(folder)
-    config = read_config(folder)
-    check_trusted(config, trust)
+    config = open_config(read_config(folder), trust)
     if record.status in _DONE:
         return Outcome(folder, "skipped", record)
-    config = bind_components(check_run(config))
+    config = moved_inputs(config, folder, record.provenance.get("folder"))
+    config = override(_free_split(config, overrides), overrides, (*RESUMABLE, *INPUTS))
+    config = resolve_split(bind_components(open_config(config, trust)))
     check_components(config)
     if fingerprint(config, build(config["data"], "data").input_hashes()) != record.identity:
         raise UserError(f"{folder} was made from another text or tokenizer than its paths now hold; put those back")
+    with lock(folder):
+        write_config(folder, config)
     return _launch(folder, config)
+
+
+def _free_split(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Where one part of the stored split is given anew, another follows from it."""
+    given = {text.partition("=")[0].removeprefix("trainer.") for text in overrides} & set(_SPLIT)
+    follows = "micro_batch_size" if "accumulate_grad_batches" in given else "accumulate_grad_batches"
+    if not given or follows in given:
+        return config
+    return {**config, "trainer": {**config["trainer"], follows: None}}
 
 
 def _skip(folder: Path, config: dict[str, Any]) -> Outcome:
@@ -150,6 +170,7 @@ def _claim(
     """Make the folder, its config.yaml and its run.json, or take over those of an unfinished run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder.parent.parent / CACHE).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"the output folder {folder} cannot be written: {error.strerror}") from None
     with lock(folder):
@@ -157,9 +178,10 @@ def _claim(
             record = read(folder)
         record.status = "running"
         record.max_steps = config["trainer"]["max_steps"]
-        record.provenance = provenance() | {"choices": choices}
+        changes = record.provenance.get("changes", [])
+        record.provenance = provenance(folder) | {"choices": choices, "changes": changes}
         record.hashes["data"] = next(value for key, value in inputs.items() if key in ("data.path", "data.corpus"))
-        write_atomic(folder / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
+        write_config(folder, config)
         record.write(folder)
 
 

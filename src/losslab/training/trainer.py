@@ -10,9 +10,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from losslab.errors import UserError
 from losslab.training.checkpoints import AtomicCheckpointIO
+from losslab.training.sharding import ShardedStrategy
 
 
-def make_trainer(config: dict[str, Any], folder: Path, logger: Any) -> pl.Trainer:
+def make_trainer(config: dict[str, Any], folder: Path) -> pl.Trainer:
     """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the keeper's."""
     settings = config["trainer"]
     try:
@@ -20,14 +21,14 @@ def make_trainer(config: dict[str, Any], folder: Path, logger: Any) -> pl.Traine
             accelerator=settings["accelerator"],
             devices=settings["devices"],
             num_nodes=settings["num_nodes"],
-            strategy=settings["strategy"],
+            strategy=_strategy(settings),
             precision=settings["precision"],
             deterministic=settings["deterministic"],
             max_steps=settings["max_steps"],
             max_epochs=-1,
             accumulate_grad_batches=settings["accumulate_grad_batches"],
             log_every_n_steps=settings["log_every_n_steps"],
-            logger=logger or False,
+            logger=False,
             plugins=[AtomicCheckpointIO()],
             limit_val_batches=0,
             num_sanity_val_steps=0,
@@ -40,3 +41,10 @@ def make_trainer(config: dict[str, Any], folder: Path, logger: Any) -> pl.Traine
         )
     except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise UserError(f"the trainer refuses its settings: {' '.join(str(error).split())}") from None
+
+
+def _strategy(settings: dict[str, Any]) -> Any:
+    """The name of one of Lightning's strategies, or FSDP2."""
+    if settings["strategy"] != "fsdp":
+        return settings["strategy"]
+    return ShardedStrategy(settings["devices"] * settings["num_nodes"])

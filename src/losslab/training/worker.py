@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from losslab.config.components import check_trusted
+from losslab.config.trust import check_trusted
 from losslab.console import complain
 from losslab.errors import UserError
 from losslab.records import read_config

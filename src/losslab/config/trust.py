@@ -1,0 +1,99 @@
+"""Which classes a configuration may name. Nothing is imported here: a folder's code is refused before it can run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from losslab.config.schema import COMPONENTS
+from losslab.errors import UserError
+
+ALLOWED = frozenset(
+    [
+        "losslab.tasks.lm.LanguageModeling",
+        "losslab.models.decoder.Decoder",
+        "losslab.losses.cross_entropy.CrossEntropy",
+        "losslab.losses.kl_divergence.KLDivergence",
+        "losslab.losses.square.Square",
+        "losslab.data.module.TextDataModule",
+        "losslab.training.schedules.Constant",
+        "losslab.training.schedules.Cosine",
+        "torch.optim.AdamW",
+        "torch.optim.Adam",
+        "torch.optim.SGD",
+    ]
+)
+"""Exact classes, never a prefix and never a function: torch and its neighbours hold callables that run a shell."""
+
+_LIBRARIES = frozenset(
+    "torch lightning pytorch_lightning lightning_fabric torchmetrics hydra omegaconf tensorboard numpy scipy yaml "
+    "tokenizers safetensors matplotlib rich typer filelock pip setuptools".split()
+)
+_TARGET = "_target_"
+_DEEPEST = 8
+_LONGEST = 4
+"""Parts of the dotted path of a class of ours: losslab, room, file, class."""
+
+
+def targets(config: Any) -> set[str]:
+    """Every `_target_` anywhere in a configuration."""
+    return {str(value) for path, value in _walk(config) if path[-1] == _TARGET}
+
+
+def foreign_targets(config: dict[str, Any]) -> list[str]:
+    """The classes outside the allow-list that a configuration, typed by its own user, names."""
+    return sorted(targets({group: config[group] for group in COMPONENTS}) - ALLOWED)
+
+
+def check_stored(config: dict[str, Any]) -> None:
+    """Refuse a configuration out of a folder or checkpoint that losslab cannot have written: code where no component
+    is, Hydra's other ways of calling something, and classes that nobody could vouch for. Imports nothing.
+
+    Raises:
+        UserError: naming the place.
+    """
+    for path, value in _walk(config):
+        where, key = ".".join(path), path[-1]
+        if key == _TARGET and (path[0] not in COMPONENTS or len(path) < 2):
+            raise UserError(f"this run's configuration names code at {where} ({value}), where no component belongs")
+        if key == _TARGET and not (isinstance(value, str) and _can_be_component(value)):
+            raise UserError(f"this run's configuration names {value} at {where}, which can be no component of a run")
+        if key != _TARGET and key.startswith("_") and key.endswith("_"):
+            raise UserError(f"this run's configuration holds {where}, which losslab does not write; nothing was run")
+
+
+def check_trusted(config: dict[str, Any], trust: list[str]) -> None:
+    """`check_stored`, and refuse every class outside the allow-list that nobody vouched for. Imports nothing."""
+    check_stored(config)
+    unknown = sorted(targets(config) - ALLOWED - set(trust))
+    if unknown:
+        options = " ".join(f"--trust {name}" for name in unknown)
+        raise UserError(f"this run uses code outside losslab ({', '.join(unknown)}); if you trust it, add {options}")
+
+
+def _can_be_component(target: str) -> bool:
+    """A person's own class, one of the list, or an optimizer of torch's; nothing else of Python's or a library's."""
+    parts = target.split(".")
+    if target in ALLOWED:
+        return True
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts) or "__" in target:
+        return False
+    if parts[:2] == ["torch", "optim"] or parts[0] == "losslab":
+        # Another version's class, perhaps. It may be named; to be made, it must be allowed or vouched for all the same.
+        return len(parts) <= _LONGEST and parts[-1][0].isupper() and all(part.islower() for part in parts[:-1])
+    return parts[0] not in _LIBRARIES and parts[0] not in sys.stdlib_module_names
+
+
+def _walk(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every key of every mapping, with its value."""
+    if len(path) > _DEEPEST:
+        raise UserError(f"this run's configuration is nested deeper at {'.'.join(path[:3])} than losslab writes")
+    if isinstance(node, dict):
+        for key, value in node.items():
+            here = (*path, str(key))
+            yield here, value
+            yield from _walk(value, here)
+    elif isinstance(node, list | tuple):
+        for i, item in enumerate(node):
+            yield from _walk(item, (*path, str(i)))

@@ -1,0 +1,61 @@
+"""Make a run's parts from its configuration: for training, for evaluation, and for `losslab.load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from losslab.config.components import build
+from losslab.data.module import TextDataModule
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+from losslab.training.messages import quiet_lightning
+from losslab.training.network import Network
+from losslab.training.random import generator
+from losslab.training.trainer import make_trainer
+
+CACHE = ".cache"
+
+
+def check_components(config: dict[str, Any]) -> None:
+    """Construct everything once, on no device and without data, so that bad values are refused before any is read."""
+    with torch.device("meta"):
+        build(config["model"], "model", vocab_size=1)
+    loss = build(config["loss"], "loss")
+    if not isinstance(loss, Loss):
+        raise UserError(f"loss: {type(loss).__name__} must derive from losslab.losses.base.Loss")
+    build(config["task"], "task")
+    build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])
+    build(config["optimizer"], "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
+    if config["trainer"]["precision"] == "16-mixed" and config["optimizer"].get("fused"):
+        # A fused optimizer unscales inside its step: norms and clipping would see gradients of the scaled loss.
+        raise UserError("trainer.precision=16-mixed does not go with optimizer.fused=true; leave one out")
+    with quiet_lightning():
+        make_trainer(config, Path(config["output_dir"]))
+
+
+def build_network(config: dict[str, Any], num_outputs: int) -> Network:
+    """The backbone draws from its own stream, before and independently of projection and loss.
+
+    Args:
+        num_outputs: V, of the tokenizer in use.
+    """
+    seed = config["seed"]
+    backbone = build(config["model"], "model", vocab_size=num_outputs, generator=generator(seed, "backbone_init"))
+    loss: Loss = build(config["loss"], "loss")
+    task = build(config["task"], "task")
+    if loss.target_kind is not task.target_kind:
+        raise UserError(f"loss wants {loss.target_kind.value} as targets, and the task has {task.target_kind.value}")
+    return Network(
+        backbone=backbone, loss=loss, task=task, num_outputs=num_outputs, head_init=generator(seed, "head_init")
+    )
+
+
+def open_data(folder: Path, config: dict[str, Any]) -> TextDataModule:
+    """The run's text, tokenised; in the cache beside the sweeps, or, where a run was moved away from it, in its own."""
+    data: TextDataModule = build(config["data"], "data")
+    shared = folder.absolute().parent.parent / CACHE
+    data.prepare(shared if shared.is_dir() else folder / CACHE)
+    return data

@@ -1,0 +1,107 @@
+"""TensorBoard's event files, with its own protocol buffers and records, written in the thread that logs: what is
+flushed is on disk, and a full disk is an exception here and now, not a lost thread's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+YARDSTICKS = ("nll_scaled", "nll", "bits_per_byte", "top1")
+"""Those that the HParams tab shows."""
+_PARTS = ("val/", "test/", "best/val/", "best/test/")
+"""Of the last step, and of the best checkpoint."""
+
+
+class EventFile:
+    """One session's events of a run; several sessions lie side by side in its folder, and readers see one series.
+
+    Args:
+        purge_from: readers forget what earlier sessions logged from this step on.
+    """
+
+    def __init__(self, folder: Path, *, purge_from: int) -> None:
+        # Readers take files in the order of their names: microseconds tell sessions of one second apart.
+        name = f"events.out.tfevents.{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("ab")
+        self._records = RecordWriter(self._file)
+        self._write(Event(file_version="brain.Event:2"))
+        self._write(Event(step=purge_from, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values at an optimizer step."""
+        content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._write(Event(step=step, summary=Summary(value=content)))
+
+    def hparams(self, values: Mapping[str, str | float]) -> None:
+        """Describe the run for the HParams tab: one row. Every run gives the same keys with the same types."""
+        infos = [
+            api_pb2.HParamInfo(
+                name=key, type=api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
+            )
+            for key, value in values.items()
+        ]
+        tags = [f"{part}{name}" for name in YARDSTICKS for part in _PARTS]
+        metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in tags]
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        for key, value in values.items():
+            if isinstance(value, str):
+                start.hparams[key].string_value = value
+            else:
+                start.hparams[key].number_value = value
+        experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics)
+        self._plugin(metadata.EXPERIMENT_TAG, experiment=experiment)
+        self._plugin(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+
+    def result(self, success: bool) -> None:
+        """Close the row; a run that was only stopped stays open."""
+        status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._plugin(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+
+    def flush(self) -> None:
+        self._records.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _plugin(self, tag: str, **content: Any) -> None:
+        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+        value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
+        self._write(Event(summary=Summary(value=[value])))
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+
+
+def describe_run(config: Mapping[str, Any], loss: str, *, vocab_size: int, parameters: int) -> dict[str, str | float]:
+    """What the HParams tab shows of a run. Keys and types are fixed, whatever the components: what only some of them
+    have stands in a text of settings, and a number that a model lacks is NaN."""
+    model, data, trainer = config["model"], config["data"], config["trainer"]
+    row: dict[str, str | float] = {"loss": loss, "loss_settings": _settings(config["loss"])}
+    row |= {"seed": float(config["seed"])}
+    row |= {key: _number(model.get(key)) for key in ("num_layers", "num_heads", "width", "context", "dropout")}
+    row |= {"parameters": float(parameters), "vocab_size": float(vocab_size)}
+    row |= {"data": str(data["corpus"] or Path(str(data["path"])).name), "batch_size": float(data["batch_size"])}
+    for group in ("optimizer", "scheduler"):
+        row |= {group: config[group]["_target_"].rpartition(".")[2], f"{group}_settings": _settings(config[group])}
+    row |= {"lr": _number(config["optimizer"].get("lr")), "max_steps": float(trainer["max_steps"])}
+    return row | {"gradient_clip_val": str(trainer["gradient_clip_val"]), "precision": trainer["precision"]}
+
+
+def _settings(node: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in node.items() if key != "_target_") or "none"
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")

@@ -1,0 +1,144 @@
+"""Rebuild what a run trained, from its folder, one checkpoint or an export, in any process and place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from losslab.config.check import bind_components
+from losslab.config.stored import open_config
+from losslab.data.tokenizer import FileTokenizer, Tokenizer, restore_tokenizer
+from losslab.errors import UserError
+from losslab.records import read
+from losslab.training.assemble import build_network
+from losslab.training.checkpoints import BEST, FOLDER, LAST, read_checkpoint
+from losslab.training.network import Network
+
+PREFIX = "network."
+"""Of the network's weights in a checkpoint, where they are a LightningModule's."""
+_EMBEDDING = "backbone.embedding.weight"
+WEIGHTS, TOKENIZER, DESCRIPTION = "model.safetensors", "tokenizer.json", "config.json"
+"""The files of an export."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained network with everything that gives its numbers a meaning. On the CPU, in evaluation mode."""
+
+    network: Network
+    """Backbone, projection and loss."""
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+    """The run's resolved configuration."""
+    step: int
+    """Optimizer steps that the weights have seen."""
+    scale: float
+    """s of softmax(s · z), as nll_scaled fitted it at the last validation before that step; 1 before the first."""
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """int64 [B, T] → what predictions are made from, float32 [B, T, V], in the precision that it trained with."""
+        with self.autocast(tokens.device):
+            hidden = self.network.backbone(tokens)
+        scores = self.network.loss.scores(hidden.flatten(0, 1), self.network.projection)
+        return scores.reshape(*tokens.shape, -1)
+
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """int64 [B, T] → log-probabilities [B, T, V] of the token after each position, as this loss predicts them."""
+        log_probs = self.network.loss.predict_log_probs(self.logits(tokens).flatten(0, 1))
+        return log_probs.reshape(*tokens.shape, -1)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """What Lightning puts around the run's forward passes."""
+        kind, _, mode = self.config["trainer"]["precision"].partition("-")
+        if mode != "mixed":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16 if kind == "bf16" else torch.float16)
+
+
+def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = ()) -> Loaded:
+    """Rebuild tokenizer, model and loss.
+
+    Args:
+        path: a run's folder, a checkpoint file, or the folder of an export.
+        checkpoint: `best` or `last`, of a run's folder.
+        trust: the classes outside losslab that the stored configuration may name, such as my_losses.Poly1.
+
+    Raises:
+        UserError: when there is nothing to load, it is damaged, or it names code that nobody vouched for.
+    """
+    path = Path(path)
+    if (path / WEIGHTS).is_file():
+        return _load_export(path, list(trust))
+    return rebuild(find_checkpoint(path, checkpoint) if path.is_dir() else path, list(trust))
+
+
+def find_checkpoint(folder: Path, choice: str) -> Path:
+    """`best` or `last` of a run's folder, or the path of a checkpoint. Raises UserError when there is none."""
+    if choice not in ("best", "last"):
+        path = Path(choice)
+        if not path.is_file():
+            raise UserError(f"--checkpoint must be best, last or a checkpoint's path: there is no file {choice}")
+        return path
+    read(folder)  # names a folder that is no run's
+    path = folder / FOLDER / (BEST if choice == "best" else LAST)
+    if not path.is_file():
+        there = sorted(file.name for file in (folder / FOLDER).glob("*.ckpt"))
+        raise UserError(f"{folder} has no {path.name}: " + (f"there is {', '.join(there)}" if there else "it has none"))
+    return path
+
+
+def rebuild(path: Path, trust: list[str]) -> Loaded:
+    """The network that a checkpoint file holds."""
+    content = read_checkpoint(path)
+    config = bind_components(open_config(content["config"], trust))
+    if "vocab_size" not in content or "tokenizer" not in content:
+        raise UserError(f"{path} was written by an older losslab, without its tokenizer; continue its run once")
+    weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
+    state = content["losslab"]
+    scale = state["latest"].get("val/scale", 1.0)
+    return _assemble(path, config, weights, content["vocab_size"], content["tokenizer"], state["step"], scale)
+
+
+def _load_export(folder: Path, trust: list[str]) -> Loaded:
+    try:
+        about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        weights = load_file(folder / WEIGHTS)
+        tokenizer = None if about["bytes"] else FileTokenizer.read(str(folder / TOKENIZER)).content
+        config, vocab_size, step, scale = (about[key] for key in ("config", "vocab_size", "step", "scale"))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder} is no whole export: {type(error).__name__}: {error}") from None
+    return _assemble(folder, bind_components(open_config(config, trust)), weights, vocab_size, tokenizer, step, scale)
+
+
+def _assemble(
+    path: Path,
+    config: dict[str, Any],
+    weights: dict[str, Tensor],
+    vocab_size: int,
+    tokenizer: str | None,
+    step: int,
+    scale: float,
+) -> Loaded:
+    network = build_network(config, vocab_size)
+    embedding = weights.get(_EMBEDDING, torch.empty(0))
+    if network.projection.weight is network.backbone.embedding.weight:
+        weights = {"projection.weight": embedding, **weights}
+    # Weights of a run in half precision stay what they are; its loss computes in float32.
+    network.to(embedding.dtype).loss.float()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"the weights of {path} do not fit its configuration: {' '.join(str(error).split())}") from None
+    return Loaded(network.eval(), restore_tokenizer(tokenizer), config, step, scale)

@@ -1,0 +1,110 @@
+"""Evaluate a checkpoint again: on its own text, or on another."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from losslab.config.check import bind_components
+from losslab.config.components import build
+from losslab.config.stored import moved_inputs, open_config, override
+from losslab.data.module import TextDataModule
+from losslab.errors import UserError
+from losslab.records import Record, now, read, read_config
+from losslab.training.assemble import open_data
+from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
+from losslab.training.loading import Loaded, find_checkpoint, rebuild
+from losslab.training.messages import quiet_lightning
+from losslab.training.provenance import hardware, versions
+from losslab.training.run import set_threads
+from losslab.training.trainer import make_trainer
+
+EVALUATIONS = "evaluations.jsonl"
+CHANGEABLE = (
+    "data.path",
+    "data.tokenizer",
+    "data.documents",
+    "data.val_batch_size",
+    "trainer.accelerator",
+    "trainer.precision",
+    "trainer.threads",
+)
+
+
+def reevaluate(
+    folder: Path, *, checkpoint: str, split: str | None, overrides: list[str], trust: list[str]
+) -> dict[str, Any]:
+    """Score a checkpoint of the run in `folder`; returns the entry that `note_evaluation` keeps.
+
+    On the run's own text the temperature of nll_scaled is fitted on val, as in training, and the yardsticks of a
+    completed run come out again. On another text it is the run's, frozen.
+
+    Args:
+        checkpoint: `best`, `last`, or a path.
+        split: `val` or `test`; None: test of the run's own text, or the whole of another.
+        overrides: KEY=VALUE for CHANGEABLE.
+        trust: the classes outside losslab that the configuration may name.
+
+    Raises:
+        UserError: for a folder, checkpoint or text that cannot be evaluated.
+    """
+    record = read(folder)
+    open_config(read_config(folder), trust)
+    path = find_checkpoint(folder, checkpoint)
+    loaded = rebuild(path, trust)
+    config = moved_inputs(loaded.config, folder, record.provenance.get("folder"))
+    config = bind_components(open_config(override(config, overrides, CHANGEABLE), trust))
+    settings = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    set_threads(config, record)
+    with quiet_lightning():
+        trainer = make_trainer({**config, "trainer": settings}, folder)
+    device = trainer.strategy.root_device
+    data: TextDataModule = build(config["data"], "data")
+    source = data.source_hash()
+    own = source == record.hashes.get("data")
+    if own:
+        data = open_data(folder, config)
+        if data.tokenizer().digest() != loaded.tokenizer.digest():
+            raise UserError(f"the tokenizer of {path} is not the one that its text gives now; put that back")
+    else:
+        data.open_text(loaded.tokenizer, split)
+    evaluator = Evaluator(
+        loaded.network.to(device), data, device=device, context=trainer.precision_plugin.val_step_context
+    )
+    yardsticks = _score_own(evaluator, split) if own else evaluator.text(_frozen_scale(record, loaded))
+    return {
+        "time": now(),
+        "checkpoint": os.path.relpath(path, folder),
+        "step": loaded.step,
+        "text": str(config["data"]["path"] or config["data"]["corpus"]),
+        "text_sha256": source,
+        "own_text": own,
+        "yardsticks": yardsticks,
+        "versions": versions(),
+        "hardware": hardware(device, 1) | {"precision": settings["precision"]},
+    }
+
+
+def note_evaluation(folder: Path, entry: dict[str, Any]) -> None:
+    """Append an evaluation to evaluations.jsonl in the run's folder; one line each."""
+    with (folder / EVALUATIONS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:
+    validated = evaluator.validate(most=LAST_FIT_POSITIONS)
+    return validated if split == "val" else evaluator.test(validated["val/scale"])
+
+
+def _frozen_scale(record: Record, loaded: Loaded) -> float:
+    """The scale that the run's results at this step were scored with, or else the one of its last validation."""
+    best, final = (record.yardsticks.get(part, {}) for part in ("best", "final"))
+    if best.get("step") == loaded.step and "test/nll" in best:
+        return best["val/scale"]
+    if record.step == loaded.step and "test/nll" in final:
+        return final["val/scale"]
+    return loaded.scale

@@ -1,0 +1,135 @@
+"""TensorBoard's event files: what its own reader finds in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from losslab.training.events import EventFile, describe_run
+from losslab.training.logs import MetricsLog
+
+COLUMNS = ["train/objective", "val/nll_scaled"]
+SHOWN = {"nll_scaled": 3.0, "nll": 4.0, "bits_per_byte": 1.0, "top1": 0.5}
+BEST = {f"{part}/{name}": value for part in ("val", "test") for name, value in SHOWN.items()}
+
+
+def read_back(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+
+
+def series(folder: Path, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in read_back(folder).Scalars(tag)]
+
+
+def open_log(folder: Path, step: int) -> MetricsLog:
+    return MetricsLog(folder, step=step, total=6, columns=COLUMNS, events=True)
+
+
+def test_scalars_come_back_with_their_steps(tmp_path: Path) -> None:
+    events = EventFile(tmp_path, purge_from=1)
+    for step in (1, 2, 5):
+        events.scalars(step, {"train/objective": 1 / step, "train/lr": 0.5})
+    events.close()
+    assert series(tmp_path, "train/objective") == [(1, 1.0), (2, 0.5), (5, pytest.approx(0.2))]
+    assert read_back(tmp_path).Tags()["scalars"] == ["train/objective", "train/lr"]
+
+
+def test_what_is_flushed_is_on_disk_while_the_file_is_open(tmp_path: Path) -> None:
+    events = EventFile(tmp_path, purge_from=1)
+    events.scalars(1, {"train/objective": 1.0})
+    events.flush()
+    assert series(tmp_path, "train/objective") == [(1, 1.0)]
+    events.close()
+
+
+def test_sessions_that_were_cut_off_leave_one_series_with_each_step_once(tmp_path: Path) -> None:
+    for first, last in ((0, 4), (2, 5), (1, 3), (3, 6)):
+        log = open_log(tmp_path, first)
+        for step in range(first + 1, last + 1):
+            log.write(step, {"train/objective": float(10 * first + step)}, {})
+        log.close()
+    # Each session begins after the checkpoint it continues from: 0, 2, 1 and 3.
+    assert series(tmp_path, "train/objective") == [(1, 1.0), (2, 12.0), (3, 13.0), (4, 34.0), (5, 35.0), (6, 36.0)]
+
+
+def test_a_record_that_a_kill_tore_hides_nothing(tmp_path: Path) -> None:
+    log = open_log(tmp_path, 0)
+    for step in (1, 2):
+        log.write(step, {"train/objective": float(step)}, {})
+    log.close()
+    (file,) = tmp_path.glob("events*")
+    file.write_bytes(file.read_bytes()[:-3])
+    log = open_log(tmp_path, 1)
+    for step in (2, 3):
+        log.write(step, {"train/objective": float(step)}, {})
+    log.close()
+    assert series(tmp_path, "train/objective") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_a_run_stopped_after_its_last_step_has_its_results_once(tmp_path: Path) -> None:
+    log = open_log(tmp_path, 0)
+    for step in range(1, 7):
+        log.write(step, {"train/objective": float(step), "val/nll_scaled": 9.0 - step}, BEST)
+    log.finish(6, {"final": BEST, "best": BEST})
+    log.close()
+    for _ in range(2):
+        log = open_log(tmp_path, 6)
+        log.finish(6, {"final": BEST, "best": BEST})
+        log.close()
+    assert series(tmp_path, "train/objective") == [(step, float(step)) for step in range(1, 7)]
+    assert series(tmp_path, "val/nll_scaled")[-1] == (6, 3.0)
+    assert series(tmp_path, "test/nll") == [(6, 4.0)]
+    assert series(tmp_path, "best/val/top1") == [(step, 0.5) for step in range(1, 7)]
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "seed": 1,
+        "loss": {"_target_": "a.CrossEntropy", "label_smoothing": 0.0},
+        "model": {"_target_": "a.Decoder", "num_layers": 1, "num_heads": 1, "width": 8, "context": 4, "dropout": 0},
+        "data": {"corpus": None, "path": "/somewhere/book.txt", "batch_size": 4},
+        "optimizer": {"_target_": "a.AdamW", "lr": 3e-3},
+        "scheduler": {"_target_": "a.Cosine", "warmup_steps": 2},
+        "trainer": {"max_steps": 6, "gradient_clip_val": None, "precision": "32-true"},
+    }
+    return plain | changes
+
+
+def row_of(folder: Path, described: dict[str, Any]) -> dict[str, str]:
+    folder.mkdir(exist_ok=True)
+    events = EventFile(folder, purge_from=1)
+    events.hparams(describe_run(described, "x", vocab_size=7, parameters=9))
+    events.result(success=True)
+    events.close()
+    content = read_back(folder).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    start = metadata.parse_session_start_info_plugin_data(content)
+    return {key: value.WhichOneof("kind") for key, value in start.hparams.items()}
+
+
+def test_every_run_has_the_same_hparams_with_the_same_types(tmp_path: Path) -> None:
+    other = config(
+        loss={"_target_": "a.Square", "k": 15.0, "m": 30.0},
+        model={"_target_": "a.Other", "depth": 3},
+        optimizer={"_target_": "a.SGD", "lr": None, "momentum": 0.9},
+        trainer={"max_steps": 6, "gradient_clip_val": 1.0, "precision": "bf16-mixed"},
+        data={"corpus": "python_docs", "path": None, "batch_size": 4},
+    )
+    first, second = row_of(tmp_path / "a", config()), row_of(tmp_path / "b", other)
+    assert first == second
+    assert {
+        "loss": "string_value",
+        "seed": "number_value",
+        "gradient_clip_val": "string_value",
+    }.items() <= first.items()
+
+
+def test_the_hparams_name_yardsticks_and_no_metric_of_lightnings(tmp_path: Path) -> None:
+    row_of(tmp_path, config())
+    content = read_back(tmp_path).SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    tags = [info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos]
+    assert {"val/nll_scaled", "best/val/nll_scaled", "test/nll_scaled", "best/test/nll_scaled"} <= set(tags)
+    assert "hp_metric" not in tags
