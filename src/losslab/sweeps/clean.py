@@ -17,8 +17,8 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int:
-    """Remove left-overs of killed writes below `folder`, and from completed runs the checkpoints that only a
-    continuation needs; runs that are not completed, or are running, keep all of theirs.
+    """Remove left-overs of killed writes below `folder`, and from completed runs what only a continuation needs: every
+    checkpoint but the best, and its optimizer states. Runs that are not completed, or are running, keep all of theirs.
 
     Args:
         checkpoints: also the best checkpoints of completed runs.
@@ -35,6 +35,7 @@ def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int
     if not runs and not caches:
         raise UserError(f"{folder} holds no runs: there is nothing to clean")
     found: dict[str, list[Path]] = defaultdict(list)
+    kept: list[Path] = []
     for run in runs:
         if is_locked(run):
             say(f"left alone, because it is running: {run}")
@@ -49,6 +50,7 @@ def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int
                 path for path in _inside(run, "*.ckpt") if best and path not in best
             ]
             found["best checkpoints"] += best if checkpoints else []
+            kept += best if not checkpoints else []
     for place in caches:
         found["left-overs of writes that were cut off"] += place.glob(f".*{TEMPORARY}")
         found["tokenised texts"] += place.iterdir() if cache and not any(map(is_locked, runs)) else []
@@ -60,6 +62,13 @@ def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int
             say(f"{len(paths):>6} {kind}: {_readable(size)}")
             for path in paths if not dry_run else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if kept:
+        from losslab.training.checkpoints import strip  # torch
+
+        sizes = [size for size in (strip(path, dry_run=dry_run) for path in kept) if size]
+        freed += sum(sizes)
+        if sizes:
+            say(f"{len(sizes):>6} optimizer states in best checkpoints: {_readable(sum(sizes))}")
     say(f"{'would free' if dry_run else 'freed'} {_readable(freed)} in {folder}")
     return 0
 

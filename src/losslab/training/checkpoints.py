@@ -20,6 +20,7 @@ FOLDER = "checkpoints"
 LAST, BEST = "last.ckpt", "best.ckpt"
 _OLDER = "step-*.ckpt"
 _PICKLE = b"\x80"
+_FOR_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 _PARTS = ("state_dict", "losslab", "config")
 
 
@@ -110,6 +111,20 @@ def keep_newest(folder: Path, step: int, keep: int) -> None:
         link(folder / LAST, folder / _OLDER.replace("*", f"{step:010d}"))
     for path in older(folder)[keep if keep > 1 else 0 :]:
         path.unlink()
+
+
+def strip(path: Path, *, dry_run: bool) -> int:
+    """Take out of a checkpoint what only training on needs; returns the bytes by which the file shrinks."""
+    content = read_checkpoint(path)
+    kept = {key: value for key, value in content.items() if key not in _FOR_TRAINING}
+    if kept.keys() == content.keys():
+        return 0
+    buffer = io.BytesIO()
+    torch.save(kept, buffer)
+    saved = path.stat().st_size - buffer.getbuffer().nbytes
+    if not dry_run:
+        write_atomic(path, buffer.getbuffer())
+    return saved
 
 
 def link(source: Path, target: Path) -> None:

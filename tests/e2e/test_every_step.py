@@ -1,0 +1,85 @@
+"""Wherever a run is stopped, its continuation ends as the undisturbed run does, bit for bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stopped_runs
+import yaml
+from stopped_runs import SECONDS, STEPS, make_run, remains, train
+
+from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
+from losslab.config.compose import compose_plain
+from runs import TINY, make_text
+
+# Logs, validations and checkpoints fall on different steps; the learning rate is high enough for the best step not to
+# be the last; twelve batches of six windows are more than the text has.
+OPTIONS = [
+    *TINY,
+    "loss=square",
+    "model.context=48",
+    "optimizer.lr=0.3",
+    "data.batch_size=6",
+    f"trainer.max_steps={STEPS}",
+    "trainer.log_every_n_steps=3",
+    "trainer.val_check_interval=5",
+    "checkpoints.every_n_steps=4",
+    "trainer.enable_progress_bar=false",
+    "logger=tensorboard",
+]
+TWO_RANKS = {"ddp": "trainer.accumulate_grad_batches=1", "fsdp": "trainer.accumulate_grad_batches=3"}
+"""Strategy → how its batch is split."""
+
+
+def make_config(folder: Path, *arguments: str) -> dict[str, Any]:
+    """What `start` would store, with the text in `folder`."""
+    text = folder / "book.txt"
+    text.write_text(make_text(paragraphs=20), encoding="utf-8")
+    config = bind_components(check_run(compose_plain([*OPTIONS, f"data.path={text}", *arguments])))
+    return resolve_split(resolve_budget(config))
+
+
+@pytest.mark.parametrize(("workers", "dropout", "accumulate"), list(product([0, 2], [0, 0.1], [1, 3])))
+def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
+    tmp_path: Path, workers: int, dropout: float, accumulate: int
+) -> None:
+    config = make_config(
+        tmp_path,
+        f"data.num_workers={workers}",
+        f"model.dropout={dropout}",
+        f"trainer.accumulate_grad_batches={accumulate}",
+    )
+    runs = {name: tmp_path / "runs" / name for name in ("undisturbed", "at each", *map(str, range(1, STEPS + 1)))}
+    for run in runs.values():
+        make_run(run, config)
+    train(runs["undisturbed"])
+    expected = remains(runs["undisturbed"])
+    assert expected["yardsticks"]["best"]["step"] == 5
+    for step in range(1, STEPS + 1):
+        train(runs[str(step)], stop_in=step)
+        train(runs[str(step)], after=step)
+        assert remains(runs[str(step)]) == expected, step
+        train(runs["at each"], after=step - 1, stop_in=step)
+    train(runs["at each"], after=STEPS)
+    assert remains(runs["at each"]) == expected
+
+
+def test_two_ranks_stopped_at_any_step_end_as_the_undisturbed_ones(tmp_path: Path) -> None:
+    for strategy, split in TWO_RANKS.items():
+        on_cpu = ["trainer.accelerator=cpu", "trainer.precision=32-true"]
+        config = make_config(tmp_path, f"trainer={strategy}", *on_cpu, "model.dropout=0.1", split)
+        (tmp_path / f"{strategy}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ended = subprocess.run(
+        [*command, stopped_runs.__file__, str(tmp_path)], capture_output=True, text=True, timeout=SECONDS + 60
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for strategy in TWO_RANKS:
+        expected, *stopped = (remains(tmp_path / f"{strategy}/{step}") for step in range(STEPS + 1))
+        for step, found in enumerate(stopped, start=1):
+            assert found == expected, step
