@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
+import rank_weights
+import torch
+from stopped_runs import make_run
+from torch import Tensor
 
-from runs import only_run
+from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
+from losslab.config.compose import compose_plain
+from losslab.config.paths import conf_dir
+from losslab.records import find_runs, read
+from losslab.training.run import execute
+from runs import TINY, only_run
 
 TWO_RANKS = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
@@ -23,6 +35,100 @@ def test_two_ranks_equal_one(run_tiny: Callable[..., int], loss: str) -> None:
     assert two.hardware["ranks"] == 2
     assert one.hashes == two.hashes
     assert two.yardsticks["final"] == pytest.approx(one.yardsticks["final"], rel=1e-5)
+
+
+LOSSES = sorted(path.stem for path in (conf_dir() / "loss").glob("*.yaml"))
+FIVE_STEPS = [
+    "trainer.max_steps=5",
+    "trainer.val_check_interval=5",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "model.context=30",  # 143 windows of val, of which one rank has one more
+    "data.val_batch_size=71",  # and so one batch more
+    "trainer.enable_progress_bar=false",
+]
+
+
+def test_every_loss_trains_on_two_ranks_as_on_one(workplace: Path) -> None:
+    def make(name: str, *options: str) -> Path:
+        path = f"data.path={workplace / 'book.txt'}"
+        config = bind_components(check_run(compose_plain([*TINY, path, *options, *FIVE_STEPS])))
+        make_run(workplace / name, resolve_split(resolve_budget(config)))
+        return workplace / name
+
+    two = {
+        (loss, strategy): make(f"two/{loss}-{strategy}", f"loss={loss}", f"trainer={strategy}")
+        for loss, strategy in product(LOSSES, ("ddp", "fsdp"))
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ended = subprocess.run(
+        [*command, rank_weights.__file__, str(workplace / "two")],
+        capture_output=True,
+        text=True,
+        timeout=rank_weights.SECONDS + 60,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for loss in LOSSES:
+        one = make(f"one/{loss}", f"loss={loss}")
+        execute(one)
+        expected = torch.load(one / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for strategy in ("ddp", "fsdp"):
+            run = two[loss, strategy]
+            (first, sharded), (second, _) = (torch.load(run / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+            assert len(sharded) == (len(first) if strategy == "fsdp" else 0)
+            assert all(torch.equal(first[name], second[name]) for name in first)
+            assert distance(first, expected) < 1e-6, (loss, strategy)
+            kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+            assert kept.keys() == expected.keys()
+            assert all(torch.equal(kept[f"network.{name}"], first[name]) for name in first)
+            found, whole = read(run).yardsticks["final"], read(one).yardsticks["final"]
+            assert found.keys() == whole.keys()
+            for name in ("val/nll", "test/nll", "val/nll_scaled", "test/nll_scaled", "val/objective"):
+                assert found[name] == pytest.approx(whole[name], rel=1e-6), (loss, strategy, name)
+
+
+def distance(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Relative, over all parameters."""
+    pairs = [
+        (value.flatten().double(), expected[f"network.{name}"].flatten().double()) for name, value in weights.items()
+    ]
+    found, wanted = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_nan_on_one_rank_ends_both_as_diverged(run_tiny: Callable[..., int], strategy: str) -> None:
+    own = ["loss=kl_divergence", "loss._target_=rank_weights.NanOnOneRank", "~loss.label_smoothing"]
+    two = [f"trainer={strategy}", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+    assert run_tiny(*own, *two, "trainer.max_steps=9") == 0
+    run, record = only_run(Path("outputs/runs"))
+    assert (record.status, record.step) == ("diverged", 4)
+    assert "NanOnOneRank is nan" in str(record.error) and "at step 7" in str(record.error)
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(bool(value.isfinite().all()) for value in state.values())
+
+
+def test_a_run_of_one_process_continues_sharded(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from losslab.errors import Interrupted
+    from losslab.sweeps.resume import resume
+    from losslab.training.keeper import RunKeeper
+
+    assert run_tiny("name=whole", "model.tie_embeddings=false") == 0
+    _, whole = only_run(Path("outputs/whole"))
+    save = RunKeeper._save
+
+    def save_then_stop(self: RunKeeper, trainer: object, improved: bool) -> None:
+        save(self, trainer, improved)  # type: ignore[arg-type]
+        raise Interrupted("for the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "_save", save_then_stop)
+        assert run_tiny("model.tie_embeddings=false") == 1
+    (run,) = find_runs(Path("outputs/runs"))
+    assert resume(run, [], ["trainer.strategy=fsdp", "trainer.devices=2", "trainer.micro_batch_size=2"]) == 0
+    record = read(run)
+    assert (record.status, record.hardware["ranks"], record.hardware["strategy"]) == ("completed", 2, "fsdp")
+    assert record.yardsticks["final"] == pytest.approx(whole.yardsticks["final"], rel=1e-5)
 
 
 def test_bad_input_on_ranks_is_told_before_they_start(run_tiny: Callable[..., int]) -> None:
