@@ -222,6 +222,22 @@ def is_locked(folder: Path) -> bool:
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Write beside the target, fsync, rename: a kill leaves the old file or the new one, never half of one."""
+    with naming(path):
+        _write_atomic(path, content)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Failed writes and flushes do not say of which file; now they do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def _write_atomic(path: Path, content: bytes | memoryview) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -15,6 +15,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from losslab.records import naming
+
 YARDSTICKS = ("nll_scaled", "nll", "bits_per_byte", "top1")
 """Those that the HParams tab shows."""
 _PARTS = ("val/", "test/", "best/val/", "best/test/")
@@ -31,7 +33,8 @@ class EventFile:
     def __init__(self, folder: Path, *, purge_from: int) -> None:
         # Readers take files in the order of their names: microseconds tell sessions of one second apart.
         name = f"events.out.tfevents.{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("ab")
+        self.path = folder / name
+        self._file = self.path.open("ab")
         self._records = RecordWriter(self._file)
         self._write(Event(file_version="brain.Event:2"))
         self._write(Event(step=purge_from, session_log=SessionLog(status=SessionLog.START)))
@@ -68,8 +71,9 @@ class EventFile:
         self._plugin(metadata.SESSION_END_INFO_TAG, session_end_info=end)
 
     def flush(self) -> None:
-        self._records.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._records.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._records.close()

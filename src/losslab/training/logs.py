@@ -8,7 +8,7 @@ import io
 import os
 from pathlib import Path
 
-from losslab.records import write_atomic
+from losslab.records import naming, write_atomic
 from losslab.training.events import YARDSTICKS, EventFile
 
 METRICS = "metrics.csv"
@@ -82,8 +82,9 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Before a checkpoint is written: no step that it counts as done may be missing here."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         if self.events is not None:
             self.events.flush()
 
