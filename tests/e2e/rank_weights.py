@@ -31,6 +31,15 @@ class NanOnOneRank(Loss):
         return torch.nn.functional.cross_entropy(logits, target, reduction="none") * (float("nan") if bad else 1.0)
 
 
+class RaisesOnOneRank(Loss):
+    """Fails on the second rank alone."""
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        if distributed.get_rank() == 1:
+            raise ArithmeticError("no luck here")
+        return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+
 def main(folder: Path) -> None:
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     distributed.init_process_group("gloo")

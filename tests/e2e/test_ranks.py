@@ -108,6 +108,24 @@ def test_nan_on_one_rank_ends_both_as_diverged(run_tiny: Callable[..., int], str
     assert all(bool(value.isfinite().all()) for value in state.values())
 
 
+def test_a_failure_of_one_rank_is_told_and_recorded_in_its_own_words(
+    run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["loss=kl_divergence", "loss._target_=rank_weights.RaisesOnOneRank", "~loss.label_smoothing"]
+    assert run_tiny(*own, *TWO_RANKS) == 1
+    _, record = only_run(Path("outputs/runs"))
+    assert (record.status, record.error) == ("failed", "rank 1: ArithmeticError: no luck here")
+    told = capsys.readouterr().err
+    assert told.count("no luck here") == 1 and "Traceback" not in told
+
+
+def test_a_bad_text_is_told_once_before_the_ranks_start(
+    run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_tiny(*TWO_RANKS, "model.context=8000") == 2
+    assert capsys.readouterr().err.count("too short") == 1
+
+
 def test_a_run_of_one_process_continues_sharded(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     from losslab.errors import Interrupted
     from losslab.sweeps.resume import resume

@@ -89,11 +89,8 @@ class _QuietFile(logging.FileHandler):
 
 @contextmanager
 def logging_to(folder: Path, rank: int) -> Iterator[None]:
-    """Warnings, Lightning's too, go to train.log, beside our own lines; the terminal shows what a person needs."""
-    if rank != 0:
-        with quiet_lightning():  # rank 0 keeps the messages
-            yield
-        return
+    """Warnings, Lightning's too, go to train.log, beside our own lines; the terminal shows what a person needs. Of the
+    ranks beyond 0 only failures are kept."""
     handler = _QuietFile(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(name) for name in ("losslab", "py.warnings", *_LIGHTNING)]
@@ -101,6 +98,7 @@ def logging_to(folder: Path, rank: int) -> Iterator[None]:
     for log in loggers:
         log.handlers, log.propagate = [handler], False
         log.setLevel(logging.WARNING if log.name in _LIGHTNING else logging.INFO)
+    handler.setLevel(logging.NOTSET if rank == 0 else logging.ERROR)
     logging.captureWarnings(True)
     try:
         with warnings.catch_warnings():

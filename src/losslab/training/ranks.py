@@ -6,16 +6,31 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from losslab.records import CONFIG
 from losslab.training.messages import LOG
 
+CAUSE = "losslab: rank "
+"""Begins the line in which a rank that keeps no record says why it ended."""
 
-def run_workers(folder: Path, ranks: int, trust: list[str]) -> tuple[int, bool]:
-    """Run losslab.training.worker on every rank; returns torchrun's exit code, and whether a signal came.
+
+@dataclass
+class Ended:
+    """How the ranks came to their end."""
+
+    code: int = 0
+    """torchrun's exit code."""
+    signalled: bool = False
+    """A signal came in."""
+    cause: str | None = None
+    """What the first rank to fail said, where it was not rank 0, which notes its own end."""
+
+
+def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
+    """Run losslab.training.worker on every rank, and wait for their end.
 
     SIGINT and SIGTERM go on to torchrun, and from it to the workers, which save before they end.
 
@@ -36,28 +51,32 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> tuple[int, bool]:
         return _stand_by(agent, folder / LOG)
 
 
-def _stand_by(agent: subprocess.Popen[str], log: Path) -> tuple[int, bool]:
+def _stand_by(agent: subprocess.Popen[str], log: Path) -> Ended:
     """Wait for the workers, and pass signals on."""
-    signalled = threading.Event()
+    ended = Ended()
 
     def pass_on(number: int, _: object) -> None:
-        signalled.set()
+        ended.signalled = True
         agent.send_signal(number)
 
     handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         assert agent.stderr is not None
-        _relay(agent.stderr, log, signalled)
-        return agent.wait(), signalled.is_set()
+        _relay(agent.stderr, log, ended)
+        ended.code = agent.wait()
+        return ended
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _relay(stream: IO[str], log: Path, signalled: threading.Event) -> None:
-    """Pass the workers' messages through; torchrun's traceback of a signal that we sent goes to the log."""
+def _relay(stream: IO[str], log: Path, ended: Ended) -> None:
+    """Pass the workers' messages through; what torchrun says of a signal that we sent, and of a rank that has told its
+    end itself, goes to the log."""
     for line in stream:
-        if signalled.is_set():
+        if line.startswith(CAUSE):
+            ended.cause = ended.cause or line.removeprefix("losslab: ").strip()
+        if ended.signalled or ended.cause:
             with log.open("a", encoding="utf-8") as file:
                 file.write(line)
         else:

@@ -17,7 +17,7 @@ from losslab.console import say
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.records import CONFIG, FILE, Record, find_identity, is_locked, lock, read, read_config, write_config
-from losslab.training.assemble import CACHE, check_components
+from losslab.training.assemble import CACHE, check_components, open_data
 from losslab.training.provenance import hash_code, provenance
 from losslab.training.ranks import run_workers
 from losslab.training.run import execute
@@ -195,10 +195,12 @@ def _launch(folder: Path, config: dict[str, Any]) -> Outcome:
         raise UserError(f"{folder} is already running in another process; wait for it, or give another name=…")
     if settings["num_nodes"] > 1:
         raise UserError("trainer.num_nodes above 1 needs an outer torchrun on every node")
-    code, signalled = run_workers(folder, settings["devices"], foreign_targets(config))
+    open_data(folder, config)  # what is wrong with the text is told here, and once
+    ended = run_workers(folder, settings["devices"], foreign_targets(config))
     record = read(folder)
-    if record.status == "running":
-        record.status = "interrupted" if signalled else "failed"
-        record.error = "stopped by a signal" if signalled else f"the workers ended with exit code {code}"
+    if record.status == "running" or (ended.cause and record.status == "failed"):
+        record.status = "interrupted" if ended.signalled else "failed"
+        failure = ended.cause or f"the workers ended with exit code {ended.code}"
+        record.error = "stopped by a signal" if ended.signalled else failure
         record.write(folder)
     return Outcome(folder, record.status, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from losslab.config.trust import check_trusted
 from losslab.console import complain
 from losslab.errors import UserError
 from losslab.records import read_config
+from losslab.training.ranks import CAUSE
 from losslab.training.run import execute
 
 
@@ -23,8 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
         check_trusted(read_config(parsed.config.parent), parsed.trust)
         record = execute(parsed.config.parent)
     except UserError as error:
-        complain(str(error))
+        if os.environ.get("RANK", "0") == "0":  # the others found the same
+            complain(str(error))
         return 2
+    if record.status == "failed" and os.environ.get("RANK", "0") != "0":
+        sys.stderr.write(f"{CAUSE}{os.environ['RANK']}: {record.error}\n")
     return 0 if record.status in ("completed", "diverged") else 1
 
 
