@@ -136,6 +136,8 @@ def link(source: Path, target: Path) -> None:
     except OSError:
         write_atomic(target, source.read_bytes())
         return
-    temporary.replace(target)
-    temporary.unlink(missing_ok=True)  # a rename between two names of one file does nothing
+    try:
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)  # a rename between two names of one file does nothing
     sync_folder(target.parent)

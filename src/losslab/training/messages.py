@@ -83,6 +83,10 @@ def quiet_lightning() -> Iterator[None]:
 class _QuietFile(logging.FileHandler):
     """A full disk ends the run where a checkpoint cannot be written, not with a traceback for each line of the log."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Nothing: the run goes on without its log."""
 
@@ -91,7 +95,7 @@ class _QuietFile(logging.FileHandler):
 def logging_to(folder: Path, rank: int) -> Iterator[None]:
     """Warnings, Lightning's too, go to train.log, beside our own lines; the terminal shows what a person needs. Of the
     ranks beyond 0 only failures are kept."""
-    handler = _QuietFile(folder / LOG, encoding="utf-8")
+    handler = _QuietFile(folder / LOG, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(name) for name in ("losslab", "py.warnings", *_LIGHTNING)]
     saved = [(log, log.handlers, log.propagate, log.level) for log in loggers]
