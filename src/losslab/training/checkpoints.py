@@ -84,20 +84,33 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: when none loads, and when one holds pickled objects.
     """
-    found = [path for path in (folder / LAST, *older(folder), folder / BEST) if path.is_file()]
-    reasons = []
-    for path in found:
-        try:
-            content = read_checkpoint(path)
-        except Damaged as error:
-            reasons.append(str(error))
-            continue
-        for reason in reasons:
-            complain(f"{reason}; continuing from {path.name}")
-        return path, content
-    if found:
+    reasons: list[str] = []
+    chosen = _loadable(folder / LAST, reasons)
+    for path in (*older(folder), folder / BEST) if chosen is None else ():
+        other = _loadable(path, reasons)
+        if other is not None and (chosen is None or _step(other[1]) > _step(chosen[1])):
+            chosen = other
+    if chosen is None and reasons:
         raise UserError(f"no checkpoint in {folder} loads ({reasons[0]}); delete that folder to train from step 0")
-    return None
+    if chosen is not None:
+        for reason in reasons:
+            complain(f"{reason}; continuing from {chosen[0].name}")
+    return chosen
+
+
+def _loadable(path: Path, reasons: list[str]) -> tuple[Path, dict[str, Any]] | None:
+    if not path.is_file():
+        return None
+    try:
+        return path, read_checkpoint(path)
+    except Damaged as error:
+        reasons.append(str(error))
+        return None
+
+
+def _step(content: dict[str, Any]) -> int:
+    step = content["losslab"].get("step")
+    return step if isinstance(step, int) else 0
 
 
 def older(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from losslab.config.components import build
 from losslab.config.stored import moved_inputs, open_config, override
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
-from losslab.records import Record, now, read, read_config
+from losslab.records import Record, now, read, read_config, write_atomic
 from losslab.training.assemble import open_data
 from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
 from losslab.training.loading import Loaded, find_checkpoint, rebuild
@@ -88,11 +88,10 @@ def reevaluate(
 
 
 def note_evaluation(folder: Path, entry: dict[str, Any]) -> None:
-    """Append an evaluation to evaluations.jsonl in the run's folder; one line each."""
-    with (folder / EVALUATIONS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Add an evaluation to evaluations.jsonl in the run's folder; one line each."""
+    path = folder / EVALUATIONS
+    before = path.read_bytes() if path.exists() else b""
+    write_atomic(path, before + json.dumps(entry).encode() + b"\n")
 
 
 def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:

@@ -19,7 +19,7 @@ from losslab.data.module import TextDataModule
 from losslab.errors import Diverged, Interrupted, UserError, describe
 from losslab.records import Record, lock, now, read, read_config
 from losslab.training.assemble import build_network, open_data
-from losslab.training.checkpoints import BEST, FOLDER, LAST, link, newest, read_checkpoint
+from losslab.training.checkpoints import BEST, FOLDER, LAST, keep_newest, link, newest, read_checkpoint
 from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
 from losslab.training.events import describe_run
 from losslab.training.keeper import Intervals, RunKeeper, RunState
@@ -90,7 +90,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
     ranks = settings["devices"] * settings["num_nodes"]
     set_threads(config, record)
     reset_peak_memory()
-    state, checkpoint = _find_state(folder, rank)
+    state, checkpoint = _find_state(folder, rank, keep=config["checkpoints"]["keep"])
     data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
     network = build_network(config, data.num_outputs)
     intervals = Intervals(
@@ -168,7 +168,7 @@ def _fit(
         progress.close()
 
 
-def _find_state(folder: Path, rank: int) -> tuple[RunState, Path | None]:
+def _find_state(folder: Path, rank: int, *, keep: int) -> tuple[RunState, Path | None]:
     """What the newest checkpoint that loads remembers, and its path."""
     checkpoints = folder / FOLDER
     found = newest(checkpoints)
@@ -176,8 +176,10 @@ def _find_state(folder: Path, rank: int) -> tuple[RunState, Path | None]:
         return RunState(), None
     path, content = found
     state = RunState.of(content, path)
-    if rank == 0 and path.name == LAST and state.best.get("step") == state.step:
-        link(path, checkpoints / BEST)  # a kill may have come between the two names
+    if rank == 0 and path.name == LAST:  # a kill may have come between its names
+        keep_newest(checkpoints, state.step, keep)
+        if state.best.get("step") == state.step:
+            link(path, checkpoints / BEST)
     return state, path
 
 
