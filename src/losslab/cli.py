@@ -92,6 +92,18 @@ def export(
 
 
 @app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder, such as outputs/first, or outputs.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds while something runs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """The ledger: each run's state, step, yardstick, speed and time left."""
+    from losslab.sweeps.status import status as run
+
+    raise typer.Exit(run(folder, watch=watch, as_json=as_json))
+
+
+@app.command()
 def clean(
     folder: Annotated[Path, typer.Argument(help="A run's folder, a sweep's, or outputs.")],
     checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Also the best ones of completed runs.")] = False,

@@ -1,0 +1,185 @@
+"""`losslab status`: the ledger of a folder of runs, out of their records. No torch."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from losslab import console
+from losslab.errors import UserError
+from losslab.records import FILE, Record, is_locked, read
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+_COLORS = {"completed": "green", "running": "cyan", "killed": "yellow", "interrupted": "yellow"}
+_GOING_ON = ("running",)
+_PRIMARY = "val/nll_scaled"
+_NUMBERS = ("step", _PRIMARY, "tokens/s", "elapsed", "left")
+_HEADINGS = ["run", "state", *_NUMBERS, "host"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A run as the ledger shows it; None where nothing is known yet."""
+
+    run: str
+    state: str
+    """As in the record, or `killed` where a run is said to be running and no process holds it."""
+    step: int
+    max_steps: int
+    nll_scaled: float | None
+    """Of the best validation so far."""
+    tokens_per_second: float | None
+    elapsed: float | None
+    """Seconds of training, up to the last checkpoint."""
+    left: float | None
+    """Seconds, at the speed so far."""
+    host: str
+    error: str | None
+
+
+def status(folder: Path, *, watch: bool, as_json: bool) -> int:
+    """Print the ledger of `folder`, once or until nothing runs any more; returns the exit code.
+
+    Raises:
+        UserError: when there is no such folder, or no run in it.
+    """
+    lines = look(folder)
+    if as_json:
+        console.out.print_json(json.dumps({"runs": [asdict(line) for line in lines], "totals": totals(lines)}))
+    elif watch and console.out.is_terminal:
+        _watch(folder, lines)
+    else:
+        if console.out.is_terminal:
+            console.out.print(_table(lines), soft_wrap=False)
+        else:
+            _print_plain(lines)
+        console.say(_summary(lines))
+        for line in lines:
+            if line.error:
+                console.say(f"{line.run}: {line.error}")
+    return 0
+
+
+def look(folder: Path) -> list[Line]:
+    """One line for each run below `folder`, by sweep and name. Raises UserError when there are none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    paths = [path.parent for path in (folder / FILE, *folder.glob(f"*/{FILE}"), *folder.glob(f"*/*/{FILE}"))]
+    found = sorted(path for path in paths if (path / FILE).is_file())
+    if not found:
+        raise UserError(f"{folder} holds no runs")
+    return [_line(path, folder) for path in found]
+
+
+def totals(lines: list[Line]) -> dict[str, float | int | None]:
+    """Runs by state, and the seconds that those not yet completed need one after the other."""
+    counts = Counter(line.state for line in lines)
+    left = [line.left for line in lines if line.left is not None]
+    return {**dict(sorted(counts.items())), "runs": len(lines), "seconds_left": sum(left) if left else None}
+
+
+def _line(path: Path, folder: Path) -> Line:
+    name = path.name if path == folder else path.relative_to(folder).as_posix()
+    try:
+        record = read(path)
+    except UserError as error:
+        return Line(name, "damaged", 0, 0, None, None, None, None, "", str(error))
+    state = record.status
+    if state == "running" and not is_locked(path):
+        state = "killed"
+    seconds = record.timing.get("seconds")
+    done = state in ("completed", "diverged")
+    return Line(
+        run=name,
+        state=state,
+        step=record.step,
+        max_steps=record.max_steps,
+        nll_scaled=record.yardsticks.get("best", {}).get(_PRIMARY),
+        tokens_per_second=record.throughput.get("tokens_per_second"),
+        elapsed=seconds,
+        left=None if done or not record.step else _left(record),
+        host=str(record.hardware.get("host", "")),
+        error=record.error.splitlines()[-1] if record.error and state != "completed" else None,
+    )
+
+
+def _left(record: Record) -> float | None:
+    seconds = record.timing.get("seconds")
+    return None if seconds is None else seconds / record.step * (record.max_steps - record.step)
+
+
+def _watch(folder: Path, lines: list[Line]) -> None:
+    with Live(console=console.out, auto_refresh=False) as live:
+        while True:
+            table = _table(lines)
+            table.caption = _summary(lines)
+            live.update(table, refresh=True)
+            if not any(line.state in _GOING_ON for line in lines):
+                return
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            lines = look(folder)
+
+
+def _table(lines: list[Line]) -> Table:
+    """As wide as the terminal; only the names give way."""
+    rows = [_cells(line) for line in lines]
+    table = Table(box=None, pad_edge=False, expand=True)
+    for i, heading in enumerate(_HEADINGS):
+        width = max(len(row[i]) for row in [_HEADINGS, *rows])
+        name = i == 0
+        table.add_column(
+            heading,
+            no_wrap=True,
+            overflow="ellipsis",
+            justify="right" if heading in _NUMBERS else "left",
+            ratio=1 if name else None,
+            width=None if name else width,
+        )
+    for line, row in zip(lines, rows, strict=True):
+        state = Text(line.state, style=_COLORS.get(line.state, "red"))
+        table.add_row(Text(row[0]), state, *map(Text, row[2:]))
+    return table
+
+
+def _print_plain(lines: list[Line]) -> None:
+    """Whole names, in columns, for files and other programs."""
+    rows = [_HEADINGS, *map(_cells, lines)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
+            for cell, width, heading in zip(row, widths, _HEADINGS, strict=True)
+        ]
+        console.say("  ".join(cells).rstrip())
+
+
+def _cells(line: Line) -> list[str]:
+    return [
+        line.run,
+        line.state,
+        f"{line.step}/{line.max_steps}",
+        "" if line.nll_scaled is None else f"{line.nll_scaled:.4f}",
+        "" if not line.tokens_per_second else f"{line.tokens_per_second:,.0f}",
+        _clock(line.elapsed),
+        _clock(line.left),
+        line.host,
+    ]
+
+
+def _summary(lines: list[Line]) -> str:
+    counts = totals(lines)
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if state not in ("runs", "seconds_left"))
+    left = counts["seconds_left"]
+    return f"{counts['runs']} runs: {states}" + (f"; {_clock(left)} of training left" if left else "")
+
+
+def _clock(seconds: float | None) -> str:
+    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
