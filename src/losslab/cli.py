@@ -138,7 +138,8 @@ def main() -> None:
         complain(str(error))
         sys.exit(2)
     except _UsageError as error:
-        complain(error.format_message())
+        said = error.format_message().rstrip(".").replace(". Did", ": did").replace(". ", "; ")
+        complain(said[0].lower() + said[1:])
         sys.exit(2)
     except OSError as error:
         complain(describe(error))

@@ -28,6 +28,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,18 @@ SCHEMA = 2
 FILE = "run.json"
 CONFIG = "config.yaml"
 LOCK = ".lock"
+CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+CACHE = ".cache"
+"""Of tokens, beside the sweeps."""
 TEMPORARY = ".tmp"
 """Ends the names of files that a kill may leave half written; `losslab clean` removes them."""
 STATUSES = ("running", "completed", "failed", "diverged", "interrupted")
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)  # it can only be read by setting it
+_PATIENCE = 1.0
+"""Seconds in which a process that only looks whether a run is held has let go again."""
+DONE = ("completed", "diverged")
+"""Results, which are not trained again."""
 SHORT = 10
 """Hex digits of the identity in a folder's name."""
 
@@ -134,14 +144,27 @@ def _checked(record: Record, path: Path) -> Record:
         expected = str if key == "error" else type(getattr(empty, key))
         if not (isinstance(value, expected) or (key == "error" and value is None)):
             raise UserError(f"{path} holds {value!r} as {key}; move it away to run this configuration anew")
-    numbers = [
-        value for part in record.yardsticks.values() for value in (part.values() if isinstance(part, dict) else [""])
-    ]
-    if not all(isinstance(value, int | float | None) for value in numbers):
-        raise UserError(f"{path} holds yardsticks that are no numbers; move it away to run this configuration anew")
+    for part in record.yardsticks.values():
+        if not isinstance(part, dict) or not all(value is None or _is_number(value) for value in part.values()):
+            raise UserError(f"{path} holds yardsticks that are no numbers; move it away to run this configuration anew")
+    plain = {
+        "hashes": all(isinstance(value, str) for value in record.hashes.values()),
+        "versions": all(isinstance(value, str) for value in record.versions.values()),
+        "hardware.threads": isinstance(record.hardware.get("threads"), int | None),
+        "timing.seconds": record.timing.get("seconds") is None or _is_number(record.timing["seconds"]),
+        "provenance.choices": isinstance(record.provenance.get("choices", {}), dict),
+        "provenance.folder": isinstance(record.provenance.get("folder"), str | None),
+        "provenance.changes": isinstance(record.provenance.get("changes", []), list),
+    }
+    for name in (name for name, right in plain.items() if not right):
+        raise UserError(f"{path} holds something else than it must as {name}; move it away to run this anew")
     if record.status not in STATUSES:
         raise UserError(f"{path} holds no status but {record.status!r}; move it away to run this configuration anew")
     return record
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -194,9 +217,9 @@ def find_identity(folder: Path, identity: str) -> list[Path]:
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold the run's folder. The kernel frees the lock when the process dies, however it dies."""
-    held = FileLock(folder / LOCK)
+    held = FileLock(_lock_file(folder))
     try:
-        held.acquire(timeout=0)
+        held.acquire(timeout=_PATIENCE)
     except Timeout:
         raise UserError(
             f"{folder} is already running in another process; wait for it, or give another name=…"
@@ -207,11 +230,25 @@ def lock(folder: Path) -> Iterator[None]:
         held.release()
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a run's folder in which something is a symbolic link: losslab makes none, and what is written to or
+    removed from a folder that somebody sent must not reach outside it."""
+    for path in (*folder.iterdir(), *(folder / CHECKPOINTS).glob("*")) if folder.is_dir() else ():
+        if path.is_symlink():
+            raise UserError(f"{path} is a symbolic link, which losslab never makes: refused; put a copy in its place")
+
+
+def _lock_file(folder: Path) -> Path:
+    if (folder / LOCK).is_symlink():  # opening it for locking would empty what it points at
+        raise UserError(f"{folder / LOCK} is a symbolic link, which losslab never makes: refused")
+    return folder / LOCK
+
+
 def is_locked(folder: Path) -> bool:
     """Whether a living process holds this run."""
     if not (folder / LOCK).exists():
         return False
-    probe = FileLock(folder / LOCK)
+    probe = FileLock(_lock_file(folder))
     try:
         probe.acquire(timeout=0)
     except Timeout:
@@ -244,7 +281,7 @@ def _write_atomic(path: Path, content: bytes | memoryview) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(0o666 & ~_UMASK)
         Path(temporary).replace(path)
         sync_folder(path.parent)
     except BaseException:  # a Ctrl-C too must leave no half of a file behind; it is raised again

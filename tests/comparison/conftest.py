@@ -30,6 +30,7 @@ CONFIG: dict[str, Any] = {
     "scheduler": {"_target_": "losslab.training.schedules.Constant"},
     "trainer": {
         "max_steps": 100,
+        "val_check_interval": 10,
         "max_tokens": None,
         "precision": "32-true",
         "log_every_n_steps": 10,

@@ -29,10 +29,18 @@ def test_a_run_out_of_an_older_record_is_called_by_its_class(sweep) -> None:
     assert list(groups_of(sweep)) == ["Square"]
 
 
+OTHER = {
+    **dict.fromkeys(("name", "output_dir", "trainer.accelerator", "trainer.strategy"), "something"),
+    **dict.fromkeys(("fresh", "trainer.compile"), True),
+    **dict.fromkeys(("trainer.enable_progress_bar", "logger.enabled"), False),
+    "trainer.max_tokens": None,
+}
+
+
 @pytest.mark.parametrize("key", [key for key in NOT_IDENTITY if key != "logger"] + ["logger.enabled", "data.path"])
 def test_what_does_not_belong_to_the_identity_parts_no_runs(key: str, sweep) -> None:
     sweep.add("square", 1, 3.0)
-    sweep.add("square", 2, 3.0, changes={key: "something else"})
+    sweep.add("square", 2, 3.0, changes={key: OTHER.get(key, 7)})
     groups = groups_of(sweep)
     assert list(groups) == ["square"]
     assert sorted(groups["square"].runs) == [1, 2]

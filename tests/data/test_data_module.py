@@ -40,7 +40,7 @@ def prepared(make, tmp_path_factory) -> TextDataModule:
     ("changes", "reason"),
     [
         ({"path": None}, "data.path is missing"),
-        ({"corpus": "python_docs"}, "data.path is missing"),
+        ({"corpus": "python_docs"}, "not both"),
         ({"path": "/no/such/file"}, "data.path=/no/such/file does not exist"),
         ({"tokenizer": "/no/such/tokenizer.json"}, "data.tokenizer=/no/such/tokenizer.json is neither"),
         ({"tokenizer": "bpe", "vocab_size": 100}, "data.vocab_size must be at least 257"),

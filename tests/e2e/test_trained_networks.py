@@ -237,7 +237,8 @@ def test_clean_frees_what_nothing_needs_and_says_how_much(
     assert run_tiny(*BETTER_EARLY, "checkpoints.keep=3") == 0
     assert read(run).yardsticks == record.yardsticks
     assert clean(Path("outputs"), checkpoints=True, cache=True, dry_run=False) == 0
-    assert not list(Path("outputs").rglob("*.ckpt")) and not list(Path("outputs/.cache").iterdir())
+    assert not list(Path("outputs").rglob("*.ckpt"))
+    assert {path.suffix for path in Path("outputs/.cache").iterdir()} == {".lock"}
     assert read(run).yardsticks == record.yardsticks
 
 

@@ -24,7 +24,8 @@ from losslab.training.checkpoints import (
 
 
 def checkpoint(step: int) -> dict[str, Any]:
-    return {"losslab": {"step": step}, "state_dict": {"weight": torch.full((300,), float(step))}, "config": {}}
+    whole = {"losslab": {"step": step}, "state_dict": {"weight": torch.full((300,), float(step))}, "config": {}}
+    return whole | {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {}}
 
 
 def step_of(path: Path) -> int:

@@ -37,9 +37,9 @@ def compare(folder: Path, *, baseline: str, metric: str) -> int:
     from losslab.comparison.figure import draw_curves
 
     try:
+        draw_curves(groups, folder / CURVES)  # first: it reads what may be damaged
         write_atomic(folder / report_file, "\n".join(report).encode())
         write_atomic(folder / table_file, to_csv(rows, metric).encode())
-        draw_curves(groups, folder / CURVES)
     except OSError as error:
         raise UserError(f"the comparison cannot be written to {folder}: {error.strerror}") from None
     say(table)

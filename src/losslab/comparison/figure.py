@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,16 @@ import matplotlib as mpl
 import numpy as np
 
 from losslab.comparison.load import Group
+from losslab.records import write_atomic
 
 mpl.use("Agg")
 
 CURVE = "val/nll_scaled"
+_KINDS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 160, "metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+}
+"""Without what would change from day to day."""
 
 
 def draw_curves(groups: list[Group], target: Path) -> None:
@@ -43,6 +50,8 @@ def draw_curves(groups: list[Group], target: Path) -> None:
         axes.grid(alpha=0.25)
         if axes.lines:
             axes.legend(frameon=False)
-        figure.savefig(target.with_suffix(".png"), dpi=160, metadata={"Software": None})
-        figure.savefig(target.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+        for kind, options in _KINDS.items():
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=kind, **options)
+            write_atomic(target.with_suffix(f".{kind}"), drawn.getbuffer())
         plt.close(figure)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.identity import NOT_IDENTITY, flatten, without
+from losslab.config.stored import filled
 from losslab.config.trust import check_stored
 from losslab.errors import UserError
+from losslab.records import CONFIG, Record, find_runs, read, read_config
 from losslab.records import FILE as RECORD
-from losslab.records import Record, find_runs, read, read_config
 
 _MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.")
 """Runs that differ here answer different questions."""
@@ -34,9 +35,13 @@ class Run:
         path = self.folder / "metrics.csv"
         if not path.exists():
             return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["step"], row.get(metric)) for row in csv.DictReader(file)]
-        return {int(step): float(value) for step, value in rows if value}
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [(row["step"], row.get(metric)) for row in csv.DictReader(file)]
+            return {int(step): float(value) for step, value in rows if value}
+        except (ValueError, KeyError, csv.Error) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{path} is damaged ({reason}); move it away to compare without its curve") from None
 
 
 @dataclass
@@ -66,6 +71,7 @@ def load_runs(folder: Path) -> list[Run]:
         record = read(path)
         config = read_config(path)
         check_stored(config)
+        config = filled(config, path / CONFIG)
         settings = flatten(without(config, [*NOT_IDENTITY, "seed", "data.path"]))
         settings["data.content"] = record.hashes.get("data")
         if settings.get("data.tokenizer") not in ("bpe", "bytes"):

@@ -41,7 +41,10 @@ def make_rows(groups: list[Group], *, baseline: str, metric: str) -> list[Row]:
     """
     values = {group.label: _values(group, metric) for group in groups}
     if not any(values.values()):
-        known = {key for g in groups for r in g.runs.values() for key in r.record.yardsticks.get("best", {})} - {"step"}
+        best = [run.record.yardsticks.get("best", {}) for group in groups for run in group.runs.values()]
+        if any(metric in yardsticks for yardsticks in best):
+            raise UserError(f"{metric} is not finite in any of these runs; choose another --metric")
+        known = {key for yardsticks in best for key, value in yardsticks.items() if value is not None} - {"step"}
         if not known:
             states = "; ".join(f"{g.label}: {count} {s}" for g in groups for s, count in sorted(g.others.items()))
             raise UserError(f"no run is completed yet ({states}); the command that started them continues them")

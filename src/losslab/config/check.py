@@ -28,7 +28,10 @@ from losslab.errors import UserError
 LATE = {"model": {"vocab_size", "generator"}, "optimizer": {"params"}, "scheduler": {"max_steps"}}
 """Arguments that are known only once the data is; run.py supplies them."""
 
-_PRECISIONS = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
+_SHORT = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+_MOST_THREADS = 1024
+"""More than any machine has; each costs memory before the first of them computes."""
 _POSITIVE = [
     "max_steps",
     "max_tokens",
@@ -59,7 +62,7 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
         known = {f.name for f in dataclasses.fields(kind)}
         names = {f"{prefix}{name}" for name in known}
         missing += [f"{prefix}{key} cannot be taken away" for key in sorted(known - section.keys())]
-        for key in sorted(section.keys() - known):
+        for key in sorted(map(str, section.keys() - known)):
             mistakes.append(f"there is no key '{prefix}{key}': {nearest_key(f'{prefix}{key}', names)}")
     _raise(missing)
     # Hydra has checked the types of what was typed; those of a configuration out of a folder, nobody has.
@@ -70,6 +73,8 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     for key in _POSITIVE:
         if trainer.get(key) is not None and not trainer[key] > 0:
             mistakes.append(f"trainer.{key} must be above 0, not {trainer[key]}")
+    if (trainer.get("threads") or 1) > _MOST_THREADS:
+        mistakes.append(f"trainer.threads must be at most {_MOST_THREADS}, not {trainer['threads']}")
     for key, value in config["checkpoints"].items():
         if not value > 0:
             mistakes.append(f"checkpoints.{key} must be above 0, not {value}")
@@ -80,17 +85,23 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
         mistakes.append(f"name must be a plain folder name, not {name!r}")
     if trainer.get("max_steps") is not None and trainer.get("max_tokens") is not None:
         mistakes.append("give trainer.max_steps or trainer.max_tokens, not both")
+    precision = _SHORT.get(str(trainer["precision"]), str(trainer["precision"]))
+    trainer["precision"] = precision
+    if precision not in _PRECISIONS:
+        mistakes.append(f"trainer.precision cannot be {precision!r}: {nearest(precision, _PRECISIONS)}")
     for group in COMPONENTS:
         if not isinstance(config[group].get("_target_"), str):
             mistakes.append(f"{group} has no _target_: choose one with {group}=…")
     _raise(mistakes)
-    trainer["precision"] = _PRECISIONS.get(trainer["precision"], trainer["precision"])
     return {**config, "trainer": trainer}
 
 
 def resolve_budget(config: dict[str, Any]) -> dict[str, Any]:
     """Turn the budget into optimizer steps, and fill the validation interval that follows from it."""
     trainer = dict(config["trainer"])
+    for key in ("batch_size", "context"):
+        if not config["data"][key] > 0:
+            raise UserError(f"data.{key} must be above 0, not {config['data'][key]}")
     if trainer["max_tokens"] is not None:
         tokens_per_step = config["data"]["batch_size"] * config["data"]["context"]
         trainer["max_steps"] = math.ceil(trainer["max_tokens"] / tokens_per_step)
@@ -163,7 +174,7 @@ def import_target(path: str, where: str) -> Any:
     except Exception as error:  # a person's module may raise anything while it is imported
         raise UserError(f"{where}._target_ {path!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
-        classes = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module.__name__]
+        classes = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__.startswith(module_name)]
         raise UserError(f"{module_name} has no {attribute!r}: {nearest(attribute, classes)}")
     target = getattr(module, attribute)
     if not inspect.isclass(target):

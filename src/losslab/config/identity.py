@@ -14,7 +14,6 @@ NOT_IDENTITY = [
     "name",
     "output_dir",
     "fresh",
-    "trust",
     "logger",
     "data.num_workers",
     "data.val_batch_size",

@@ -56,6 +56,8 @@ def explain(error: Exception, known: set[str]) -> UserError:
         return UserError("a group's choice must be a name, such as loss=square")
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return UserError(f"{found[1]} is a list of values: add -m to run them all")
+    if found := re.search(r"[Rr]ecursive interpolation.*full_key: (\S+)", f"{cause} {text}"):
+        return UserError(f"{found[1]} refers to itself; give it a value")
     if found := re.search(r"Interpolation key '([^']+)' not found.*full_key: (\S+)", cause):
         return UserError(f"{found[2]} refers to {found[1]!r}, and there is no such key")
     # Anything else: Hydra's own words, without its pointers to itself.

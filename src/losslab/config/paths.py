@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import yaml
+
 import losslab
 from losslab.errors import UserError
 
@@ -20,6 +22,10 @@ def check_config_dir(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"--config-dir {folder} is not a folder")
     for path in sorted(folder.rglob("*.yaml")):
+        try:
+            yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"{path} is no yaml file: {' '.join(str(error).split())}") from None
         relative = path.relative_to(folder)
         if (conf_dir() / relative).exists():
             raise UserError(

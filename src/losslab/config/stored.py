@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from losslab.errors import UserError
 INPUTS = ("data.path", "data.tokenizer")
 """Where inputs lie may change; what they hold belongs to the run, and is compared."""
 
+_RESOLVED = ("max_steps", "val_check_interval")
 _SECTIONS: dict[str, type] = {
     "": RunConfig,
     "trainer": TrainerConfig,
@@ -26,14 +28,37 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def open_config(config: dict[str, Any], trust: list[str]) -> dict[str, Any]:
+def open_config(config: dict[str, Any], trust: list[str], place: Path) -> dict[str, Any]:
     """A configuration that losslab stored, checked. Imports none of the classes it names.
+
+    Args:
+        trust: the classes outside losslab that it may name.
+        place: where it was stored, for the messages.
 
     Raises:
         UserError: when it names code that nobody vouched for, or is not whole.
     """
-    check_trusted(config, trust)
-    return check_run(_filled(config))
+    try:
+        check_trusted(config, trust)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    return filled(config, place)
+
+
+def filled(config: dict[str, Any], place: Path) -> dict[str, Any]:
+    """A stored configuration with the keys that this version has and the one that wrote it had not, at their defaults.
+
+    Raises:
+        UserError: when it is not whole.
+    """
+    try:
+        config = check_run(_with_defaults(config))
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    missing = [key for key in _RESOLVED if config["trainer"][key] is None]
+    if missing:
+        raise UserError(f"{place}: trainer.{missing[0]} is missing, which every stored configuration has")
+    return config
 
 
 def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, ...]) -> dict[str, Any]:
@@ -45,14 +70,24 @@ def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, .
         if key not in allowed:
             raise UserError(f"{key!r} cannot be changed here, it belongs to the run: {nearest(key, allowed)}")
         section, _, last = key.partition(".")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed = value
-        if key in INPUTS and parsed is not None:
-            parsed = str(Path(value).expanduser().absolute()) if value not in ("bpe", "bytes") else value
-        config = {**config, section: {**config[section], last: parsed}}
+        config = {**config, section: {**config[section], last: _parse(key, value)}}
+        if key == "data.path":
+            config["data"]["corpus"] = None  # a text stands in its place
     return config
+
+
+def _parse(key: str, value: str) -> Any:
+    if key in INPUTS:
+        if value in ("bpe", "bytes", ""):
+            return value
+        home = os.path.expanduser(value)  # noqa: PTH111 (where there is no such home, it leaves the path as it is)
+        return str(Path(home).absolute())
+    if typing.get_type_hints(TrainerConfig).get(key.removeprefix("trainer.")) is str:
+        return value  # precision=32 is a name
+    try:
+        return yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError):
+        return value
 
 
 def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None) -> dict[str, Any]:
@@ -72,15 +107,14 @@ def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None) -> d
     return {**config, "data": data}
 
 
-def _filled(config: dict[str, Any]) -> dict[str, Any]:
-    """Keys that this version has and the one that wrote the configuration had not, at their defaults."""
-    filled = dict(config)
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    whole = dict(config)
     for name, kind in _SECTIONS.items():
-        section = filled if not name else filled.get(name, {})
+        section = whole if not name else whole.get(name, {})
         if not isinstance(section, dict):
             continue  # check_run names it
         for field in dataclasses.fields(kind):
             if field.default is not dataclasses.MISSING:
                 section = {field.name: field.default} | section
-        filled = section if not name else {**filled, name: section}
-    return filled
+        whole = section if not name else {**whole, name: section}
+    return whole

@@ -22,7 +22,7 @@ from losslab.data.splits import SPLITS, document_hash, split_documents
 from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from losslab.records import TEMPORARY, sync_folder
 
-DAMAGED = (OSError, ValueError, KeyError, EOFError)
+DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
 _FORMAT = 2
 _META = "meta.json"
 _KINDS = ("tokens", "bytes", "fit")

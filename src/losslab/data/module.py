@@ -58,7 +58,9 @@ class TextDataModule(pl.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        if (path is None) == (corpus is None):
+        if path is not None and corpus is not None:
+            raise UserError("give data.path or data.corpus, not both: data=text data.path=…, or data=python_docs")
+        if path is None and corpus is None:
             raise UserError("data.path is missing: data=text data.path=FILE|DIR|GLOB, or data=python_docs")
         for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size), ("context", context)):
             if value <= 0:

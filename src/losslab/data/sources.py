@@ -23,7 +23,15 @@ ENOUGH = 20
 
 def find_files(path: str) -> list[Path]:
     """The files that FILE, DIR or GLOB names, sorted. Raises UserError when there are none."""
-    expanded = Path(path).expanduser()
+    if not path.strip():
+        raise UserError("data.path is empty: data.path=FILE|DIR|GLOB (an unset variable of the shell, perhaps)")
+    try:
+        return _find(path, Path(path).expanduser())
+    except (OSError, RuntimeError) as error:  # a name too long, a home of nobody's
+        raise UserError(f"data.path={path} cannot be opened: {error}") from None
+
+
+def _find(path: str, expanded: Path) -> list[Path]:
     if expanded.is_file():
         return [expanded]
     if expanded.is_dir():

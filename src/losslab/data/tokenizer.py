@@ -83,7 +83,10 @@ class FileTokenizer:
         self.backend.no_truncation()
         self.content = content
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        if not vocabulary:
+            raise UserError(f"data.tokenizer={name} has no tokens")
+        self.name = name
+        self.vocab_size = max(vocabulary.values()) + 1
         self.end = next((vocabulary[end] for end in _KNOWN_ENDS if end in vocabulary), None)
 
     @classmethod
@@ -120,7 +123,11 @@ class FileTokenizer:
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         for start in range(0, len(documents), _BATCH):
             texts = documents[start : start + _BATCH]
-            for text, encoding in zip(texts, self.backend.encode_batch(texts, add_special_tokens=False), strict=True):
+            try:
+                encodings = self.backend.encode_batch(texts, add_special_tokens=False)
+            except Exception as error:  # the library raises nothing narrower
+                raise UserError(f"data.tokenizer={self.name} cannot read this text: {error}") from None
+            for text, encoding in zip(texts, encodings, strict=True):
                 yield encoding.ids, _bytes_of_tokens(text, encoding.offsets)
 
     def decode(self, tokens: list[int]) -> str:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
-from losslab.console import say
-from losslab.errors import UserError
-from losslab.records import FILE, TEMPORARY, is_locked, read
+from filelock import FileLock, Timeout
 
-_CACHE = ".cache"
+from losslab.console import complain, say
+from losslab.errors import UserError
+from losslab.records import BEST, CACHE, CHECKPOINTS, FILE, TEMPORARY, is_locked, read, refuse_links
+
+_TORN = f".*{TEMPORARY}"
+_KEY = re.compile(r"[0-9a-f]{20}")
 _BLOCK = 512
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_STEP = 1024
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+LEFT_OVERS = "left-overs of writes that were cut off"
+CONTINUATION = "checkpoints that only a continuation needs"
+STATES = "optimizer states in best checkpoints"
+BESTS = "best checkpoints"
+TEXTS = "tokenised texts"
 
 
 def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int:
@@ -26,34 +36,25 @@ def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int
         dry_run: only say what would be removed.
 
     Raises:
-        UserError: when there is no such folder, or nothing of losslab's is in it.
+        UserError: when there is no such folder, or no run in it.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     runs = sorted(path.parent for path in folder.rglob(FILE))
-    caches = [path for path in (folder / _CACHE, folder.parent / _CACHE) if path.is_dir()]
-    if not runs and not caches:
+    if not runs:
         raise UserError(f"{folder} holds no runs: there is nothing to clean")
     found: dict[str, list[Path]] = defaultdict(list)
     kept: list[Path] = []
+    reasons: list[str] = []
     for run in runs:
-        if is_locked(run):
-            say(f"left alone, because it is running: {run}")
-            continue
-        found["left-overs of writes that were cut off"] += [
-            *run.glob(f".*{TEMPORARY}"),
-            *_inside(run, f".*{TEMPORARY}"),
-        ]
-        if read(run).status == "completed":
-            best = [*_inside(run, "best.ckpt")]
-            found["checkpoints that only a continuation needs"] += [
-                path for path in _inside(run, "*.ckpt") if best and path not in best
-            ]
-            found["best checkpoints"] += best if checkpoints else []
-            kept += best if not checkpoints else []
-    for place in caches:
-        found["left-overs of writes that were cut off"] += place.glob(f".*{TEMPORARY}")
-        found["tokenised texts"] += place.iterdir() if cache and not any(map(is_locked, runs)) else []
+        try:
+            kept += _look(run, found, checkpoints=checkpoints)
+        except UserError as error:
+            reasons.append(str(error))
+    # Only caches that lie where these runs have theirs: another program's .cache is none of ours.
+    for place in {place for run in runs for place in (run / CACHE, run.absolute().parent.parent / CACHE)}:
+        if place.is_dir() and not place.is_symlink():
+            _look_into_cache(place, found, texts=cache)
     freed = 0
     for kind, paths in found.items():
         if paths:
@@ -62,19 +63,61 @@ def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int
             say(f"{len(paths):>6} {kind}: {_readable(size)}")
             for path in paths if not dry_run else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if kept:
-        from losslab.training.checkpoints import strip  # torch
-
-        sizes = [size for size in (strip(path, dry_run=dry_run) for path in kept) if size]
-        freed += sum(sizes)
-        if sizes:
-            say(f"{len(sizes):>6} optimizer states in best checkpoints: {_readable(sum(sizes))}")
+    freed += _strip(kept, dry_run=dry_run)
     say(f"{'would free' if dry_run else 'freed'} {_readable(freed)} in {folder}")
-    return 0
+    if reasons:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        complain(f"left alone{more}: {reasons[0]}")
+    return 2 if reasons else 0
 
 
-def _inside(run: Path, pattern: str) -> Iterator[Path]:
-    return (run / "checkpoints").glob(pattern)
+def _look(run: Path, found: dict[str, list[Path]], *, checkpoints: bool) -> list[Path]:
+    """Note what of a run can go: nothing of one that a process holds, and no checkpoint where the best one, which
+    stays, does not load. Returns the checkpoints that stay without their optimizer states."""
+    refuse_links(run)
+    record = read(run)
+    if is_locked(run):
+        say(f"left alone, because it is running: {run}")
+        return []
+    folder = run / CHECKPOINTS
+    found[LEFT_OVERS] += [*run.glob(_TORN), *folder.glob(_TORN)]
+    best = folder / BEST
+    if record.status != "completed" or not best.is_file():
+        return []
+    if not checkpoints:
+        from losslab.training.checkpoints import read_checkpoint  # torch
+
+        read_checkpoint(best)
+    found[BESTS] += [best] if checkpoints else []
+    found[CONTINUATION] += [path for path in folder.glob("*.ckpt") if path != best]
+    return [] if checkpoints else [best]
+
+
+def _strip(kept: list[Path], *, dry_run: bool) -> int:
+    """Take the optimizer states out of best checkpoints; returns the bytes."""
+    if not kept:
+        return 0
+    from losslab.training.checkpoints import strip  # torch
+
+    sizes = [size for size in (strip(path, dry_run=dry_run) for path in kept) if size]
+    if sizes:
+        say(f"{len(sizes):>6} {STATES}: {_readable(sum(sizes))}")
+    return sum(sizes)
+
+
+def _look_into_cache(place: Path, found: dict[str, list[Path]], *, texts: bool) -> None:
+    """Note left-overs, and on request the texts, of every key that no process is building just now."""
+    keys = {match[0] for path in place.iterdir() if (match := _KEY.search(path.name))}
+    for key in sorted(keys):
+        guard = FileLock(place / f"{key}.lock")
+        try:
+            guard.acquire(timeout=0)
+        except Timeout:
+            continue
+        found[LEFT_OVERS] += place.glob(f".{key}.*{TEMPORARY}")
+        if texts and (place / key / "meta.json").is_file():
+            found[TEXTS].append(place / key)
+        guard.release()
 
 
 def _size(paths: list[Path]) -> int:
@@ -92,8 +135,7 @@ def _size(paths: list[Path]) -> int:
 
 
 def _readable(size: float) -> str:
-    for unit in _UNITS[:-1]:
-        if size < 1024:
-            return f"{size:,.1f} {unit}" if unit != "B" else f"{size:.0f} B"
-        size /= 1024
-    return f"{size:,.1f} {_UNITS[-1]}"
+    if size < _STEP:
+        return f"{size:.0f} B"
+    power = min(int(math.log(size, _STEP)), len(_UNITS))
+    return f"{size / _STEP**power:,.1f} {_UNITS[power - 1]}"

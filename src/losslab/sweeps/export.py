@@ -13,11 +13,11 @@ def export(folder: Path, *, checkpoint: str, output: Path | None, trust: list[st
     one_run(folder)
     let_import(trust)
     from losslab.config.stored import open_config
-    from losslab.records import read_config
+    from losslab.records import CONFIG, read_config
     from losslab.training.exporting import export as write
     from losslab.training.loading import find_checkpoint, rebuild
 
-    open_config(read_config(folder), trust)
+    open_config(read_config(folder), trust, folder / CONFIG)
     loaded = rebuild(find_checkpoint(folder, checkpoint), trust)
     for path in write(loaded, output or folder / "export"):
         say(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")

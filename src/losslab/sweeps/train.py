@@ -21,12 +21,17 @@ from losslab.config.paths import conf_dir
 from losslab.console import complain, say
 from losslab.data.sources import find_files
 from losslab.errors import UserError, describe
+from losslab.sweeps.trusted import append_current_folder
 
 if TYPE_CHECKING:
     from losslab.training.start import Outcome
 
 _HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--resolve"}
-_VALUED = {"--cfg": ("job", "hydra", "all"), "--package": (), "--info": ()}
+_VALUED: dict[str, tuple[str, ...]] = {
+    "--cfg": ("job", "hydra", "all"),
+    "--package": (),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _STOPPED = 130
 """The shell's code for a command that Ctrl-C ended."""
@@ -62,13 +67,13 @@ def parse(arguments: list[str]) -> CommandLine:
         if flag in ("-m", "--multirun"):
             line.multirun = True
         elif flag in ("--config-dir", "-cd"):
-            line.config_dir = Path(attached or next(rest, ""))
+            line.config_dir = Path(_value(flag, attached or next(rest, "")))
         elif flag in _VALUED:
-            value = attached or next(rest, "")
+            value = _value(flag, attached or next(rest, ""))
             if _VALUED[flag] and value not in _VALUED[flag]:
                 raise UserError(f"{flag} cannot be {value!r}: {nearest(value, _VALUED[flag])}")
             line.hydra_flags += [flag, value]
-        elif flag in _HYDRA_FLAGS:
+        elif argument in _HYDRA_FLAGS:
             line.hydra_flags.append(argument)
         elif argument.startswith("-"):
             key = flag.lstrip("-").replace("-", "_")
@@ -76,9 +81,17 @@ def parse(arguments: list[str]) -> CommandLine:
             raise UserError(f"there is no flag {flag!r}; {hint}")
         else:
             line.overrides.append(argument)
+    if "--resolve" in line.hydra_flags and "--cfg" not in line.hydra_flags:
+        raise UserError("--resolve says how --cfg prints the configuration: write --cfg job --resolve")
     if line.multirun and line.hydra_flags:
         raise UserError(f"{line.hydra_flags[0]} shows one run: leave out -m, and give each key one value")
     return line
+
+
+def _value(flag: str, value: str) -> str:
+    if not value or value.startswith("-"):
+        raise UserError(f"{flag} needs a value" + (", the folder of your own yaml files" if "dir" in flag else ""))
+    return value
 
 
 def train(arguments: list[str]) -> int:
@@ -87,9 +100,7 @@ def train(arguments: list[str]) -> int:
     Raises:
         UserError: for a mistake in what was typed, before any job starts.
     """
-    # A console script does not have the current folder, where a person's own loss lives; theirs comes last.
-    if os.getcwd() not in sys.path:  # noqa: PTH109
-        sys.path.append(os.getcwd())  # noqa: PTH109
+    append_current_folder()  # where a person's own loss lives
     schema.register()
     line = parse(arguments)
     if line.hydra_flags:

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 from losslab.errors import UserError
-from losslab.records import Record, find_runs, read
+from losslab.records import Record, find_runs, read, refuse_links
 
 
 def one_run(folder: Path) -> Record:
     """The record of the one run in `folder`, before torch is imported. Raises UserError for any other folder."""
+    refuse_links(folder)
     runs = find_runs(folder)
     if runs and runs != [folder]:
         raise UserError(f"{folder} holds {len(runs)} runs: name one of them, such as {runs[0]}")
@@ -19,6 +20,12 @@ def one_run(folder: Path) -> Record:
 
 
 def let_import(trust: list[str]) -> None:
-    """Only code that the person vouches for by name may come out of the current folder."""
-    if trust and os.getcwd() not in sys.path:  # noqa: PTH109
+    """Where a person vouches for classes of their own, the current folder may hold them."""
+    if trust:
+        append_current_folder()
+
+
+def append_current_folder() -> None:
+    """Make the current folder importable, behind everything else; a console script does not have it."""
+    if os.getcwd() not in sys.path:  # noqa: PTH109
         sys.path.append(os.getcwd())  # noqa: PTH109

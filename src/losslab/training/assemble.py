@@ -11,12 +11,11 @@ from losslab.config.components import build
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.records import CACHE
 from losslab.training.messages import quiet_lightning
 from losslab.training.network import Network
 from losslab.training.random import generator
 from losslab.training.trainer import make_trainer
-
-CACHE = ".cache"
 
 
 def check_components(config: dict[str, Any]) -> None:
@@ -28,7 +27,8 @@ def check_components(config: dict[str, Any]) -> None:
         raise UserError(f"loss: {type(loss).__name__} must derive from losslab.losses.base.Loss")
     build(config["task"], "task")
     build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])
-    build(config["optimizer"], "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
+    groups: list[dict[str, Any]] = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(2)]
+    build(config["optimizer"], "optimizer", params=[groups[0], groups[1] | {"weight_decay": 0.0}])
     if config["trainer"]["precision"] == "16-mixed" and config["optimizer"].get("fused"):
         # A fused optimizer unscales inside its step: norms and clipping would see gradients of the scaled loss.
         raise UserError("trainer.precision=16-mixed does not go with optimizer.fused=true; leave one out")

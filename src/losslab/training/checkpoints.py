@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,9 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from losslab.console import complain
-from losslab.errors import UserError
-from losslab.records import TEMPORARY, sync_folder, write_atomic
+from losslab.errors import UserError, describe
+from losslab.records import BEST, LAST, TEMPORARY, sync_folder, write_atomic
 
-FOLDER = "checkpoints"
-LAST, BEST = "last.ckpt", "best.ckpt"
 _OLDER = "step-*.ckpt"
 _PICKLE = b"\x80"
 _FOR_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
@@ -32,9 +33,15 @@ class AtomicCheckpointIO(CheckpointIO):
     """Beside the target, fsync, rename. Lightning's own goes through the system's temporary folder, whose move across
     file systems is a copy that a kill can tear."""
 
+    def __init__(self) -> None:
+        self._readable = False
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
+        if not self._readable:  # once a session: what cannot be read back must not be trained on for hours
+            _check_readable(buffer)
+            self._readable = True
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(path), buffer.getbuffer())
 
@@ -43,6 +50,22 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _check_readable(buffer: io.BytesIO) -> None:
+    buffer.seek(0)
+    try:
+        torch.load(buffer, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            "a checkpoint of this run would hold more than tensors and plain values, and could not be continued from "
+            f"({_foreign(error)}): keep those out of the states of your optimizer and loss"
+        ) from None
+
+
+def _foreign(error: pickle.UnpicklingError) -> str | None:
+    """What a pickle names beside tensors and plain values, if that is why it was not loaded."""
+    return next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), None)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -65,15 +88,44 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except UserError:
         raise
     except pickle.UnpicklingError as error:
-        named = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "unknown objects")
+        if _foreign(error) is None:
+            raise Damaged(f"{path} is damaged: it holds no checkpoint") from None
         raise UserError(
-            f"{path} holds more than tensors and plain values, which could run code: refused ({named})"
+            f"{path} holds more than tensors and plain values, which could run code: refused ({_foreign(error)})"
         ) from None
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ValueError, KeyError) as error:
+        if describe(error).startswith("out of memory"):
+            raise  # that says nothing about the file
         raise Damaged(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # a place outside the file, out of a damaged directory
+            raise
+        raise Damaged(f"{path} is damaged: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in _PARTS):
         raise Damaged(f"{path} is no checkpoint of losslab: it lacks {', '.join(_PARTS)}")
+    _check_parts(content, path)
     return content
+
+
+def _check_parts(content: dict[str, Any], path: Path) -> None:
+    state = content["losslab"]
+    step = state.get("step")
+    right = {
+        "losslab.step": isinstance(step, int) and content.get("global_step", step) == step,
+        "losslab.best": _are_numbers(state.get("best", {})),
+        "losslab.latest": _are_numbers(state.get("latest", {})),
+        "state_dict": all(
+            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content["state_dict"].items()
+        ),
+        "vocab_size": isinstance(content.get("vocab_size", 1), int),
+        "tokenizer": isinstance(content.get("tokenizer"), str | None),
+    }
+    for name in (name for name, is_right in right.items() if not is_right):
+        raise Damaged(f"{path} is damaged: its {name} is not what losslab writes there")
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, int | float) for value in values.values())
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -84,11 +136,13 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: when none loads, and when one holds pickled objects.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: move it away to train from step 0")
     reasons: list[str] = []
     chosen = _loadable(folder / LAST, reasons)
     for path in (*older(folder), folder / BEST) if chosen is None else ():
         other = _loadable(path, reasons)
-        if other is not None and (chosen is None or _step(other[1]) > _step(chosen[1])):
+        if other is not None and (chosen is None or other[1]["losslab"]["step"] > chosen[1]["losslab"]["step"]):
             chosen = other
     if chosen is None and reasons:
         raise UserError(f"no checkpoint in {folder} loads ({reasons[0]}); delete that folder to train from step 0")
@@ -102,15 +156,13 @@ def _loadable(path: Path, reasons: list[str]) -> tuple[Path, dict[str, Any]] | N
     if not path.is_file():
         return None
     try:
-        return path, read_checkpoint(path)
+        content = read_checkpoint(path)
+        if missing := [part for part in _FOR_TRAINING if part not in content]:
+            raise Damaged(f"{path} cannot be trained on from: it lacks {', '.join(missing)}")
+        return path, content
     except Damaged as error:
         reasons.append(str(error))
         return None
-
-
-def _step(content: dict[str, Any]) -> int:
-    step = content["losslab"].get("step")
-    return step if isinstance(step, int) else 0
 
 
 def older(folder: Path) -> list[Path]:
@@ -120,10 +172,14 @@ def older(folder: Path) -> list[Path]:
 
 def keep_newest(folder: Path, step: int, keep: int) -> None:
     """Give last.ckpt, of this step, a name that stays, and remove all but the newest `keep` such; 1 keeps last.ckpt."""
+    current = _OLDER.replace("*", f"{step:010d}")
     if keep > 1:
-        link(folder / LAST, folder / _OLDER.replace("*", f"{step:010d}"))
-    for path in older(folder)[keep if keep > 1 else 0 :]:
-        path.unlink()
+        link(folder / LAST, folder / current)
+    # Later ones are of a future that was given up, because something in it was damaged.
+    kept = [path.name for path in older(folder) if path.name <= current][:keep] if keep > 1 else []
+    for path in older(folder):
+        if path.name not in kept:
+            path.unlink()
 
 
 def strip(path: Path, *, dry_run: bool) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 import lightning.pytorch as pl
 
 from losslab.errors import Diverged, Interrupted, UserError
-from losslab.records import Record
-from losslab.training.checkpoints import BEST, FOLDER, LAST, keep_newest, link
+from losslab.records import BEST, CHECKPOINTS, LAST, Record
+from losslab.training.checkpoints import keep_newest, link
 from losslab.training.evaluation import FIT_POSITIONS, LAST_FIT_POSITIONS, Evaluator
 from losslab.training.logs import MetricsLog
 from losslab.training.module import LossModule
@@ -133,6 +133,8 @@ class RunKeeper(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["losslab"] = dict(vars(self.state))
+        for schedule in checkpoint["lr_schedulers"]:  # a pure function of the step, whatever it keeps to itself
+            schedule["lr_lambdas"] = [None] * len(schedule.get("lr_lambdas", []))
         checkpoint.update(self.contents)
 
     def _validate(self, row: dict[str, float]) -> bool:
@@ -153,7 +155,7 @@ class RunKeeper(pl.Callback):
         self.state.seconds = self._seconds_before + time.monotonic() - self._started
         if self.metrics_log is not None:
             self.metrics_log.flush()
-        checkpoints = self.folder / FOLDER
+        checkpoints = self.folder / CHECKPOINTS
         trainer.save_checkpoint(checkpoints / LAST)
         if self.record is None:
             return

@@ -18,9 +18,9 @@ from losslab.config.check import bind_components
 from losslab.config.stored import open_config
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, restore_tokenizer
 from losslab.errors import UserError
-from losslab.records import read
+from losslab.records import BEST, CHECKPOINTS, LAST, read
 from losslab.training.assemble import build_network
-from losslab.training.checkpoints import BEST, FOLDER, LAST, read_checkpoint
+from losslab.training.checkpoints import read_checkpoint
 from losslab.training.network import Network
 
 PREFIX = "network."
@@ -87,12 +87,12 @@ def find_checkpoint(folder: Path, choice: str) -> Path:
     if choice not in ("best", "last"):
         path = Path(choice)
         if not path.is_file():
-            raise UserError(f"--checkpoint must be best, last or a checkpoint's path: there is no file {choice}")
+            raise UserError(f"the checkpoint must be best, last or a path, and there is no file {choice}")
         return path
     read(folder)  # names a folder that is no run's
-    path = folder / FOLDER / (BEST if choice == "best" else LAST)
+    path = folder / CHECKPOINTS / (BEST if choice == "best" else LAST)
     if not path.is_file():
-        there = sorted(file.name for file in (folder / FOLDER).glob("*.ckpt"))
+        there = sorted(file.name for file in (folder / CHECKPOINTS).glob("*.ckpt"))
         raise UserError(f"{folder} has no {path.name}: " + (f"there is {', '.join(there)}" if there else "it has none"))
     return path
 
@@ -100,12 +100,12 @@ def find_checkpoint(folder: Path, choice: str) -> Path:
 def rebuild(path: Path, trust: list[str]) -> Loaded:
     """The network that a checkpoint file holds."""
     content = read_checkpoint(path)
-    config = bind_components(open_config(content["config"], trust))
+    config = bind_components(open_config(content["config"], trust, path))
     if "vocab_size" not in content or "tokenizer" not in content:
         raise UserError(f"{path} was written by an older losslab, without its tokenizer; continue its run once")
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     state = content["losslab"]
-    scale = state["latest"].get("val/scale", 1.0)
+    scale = state.get("latest", {}).get("val/scale", 1.0)
     return _assemble(path, config, weights, content["vocab_size"], content["tokenizer"], state["step"], scale)
 
 
@@ -115,11 +115,21 @@ def _load_export(folder: Path, trust: list[str]) -> Loaded:
         weights = load_file(folder / WEIGHTS)
         tokenizer = None if about["bytes"] else FileTokenizer.read(str(folder / TOKENIZER)).content
         config, vocab_size, step, scale = (about[key] for key in ("config", "vocab_size", "step", "scale"))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(f"{folder} is no whole export: {type(error).__name__}: {error}") from None
-    return _assemble(folder, bind_components(open_config(config, trust)), weights, vocab_size, tokenizer, step, scale)
+    if not isinstance(config, dict) or not isinstance(vocab_size, int) or not isinstance(scale, int | float):
+        raise UserError(f"{folder} is no whole export: {DESCRIPTION} does not hold what losslab writes there")
+    return _assemble(
+        folder,
+        bind_components(open_config(config, trust, folder / DESCRIPTION)),
+        weights,
+        vocab_size,
+        tokenizer,
+        step,
+        scale,
+    )
 
 
 def _assemble(
@@ -131,8 +141,10 @@ def _assemble(
     step: int,
     scale: float,
 ) -> Loaded:
-    network = build_network(config, vocab_size)
     embedding = weights.get(_EMBEDDING, torch.empty(0))
+    if embedding.ndim == 0 or len(embedding) != vocab_size:
+        raise UserError(f"the weights of {path} do not fit its vocabulary of {vocab_size}")
+    network = build_network(config, vocab_size)
     if network.projection.weight is network.backbone.embedding.weight:
         weights = {"projection.weight": embedding, **weights}
     # Weights of a run in half precision stay what they are; its loss computes in float32.

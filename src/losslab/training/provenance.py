@@ -54,11 +54,12 @@ def provenance(folder: Path) -> dict[str, Any]:
 
 
 def _hash_changes(top: Path, files: list[str]) -> str:
-    digest = hashlib.sha256((_git("diff", "HEAD", "--", *files) or "").encode())
-    new = _git("ls-files", "--others", "--exclude-standard", "--full-name", "--", *files) or ""
-    for name in sorted(new.splitlines()):
+    changes = _git("diff", "HEAD", "--", *files) or ""
+    digest = hashlib.sha256(changes.encode(errors="surrogateescape"))
+    new = _git("ls-files", "-z", "--others", "--exclude-standard", "--full-name", "--", *files) or ""
+    for name in sorted(filter(None, new.split("\0"))):
         with contextlib.suppress(OSError):
-            digest.update(name.encode() + b"\0" + (top / name).read_bytes())
+            digest.update(name.encode(errors="surrogateescape") + b"\0" + (top / name).read_bytes())
     return digest.hexdigest()
 
 
@@ -111,7 +112,7 @@ def peak_memory_mib(device: torch.device) -> float:
 
 def _git(*arguments: str) -> str | None:
     try:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+        result = subprocess.run(["git", *arguments], capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip()
+    return result.stdout.decode(errors="surrogateescape").strip()

@@ -14,7 +14,7 @@ from losslab.records import CONFIG
 from losslab.training.messages import LOG
 
 CAUSE = "losslab: rank "
-"""Begins the line in which a rank that keeps no record says why it ended."""
+"""Begins the line in which a rank says why it ended."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Ended:
     signalled: bool = False
     """A signal came in."""
     cause: str | None = None
-    """What the first rank to fail said, where it was not rank 0, which notes its own end."""
+    """What the first rank to fail said; the others fail because it did."""
 
 
 def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
@@ -75,7 +75,7 @@ def _relay(stream: IO[str], log: Path, ended: Ended) -> None:
     end itself, goes to the log."""
     for line in stream:
         if line.startswith(CAUSE):
-            ended.cause = ended.cause or line.removeprefix("losslab: ").strip()
+            ended.cause = ended.cause or line.removeprefix("losslab: ").removeprefix("rank 0: ").strip()
         if ended.signalled or ended.cause:
             with log.open("a", encoding="utf-8") as file:
                 file.write(line)

@@ -12,7 +12,7 @@ from losslab.config.components import build
 from losslab.config.stored import moved_inputs, open_config, override
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
-from losslab.records import Record, now, read, read_config, write_atomic
+from losslab.records import CHECKPOINTS, CONFIG, Record, now, read, read_config, write_atomic
 from losslab.training.assemble import open_data
 from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
 from losslab.training.loading import Loaded, find_checkpoint, rebuild
@@ -51,11 +51,16 @@ def reevaluate(
         UserError: for a folder, checkpoint or text that cannot be evaluated.
     """
     record = read(folder)
-    open_config(read_config(folder), trust)
+    stored = open_config(read_config(folder), trust, folder / CONFIG)
     path = find_checkpoint(folder, checkpoint)
     loaded = rebuild(path, trust)
-    config = moved_inputs(loaded.config, folder, record.provenance.get("folder"))
-    config = bind_components(open_config(override(config, overrides, CHANGEABLE), trust))
+    config = loaded.config
+    if of_run := path.resolve().parent == (folder / CHECKPOINTS).resolve():
+        # Where the text lies may have been told anew since this checkpoint was written.
+        inputs = {key: stored["data"].get(key) for key in ("path", "tokenizer")}
+        config = {**config, "data": config["data"] | inputs}
+    config = moved_inputs(config, folder, record.provenance.get("folder"))
+    config = bind_components(open_config(override(config, overrides, CHANGEABLE), trust, path))
     settings = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     set_threads(config, record)
     with quiet_lightning():
@@ -64,6 +69,8 @@ def reevaluate(
     data: TextDataModule = build(config["data"], "data")
     source = data.source_hash()
     own = source == record.hashes.get("data")
+    if own and config["data"]["documents"] != loaded.config["data"]["documents"]:
+        raise UserError("data.documents cannot be changed for the run's own text: train would leak into val and test")
     if own:
         data = open_data(folder, config)
         if data.tokenizer().digest() != loaded.tokenizer.digest():
@@ -73,7 +80,9 @@ def reevaluate(
     evaluator = Evaluator(
         loaded.network.to(device), data, device=device, context=trainer.precision_plugin.val_step_context
     )
-    yardsticks = _score_own(evaluator, split) if own else evaluator.text(_frozen_scale(record, loaded))
+    yardsticks = (
+        _score_own(evaluator, split) if own else evaluator.text(_frozen_scale(record if of_run else None, loaded))
+    )
     return {
         "time": now(),
         "checkpoint": os.path.relpath(path, folder),
@@ -81,6 +90,8 @@ def reevaluate(
         "text": str(config["data"]["path"] or config["data"]["corpus"]),
         "text_sha256": source,
         "own_text": own,
+        "part": (split or "test") if own else (split or "whole"),
+        "documents": config["data"]["documents"],
         "yardsticks": yardsticks,
         "versions": versions(),
         "hardware": hardware(device, 1) | {"precision": settings["precision"]},
@@ -99,8 +110,10 @@ def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:
     return validated if split == "val" else evaluator.test(validated["val/scale"])
 
 
-def _frozen_scale(record: Record, loaded: Loaded) -> float:
+def _frozen_scale(record: Record | None, loaded: Loaded) -> float:
     """The scale that the run's results at this step were scored with, or else the one of its last validation."""
+    if record is None:  # a checkpoint of another run
+        return loaded.scale
     best, final = (record.yardsticks.get(part, {}) for part in ("best", "final"))
     if best.get("step") == loaded.step and "test/nll" in best:
         return best["val/scale"]

@@ -17,12 +17,13 @@ from losslab.config.components import build
 from losslab.config.trust import foreign_targets
 from losslab.data.module import TextDataModule
 from losslab.errors import Diverged, Interrupted, UserError, describe
-from losslab.records import Record, lock, now, read, read_config
+from losslab.records import BEST, CHECKPOINTS, LAST, Record, lock, now, read, read_config
 from losslab.training.assemble import build_network, open_data
-from losslab.training.checkpoints import BEST, FOLDER, LAST, keep_newest, link, newest, read_checkpoint
+from losslab.training.checkpoints import keep_newest, link, newest, read_checkpoint
 from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
 from losslab.training.events import describe_run
 from losslab.training.keeper import Intervals, RunKeeper, RunState
+from losslab.training.loading import PREFIX
 from losslab.training.logs import MetricsLog, metric_columns
 from losslab.training.messages import introduce, logging_to, note, report
 from losslab.training.module import LossModule
@@ -51,7 +52,7 @@ def execute(folder: Path) -> Record:
         UserError: for bad input, and when another process holds the run.
     """
     rank = int(os.environ.get("RANK", 0))
-    console.out.quiet = rank != 0
+    console.out.quiet = console.err.quiet = rank != 0
     with lock(folder) if rank == 0 else nullcontext(), logging_to(folder, rank):
         config = read_config(folder)
         record = read(folder)
@@ -90,9 +91,11 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
     ranks = settings["devices"] * settings["num_nodes"]
     set_threads(config, record)
     reset_peak_memory()
-    state, checkpoint = _find_state(folder, rank, keep=config["checkpoints"]["keep"])
+    state, checkpoint = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
     data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
     network = build_network(config, data.num_outputs)
+    if checkpoint is not None:
+        _check_fit(checkpoint, network)
     intervals = Intervals(
         total=settings["max_steps"],
         log=settings["log_every_n_steps"],
@@ -168,9 +171,9 @@ def _fit(
         progress.close()
 
 
-def _find_state(folder: Path, rank: int, *, keep: int) -> tuple[RunState, Path | None]:
-    """What the newest checkpoint that loads remembers, and its path."""
-    checkpoints = folder / FOLDER
+def _take_up(folder: Path, record: Record, rank: int, *, keep: int) -> tuple[RunState, Path | None]:
+    """What the newest checkpoint that loads remembers, and its path; what a fault left undone beside it is done."""
+    checkpoints = folder / CHECKPOINTS
     found = newest(checkpoints)
     if found is None:
         return RunState(), None
@@ -180,7 +183,27 @@ def _find_state(folder: Path, rank: int, *, keep: int) -> tuple[RunState, Path |
         keep_newest(checkpoints, state.step, keep)
         if state.best.get("step") == state.step:
             link(path, checkpoints / BEST)
+    if state.best and state.best["step"] != state.step and not _is_whole(checkpoints / BEST, state.best["step"]):
+        note(f"the best checkpoint, of step {state.best['step']:.0f}, is lost; from here on the best one counts")
+        record.provenance.setdefault("changes", []).append({"step": state.step, "lost_best": state.best["step"]})
+        state.best = {}
     return state, path
+
+
+def _is_whole(path: Path, step: float) -> bool:
+    try:
+        return bool(read_checkpoint(path)["losslab"]["step"] == step)
+    except UserError:
+        return False
+
+
+def _check_fit(checkpoint: Path, network: Network) -> None:
+    """Refuse weights of another network before anything is trained or cut off."""
+    saved = {name: value.shape for name, value in read_checkpoint(checkpoint)["state_dict"].items()}
+    own = {f"{PREFIX}{name}": value.shape for name, value in network.state_dict().items()}
+    wrong = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
+    if wrong:
+        raise UserError(f"{checkpoint} holds other weights than this run's network has ({wrong[0]}): move it away")
 
 
 def _place_data(data: TextDataModule, config: dict[str, Any], step: int, rank: int, ranks: int) -> TextDataModule:
@@ -272,8 +295,8 @@ def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunSt
     module.to(evaluator.device)
     final = state.latest | evaluator.test(state.latest["val/scale"])
     best = dict(final) | {"step": state.step}
-    if state.best["step"] != state.step:
-        load_weights(module, read_checkpoint(folder / FOLDER / BEST)["state_dict"])
+    if state.best.get("step", state.step) != state.step:
+        load_weights(module, read_checkpoint(folder / CHECKPOINTS / BEST)["state_dict"])
         validated = evaluator.validate(most=LAST_FIT_POSITIONS)
         best = validated | evaluator.test(validated["val/scale"]) | {"step": state.best["step"]}
     record.step = state.step

@@ -29,10 +29,10 @@ class ShardedStrategy(ModelParallelStrategy):
         ranks: devices × nodes, all of them one data-parallel group.
     """
 
+    lightning_restore_optimizer = True  # through `load_optimizer_state_dict`; the parent has its own way at load
+
     def __init__(self, ranks: int) -> None:
         super().__init__(data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
-
-    lightning_restore_optimizer = True
 
     def shard(self, network: Network) -> None:
         """Each layer is a group of its own; embedding, projection and loss are the root's, whose forward uses them."""

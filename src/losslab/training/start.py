@@ -11,13 +11,25 @@ from typing import Any
 from losslab.config.check import bind_components, resolve_budget, resolve_split
 from losslab.config.components import build
 from losslab.config.identity import NOT_IDENTITY, fingerprint, folder_name
-from losslab.config.stored import INPUTS, moved_inputs, open_config, override
+from losslab.config.stored import INPUTS, filled, moved_inputs, open_config, override
 from losslab.config.trust import foreign_targets
 from losslab.console import say
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
-from losslab.records import CONFIG, FILE, Record, find_identity, is_locked, lock, read, read_config, write_config
-from losslab.training.assemble import CACHE, check_components, open_data
+from losslab.records import (
+    CACHE,
+    CONFIG,
+    DONE,
+    FILE,
+    Record,
+    find_identity,
+    is_locked,
+    lock,
+    read,
+    read_config,
+    write_config,
+)
+from losslab.training.assemble import check_components, open_data
 from losslab.training.provenance import hash_code, provenance
 from losslab.training.ranks import run_workers
 from losslab.training.run import execute
@@ -25,7 +37,6 @@ from losslab.training.run import execute
 RESUMABLE = tuple(key for key in NOT_IDENTITY if key.startswith(("trainer.", "data.", "checkpoints.")))
 """What a continued run may be given anew."""
 
-_DONE = ("completed", "diverged")
 _CLAIM_SECONDS = 120
 _SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
 
@@ -57,13 +68,14 @@ def start(
     bound = bind_components(config)
     config = resolve_split(resolve_budget(bound))
     check_components(config)
+    _check_nodes(config)
     data: TextDataModule = build(config["data"], "data")
     inputs = data.input_hashes()
     config = _absolute_paths(config, inputs)
     identity = fingerprint(config, inputs)
     parent = Path(config["output_dir"]) / config["name"]
     found = find_identity(parent, identity)
-    if found and read(found[-1]).status in _DONE:
+    if found and read(found[-1]).status in DONE:
         if not config["fresh"]:
             return _skip(found[-1], config)
         folder = _next_repetition(found)
@@ -92,17 +104,20 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
         UserError: when the folder is no run, holds untrusted code or another text, or is running.
     """
     record = read(folder)
-    config = open_config(read_config(folder), trust)
-    if record.status in _DONE:
+    config = open_config(read_config(folder), trust, folder / CONFIG)
+    if record.status in DONE:
         return Outcome(folder, "skipped", record)
     config = moved_inputs(config, folder, record.provenance.get("folder"))
     config = override(_free_split(config, overrides), overrides, (*RESUMABLE, *INPUTS))
-    config = resolve_split(bind_components(open_config(config, trust)))
+    config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
     check_components(config)
+    _check_nodes(config)
     if fingerprint(config, build(config["data"], "data").input_hashes()) != record.identity:
         raise UserError(f"{folder} was made from another text or tokenizer than its paths now hold; put those back")
     with lock(folder):
         write_config(folder, config)
+        record.provenance["folder"] = str(folder.absolute())  # its inputs' paths are now those seen from here
+        record.write(folder)
     return _launch(folder, config)
 
 
@@ -155,10 +170,12 @@ def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> d
     if any(override.lstrip("+").startswith(naming) for override in overrides):
         return config
     try:
-        stored = read_config(folder)["trainer"]
+        stored = filled(read_config(folder), folder / CONFIG)["trainer"]
     except UserError:
         return config  # it is written anew when the run is claimed
     split = {key: stored[key] for key in _SPLIT}
+    if None in split.values():
+        return config
     if split != {key: config["trainer"][key] for key in _SPLIT}:
         say("continues with its stored split of the batch: " + ", ".join(f"{k}={v}" for k, v in split.items()))
     return {**config, "trainer": config["trainer"] | split}
@@ -172,7 +189,7 @@ def _claim(
         folder.mkdir(parents=True, exist_ok=True)
         (folder.parent.parent / CACHE).mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(f"the output folder {folder} cannot be written: {error.strerror}") from None
+        raise UserError(f"the folder {error.filename or folder} cannot be made: {error.strerror}") from None
     with lock(folder):
         if (folder / FILE).exists():
             record = read(folder)
@@ -185,6 +202,11 @@ def _claim(
         record.write(folder)
 
 
+def _check_nodes(config: dict[str, Any]) -> None:
+    if config["trainer"]["num_nodes"] > 1 and "RANK" not in os.environ:
+        raise UserError("trainer.num_nodes above 1 needs an outer torchrun on every node")
+
+
 def _launch(folder: Path, config: dict[str, Any]) -> Outcome:
     """Train here, or in one process a device through torchrun; an outer torchrun is recognised."""
     settings = config["trainer"]
@@ -193,10 +215,10 @@ def _launch(folder: Path, config: dict[str, Any]) -> Outcome:
         return Outcome(folder, record.status, record)
     if is_locked(folder):
         raise UserError(f"{folder} is already running in another process; wait for it, or give another name=…")
-    if settings["num_nodes"] > 1:
-        raise UserError("trainer.num_nodes above 1 needs an outer torchrun on every node")
     open_data(folder, config)  # what is wrong with the text is told here, and once
     ended = run_workers(folder, settings["devices"], foreign_targets(config))
+    if is_locked(folder):  # by another start of the same run, whose record this is
+        raise UserError(ended.cause or f"{folder} is already running in another process; wait for it")
     record = read(folder)
     if record.status == "running" or (ended.cause and record.status == "failed"):
         record.status = "interrupted" if ended.signalled else "failed"

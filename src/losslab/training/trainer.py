@@ -40,7 +40,8 @@ def make_trainer(config: dict[str, Any], folder: Path) -> pl.Trainer:
             default_root_dir=folder,
         )
     except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
-        raise UserError(f"the trainer refuses its settings: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise UserError(f"the trainer refuses its settings: {said}") from None
 
 
 def _strategy(settings: dict[str, Any]) -> Any:

@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from losslab.config.trust import check_trusted
+from losslab.config.stored import open_config
 from losslab.console import complain
 from losslab.errors import UserError
-from losslab.records import read_config
+from losslab.records import DONE, read, read_config, refuse_links
 from losslab.training.ranks import CAUSE
 from losslab.training.run import execute
 
@@ -22,15 +22,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trust", action="append", default=[], help="a class outside losslab that may be imported")
     parsed = parser.parse_args(arguments)
     try:
-        check_trusted(read_config(parsed.config.parent), parsed.trust)
-        record = execute(parsed.config.parent)
+        folder = parsed.config.parent
+        refuse_links(folder)
+        open_config(read_config(folder), parsed.trust, parsed.config)
+        record = read(folder)
+        if record.status not in DONE:
+            record = execute(folder)
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # the others found the same
-            complain(str(error))
+        _tell(str(error))
         return 2
-    if record.status == "failed" and os.environ.get("RANK", "0") != "0":
-        sys.stderr.write(f"{CAUSE}{os.environ['RANK']}: {record.error}\n")
+    if record.status == "failed":
+        _tell(str(record.error))
     return 0 if record.status in ("completed", "diverged") else 1
+
+
+def _tell(cause: str) -> None:
+    """Under torchrun each rank tells its end, and the parent passes on the first."""
+    if "RANK" in os.environ:
+        sys.stderr.write(f"{CAUSE}{os.environ['RANK']}: {cause}\n")
+    else:
+        complain(cause)
 
 
 if __name__ == "__main__":
