@@ -36,7 +36,7 @@ WITHOUT_TORCH = [
     "losslab.errors",
     "losslab.records",
     "losslab.sweeps.train",
-    "losslab.sweeps.resume",
+    *(f"losslab.sweeps.{name}" for name in ("resume", "evaluate", "export", "clean", "status", "trusted")),
     *(
         f"losslab.config.{name}"
         for name in ("schema", "compose", "mistakes", "paths", "identity", "check", "components", "trust")

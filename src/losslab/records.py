@@ -8,7 +8,7 @@ overrides   the command-line overrides, as typed
 status      running | completed | failed | diverged | interrupted
 step        optimizer steps in the last checkpoint; max_steps is the budget
 yardsticks  {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
-hashes      backbone_init, batches, data, tokenizer, code (SHA-256, hex)
+hashes      backbone_init, batches, data, tokenizer, code, own_code (of classes outside losslab, if any); SHA-256, hex
 versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
             choices (group → the file chosen in it),

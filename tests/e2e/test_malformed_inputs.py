@@ -511,7 +511,7 @@ TYPED_OF_RUNS += [
     row("evaluate --checkpoint outputs", "evaluate DONE --checkpoint outputs", "checkpoint must be"),
     row("evaluate --checkpoint book.txt", "evaluate DONE --checkpoint book.txt", "book.txt is damaged"),
     row("evaluate another seed", "evaluate DONE seed=2", "'seed' cannot be changed here"),
-    row("evaluate in no precision", "evaluate DONE trainer.precision=17", "precision"),
+    row("evaluate in another precision", "evaluate DONE trainer.precision=64", "'trainer.precision' cannot be changed"),
     row("evaluate with no threads", "evaluate DONE trainer.threads=0", "trainer.threads must be above 0"),
     row("evaluate many at once", "evaluate DONE data.val_batch_size=many", "data.val_batch_size must be"),
     row("evaluate chapters", "evaluate DONE data.documents=chapter", "data.documents cannot be"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -17,9 +18,9 @@ from torch import Tensor
 from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
 from losslab.config.paths import conf_dir
-from losslab.records import find_runs, read
+from losslab.records import find_runs, is_locked, read
 from losslab.training.run import execute
-from runs import TINY, only_run
+from runs import TINY, losslab, only_run
 
 TWO_RANKS = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
@@ -119,6 +120,22 @@ def test_a_failure_of_one_rank_is_told_and_recorded_in_its_own_words(
     assert told.count("no luck here") == 1 and "Traceback" not in told
 
 
+def test_ranks_whose_parent_was_killed_save_and_end(workplace: Path) -> None:
+    long = ["trainer.max_steps=100000", "trainer.val_check_interval=1000", "checkpoints.every_n_steps=5"]
+    process = losslab("train", *TINY, *TWO_RANKS, *long, cwd=workplace)
+    while not (found := find_runs(workplace / "outputs/runs")) or read(found[0]).step < 5:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.kill()
+    deadline = time.monotonic() + 60
+    while is_locked(found[0]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    record = read(found[0])
+    assert record.status == "interrupted"
+    assert f"after step {record.step}" in str(record.error)
+
+
 def test_a_bad_text_is_told_once_before_the_ranks_start(
     run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,7 +160,7 @@ def test_a_run_of_one_process_continues_sharded(run_tiny: Callable[..., int], mo
         patch.setattr(RunKeeper, "_save", save_then_stop)
         assert run_tiny("model.tie_embeddings=false") == 1
     (run,) = find_runs(Path("outputs/runs"))
-    assert resume(run, [], ["trainer.strategy=fsdp", "trainer.devices=2", "trainer.micro_batch_size=2"]) == 0
+    assert resume(run, [], ["trainer.strategy=fsdp", "trainer.devices=2"]) == 0
     record = read(run)
     assert (record.status, record.hardware["ranks"], record.hardware["strategy"]) == ("completed", 2, "fsdp")
     assert record.yardsticks["final"] == pytest.approx(whole.yardsticks["final"], rel=1e-5)

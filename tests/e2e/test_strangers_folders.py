@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,11 @@ from losslab.sweeps.clean import clean
 from losslab.sweeps.evaluate import evaluate
 from losslab.sweeps.export import export
 from losslab.sweeps.resume import resume
+from losslab.sweeps.train import train
 from losslab.training.checkpoints import read_checkpoint
 from losslab.training.keeper import RunKeeper
 from losslab.training.worker import main as worker
-from runs import only_run
+from runs import TINY, only_run
 
 EARLY = ["optimizer.lr=3.0", "scheduler=constant", "trainer.max_steps=9", "trainer.val_check_interval=3"]
 
@@ -128,8 +130,12 @@ class Noted(torch.optim.SGD):
 
 def test_a_schedule_s_own_objects_stay_out_of_checkpoints(run_tiny: Callable[..., int]) -> None:
     Path("tables.py").write_text(NUMPY_SCHEDULE)
-    own = ["scheduler=constant", "~scheduler.warmup_steps", "scheduler._target_=tables.Table"]
-    assert run_tiny(*[o for o in own if not o.startswith("scheduler=")]) == 0
+    Path("conf/scheduler").mkdir(parents=True)
+    Path("conf/scheduler/table.yaml").write_text("_target_: tables.Table\n")
+    start = [option for option in TINY if not option.startswith("scheduler.")]
+    assert train([*start, "--config-dir", "conf", "scheduler=table"]) == 0
+    run, _ = only_run(Path("outputs/runs"))
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["lr_schedulers"][0]["lr_lambdas"] == [None, None]
 
 
 def test_a_state_that_could_not_be_read_back_ends_the_run_at_its_first_checkpoint(
@@ -152,10 +158,8 @@ def test_evaluate_mixes_up_neither_parts_nor_runs(run_tiny: Callable[..., int]) 
 
     def scale_of(run: Path, checkpoint: str) -> float:
         assert score(run, "data.path=other.txt", checkpoint=checkpoint) == 0
-        import json
-
         entry = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
-        assert (entry["part"], entry["documents"], entry["own_text"]) == ("whole", "auto", False)
+        assert (entry["part"], entry["documents"], entry["own_text"]) == ("the whole", "auto", False)
         scale: float = entry["yardsticks"]["text/scale"]
         return scale
 

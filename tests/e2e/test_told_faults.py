@@ -145,7 +145,7 @@ def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_what_it_began_with
         assert run_tiny() == 1
     (folder,) = find_runs(Path("outputs/runs"))
     before = read(folder).hashes["code"]
-    monkeypatch.setattr(run, "hash_code", lambda foreign: "other")
+    monkeypatch.setattr(run, "hash_code", lambda foreign: {"code": "other"})
     capsys.readouterr()
     assert resume(folder, [], []) == 0
     assert "has changed since this run began" in capsys.readouterr().err

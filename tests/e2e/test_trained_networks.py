@@ -100,6 +100,20 @@ for path in sys.argv[1:]:
         assert (step, digest) == (8, record.hashes["tokenizer"])
 
 
+def test_a_sentence_is_scored_as_the_docs_say(run_tiny: Callable[..., int]) -> None:
+    assert run_tiny("data.tokenizer=bpe", "data.vocab_size=300") == 0
+    run, _ = only_run(Path("outputs/runs"))
+    loaded = losslab.load(run)
+    tokens = loaded.encode("Naïve tests.")
+    assert tokens.shape[0] == 1 and loaded.decode(tokens[0, 1:]) == "Naïve tests."
+    log_probs = loaded.log_probs(tokens[:, :-1])
+    picked = log_probs.gather(-1, tokens[:, 1:, None])
+    assert picked.shape == (1, tokens.shape[1] - 1, 1) and bool((picked < 0).all())
+    for wrong in ("a text", tokens[0], tokens.float(), torch.full((1, 3), 300), torch.zeros(1, 33, dtype=torch.int64)):
+        with pytest.raises(UserError, match="tokens must be"):
+            loaded.log_probs(wrong)  # type: ignore[arg-type]
+
+
 def test_evaluate_prints_the_run_s_own_yardsticks_again(run_tiny: Callable[..., int]) -> None:
     assert run_tiny(*BETTER_EARLY) == 0
     run, record = only_run(Path("outputs/runs"))

@@ -217,8 +217,12 @@ def _unequal_origins(groups: list[Group]) -> list[str]:
     """What the compared runs were made with, where it is not one and the same."""
     records = [run.record for group in groups for run in group.runs.values()]
     origins: dict[str, set[str]] = defaultdict(set)
+    for group in groups:
+        own = {str(run.record.hashes.get("own_code")) for run in group.runs.values()}
+        if len(own) > 1:
+            origins[f"own code of {group.label}"] = own
     for record in records:
-        origins["code of losslab or of own classes"].add(str(record.hashes.get("code")))
+        origins["code of losslab"].add(str(record.hashes.get("code")))
         origins["device"].add(str(record.hardware.get("device_name") or record.hardware.get("device")))
         for package, version in record.versions.items():
             origins[f"version of {package}"].add(version)

@@ -126,7 +126,7 @@ def resolve_split(config: dict[str, Any]) -> dict[str, Any]:
     if micro * accumulate * ranks != batch_size:
         raise UserError(
             f"data.batch_size={batch_size} is not devices × micro_batch_size × accumulate_grad_batches "
-            f"= {ranks} × {micro} × {accumulate}; choose values whose product it is"
+            f"= {ranks} × {micro or 1} × {accumulate or 1}; choose values whose product it is"
         )
     trainer |= {"micro_batch_size": micro, "accumulate_grad_batches": accumulate}
     return {**config, "trainer": trainer}

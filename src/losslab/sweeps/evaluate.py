@@ -20,13 +20,13 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
     from losslab.training.reevaluate import EVALUATIONS, note_evaluation, reevaluate
 
     entry = reevaluate(folder, checkpoint=checkpoint, split=split, overrides=overrides, trust=trust)
+    note_evaluation(folder, entry)  # before it is printed: a pipe may close
     values = entry["yardsticks"]
     part = next(iter(values)).partition("/")[0]
     whose = "its own text" if entry["own_text"] else "another text"
-    say(f"{entry['checkpoint']} (step {entry['step']}) on {part} of {whose}: {entry['text']}")
+    say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}")
     for name in YARDSTICKS:
         if f"{part}/{name}" in values:
             say(f"{name:<16}{values[f'{part}/{name}']:>12.4f}")
-    note_evaluation(folder, entry)
     say(f"recorded in {folder / EVALUATIONS}")
     return 0

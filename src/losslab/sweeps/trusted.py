@@ -12,6 +12,8 @@ from losslab.records import Record, find_runs, read, refuse_links
 
 def one_run(folder: Path) -> Record:
     """The record of the one run in `folder`, before torch is imported. Raises UserError for any other folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a run's folder" + (", but a file" if folder.exists() else ": there is none"))
     refuse_links(folder)
     runs = find_runs(folder)
     if runs and runs != [folder]:

@@ -44,16 +44,37 @@ class Loaded:
     scale: float
     """s of softmax(s · z), as nll_scaled fitted it at the last validation before that step; 1 before the first."""
 
+    def encode(self, text: str) -> Tensor:
+        """A text as int64 [1, T]: the end of a document, after which each begins, and then its tokens."""
+        ((tokens, _),) = self.tokenizer.encode([text])
+        return torch.tensor([tokens if self.tokenizer.end is None else [self.tokenizer.end, *tokens]])
+
+    def decode(self, tokens: Tensor) -> str:
+        """int64 [T] or [1, T] → text."""
+        return self.tokenizer.decode(tokens.flatten().tolist())
+
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
-        """int64 [B, T] → what predictions are made from, float32 [B, T, V], in the precision that it trained with."""
+        """int64 [B, T] → what predictions are made from, float32 [B, T, V], in the precision that it trained with.
+
+        Raises:
+            UserError: for another shape, more than `context` tokens, or ids that the vocabulary lacks.
+        """
+        context, vocab_size = self.network.backbone.context, len(self.network.projection.weight)
+        if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype != torch.int64:
+            raise UserError("tokens must be an int64 tensor [B, T], such as encode(text) gives")
+        if tokens.shape[1] > context or not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
+            raise UserError(f"tokens must be at most {context} in a row, from 0 to {vocab_size - 1}")
         with self.autocast(tokens.device):
             hidden = self.network.backbone(tokens)
         scores = self.network.loss.scores(hidden.flatten(0, 1), self.network.projection)
         return scores.reshape(*tokens.shape, -1)
 
     def log_probs(self, tokens: Tensor) -> Tensor:
-        """int64 [B, T] → log-probabilities [B, T, V] of the token after each position, as this loss predicts them."""
+        """int64 [B, T] → log-probabilities [B, T, V] of the token after each position, as this loss predicts them.
+
+        Those of the run's nll, that is: the temperature of nll_scaled is not applied, but where the loss itself does.
+        """
         log_probs = self.network.loss.predict_log_probs(self.logits(tokens).flatten(0, 1))
         return log_probs.reshape(*tokens.shape, -1)
 
@@ -77,9 +98,10 @@ def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = (
         UserError: when there is nothing to load, it is damaged, or it names code that nobody vouched for.
     """
     path = Path(path)
+    names = [trust] if isinstance(trust, str) else list(trust)
     if (path / WEIGHTS).is_file():
-        return _load_export(path, list(trust))
-    return rebuild(find_checkpoint(path, checkpoint) if path.is_dir() else path, list(trust))
+        return _load_export(path, names)
+    return rebuild(find_checkpoint(path, checkpoint) if path.is_dir() else path, names)
 
 
 def find_checkpoint(folder: Path, choice: str) -> Path:
@@ -93,7 +115,8 @@ def find_checkpoint(folder: Path, choice: str) -> Path:
     path = folder / CHECKPOINTS / (BEST if choice == "best" else LAST)
     if not path.is_file():
         there = sorted(file.name for file in (folder / CHECKPOINTS).glob("*.ckpt"))
-        raise UserError(f"{folder} has no {path.name}: " + (f"there is {', '.join(there)}" if there else "it has none"))
+        others = f"there is {', '.join(there)}" if there else "none was written yet, or losslab clean removed them"
+        raise UserError(f"{folder} has no {path.name}: {others}")
     return path
 
 

@@ -63,14 +63,16 @@ def _hash_changes(top: Path, files: list[str]) -> str:
     return digest.hexdigest()
 
 
-def hash_code(foreign: list[str]) -> str:
-    """SHA-256 of losslab's sources and of the files of a person's own classes."""
+def hash_code(foreign: list[str]) -> dict[str, str]:
+    """SHA-256 of losslab's sources, `code`, and of the files of a person's own classes, `own_code`, if any."""
     package = Path(losslab.__file__).parent
     files = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
-    for name in foreign:
-        source = inspect.getsourcefile(import_target(name, name))
-        if source is not None:
-            files.append(Path(source))
+    own = [inspect.getsourcefile(import_target(name, name)) for name in foreign]
+    hashes = {"code": _hash_files(files)}
+    return hashes | ({"own_code": _hash_files([Path(path) for path in own if path])} if foreign else {})
+
+
+def _hash_files(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -13,6 +13,8 @@ from typing import IO
 from losslab.records import CONFIG
 from losslab.training.messages import LOG
 
+PARENT_PIPE = "LOSSLAB_PARENT_PIPE"
+"""Set where standard input ends when the process that started the ranks does."""
 CAUSE = "losslab: rank "
 """Begins the line in which a rank says why it ended."""
 
@@ -44,9 +46,18 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
     # The workers find a person's own classes where this process did.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     environment["PYTHONSAFEPATH"] = "1"  # and nowhere else: -m would put the current folder first
+    environment[PARENT_PIPE] = "1"
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     # A session of its own: a terminal's Ctrl-C reaches the workers once, through us.
-    started = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    # Nothing is written to its input, which the workers inherit: its end tells them that we are gone, however we went.
+    started = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     with started as agent:
         return _stand_by(agent, folder / LOG)
 

@@ -28,7 +28,6 @@ CHANGEABLE = (
     "data.documents",
     "data.val_batch_size",
     "trainer.accelerator",
-    "trainer.precision",
     "trainer.threads",
 )
 
@@ -90,7 +89,7 @@ def reevaluate(
         "text": str(config["data"]["path"] or config["data"]["corpus"]),
         "text_sha256": source,
         "own_text": own,
-        "part": (split or "test") if own else (split or "whole"),
+        "part": (split or "test") if own else (split or "the whole"),
         "documents": config["data"]["documents"],
         "yardsticks": yardsticks,
         "versions": versions(),

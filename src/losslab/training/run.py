@@ -61,6 +61,7 @@ def execute(folder: Path) -> Record:
             _train(folder, config, record, rank)
             record.status = "completed"
         except Diverged as error:
+            _log.error("%s", error)
             record.status, record.error = "diverged", str(error)
         except Interrupted as error:
             record.status, record.error = "interrupted", str(error)
@@ -251,10 +252,11 @@ def _note_start(
 ) -> None:
     settings = config["trainer"]
     code = hash_code(foreign_targets(config))
-    if step and (record.hashes.get("code"), record.versions) != (code, versions()):
+    began = {name: record.hashes.get(name) for name in code}
+    if step and (began, record.versions) != (code, versions()):
         note(f"the code or a package has changed since this run began; run.json says what it was up to step {step}")
-        began = {"step": step, "code": record.hashes.get("code"), "versions": record.versions}
-        record.provenance.setdefault("changes", []).append(began)
+        change = {"step": step, **began, "versions": record.versions}
+        record.provenance.setdefault("changes", []).append(change)
     hashes = {"batches": data.hash_batches(derive_seed(config["seed"], "data_order"))}
     hashes["tokenizer"] = data.cache.meta["tokenizer"]
     for name, value in hashes.items():
@@ -262,7 +264,7 @@ def _note_start(
             raise UserError(f"the {name} of {folder} are not those it began with; train it anew, under another name=…")
     if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
         record.hashes["backbone_init"] = hash_weights(network.backbone)
-    record.hashes |= hashes | {"code": code}
+    record.hashes |= hashes | code
     record.versions = versions()
     record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {
         key: settings[key] for key in ("micro_batch_size", "accumulate_grad_batches", "precision", "strategy")

@@ -34,7 +34,10 @@ from losslab.training.provenance import hash_code, provenance
 from losslab.training.ranks import run_workers
 from losslab.training.run import execute
 
-RESUMABLE = tuple(key for key in NOT_IDENTITY if key.startswith(("trainer.", "data.", "checkpoints.")))
+RESUMABLE = (
+    "logger.enabled",
+    *(key for key in NOT_IDENTITY if "." in key and key != "trainer.max_tokens"),
+)
 """What a continued run may be given anew."""
 
 _CLAIM_SECONDS = 120
@@ -112,7 +115,12 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
     config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
     check_components(config)
     _check_nodes(config)
-    if fingerprint(config, build(config["data"], "data").input_hashes()) != record.identity:
+    inputs = build(config["data"], "data").input_hashes()
+    if fingerprint(config, inputs) != record.identity:
+        if record.hashes.get("data") in inputs.values():
+            raise UserError(
+                f"{folder / CONFIG} was changed since the run began; put it back, or train that as a run of its own"
+            )
         raise UserError(f"{folder} was made from another text or tokenizer than its paths now hold; put those back")
     with lock(folder):
         write_config(folder, config)
@@ -127,13 +135,15 @@ def _free_split(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     follows = "micro_batch_size" if "accumulate_grad_batches" in given else "accumulate_grad_batches"
     if not given or follows in given:
         return config
-    return {**config, "trainer": {**config["trainer"], follows: None}}
+    freed = {follows: None} if "micro_batch_size" in given else dict.fromkeys(_SPLIT[2:])
+    return {**config, "trainer": {**config["trainer"], **freed}}
 
 
 def _skip(folder: Path, config: dict[str, Any]) -> Outcome:
     """A run that is done stays as it is; where the code has changed since, that is said."""
     record = read(folder)
-    if record.hashes.get("code") not in (None, hash_code(foreign_targets(config))):
+    code = hash_code(foreign_targets(config))
+    if any(record.hashes.get(name) not in (None, digest) for name, digest in code.items()):
         say(f"note: the code has changed since {folder.name} was trained; fresh=true repeats it")
     return Outcome(folder, "skipped", record)
 

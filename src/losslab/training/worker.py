@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
+
+from torch import distributed
 
 from losslab.config.stored import open_config
 from losslab.console import complain
 from losslab.errors import UserError
 from losslab.records import DONE, read, read_config, refuse_links
-from losslab.training.ranks import CAUSE
+from losslab.training.ranks import CAUSE, PARENT_PIPE
 from losslab.training.run import execute
 
 
@@ -21,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="config.yaml in a run's folder")
     parser.add_argument("--trust", action="append", default=[], help="a class outside losslab that may be imported")
     parsed = parser.parse_args(arguments)
+    if PARENT_PIPE in os.environ:
+        threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         folder = parsed.config.parent
         refuse_links(folder)
@@ -33,7 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if record.status == "failed":
         _tell(str(record.error))
-    return 0 if record.status in ("completed", "diverged") else 1
+    if record.status != "failed" and distributed.is_initialized():
+        distributed.destroy_process_group()  # its threads must not outlive what they use
+    return int(record.status not in DONE)
+
+
+def _stop_with_parent() -> None:
+    """Save and end, as after a signal, when the process that started the ranks was killed; nobody else could."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _tell(cause: str) -> None:
