@@ -6,7 +6,11 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from losslab import records
 
@@ -42,6 +46,23 @@ def only_run(folder: Path) -> tuple[Path, records.Record]:
     """The one run in a folder, and its record."""
     (run,) = records.find_runs(folder)
     return run, records.read(run)
+
+
+@contextmanager
+def stopping_after(step: int | None = None) -> Iterator[None]:
+    """Runs that train in here are interrupted once they have saved this step, or at their first checkpoint."""
+    from losslab.errors import Interrupted
+    from losslab.training.keeper import RunKeeper
+
+    save = RunKeeper._save
+
+    def save_then_stop(self: RunKeeper, trainer: Any, improved: bool) -> None:
+        save(self, trainer, improved)
+        if step in (None, self.state.step):
+            raise Interrupted("for the test")
+
+    with patch.object(RunKeeper, "_save", save_then_stop):
+        yield
 
 
 def losslab(*arguments: str, cwd: Path) -> subprocess.Popen[str]:

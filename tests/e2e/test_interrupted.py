@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from losslab import records
 from losslab.errors import UserError
 from losslab.sweeps.resume import resume
-from runs import TINY, losslab, make_text, only_run
+from runs import TINY, losslab, make_text, only_run, stopping_after
 
 LONG = [
     *TINY,
@@ -134,20 +134,8 @@ def test_ctrl_c_outside_a_run_is_no_success(run_tiny: Callable[..., int], monkey
     assert run_tiny() == 130
 
 
-def test_an_unfinished_run_keeps_its_split_unless_told_otherwise(
-    run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from losslab.errors import Interrupted
-    from losslab.training.keeper import RunKeeper
-
-    save = RunKeeper._save
-
-    def save_then_stop(self: RunKeeper, trainer: object, improved: bool) -> None:
-        save(self, trainer, improved)  # type: ignore[arg-type]
-        raise Interrupted("for the test")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "_save", save_then_stop)
+def test_an_unfinished_run_keeps_its_split_unless_told_otherwise(run_tiny: Callable[..., int]) -> None:
+    with stopping_after():
         assert run_tiny("trainer.accumulate_grad_batches=2") == 1
     _, record = only_run(Path("outputs/runs"))
     assert (record.status, record.step) == ("interrupted", 4)

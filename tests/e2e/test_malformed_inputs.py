@@ -263,10 +263,10 @@ NEW_TEXTS = [
 ]
 
 TEXTS_OF_RUNS = [
-    row("resume: the text is gone", "resume CUT", "book.txt does not exist", remove("book.txt")),
+    row("resume: the text is gone", "resume CUT", "say where it lies now", remove("book.txt")),
     row("resume: the text is another", "resume CUT", "another text", write("book.txt", make_text(seed=1))),
     row("resume: the text is nowhere", "resume CUT data.path=nope.txt", "nope.txt does not exist"),
-    row("evaluate: the text is gone", "evaluate DONE", "book.txt does not exist", remove("book.txt")),
+    row("evaluate: the text is gone", "evaluate DONE", "say where it lies now", remove("book.txt")),
     row("evaluate: the text is nowhere", "evaluate DONE data.path=nope.txt", "nope.txt does not exist"),
     row("evaluate: the text has no name", "evaluate DONE data.path=", "data.path is empty"),
     row("evaluate: an empty text", "evaluate DONE data.path=b.txt", "holds no text", write("b.txt", "")),

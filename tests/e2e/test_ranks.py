@@ -19,8 +19,9 @@ from losslab.config.check import bind_components, check_run, resolve_budget, res
 from losslab.config.compose import compose_plain
 from losslab.config.paths import conf_dir
 from losslab.records import find_runs, is_locked, read
+from losslab.sweeps.resume import resume
 from losslab.training.run import execute
-from runs import TINY, losslab, only_run
+from runs import TINY, losslab, only_run, stopping_after
 
 TWO_RANKS = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
@@ -143,21 +144,10 @@ def test_a_bad_text_is_told_once_before_the_ranks_start(
     assert capsys.readouterr().err.count("too short") == 1
 
 
-def test_a_run_of_one_process_continues_sharded(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
-    from losslab.errors import Interrupted
-    from losslab.sweeps.resume import resume
-    from losslab.training.keeper import RunKeeper
-
+def test_a_run_of_one_process_continues_sharded(run_tiny: Callable[..., int]) -> None:
     assert run_tiny("name=whole", "model.tie_embeddings=false") == 0
     _, whole = only_run(Path("outputs/whole"))
-    save = RunKeeper._save
-
-    def save_then_stop(self: RunKeeper, trainer: object, improved: bool) -> None:
-        save(self, trainer, improved)  # type: ignore[arg-type]
-        raise Interrupted("for the test")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "_save", save_then_stop)
+    with stopping_after():
         assert run_tiny("model.tie_embeddings=false") == 1
     (run,) = find_runs(Path("outputs/runs"))
     assert resume(run, [], ["trainer.strategy=fsdp", "trainer.devices=2"]) == 0

@@ -6,13 +6,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 
-from losslab.errors import Interrupted, UserError
+from losslab.errors import UserError
 from losslab.records import read
 from losslab.sweeps.clean import clean
 from losslab.sweeps.evaluate import evaluate
@@ -20,9 +19,8 @@ from losslab.sweeps.export import export
 from losslab.sweeps.resume import resume
 from losslab.sweeps.train import train
 from losslab.training.checkpoints import read_checkpoint
-from losslab.training.keeper import RunKeeper
 from losslab.training.worker import main as worker
-from runs import TINY, only_run
+from runs import TINY, only_run, stopping_after
 
 EARLY = ["optimizer.lr=3.0", "scheduler=constant", "trainer.max_steps=9", "trainer.val_check_interval=3"]
 
@@ -32,19 +30,11 @@ def score(run: Path, *overrides: str, checkpoint: str = "best", split: str | Non
 
 
 @pytest.fixture
-def stopped(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def stopped(run_tiny: Callable[..., int]) -> Callable[..., Path]:
     """A run that was stopped after a step."""
 
     def make(step: int, *arguments: str) -> Path:
-        save = RunKeeper._save
-
-        def save_then_stop(self: RunKeeper, trainer: Any, improved: bool) -> None:
-            save(self, trainer, improved)
-            if self.state.step == step:
-                raise Interrupted("for the test")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(RunKeeper, "_save", save_then_stop)
+        with stopping_after(step):
             assert run_tiny(*arguments) == 1
         return only_run(Path("outputs/runs"))[0]
 

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from losslab.errors import Interrupted
 from losslab.records import find_runs, read
 from losslab.sweeps.resume import resume
 from losslab.training import provenance, run
-from losslab.training.keeper import RunKeeper
-from runs import only_run
+from runs import only_run, stopping_after
 
 RAISING = """
 import torch
@@ -134,14 +132,7 @@ def test_what_is_not_committed_changes_the_record(workplace: Path) -> None:
 def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_what_it_began_with(
     run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save = RunKeeper._save
-
-    def save_then_stop(self: RunKeeper, trainer: Any, improved: bool) -> None:
-        save(self, trainer, improved)
-        raise Interrupted("for the test")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "_save", save_then_stop)
+    with stopping_after():
         assert run_tiny() == 1
     (folder,) = find_runs(Path("outputs/runs"))
     before = read(folder).hashes["code"]

@@ -17,16 +17,15 @@ from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
 import losslab
-from losslab.errors import Interrupted, UserError
+from losslab.errors import UserError
 from losslab.records import read
 from losslab.sweeps.clean import clean
 from losslab.sweeps.evaluate import evaluate
 from losslab.sweeps.export import export
 from losslab.sweeps.resume import resume
 from losslab.training import run as training_run
-from losslab.training.keeper import RunKeeper
 from losslab.training.module import LossModule
-from runs import make_text, only_run
+from runs import make_text, only_run, stopping_after
 
 TOKENS = torch.arange(64).reshape(2, 32) % 257
 BETTER_EARLY = ["optimizer.lr=3.0", "scheduler=constant", "trainer.max_steps=9", "trainer.val_check_interval=3"]
@@ -140,18 +139,10 @@ def test_another_text_is_scored_whole_with_the_run_s_tokenizer_and_temperature(r
 
 
 def test_a_moved_run_resumes_evaluates_and_compares(
-    run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save = RunKeeper._save
-
-    def save_then_stop(self: RunKeeper, trainer: Any, improved: bool) -> None:
-        save(self, trainer, improved)
-        if self.state.step == 6:
-            raise Interrupted("for the test")
-
     assert run_tiny(*BETTER_EARLY, "name=whole") == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "_save", save_then_stop)
+    with stopping_after(6):
         assert run_tiny(*BETTER_EARLY, "name=moved") == 1
     _, whole = only_run(Path("outputs/whole"))
     old, _ = only_run(Path("outputs/moved"))
@@ -168,7 +159,7 @@ def test_a_moved_run_resumes_evaluates_and_compares(
     again = Path("anywhere")
     place.rename(again)
     Path("elsewhere/book.txt").rename("tome.txt")
-    with pytest.raises(UserError, match=r"data\.path=.* does not exist"):
+    with pytest.raises(UserError, match=r"say where it lies now, data\.path=…"):
         score(again)
     assert score(again, overrides=["data.path=tome.txt"]) == part(whole.yardsticks["best"], "test")
     from losslab.comparison.compare import compare
@@ -180,14 +171,8 @@ def test_a_moved_run_resumes_evaluates_and_compares(
     assert f"{whole.yardsticks['best']['test/nll_scaled']:.4f}" in capsys.readouterr().out
 
 
-def test_an_unfinished_run_takes_other_devices_and_a_text_that_moved(
-    run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(self: RunKeeper, trainer: Any, improved: bool) -> None:
-        raise Interrupted("for the test")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "_save", stop)
+def test_an_unfinished_run_takes_other_devices_and_a_text_that_moved(run_tiny: Callable[..., int]) -> None:
+    with stopping_after():
         assert run_tiny("trainer.accumulate_grad_batches=2") == 1
     run, _ = only_run(Path("outputs/runs"))
     Path("book.txt").rename("novel.txt")

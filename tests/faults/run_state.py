@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from losslab import records
 from losslab.errors import UserError
-from losslab.training.checkpoints import BEST, FOLDER, LAST
+from losslab.records import BEST, CHECKPOINTS, LAST
 from losslab.training.logs import METRICS
 
 
@@ -24,7 +24,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
 
 def saved_step(run: Path) -> int:
     """The step of last.ckpt; 0 where there is none."""
-    path = run / FOLDER / LAST
+    path = run / CHECKPOINTS / LAST
     return int(checkpoint(path)["losslab"]["step"]) if path.exists() else 0
 
 
@@ -33,8 +33,8 @@ def results(run: Path) -> dict[str, Any]:
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     return {
         "yardsticks": records.read(run).yardsticks,
-        "last weights": checkpoint(run / FOLDER / LAST),
-        "best weights": checkpoint(run / FOLDER / BEST),
+        "last weights": checkpoint(run / CHECKPOINTS / LAST),
+        "best weights": checkpoint(run / CHECKPOINTS / BEST),
         "metrics.csv": (run / METRICS).read_bytes(),
         "events": {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in scalars(events)},
     }
@@ -58,7 +58,7 @@ def damage(run: Path, *, since: int = 0) -> list[str]:
     problems = []
     states: dict[str, dict[str, Any]] = {}
     for name in (LAST, BEST):
-        path = run / FOLDER / name
+        path = run / CHECKPOINTS / name
         try:
             if path.exists():
                 states[name] = checkpoint(path)["losslab"]

@@ -25,8 +25,8 @@ from losslab import records
 from losslab.cli import app
 from losslab.config.compose import compose_plain
 from losslab.errors import UserError
+from losslab.records import CHECKPOINTS, LAST
 from losslab.sweeps.train import train
-from losslab.training.checkpoints import FOLDER, LAST
 from runs import TINY, make_text
 
 pytestmark = [
@@ -324,7 +324,7 @@ def test_a_file_size_limit_below_a_checkpoint_loses_nothing(cold: Scene, tmp_pat
         process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         end = Attempt(process.returncode, process.stdout + process.stderr)
         problems = check_failure(end, run, cold)
-        assert (run / records.FILE).exists() and not (run / FOLDER / LAST).exists()
+        assert (run / records.FILE).exists() and not (run / CHECKPOINTS / LAST).exists()
         assert train(RUN) == 0
         problems += check_repair(Attempt(0, ""), run, cold)
     assert not problems, report({"the limit": problems})

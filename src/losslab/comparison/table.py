@@ -47,7 +47,9 @@ def make_rows(groups: list[Group], *, baseline: str, metric: str) -> list[Row]:
         known = {key for yardsticks in best for key, value in yardsticks.items() if value is not None} - {"step"}
         if not known:
             states = "; ".join(f"{g.label}: {count} {s}" for g in groups for s, count in sorted(g.others.items()))
-            raise UserError(f"no run is completed yet ({states}); the command that started them continues them")
+            over = all(status == "diverged" for group in groups for status in group.others)
+            then = "diverged runs are results, and stay" if over else "the command that started them continues them"
+            raise UserError(f"no run is completed yet ({states}); {then}")
         hint = f"did you mean 'test/{metric}'?" if f"test/{metric}" in known else nearest(metric, known)
         raise UserError(f"no run has the metric {metric!r}: {hint}")
     references = _baselines(groups, baseline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import typing
 from pathlib import Path
@@ -90,21 +91,32 @@ def _parse(key: str, value: str) -> Any:
         return value
 
 
-def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None) -> dict[str, Any]:
+def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, overrides: list[str]) -> dict[str, Any]:
     """Where a run's folder was moved together with its text, the text's path as seen from its new place.
 
     Args:
         made_at: the folder's place when the run was made (`provenance.folder`).
+        overrides: what is given anew is not looked for.
+
+    Raises:
+        UserError: when a file is in neither place.
     """
     data = dict(config["data"])
-    for key in (name.rpartition(".")[2] for name in INPUTS):
+    given = {text.partition("=")[0] for text in overrides}
+    for name in (name for name in INPUTS if name not in given):
+        key = name.rpartition(".")[2]
         path = data.get(key)
-        if made_at is None or not isinstance(path, str) or not Path(path).is_absolute() or Path(path).exists():
+        if not isinstance(path, str) or not Path(path).is_absolute() or _exists(path):
             continue
-        candidate = (folder.absolute() / os.path.relpath(path, made_at)).resolve()
-        if candidate.exists():
-            data[key] = str(candidate)
+        moved = os.path.normpath(folder.absolute() / os.path.relpath(path, made_at)) if made_at else path
+        if not _exists(moved):
+            raise UserError(f"{path}, from which this run was made, is not there: say where it lies now, {name}=…")
+        data[key] = moved
     return {**config, "data": data}
+
+
+def _exists(path: str) -> bool:
+    return bool(glob.glob(path, recursive=True)) or Path(path).exists()  # noqa: PTH207 (an absolute pattern)
 
 
 def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:

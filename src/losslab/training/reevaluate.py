@@ -58,7 +58,7 @@ def reevaluate(
         # Where the text lies may have been told anew since this checkpoint was written.
         inputs = {key: stored["data"].get(key) for key in ("path", "tokenizer")}
         config = {**config, "data": config["data"] | inputs}
-    config = moved_inputs(config, folder, record.provenance.get("folder"))
+    config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
     config = bind_components(open_config(override(config, overrides, CHANGEABLE), trust, path))
     settings = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     set_threads(config, record)

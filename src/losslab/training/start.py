@@ -110,7 +110,7 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
     config = open_config(read_config(folder), trust, folder / CONFIG)
     if record.status in DONE:
         return Outcome(folder, "skipped", record)
-    config = moved_inputs(config, folder, record.provenance.get("folder"))
+    config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
     config = override(_free_split(config, overrides), overrides, (*RESUMABLE, *INPUTS))
     config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
     check_components(config)
