@@ -388,7 +388,7 @@ CONFIGS += [
     ]
 ]
 CONFIGS += [
-    row("resume: config.yaml has another width", "resume CUT", "made from another", edit(CONFIG, "model/width", 32)),
+    row("resume: config.yaml has another width", "resume CUT", "config.yaml was changed", edit(CONFIG, "model/width", 32)),
     row("resume: config.yaml has a width of 0", "resume CUT", "above 0", edit(CONFIG, "model/width", 0)),
     row("resume: config.yaml has a width in words", "resume CUT", "model.width must", edit(CONFIG, "model/width", "w")),
     row("resume: config.yaml has no path", "resume CUT", "data.path is missing", edit(CONFIG, "data/path", None)),
@@ -553,8 +553,8 @@ CHECKPOINTS = [
     row("train: last.ckpt is cut", "train name=cut", "from best.ckpt", change(LAST, half), code=0),
     row("last.ckpt is gone", "resume CUT", "", remove(LAST), code=0),
     row("checkpoints are gone", "resume CUT", "", remove("CUT/checkpoints"), code=0),
-    row("evaluate: checkpoints are gone", "evaluate DONE", "has no best.ckpt: it has none", remove(OF_DONE)),
-    row("export: checkpoints are gone", "export DONE", "has no best.ckpt: it has none", remove(OF_DONE)),
+    row("evaluate: checkpoints are gone", "evaluate DONE", "has no best.ckpt: none was written yet", remove(OF_DONE)),
+    row("export: checkpoints are gone", "export DONE", "has no best.ckpt: none was written yet", remove(OF_DONE)),
     row("evaluate: other weights", "evaluate DONE", "best.ckpt do not fit", edit(ALL, EMBEDDING, torch.ones(3, 5))),
     row("evaluate: no weights", "evaluate DONE", "best.ckpt do not fit", edit(ALL, "state_dict", {})),
     row("evaluate: another width", "evaluate DONE", "best.ckpt do not fit", edit(ALL, "config/model/width", 32)),
