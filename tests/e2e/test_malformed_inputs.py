@@ -388,7 +388,12 @@ CONFIGS += [
     ]
 ]
 CONFIGS += [
-    row("resume: config.yaml has another width", "resume CUT", "config.yaml was changed", edit(CONFIG, "model/width", 32)),
+    row(
+        "resume: config.yaml has another width",
+        "resume CUT",
+        "config.yaml was changed",
+        edit(CONFIG, "model/width", 32),
+    ),
     row("resume: config.yaml has a width of 0", "resume CUT", "above 0", edit(CONFIG, "model/width", 0)),
     row("resume: config.yaml has a width in words", "resume CUT", "model.width must", edit(CONFIG, "model/width", "w")),
     row("resume: config.yaml has no path", "resume CUT", "data.path is missing", edit(CONFIG, "data/path", None)),
