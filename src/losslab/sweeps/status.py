@@ -18,8 +18,9 @@ from losslab.errors import UserError
 from losslab.records import FILE, Record, is_locked, read
 
 _SECONDS_BETWEEN_LOOKS = 2.0
+_PATIENCE = 15.0
+"""Seconds for which nothing runs between two jobs of a sweep, and after which nothing will."""
 _COLORS = {"completed": "green", "running": "cyan", "killed": "yellow", "interrupted": "yellow"}
-_GOING_ON = ("running",)
 _PRIMARY = "val/nll_scaled"
 _NUMBERS = ("step", _PRIMARY, "tokens/s", "elapsed", "left")
 _HEADINGS = ["run", "state", *_NUMBERS, "host"]
@@ -46,7 +47,7 @@ class Line:
 
 
 def status(folder: Path, *, watch: bool, as_json: bool) -> int:
-    """Print the ledger of `folder`, once or until nothing runs any more; returns the exit code.
+    """Print the ledger of `folder`, once, or again and again until nothing has run for a while; returns the exit code.
 
     Raises:
         UserError: when there is no such folder, or no run in it.
@@ -117,12 +118,14 @@ def _left(record: Record) -> float | None:
 
 
 def _watch(folder: Path, lines: list[Line]) -> None:
+    idle = 0.0
     with Live(console=console.out, auto_refresh=False) as live:
         while True:
             table = _table(lines)
             table.caption = _summary(lines)
             live.update(table, refresh=True)
-            if not any(line.state in _GOING_ON for line in lines):
+            idle = 0.0 if any(line.state == "running" for line in lines) else idle + _SECONDS_BETWEEN_LOOKS
+            if idle > _PATIENCE:
                 return
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             lines = look(folder)
