@@ -10,7 +10,6 @@ from typing import Any
 
 from losslab.config.identity import NOT_IDENTITY, flatten, without
 from losslab.config.stored import filled
-from losslab.config.trust import check_stored
 from losslab.errors import UserError
 from losslab.records import CONFIG, Record, find_runs, read, read_config
 from losslab.records import FILE as RECORD
@@ -70,7 +69,6 @@ def load_runs(folder: Path) -> list[Run]:
     for path in find_runs(folder):
         record = read(path)
         config = read_config(path)
-        check_stored(config)
         config = filled(config, path / CONFIG)
         settings = flatten(without(config, [*NOT_IDENTITY, "seed", "data.path"]))
         settings["data.content"] = record.hashes.get("data")

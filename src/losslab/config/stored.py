@@ -14,7 +14,7 @@ import yaml
 from losslab.config.check import check_run
 from losslab.config.nearest import nearest
 from losslab.config.schema import CheckpointsConfig, LoggerConfig, RunConfig, TrainerConfig
-from losslab.config.trust import check_trusted
+from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError
 
 INPUTS = ("data.path", "data.tokenizer")
@@ -50,9 +50,10 @@ def filled(config: dict[str, Any], place: Path) -> dict[str, Any]:
     """A stored configuration with the keys that this version has and the one that wrote it had not, at their defaults.
 
     Raises:
-        UserError: when it is not whole.
+        UserError: when it is not whole, or losslab cannot have written it.
     """
     try:
+        check_stored(config)
         config = check_run(_with_defaults(config))
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
