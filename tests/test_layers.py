@@ -23,7 +23,7 @@ ROWS = [
     {"training"},
     {"config"},
     {"losses", "models", "tasks", "data", "metrics"},
-    {"types", "records", "errors", "console"},
+    {"types", "records", "files", "locks", "errors", "console"},
 ]
 """From the top of the house to its foundation."""
 FOUNDATION = len(ROWS) - 1
@@ -34,6 +34,8 @@ WITHOUT_TORCH = [
     "losslab.cli",
     "losslab.console",
     "losslab.errors",
+    "losslab.files",
+    "losslab.locks",
     "losslab.records",
     "losslab.sweeps.train",
     *(f"losslab.sweeps.{name}" for name in ("resume", "evaluate", "export", "clean", "status", "trusted")),

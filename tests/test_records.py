@@ -14,7 +14,9 @@ import pytest
 
 from losslab import records
 from losslab.errors import UserError
-from losslab.records import FILE, Record, find_identity, find_runs, is_locked, lock, read, write_atomic
+from losslab.files import write_atomic
+from losslab.locks import is_locked, lock
+from losslab.records import FILE, Record, find_identity, find_runs, read
 
 IDENTITY = "0123456789abcdef" * 4
 
@@ -97,12 +99,12 @@ def test_what_is_no_number_becomes_null(tmp_path) -> None:
         (b"[1, 2]", "no record of a run"),
         (b"null", "no record of a run"),
         (b"{}", "no record of a run"),
-        (b'{"schema": 3, "identity": "a", "name": "runs"}', "update losslab"),
+        (b'{"schema": 4, "identity": "a", "name": "runs"}', "update losslab"),
         (b'{"schema": 0, "identity": "a", "name": "runs"}', "not a whole record"),
-        (b'{"schema": 2, "identity": 5, "name": "runs"}', "holds 5 as identity"),
-        (b'{"schema": 2, "identity": "a", "name": "runs", "status": "done"}', "no status"),
-        (b'{"schema": 2, "identity": "a", "name": "runs", "yardsticks": {"best": {"step": "x"}}}', "no numbers"),
-        (b'{"schema": 2, "identity": "a", "name": "runs", "yardsticks": {"best": 1}}', "no numbers"),
+        (b'{"schema": 3, "identity": 5, "name": "runs"}', "holds 5 as identity"),
+        (b'{"schema": 3, "identity": "a", "name": "runs", "status": "done"}', "no status"),
+        (b'{"schema": 3, "identity": "a", "name": "runs", "yardsticks": {"best": {"step": "x"}}}', "no numbers"),
+        (b'{"schema": 3, "identity": "a", "name": "runs", "yardsticks": {"best": 1}}', "no numbers"),
         (b'{"schema": 1}', FILE),
     ],
 )
@@ -224,7 +226,9 @@ def test_a_record_of_schema_1_is_read_as_one_of_today(tmp_path) -> None:
         "deterministic": None,
         "float32_matmul_precision": None,
         "cudnn_allow_tf32": None,
+        "visible_devices": None,
     }
+    assert record.timing == {"first_step": None}
     assert record.provenance == old["provenance"] | {"diff": None, "folder": None, "changes": []}
     record.write(tmp_path)
     assert json.loads((tmp_path / FILE).read_text())["schema"] == records.SCHEMA

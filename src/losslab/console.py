@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,8 +13,21 @@ from rich.progress import track
 T = TypeVar("T")
 YARDSTICKS = ("nll", "nll_scaled", "nll_linked", "perplexity", "bits_per_byte", "top1", "unigram_nll", "objective")
 """In the order in which people read them."""
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+Listener = Callable[[str, int], None]
+"""Called with a message and 0, or with what a bar shows and the optimizer step that it is of."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read this has gone (`| head`): go on in silence, in place of ending the program."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # what Python flushes at its end goes nowhere
+
+
+out = _Console(highlight=False, soft_wrap=True)
+err = _Console(stderr=True, highlight=False, soft_wrap=True)
+listener: Listener | None = None
+"""In a job of a sweep: the launcher, which has the terminal."""
 
 
 def say(message: str) -> None:
@@ -22,7 +36,10 @@ def say(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """One line on standard error."""
+    """One line on standard error, or to whoever listens."""
+    if listener is not None:
+        listener(message, 0)
+        return
     err.print(f"losslab: {message}", markup=False, style="red" if err.is_terminal else None)
 
 

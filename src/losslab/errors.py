@@ -12,6 +12,10 @@ class UserError(ValueError):
     """Bad input: what is wrong, where, and what to do, in one sentence. The command line exits with code 2."""
 
 
+class Held(UserError):
+    """Another process holds the run."""
+
+
 class Diverged(RuntimeError):
     """The objective or a gradient became NaN or infinite; the run ends with status `diverged`."""
 

@@ -1,11 +1,11 @@
 """run.json: the record that each run keeps of itself. No torch here.
 
-Schema 2. Every key is always present; unknown values are null.
+Schema 3. Every key is always present; unknown values are null.
 
 identity    SHA-256 of what determines the run's numbers (config/identity.py)
 name        the sweep's folder below the output folder
 overrides   the command-line overrides, as typed
-status      running | completed | failed | diverged | interrupted
+status      planned | running | completed | failed | diverged | interrupted; planned: a sweep will come to it
 step        optimizer steps in the last checkpoint; max_steps is the budget
 yardsticks  {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
 hashes      backbone_init, batches, data, tokenizer, code, own_code (of classes outside losslab, if any); SHA-256, hex
@@ -13,49 +13,41 @@ versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
             choices (group → the file chosen in it),
             changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code)
-timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions)
-hardware    threads, device (kind), ranks, micro_batch_size, accumulate_grad_batches, precision, strategy,
-            deterministic, float32_matmul_precision, cudnn_allow_tf32, host
+timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions),
+            first_step (seconds from the start of the last session to its first optimizer step)
+hardware    threads (of a run that its sweep has planned, those it will use), device (kind),
+            visible_devices (CUDA_VISIBLE_DEVICES), ranks, micro_batch_size, accumulate_grad_batches, precision,
+            strategy, deterministic, float32_matmul_precision, cudnn_allow_tf32, host
 throughput  tokens_per_second
 memory      peak_mib
 error       null, or what ended the run
 
-Schema 1 had no diff, folder and changes, and no strategy and flags in hardware; it is read as schema 2 with null there.
+Schema 1 had no diff, folder and changes, and no strategy and flags in hardware; schema 2 had no status planned, and no
+first_step and visible_devices. Both are read as schema 3, with null there.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from losslab.errors import UserError
+from losslab.files import write_atomic
 
-SCHEMA = 2
+SCHEMA = 3
 FILE = "run.json"
 CONFIG = "config.yaml"
-LOCK = ".lock"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 CACHE = ".cache"
 """Of tokens, beside the sweeps."""
-TEMPORARY = ".tmp"
-"""Ends the names of files that a kill may leave half written; `losslab clean` removes them."""
-STATUSES = ("running", "completed", "failed", "diverged", "interrupted")
-_UMASK = os.umask(0o022)
-os.umask(_UMASK)  # it can only be read by setting it
-_PATIENCE = 1.0
-"""Seconds in which a process that only looks whether a run is held has let go again."""
+STATUSES = ("planned", "running", "completed", "failed", "diverged", "interrupted")
 DONE = ("completed", "diverged")
 """Results, which are not trained again."""
 SHORT = 10
@@ -127,7 +119,18 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_MIGRATIONS = {1: _from_1}
+def _from_2(content: dict[str, Any]) -> dict[str, Any]:
+    hardware: dict[str, Any] = {"visible_devices": None}
+    timing: dict[str, Any] = {"first_step": None}
+    return {
+        **content,
+        "schema": 3,
+        "hardware": hardware | content.get("hardware", {}),
+        "timing": timing | content.get("timing", {}),
+    }
+
+
+_MIGRATIONS = {1: _from_1, 2: _from_2}
 """Schema → what turns its records into those of the next."""
 
 
@@ -214,90 +217,12 @@ def find_identity(folder: Path, identity: str) -> list[Path]:
     return sorted((path for path in found if read(path).identity == identity), key=lambda path: (len(path.name), path))
 
 
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the run's folder. The kernel frees the lock when the process dies, however it dies."""
-    held = FileLock(_lock_file(folder))
-    try:
-        held.acquire(timeout=_PATIENCE)
-    except Timeout:
-        raise UserError(
-            f"{folder} is already running in another process; wait for it, or give another name=…"
-        ) from None
-    try:
-        yield
-    finally:
-        held.release()
-
-
 def refuse_links(folder: Path) -> None:
     """Refuse a run's folder in which something is a symbolic link: losslab makes none, and what is written to or
     removed from a folder that somebody sent must not reach outside it."""
     for path in (*folder.iterdir(), *(folder / CHECKPOINTS).glob("*")) if folder.is_dir() else ():
         if path.is_symlink():
             raise UserError(f"{path} is a symbolic link, which losslab never makes: refused; put a copy in its place")
-
-
-def _lock_file(folder: Path) -> Path:
-    if (folder / LOCK).is_symlink():  # opening it for locking would empty what it points at
-        raise UserError(f"{folder / LOCK} is a symbolic link, which losslab never makes: refused")
-    return folder / LOCK
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a living process holds this run."""
-    if not (folder / LOCK).exists():
-        return False
-    probe = FileLock(_lock_file(folder))
-    try:
-        probe.acquire(timeout=0)
-    except Timeout:
-        return True
-    probe.release()
-    return False
-
-
-def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Write beside the target, fsync, rename: a kill leaves the old file or the new one, never half of one."""
-    with naming(path):
-        _write_atomic(path, content)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Failed writes and flushes do not say of which file; now they do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = str(path)
-        raise
-
-
-def _write_atomic(path: Path, content: bytes | memoryview) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_UMASK)
-        Path(temporary).replace(path)
-        sync_folder(path.parent)
-    except BaseException:  # a Ctrl-C too must leave no half of a file behind; it is raised again
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:

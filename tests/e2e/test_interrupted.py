@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from losslab import records
 from losslab.errors import UserError
+from losslab.locks import is_locked
 from losslab.sweeps.resume import resume
 from runs import TINY, losslab, make_text, only_run, stopping_after
 
@@ -64,7 +65,7 @@ def test_a_killed_run_continues_bit_for_bit(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert records.read(run).status == "running"
-    assert not records.is_locked(run)
+    assert not is_locked(run)
     arguments = ["train", *LONG] if how == "same command" else ["resume", str(run)]
     second = losslab(*arguments, cwd=workplace)
     output, _ = second.communicate(timeout=300)

@@ -18,7 +18,8 @@ from torch import Tensor
 from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
 from losslab.config.paths import conf_dir
-from losslab.records import find_runs, is_locked, read
+from losslab.locks import is_locked
+from losslab.records import find_runs, read
 from losslab.sweeps.resume import resume
 from losslab.training.run import execute
 from runs import TINY, losslab, only_run, stopping_after

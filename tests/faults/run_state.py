@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from losslab import records
 from losslab.errors import UserError
+from losslab.locks import is_locked
 from losslab.records import BEST, CHECKPOINTS, LAST
 from losslab.training.logs import METRICS
 
@@ -71,7 +72,7 @@ def damage(run: Path, *, since: int = 0) -> list[str]:
         record = records.read(run) if (run / records.FILE).exists() else None
     except UserError as error:
         problems.append(str(error).replace(f"{run}/", ""))
-    if records.is_locked(run):
+    if is_locked(run):
         problems.append("the folder is still locked")
     if problems:
         return problems

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from losslab.errors import UserError
-from losslab.records import FILE, Record, lock
+from losslab.locks import lock
+from losslab.records import FILE, Record
 from losslab.sweeps.status import look, status, totals
 
 

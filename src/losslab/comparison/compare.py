@@ -8,7 +8,7 @@ from losslab.comparison.load import group_runs, load_runs
 from losslab.comparison.table import make_rows, notes, to_csv, to_markdown
 from losslab.console import say
 from losslab.errors import UserError
-from losslab.records import write_atomic
+from losslab.files import write_atomic
 
 REPORT, TABLE, CURVES = "comparison.md", "comparison.csv", "curves"
 PRIMARY = "test/nll_scaled"

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 
 from losslab.comparison.load import Group
-from losslab.records import write_atomic
+from losslab.files import write_atomic
 
 mpl.use("Agg")
 

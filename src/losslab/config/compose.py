@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from losslab.config import schema
@@ -22,6 +25,7 @@ from losslab.config.paths import check_config_dir, conf_dir
 from losslab.errors import UserError
 
 CONFIG_NAME = "train"
+_MOST_VALUES = 100_000
 
 
 def compose_plain(overrides: list[str], config_dir: Path | None = None, *, resolve: bool = True) -> dict[str, Any]:
@@ -39,20 +43,75 @@ def to_plain(config: DictConfig, config_dir: Path | None = None, *, resolve: boo
     return {str(key): value for key, value in plain.items()}
 
 
-def job_overrides(overrides: list[str], config_dir: Path | None = None) -> list[list[str]]:
-    """The overrides of each job of a multirun, in Hydra's order, each composed once as a check."""
+@dataclass(frozen=True)
+class Multirun:
+    """A multirun, before its jobs are composed."""
+
+    overrides: list[str]
+    """As typed, behind those of the experiment's sweeper."""
+    count: int
+    """Of the combinations."""
+    launcher: str
+    """The choice of hydra/launcher."""
+    settings: dict[str, Any]
+    """The keys of hydra.launcher."""
+
+
+def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multirun:
+    """What a multirun will be, counted and not yet expanded.
+
+    Raises:
+        UserError: for a sweeper that losslab does not work with, and for values that cannot be counted.
+    """
     fixed = [o.input_line or "" for o in _parse(overrides, config_dir) if not o.is_sweep_override()]
     hydra = _compose(fixed, config_dir, with_hydra=True).hydra
     if not hydra.sweeper._target_.endswith("BasicSweeper"):
         raise UserError("losslab's multirun works with Hydra's basic sweeper; leave out hydra/sweeper")
+    if hydra.sweeper.get("max_batch_size") is not None:
+        raise UserError("leave out hydra.sweeper.max_batch_size: hydra.launcher.slots says how many runs go at once")
     swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+    values: dict[str, int] = {}
+    for override in _parse(swept + overrides, config_dir):
+        key = override.get_key_element()
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            values[key] = sum(1 for _ in islice(override.sweep_string_iterator(), _MOST_VALUES + 1))
+            if values[key] > _MOST_VALUES:
+                raise UserError(f"{key} has more than {_MOST_VALUES:,} values")
+            if not values[key]:
+                raise UserError(f"{override.input_line} is no value at all: there is nothing to run")
+        else:
+            values[key] = 1
+    settings = OmegaConf.to_container(hydra.launcher, resolve=True)
+    assert isinstance(settings, dict)
+    keys = {str(key): value for key, value in settings.items() if key != "_target_"}
+    return Multirun(swept + overrides, math.prod(values.values()), hydra.runtime.choices["hydra/launcher"], keys)
+
+
+def job_overrides(multirun: Multirun, config_dir: Path | None = None) -> list[list[str]]:
+    """The overrides of each job, in Hydra's order."""
     try:
-        jobs: list[list[str]] = BasicSweeper.split_arguments(_parse(swept + overrides, config_dir), None)[0]
+        jobs: list[list[str]] = BasicSweeper.split_arguments(_parse(multirun.overrides, config_dir), None)[0]
     except HydraException as error:
         raise explain(error, set()) from None
-    for job in jobs:
-        compose_plain(job, config_dir)
     return jobs
+
+
+def compose_job(overrides: list[str], config_dir: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The composed configuration as plain, resolved values, and the choices: group → the file chosen in it.
+
+    Raises:
+        UserError: for every mistake that Hydra can see.
+    """
+    config = _compose(overrides, config_dir, with_hydra=True)
+    choices = own_choices(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return to_plain(config, config_dir), choices
+
+
+def own_choices(choices: Any) -> dict[str, str]:
+    """Those of our own groups."""
+    return {str(k): str(v) for k, v in choices.items() if v is not None and not str(k).startswith("hydra/")}
 
 
 def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from losslab.console import working
 from losslab.data.splits import SPLITS, document_hash, split_documents
 from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
-from losslab.records import TEMPORARY, sync_folder
+from losslab.files import TEMPORARY, sync_folder
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
 _FORMAT = 2

@@ -12,7 +12,9 @@ from filelock import FileLock, Timeout
 
 from losslab.console import complain, say
 from losslab.errors import UserError
-from losslab.records import BEST, CACHE, CHECKPOINTS, FILE, TEMPORARY, is_locked, read, refuse_links
+from losslab.files import TEMPORARY
+from losslab.locks import is_locked
+from losslab.records import BEST, CACHE, CHECKPOINTS, FILE, read, refuse_links
 
 _TORN = f".*{TEMPORARY}"
 _KEY = re.compile(r"[0-9a-f]{20}")

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from losslab import console
 from losslab.errors import UserError
-from losslab.records import FILE, Record, is_locked, read
+from losslab.locks import is_locked
+from losslab.records import FILE, Record, read
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _PATIENCE = 15.0

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from hydra import main as hydra_main
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from losslab.config import schema
 from losslab.config.check import check_run
-from losslab.config.compose import CONFIG_NAME, compose_plain, group_choices, is_multirun, job_overrides, to_plain
+from losslab.config.compose import (
+    CONFIG_NAME,
+    compose_job,
+    compose_plain,
+    group_choices,
+    is_multirun,
+    job_overrides,
+    open_multirun,
+    own_choices,
+    to_plain,
+)
 from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
-from losslab.console import complain, say
+from losslab.console import complain, say, working
 from losslab.data.sources import find_files
 from losslab.errors import UserError, describe
+from losslab.sweeps import server
+from losslab.sweeps.folder import check_folder
+from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, summarise
+from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.trusted import append_current_folder
 
 if TYPE_CHECKING:
@@ -35,9 +50,12 @@ _VALUED: dict[str, tuple[str, ...]] = {
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _STOPPED = 130
 """The shell's code for a command that Ctrl-C ended."""
-_REFUSED = "refused"
-"""Of a job whose input was bad: it never became a run."""
-_FAILED = ("failed", "interrupted", _REFUSED)
+_LAUNCHER = ("hydra.launcher", "hydra/launcher")
+_LOCAL = "local"
+_MANY = 1000
+"""A multirun with more runs is one only if its person says so."""
+_TOLD = 50
+"""Composing more jobs takes long enough to be told."""
 
 
 @dataclass
@@ -48,6 +66,8 @@ class CommandLine:
     hydra_flags: list[str] = field(default_factory=list)
     """Flags that make Hydra print something in place of a run."""
     multirun: bool = False
+    yes: bool = False
+    """A very large multirun is meant."""
     config_dir: Path | None = None
 
     def argv(self) -> list[str]:
@@ -66,6 +86,8 @@ def parse(arguments: list[str]) -> CommandLine:
         flag, _, attached = argument.partition("=")
         if flag in ("-m", "--multirun"):
             line.multirun = True
+        elif argument == "--yes":
+            line.yes = True
         elif flag in ("--config-dir", "-cd"):
             line.config_dir = Path(_value(flag, attached or next(rest, "")))
         elif flag in _VALUED:
@@ -107,41 +129,66 @@ def train(arguments: list[str]) -> int:
         _hydra(lambda config: None, line)
         return 0
     line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
-    jobs = job_overrides(line.overrides, line.config_dir) if line.multirun else [line.overrides]
-    for job in jobs:
-        config = check_run(compose_plain(job, line.config_dir))
-        _check_output(config)
-        if config["data"].get("path") is not None:
-            find_files(str(config["data"]["path"]))
-    statuses: list[str] = []
-
-    def run_job(config: DictConfig) -> None:
-        status = _run_job(config, line, f"[{len(statuses) + 1}/{len(jobs)}] " if line.multirun else "")
-        statuses.append(status)
-        if line.multirun and status == "interrupted":
-            raise KeyboardInterrupt  # Hydra takes any Exception for the job's own and starts the next
-
+    multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line))
     try:
-        _hydra(run_job, line)
+        _hydra(multirun, line)
     except KeyboardInterrupt:
-        complain("stopped; the same command continues")
-        return _STOPPED
+        multirun.stopped = True
     except OSError as error:  # Hydra's own files
         complain(describe(error))
         return 1
-    if len(jobs) == 1 and statuses == [_REFUSED]:
+    if multirun.stopped:
+        complain("stopped; the same command continues")
+        return _STOPPED
+    if multirun.statuses == [REFUSED]:
         return 2
+    if line.multirun and not multirun.launched:
+        summarise(multirun.statuses)
+    return int(any(status in FAILED for status in multirun.statuses))
+
+
+def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
+    """Compose and check every job, each sentence once, before any starts."""
+    overrides = [line.overrides]
     if line.multirun:
-        _summarise(statuses)
-    return int(any(status in _FAILED for status in statuses))
+        overrides = _expand(line)
+    elif launching := [o for o in line.overrides if o.lstrip("+~").startswith(_LAUNCHER)]:
+        raise UserError(f"{launching[0]} is about a multirun: add -m, or leave it out")
+    jobs: dict[tuple[str, ...], Checked] = {}
+    many = len(overrides) > _TOLD
+    for job in working(overrides, "checking", len(overrides)) if many else overrides:
+        config, choices = compose_job(job, line.config_dir)
+        config = check_run(config)
+        jobs[tuple(job)] = config, choices
+    for folder in {Path(config["output_dir"]) / config["name"] for config, _ in jobs.values()}:
+        check_folder(folder)
+    for path in {str(config["data"].get("path")) for config, _ in jobs.values() if config["data"].get("path")}:
+        find_files(path)
+    return jobs
 
 
-def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> str:
+def _expand(line: CommandLine) -> list[list[str]]:
+    """The overrides of each job of a multirun; a very large one only if that is meant."""
+    if "RANK" in os.environ:
+        raise UserError("a multirun starts its ranks itself: start losslab train -m without torchrun")
+    opened = open_multirun(line.overrides, line.config_dir)
+    if opened.launcher == _LOCAL:
+        LocalSettings.of(opened.settings)
+        server.warm_up()
+    if opened.count > _MANY and not line.yes:
+        question = f"these are {opened.count:,} runs"
+        if not sys.stdin.isatty():
+            raise UserError(f"{question}: add --yes if you mean it")
+        if not typer.confirm(f"{question}; start them?"):
+            raise UserError("nothing was started")
+    return job_overrides(opened, line.config_dir)
+
+
+def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:
     """One job in this process; a failure is told at once and ends only this job. Returns what became of it."""
     overrides = list(HydraConfig.get().overrides.task)
-    chosen = HydraConfig.get().runtime.choices
-    choices = {str(k): str(v) for k, v in chosen.items() if v is not None and not str(k).startswith("hydra/")}
-    if prefix:
+    choices = own_choices(HydraConfig.get().runtime.choices)
+    if line.multirun:
         say(f"{prefix}{' '.join(overrides)}")
     from losslab.training.start import start  # torch and Lightning take seconds: after all checks
 
@@ -154,7 +201,7 @@ def _run_job(config: DictConfig, line: CommandLine, prefix: str) -> str:
         )
     except UserError as error:
         complain(str(error))
-        return _REFUSED
+        return REFUSED
     except OSError as error:  # a disk that is full before the run could take note of it
         complain(describe(error))
         return "failed"
@@ -174,25 +221,9 @@ def describe_end(outcome: Outcome) -> str:
     return f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}"
 
 
-def _summarise(statuses: list[str]) -> None:
-    counts = Counter(statuses)
-    say("runs: " + ", ".join(f"{counts[status]} {status}" for status in sorted(counts)))
-
-
 def _primary(yardsticks: dict[str, Any]) -> str:
     value = yardsticks.get("best", {}).get("test/nll_scaled")
     return "" if value is None else f" (test/nll_scaled {value:.4f})"
-
-
-def _check_output(config: dict[str, Any]) -> None:
-    folder = Path(config["output_dir"]) / config["name"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"the output folder {folder} cannot be written: {error.strerror}") from None
 
 
 def _hydra(task: Any, line: CommandLine) -> None:

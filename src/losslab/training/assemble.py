@@ -12,10 +12,8 @@ from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.records import CACHE
-from losslab.training.messages import quiet_lightning
 from losslab.training.network import Network
 from losslab.training.random import generator
-from losslab.training.trainer import make_trainer
 
 
 def check_components(config: dict[str, Any]) -> None:
@@ -32,8 +30,6 @@ def check_components(config: dict[str, Any]) -> None:
     if config["trainer"]["precision"] == "16-mixed" and config["optimizer"].get("fused"):
         # A fused optimizer unscales inside its step: norms and clipping would see gradients of the scaled loss.
         raise UserError("trainer.precision=16-mixed does not go with optimizer.fused=true; leave one out")
-    with quiet_lightning():
-        make_trainer(config, Path(config["output_dir"]))
 
 
 def build_network(config: dict[str, Any], num_outputs: int) -> Network:

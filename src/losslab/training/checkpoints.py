@@ -17,7 +17,8 @@ from lightning.fabric.plugins.io import CheckpointIO
 
 from losslab.console import complain
 from losslab.errors import UserError, describe
-from losslab.records import BEST, LAST, TEMPORARY, sync_folder, write_atomic
+from losslab.files import TEMPORARY, sync_folder, write_atomic
+from losslab.records import BEST, LAST
 
 _OLDER = "step-*.ckpt"
 _PICKLE = b"\x80"

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from losslab.records import naming
+from losslab.files import naming
 
 YARDSTICKS = ("nll_scaled", "nll", "bits_per_byte", "top1")
 """Those that the HParams tab shows."""

@@ -10,7 +10,7 @@ from safetensors.torch import save
 import losslab
 from losslab.data.tokenizer import as_json
 from losslab.errors import UserError
-from losslab.records import write_atomic
+from losslab.files import write_atomic
 from losslab.training.loading import DESCRIPTION, TOKENIZER, WEIGHTS, Loaded
 
 

@@ -69,6 +69,7 @@ class RunKeeper(pl.Callback):
     keep: how many of the newest checkpoints stay.
     metrics_log, record: None on ranks that do not write.
     before_fit: installs our signal handlers, after Lightning's.
+    began: when this process started, by time.monotonic().
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class RunKeeper(pl.Callback):
         metrics_log: MetricsLog | None,
         record: Record | None,
         before_fit: Callable[[], None],
+        began: float,
     ) -> None:
         self.folder = folder
         self.state = state
@@ -95,6 +97,8 @@ class RunKeeper(pl.Callback):
         self.metrics_log = metrics_log
         self.record = record
         self.before_fit = before_fit
+        self.began = began
+        self._first = state.step + 1
         self._seconds_before = state.seconds
         self._started = time.monotonic()
 
@@ -108,6 +112,8 @@ class RunKeeper(pl.Callback):
         step, report = trainer.global_step, pl_module.report
         if report is None or step == self.state.step:
             return  # inside an accumulation window
+        if step == self._first and self.record is not None:
+            self.record.timing["first_step"] = time.monotonic() - self.began
         self.state.step = step
         self.state.tokens += report.weight
         row: dict[str, float] = {}

@@ -8,7 +8,7 @@ import io
 import os
 from pathlib import Path
 
-from losslab.records import naming, write_atomic
+from losslab.files import naming, write_atomic
 from losslab.training.events import YARDSTICKS, EventFile
 
 METRICS = "metrics.csv"

@@ -7,10 +7,12 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from losslab import console
 from losslab.console import out
 from losslab.training.messages import say
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_REPORTS = 0.25
 
 
 class RunProgress:
@@ -30,6 +32,7 @@ class RunProgress:
         self.enabled = enabled
         self.yardstick = ""
         self._started = self._last_line = time.monotonic()
+        self._last_report = 0.0
         self._bar: Progress | None = None
         if enabled and sys.stdout.isatty():
             self._bar = Progress(
@@ -47,6 +50,9 @@ class RunProgress:
         if not self.enabled:
             return
         text = f"objective {objective:.4g}{self.yardstick}  {self.speed(step):,.0f} tokens/s"
+        if console.listener is not None and time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS:
+            self._last_report = time.monotonic()
+            console.listener(text, step)
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or step == self.total:

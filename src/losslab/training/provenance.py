@@ -84,6 +84,7 @@ def hardware(device: torch.device, ranks: int) -> dict[str, Any]:
     return {
         "device": device.type,
         "device_name": name,
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "ranks": ranks,

@@ -12,7 +12,8 @@ from losslab.config.components import build
 from losslab.config.stored import moved_inputs, open_config, override
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
-from losslab.records import CHECKPOINTS, CONFIG, Record, now, read, read_config, write_atomic
+from losslab.files import write_atomic
+from losslab.records import CHECKPOINTS, CONFIG, Record, now, read, read_config
 from losslab.training.assemble import open_data
 from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
 from losslab.training.loading import Loaded, find_checkpoint, rebuild

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import traceback
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +18,8 @@ from losslab.config.components import build
 from losslab.config.trust import foreign_targets
 from losslab.data.module import TextDataModule
 from losslab.errors import Diverged, Interrupted, UserError, describe
-from losslab.records import BEST, CHECKPOINTS, LAST, Record, lock, now, read, read_config
+from losslab.locks import lock
+from losslab.records import BEST, CHECKPOINTS, DONE, LAST, Record, now, read, read_config
 from losslab.training.assemble import build_network, open_data
 from losslab.training.checkpoints import keep_newest, link, newest, read_checkpoint
 from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
@@ -42,23 +44,32 @@ _DEFAULT_THREADS = torch.get_num_threads()
 _log = logging.getLogger("losslab")
 
 
-def execute(folder: Path) -> Record:
+def execute(folder: Path, *, began: float | None = None) -> Record:
     """Train, or continue, the run that `folder` describes (config.yaml, run.json), and evaluate it.
 
     Called in the process that does the work, once on each rank. Whatever happens is in the record that comes back;
-    only bad input is raised.
+    only bad input is raised. A run that another process has finished meanwhile stays as it is.
+
+    Args:
+        began: when this process started, by time.monotonic(); default: now.
 
     Raises:
         UserError: for bad input, and when another process holds the run.
     """
+    began = time.monotonic() if began is None else began
     rank = int(os.environ.get("RANK", 0))
-    console.out.quiet = console.err.quiet = rank != 0
+    if rank != 0:
+        console.out.quiet = console.err.quiet = True
     with lock(folder) if rank == 0 else nullcontext(), logging_to(folder, rank):
         config = read_config(folder)
         record = read(folder)
+        if record.status in DONE:
+            return record
         record.status, record.error = "running", None
         try:
-            _train(folder, config, record, rank)
+            if rank == 0:
+                record.write(folder)  # whoever finds this, and no lock, knows that the process died
+            _train(folder, config, record, rank, began)
             record.status = "completed"
         except Diverged as error:
             _log.error("%s", error)
@@ -67,8 +78,12 @@ def execute(folder: Path) -> Record:
             record.status, record.error = "interrupted", str(error)
         except KeyboardInterrupt:
             record.status, record.error = "interrupted", "stopped by a signal"
-        except SystemExit:  # what Lightning makes of a Ctrl-C outside our handler, and rich of a closed pipe (| head)
-            record.status, record.error = "interrupted", "stopped by a signal, or its output was closed"
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # what Lightning makes of one outside our handler
+                record.status, record.error = "interrupted", "stopped by a signal"
+            else:
+                _log.error("%s", traceback.format_exc())
+                record.status, record.error = "failed", f"the code called sys.exit({error.code})"
         except UserError as error:
             record.status, record.error = "failed", str(error)
             raise
@@ -87,7 +102,7 @@ def set_threads(config: dict[str, Any], record: Record) -> None:
     torch.set_num_threads(config["trainer"]["threads"] or record.hardware.get("threads") or _DEFAULT_THREADS)
 
 
-def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> None:
+def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, began: float) -> None:
     settings = config["trainer"]
     ranks = settings["devices"] * settings["num_nodes"]
     set_threads(config, record)
@@ -137,6 +152,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int) -> N
         metrics_log=log,
         record=record if writes else None,
         before_fit=stop.install,
+        began=began,
     )
     trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
     if settings["compile"]:

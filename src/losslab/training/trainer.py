@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from losslab.errors import UserError
@@ -29,7 +31,7 @@ def make_trainer(config: dict[str, Any], folder: Path) -> pl.Trainer:
             accumulate_grad_batches=settings["accumulate_grad_batches"],
             log_every_n_steps=settings["log_every_n_steps"],
             logger=False,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), _environment()],
             limit_val_batches=0,
             num_sanity_val_steps=0,
             enable_checkpointing=False,
@@ -42,6 +44,11 @@ def make_trainer(config: dict[str, Any], folder: Path) -> pl.Trainer:
     except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         said = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise UserError(f"the trainer refuses its settings: {said}") from None
+
+
+def _environment() -> ClusterEnvironment:
+    """Said outright: inside a SLURM allocation Lightning would count its tasks, in place of our ranks."""
+    return TorchElasticEnvironment() if "RANK" in os.environ else LightningEnvironment()
 
 
 def _strategy(settings: dict[str, Any]) -> Any:

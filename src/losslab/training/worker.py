@@ -11,16 +11,25 @@ from pathlib import Path
 
 from torch import distributed
 
+from losslab import console
 from losslab.config.stored import open_config
 from losslab.console import complain
-from losslab.errors import UserError
+from losslab.errors import Held, UserError
 from losslab.records import DONE, read, read_config, refuse_links
+from losslab.training.launch import launch
 from losslab.training.ranks import CAUSE, PARENT_PIPE
-from losslab.training.run import execute
+
+HELD = 3
+"""Exit code: another process has the run."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 for a result (completed, diverged), 1 for a failed or interrupted run, 2 for bad input."""
+def main(arguments: list[str] | None = None, *, began: float | None = None) -> int:
+    """Exit code 0 for a result (completed, diverged), 1 for a failed or interrupted run, 2 for bad input, 3 for a run
+    that another process holds.
+
+    Args:
+        began: when this process started, by time.monotonic().
+    """
     parser = argparse.ArgumentParser(prog="losslab.training.worker", description=__doc__)
     parser.add_argument("config", type=Path, help="config.yaml in a run's folder")
     parser.add_argument("--trust", action="append", default=[], help="a class outside losslab that may be imported")
@@ -30,14 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         folder = parsed.config.parent
         refuse_links(folder)
-        open_config(read_config(folder), parsed.trust, parsed.config)
+        config = open_config(read_config(folder), parsed.trust, parsed.config)
         record = read(folder)
         if record.status not in DONE:
-            record = execute(folder)
+            record = launch(folder, config, began=began)
+    except Held as error:
+        _tell(str(error))
+        return HELD
     except UserError as error:
         _tell(str(error))
         return 2
-    if record.status == "failed":
+    if record.status == "failed" and console.listener is None:  # who listens reads the record
         _tell(str(record.error))
     if record.status != "failed" and distributed.is_initialized():
         distributed.destroy_process_group()  # its threads must not outlive what they use

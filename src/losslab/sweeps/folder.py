@@ -1,0 +1,37 @@
+"""Whether a sweep's folder is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from losslab.errors import UserError
+from losslab.records import CONFIG, find_runs
+
+_OURS = ("comparison.md", "comparison.csv", "curves.png", "curves.svg", "multirun.yaml")
+"""What commands leave beside the runs; so do names that begin with a dot."""
+
+
+def check_folder(folder: Path) -> None:
+    """Make the sweep's folder, or see that it is one: that it can be written to, and holds runs or nothing.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"the output folder {folder} cannot be written: {error.strerror}") from None
+    foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
+    if foreign and not find_runs(folder):
+        raise UserError(f"{folder} holds something else than runs ({foreign[0]}): give another name=…")
+
+
+def _is_ours(path: Path) -> bool:
+    """A report, or a run's folder, which a kill may have left without its record."""
+    if path.name.startswith(".") or path.name in _OURS:
+        return True
+    return path.is_dir() and ((path / CONFIG).exists() or all(p.name.startswith(".") for p in path.iterdir()))

@@ -1,0 +1,101 @@
+"""What happens in a process that the launcher started: a plan is made, or a run is trained.
+
+The launcher itself never needs torch; what does is imported in the process, where the fork server has it already.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from losslab import console
+from losslab.records import CONFIG
+from losslab.sweeps.plan import Job
+
+LOG = "train.log"
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a process takes over from the one that started it; a server's are those of its own start."""
+
+    environment: dict[str, str]
+    folder: str
+    """The current one."""
+
+    def enter(self) -> None:
+        os.environ.clear()
+        os.environ.update(self.environment)
+        os.chdir(self.folder)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run to train, out of its folder."""
+
+    folder: Path
+    trust: list[str]
+    surroundings: Surroundings
+    began: float
+    """When the launcher started it, by time.monotonic()."""
+
+
+def make_plan(jobs: list[Job], slots: int | None, here: bool, surroundings: Surroundings, answer: Connection) -> None:
+    """Send the `Plan` of these jobs."""
+    surroundings.enter()
+    from losslab.sweeps.planning import plan
+
+    answer.send(plan(jobs, slots=slots, here=here))
+
+
+def train(task: Task, events: Connection) -> None:
+    """Train a run; exit code: the worker's. What it says goes to `events` as (message, step), its output to its log."""
+    _detach()
+    task.surroundings.enter()
+    _write_to(task.folder / LOG)
+    console.out.quiet = True
+
+    def tell(message: str, step: int) -> None:
+        with suppress(OSError):  # nobody listens any more; the run ends soon
+            events.send((message, step))
+
+    console.listener = tell
+    from losslab.training import worker
+
+    arguments = [str(task.folder / CONFIG), *(option for name in task.trust for option in ("--trust", name))]
+    sys.exit(worker.main(arguments, began=task.began))
+
+
+def _detach() -> None:
+    """The launcher passes a terminal's Ctrl-C on. Where it or the server dies, the run saves and ends."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before and after training too the record says why
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _write_to(log: Path) -> None:
+    """What is printed, by C libraries too, and where a crash happened."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        os.dup2(descriptor, number)
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()

@@ -1,0 +1,311 @@
+"""The local launcher's work: start each run of a sweep in a slot, watch it, and say what became of it. No torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from losslab.console import complain, say
+from losslab.errors import Held, UserError
+from losslab.locks import is_locked, lock
+from losslab.records import DONE, FILE, Record, read
+from losslab.sweeps import server
+from losslab.sweeps.display import Display
+from losslab.sweeps.job import Surroundings, Task, train
+from losslab.sweeps.settings import LocalSettings
+from losslab.sweeps.slots import Slot, Slots, environment
+
+HELD = 3
+"""The worker's exit code for a run that another process holds."""
+_LOST = 255
+"""multiprocessing's exit code where the server died, and nobody knows how the process ended."""
+_TICK = 0.2
+_LOOK_ELSEWHERE = 2.0
+_GRACE = 300.0
+"""Seconds that a run whose time is over has for saving."""
+_NOTE = "note: "
+
+
+@dataclass
+class Run:
+    """A run of the sweep, as the launcher sees it."""
+
+    number: int
+    label: str
+    folder: Path
+    width: int
+    max_steps: int
+    trust: list[str]
+    status: str
+    """As in the record; `skipped` where it was done before."""
+    step: int = 0
+    text: str = ""
+    """What its bar shows."""
+    error: str = ""
+    attempts: int = 0
+    process: BaseProcess | None = None
+    events: Connection | None = None
+    slots: list[Slot] = field(default_factory=list)
+    began: float = 0.0
+    stopped: str = ""
+    """Why it was told to end."""
+    killed: bool = False
+    noted: int = 0
+    """When its record was last written before it started, in ns."""
+    elsewhere: bool = False
+    """Another process has it."""
+    looked: float = 0.0
+
+
+class Sweep:
+    """The runs of one multirun on this machine, and those of them that other invocations train.
+
+    Args:
+        runs: in the order in which they start.
+        folder: the sweep's.
+        slots: the parts of the machine.
+    """
+
+    def __init__(self, runs: list[Run], folder: Path, slots: tuple[Slot, ...], settings: LocalSettings) -> None:
+        self.runs = runs
+        self.settings = settings
+        self._slots = Slots(folder, slots)
+        self._waiting = [run for run in runs if run.status not in DONE]
+        self._running: list[Run] = []
+        self._signals = 0
+        self._failed = False
+
+    def work(self) -> bool:
+        """Train what is not done; returns whether a signal ended it before its end."""
+        for run in self.runs:
+            if run.status in DONE:
+                run.status, run.step = "skipped", run.max_steps
+        with self._handling_signals(), Display(self.runs) as display:
+            while self._running or (self._waiting and not self._is_over()):
+                if not self._is_over():
+                    self._start_next()
+                self._listen()
+                self._enforce()
+                display.refresh()
+        return self._signals > 0
+
+    def _is_over(self) -> bool:
+        """Whether no further run starts."""
+        return self._signals > 0 or (self._failed and self.settings.on_error == "stop")
+
+    def _start_next(self) -> None:
+        """Start the first run that nobody has, if there is room for it, and again."""
+        for run in list(self._waiting):
+            if run.elsewhere and not self._came_back(run):
+                continue
+            if is_locked(run.folder):
+                self._leave_to_others(run)
+                continue
+            slots = self._slots.take(run.width)
+            if not slots:
+                return
+            self._waiting.remove(run)
+            self._start(run, slots)
+
+    def _start(self, run: Run, slots: list[Slot]) -> None:
+        receiving, sending = server.context.Pipe(duplex=False)
+        surroundings = Surroundings(environment(slots), os.getcwd())  # noqa: PTH109
+        run.began, run.noted = time.monotonic(), (run.folder / FILE).stat().st_mtime_ns
+        try:
+            task = Task(run.folder.absolute(), run.trust, surroundings, run.began)
+            run.process = server.start(train, task, sending, name=run.folder.name)
+        except UserError:
+            self._slots.free(slots)
+            raise
+        sending.close()
+        run.events, run.slots, run.stopped, run.killed = receiving, slots, "", False
+        run.error = ""
+        run.attempts += 1
+        run.status = "running"
+        self._running.append(run)
+        self._tell(run, "continued" if run.step else "started")
+
+    def _leave_to_others(self, run: Run) -> None:
+        if not run.elsewhere:
+            self._tell(run, "running in another process")
+        run.elsewhere, run.looked = True, time.monotonic()
+
+    def _came_back(self, run: Run) -> bool:
+        """Whether a run that another process had is free again, and not done."""
+        if time.monotonic() - run.looked < _LOOK_ELSEWHERE:
+            return False
+        run.looked = time.monotonic()
+        record = read(run.folder)
+        run.step = record.step
+        if is_locked(run.folder):
+            return False
+        run.elsewhere = False
+        if record.status in DONE or record.status == "failed":
+            self._waiting.remove(run)
+            self._note_end(run, record)
+            return False
+        return True
+
+    def _listen(self) -> None:
+        """Take in what the runs say, and their ends, for at most a tick."""
+        sources: dict[Any, Run] = {}
+        for run in self._running:
+            assert run.process is not None
+            sources[run.process.sentinel] = run
+            if run.events is not None:
+                sources[run.events] = run
+        if not sources:
+            time.sleep(_TICK)
+            return
+        ready = wait(list(sources), timeout=_TICK)
+        for source in ready:
+            if isinstance(source, Connection):
+                self._hear(sources[source])
+        for source in ready:
+            if not isinstance(source, Connection):
+                self._collect(sources[source])
+
+    def _hear(self, run: Run) -> None:
+        assert run.events is not None
+        try:
+            while run.events.poll():
+                message, step = run.events.recv()
+                if step:
+                    run.step, run.text = step, message
+                elif message.startswith(_NOTE):
+                    complain(f"{_NOTE}[{run.number}/{len(self.runs)}] {message.removeprefix(_NOTE)}")
+                else:
+                    run.error = message
+        except (EOFError, OSError):
+            run.events.close()
+            run.events = None
+
+    def _collect(self, run: Run) -> None:
+        """Note how a process ended, and free its slots."""
+        assert run.process is not None
+        if run.events is not None:
+            self._hear(run)
+        run.process.join()
+        code = run.process.exitcode
+        if code == _LOST and is_locked(run.folder):
+            return  # it saves, now that the server has died
+        run.process.close()
+        if run.events is not None:
+            run.events.close()
+        run.process = run.events = None
+        self._running.remove(run)
+        self._slots.free(run.slots)
+        if code == HELD:
+            self._waiting.append(run)
+            self._leave_to_others(run)
+            return
+        self._note_end(run, self._settle(run, code))
+
+    def _settle(self, run: Run, code: int | None) -> Record:
+        """The run's record after its process ended, completed by what the process could not write itself."""
+        record = read(run.folder)
+        silent = record.status == "running" or (run.folder / FILE).stat().st_mtime_ns == run.noted
+        if record.status in DONE or not (silent or (run.stopped and not self._signals)):
+            return record
+        if run.stopped:
+            record.status = "interrupted" if self._signals else "failed"
+            record.error = run.stopped
+        else:
+            record.status, record.error = "failed", run.error or _last_words(code)
+        with suppress(Held, OSError), lock(run.folder):  # a full disk keeps the record, not the sentence
+            record.write(run.folder)
+        return record
+
+    def _note_end(self, run: Run, record: Record) -> None:
+        run.status, run.step, run.text = record.status, record.step, ""
+        run.error = record.error or ""
+        if run.status == "completed":
+            best = record.yardsticks.get("best", {}).get("test/nll_scaled")
+            shown = "" if best is None else f"  test/nll_scaled {best:.4f}"
+            self._tell(run, "completed", f"{shown}  {time.monotonic() - run.began:.0f} s" if run.began else shown)
+        elif run.status == "interrupted":
+            kept = f"saved at step {run.step}" if run.step else "nothing was saved yet"
+            self._tell(run, "interrupted", f": {run.error}; {kept}")
+        else:
+            complain(self.describe(run))
+        if run.status == "failed":
+            if run.attempts and run.attempts <= self.settings.retries and not run.stopped and not self._signals:
+                say(f"[{run.number}/{len(self.runs)}] tried again, {run.attempts} of {self.settings.retries}")
+                self._waiting.append(run)
+                return
+            if not self._failed and self.settings.on_error == "stop" and (self._waiting or self._running):
+                complain("no further run starts: hydra.launcher.on_error=stop")
+            self._failed = True
+
+    def describe(self, run: Run) -> str:
+        """One line for a run that failed or diverged."""
+        return f"[{run.number}/{len(self.runs)}] {run.status}: {run.label}: {run.error}; see {run.folder / 'train.log'}"
+
+    def _tell(self, run: Run, event: str, rest: str = "") -> None:
+        say(f"[{run.number}/{len(self.runs)}] {event:<11}{run.label}{rest}")
+
+    def _enforce(self) -> None:
+        """Time limits, and signals that came in."""
+        now = time.monotonic()
+        limit = self.settings.time_limit
+        for run in self._running:
+            if self._signals and not run.stopped:
+                self._stop(run, "stopped by a signal")
+            if limit is not None and not run.stopped and now - run.began > limit:
+                self._stop(run, f"stopped after hydra.launcher.time_limit={limit:g} s")
+            overdue = limit is not None and now - run.began > limit + _GRACE
+            if (self._signals > 1 or overdue) and not run.killed:
+                run.killed = True
+                _kill(run)
+
+    def _stop(self, run: Run, reason: str) -> None:
+        run.stopped = reason
+        assert run.process is not None and run.process.pid is not None
+        with suppress(ProcessLookupError):
+            os.kill(run.process.pid, signal.SIGTERM)
+
+    @contextmanager
+    def _handling_signals(self) -> Iterator[None]:
+        """The first Ctrl-C lets the runs save, the second ends them at once; SIGTERM and a closed terminal likewise."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+
+        wanted = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, note) for number in wanted}
+        try:
+            yield
+        except BaseException:  # of our own: no run stays behind unwatched
+            for run in self._running:
+                self._stop(run, "the launcher failed")
+            raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _kill(run: Run) -> None:
+    assert run.process is not None and run.process.pid is not None
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(run.process.pid, signal.SIGKILL)
+
+
+def _last_words(code: int | None) -> str:
+    """How a process ended that could not say it itself."""
+    if code is None or code >= 0:
+        return f"its process ended with exit code {code} before the run did"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = "; the system does that when memory runs out" if -code == signal.SIGKILL else ""
+    return f"its process was killed by {name}{hint}"

@@ -1,0 +1,148 @@
+"""A multirun, between Hydra, which expands it, and the launchers, which run it. No torch here."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from losslab.config.compose import compose_plain, group_choices
+from losslab.console import complain, say
+from losslab.errors import UserError
+from losslab.records import DONE
+from losslab.sweeps import server
+from losslab.sweeps.job import Surroundings, make_plan
+from losslab.sweeps.launch import Run, Sweep
+from losslab.sweeps.plan import Job, Plan
+from losslab.sweeps.settings import LocalSettings
+
+REFUSED = "refused"
+"""Of what never became a run, because the input was bad."""
+FAILED = ("failed", "interrupted", REFUSED)
+"""What gives the command exit code 1."""
+Checked = tuple[dict[str, Any], dict[str, str]]
+"""A job's configuration after `check_run`, and its choices."""
+
+
+class Multirun:
+    """The function that Hydra is given. It knows the jobs already.
+
+    Args:
+        jobs: by the overrides of each.
+        config_dir: a person's own yaml files.
+        run_here: one job in this process, for Hydra's basic launcher.
+    """
+
+    def __init__(
+        self,
+        jobs: dict[tuple[str, ...], Checked],
+        config_dir: Path | None,
+        run_here: Callable[[DictConfig, str], str],
+    ) -> None:
+        self._jobs = jobs
+        self._config_dir = config_dir
+        self._run_here = run_here
+        self._defaults: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.statuses: list[str] = []
+        """What became of each run."""
+        self.launched = False
+        """By a launcher of ours, which has said how it ended."""
+        self.stopped = False
+        """By a signal."""
+
+    def __call__(self, config: DictConfig) -> None:
+        """One job in this process, as Hydra's basic launcher wants it."""
+        status = self._run_here(config, f"[{len(self.statuses) + 1}/{len(self._jobs)}] ")
+        self.statuses.append(status)
+        if status == "interrupted":
+            raise KeyboardInterrupt  # Hydra takes any Exception for the job's own and starts the next
+
+    def launch(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:
+        """All jobs on this machine, each in a process of its own; returns what became of each run."""
+        self.launched = True
+        local = LocalSettings.of(settings)
+        plan = self.plan(job_overrides, slots=local.slots)
+        sharing = plan.sharing
+        if plan.mistakes or sharing is None:
+            self.statuses = [REFUSED]
+            return self.statuses
+        runs = [
+            Run(
+                number=run.number,
+                label=run.label,
+                folder=run.folder,
+                width=sharing.width(run.threads),
+                max_steps=run.max_steps,
+                trust=run.trust,
+                status=run.status,
+                step=run.step,
+            )
+            for run in plan.runs
+        ]
+        introduce(plan)
+        sweep = Sweep(runs, runs[0].folder.parent, sharing.slots, local)
+        self.stopped = sweep.work()
+        self.statuses = [run.status for run in runs]
+        summarise(self.statuses)
+        for run in runs:
+            if run.status in ("failed", "diverged"):
+                complain(sweep.describe(run))
+        return self.statuses
+
+    def plan(self, job_overrides: list[list[str]], *, slots: int | None = None, here: bool = True) -> Plan:
+        """Plan the runs, in a process of its own: it needs torch, and a person's classes, which may do anything. What
+        is wrong with them is told.
+
+        Raises:
+            UserError: when that process dies.
+        """
+        jobs = []
+        for overrides, label in zip(job_overrides, _labels(job_overrides), strict=True):
+            config, choices = self._jobs[tuple(overrides)]
+            jobs.append(Job(config, self._defaults_of(overrides), choices, overrides, label))
+        receiving, sending = server.context.Pipe(duplex=False)
+        surroundings = Surroundings(dict(os.environ), os.getcwd())  # noqa: PTH109
+        process = server.start(make_plan, jobs, slots, here, surroundings, sending, name="plan")
+        sending.close()
+        try:
+            plan: Plan = receiving.recv()
+        except EOFError:
+            process.join()
+            code = process.exitcode
+            raise UserError(f"the sweep's classes ended the process that planned it (exit code {code})") from None
+        process.join()
+        for mistake in plan.mistakes:
+            complain(mistake)
+        return plan
+
+    def _defaults_of(self, overrides: list[str]) -> dict[str, Any]:
+        chosen = group_choices(overrides)
+        if tuple(chosen) not in self._defaults:
+            self._defaults[tuple(chosen)] = compose_plain(chosen, self._config_dir)
+        return self._defaults[tuple(chosen)]
+
+
+def introduce(plan: Plan) -> None:
+    """What the sweep holds, what of it is done, and how the rest shares the machine."""
+    for note in plan.notes:
+        say(f"note: {note}")
+    done = sum(run.status in DONE for run in plan.runs)
+    text = f"{len(plan.runs)} runs in {plan.runs[0].folder.parent}" + (f", {done} of them done" if done else "")
+    if done < len(plan.runs) and plan.sharing is not None:
+        text += f"; {plan.sharing.describe()}"
+    say(text)
+
+
+def summarise(statuses: list[str]) -> None:
+    counts = Counter(statuses)
+    say("runs: " + ", ".join(f"{counts[status]} {status}" for status in sorted(counts)))
+
+
+def _labels(jobs: list[list[str]]) -> list[str]:
+    """What tells each job apart: the overrides that not all have; where there is one job, all of them."""
+    common = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+    return [" ".join(override for override in job if override not in common) or "as typed" for job in jobs]

@@ -1,0 +1,53 @@
+"""A planned sweep, as the planning process and the launcher pass it to each other. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from losslab.sweeps.slots import Sharing
+
+
+@dataclass(frozen=True)
+class Job:
+    """One combination of the multirun, as it was typed."""
+
+    config: dict[str, Any]
+    """After `check_run`."""
+    defaults: dict[str, Any]
+    choices: dict[str, str]
+    overrides: list[str]
+    label: str
+    """The values that this run has and another has not, for people."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of the sweep, with its folder."""
+
+    number: int
+    """Its place in the whole list, from 1."""
+    label: str
+    folder: Path
+    status: str
+    """In the record, when the sweep was planned."""
+    step: int
+    max_steps: int
+    threads: int
+    devices: int
+    nodes: int
+    trust: list[str]
+    """Classes outside losslab that the person typed."""
+
+
+@dataclass
+class Plan:
+    """What a sweep will do; or, where `mistakes` are, what keeps it from doing anything."""
+
+    runs: list[PlannedRun] = field(default_factory=list)
+    """Each once, in the order of the list."""
+    sharing: Sharing | None = None
+    """None: the runs compute elsewhere."""
+    notes: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)

@@ -1,0 +1,131 @@
+"""Plan a sweep: find each run's folder, claim it, and fix how many threads it will have. Needs torch, so it runs in a
+process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from losslab.config.trust import foreign_targets
+from losslab.errors import Held, UserError, describe
+from losslab.records import FILE, find_runs, read
+from losslab.sweeps.plan import Job, Plan, PlannedRun
+from losslab.sweeps.slots import Sharing, share
+from losslab.training.claim import Finder, Place
+from losslab.training.devices import cores, gpus, uses_gpu
+from losslab.training.launch import check_nodes
+
+
+def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
+    """Plan the whole list. Nothing is written where any combination is wrong.
+
+    Args:
+        slots: how many runs at once; None: what the machine has room for.
+        here: whether the runs compute on this machine.
+    """
+    result, finder = Plan(), Finder(here=here)
+    places: list[tuple[Job, Place]] = []
+    seen: set[Path] = set()
+    for job in jobs:
+        try:
+            place = finder.find(job.config, defaults=job.defaults, choices=job.choices, overrides=job.overrides)
+            if here:
+                check_nodes(place.config)
+        except (UserError, OSError) as error:
+            result.mistakes.append(str(error))
+            continue
+        if place.folder not in seen:
+            seen.add(place.folder)
+            places.append((job, place))
+    if result.mistakes:
+        result.mistakes = list(dict.fromkeys(result.mistakes))
+        return result
+    if len(places) < len(jobs):
+        result.notes.append(f"{len(jobs)} combinations are {len(places)} different runs; each is trained once")
+    if here:
+        result.sharing = _share([place.config["trainer"] for _, place in places], slots)
+    _name_changes(result.notes, finder, [place for _, place in places])
+    for i, (job, place) in enumerate(places):
+        threads = None if result.sharing is None else result.sharing.threads[i]
+        try:
+            result.runs.append(_claim(finder, i + 1, job, place, threads))
+        except UserError as error:
+            result.mistakes.append(str(error))
+            break
+        except OSError as error:
+            result.mistakes.append(describe(error))
+            break
+    return result
+
+
+def _share(settings: list[dict[str, Any]], slots: int | None) -> Sharing:
+    """By the most demanding of the runs."""
+    return share(
+        len(settings),
+        cores=cores(),
+        gpus=gpus() if any(uses_gpu(setting) for setting in settings) else [],
+        devices=max(setting["devices"] for setting in settings),
+        wanted=slots,
+        threads=max((setting["threads"] or 0 for setting in settings), default=0) or None,
+    )
+
+
+def _claim(finder: Finder, number: int, job: Job, place: Place, threads: int | None) -> PlannedRun:
+    settings = place.config["trainer"]
+    record = place.record
+    if not place.done:
+        try:
+            record = finder.claim(place, None, settings["threads"] or threads)
+        except Held:  # another invocation is at it
+            record = read(place.folder)
+    assert record is not None
+    return PlannedRun(
+        number=number,
+        label=job.label,
+        folder=place.folder,
+        status=record.status,
+        step=record.step,
+        max_steps=settings["max_steps"],
+        threads=settings["threads"] or record.hardware.get("threads") or threads or 1,
+        devices=settings["devices"],
+        nodes=settings["num_nodes"],
+        trust=foreign_targets(place.config),
+    )
+
+
+def _name_changes(notes: list[str], finder: Finder, places: list[Place]) -> None:
+    """Say which results were made by other code, and which runs stand beside ones of the same name on another text."""
+    other = [place.folder.name for place in places if place.done and finder.has_other_code(place)]
+    if other:
+        notes.append(f"the code has changed since {_named(other)} trained; fresh=true trains anew")
+    texts = {place.folder.parent: _texts(place.folder.parent) for place in places if place.record is None}
+    moved = [
+        place.folder.name
+        for place in places
+        if place.record is None
+        and any(
+            label == place.folder.name.rpartition("-")[0] and data not in (None, place.data_hash)
+            for label, data in texts[place.folder.parent]
+        )
+    ]
+    if moved:
+        notes.append(
+            f"the text has changed: {_named(moved)} planned beside runs of the same settings on the old one, which "
+            "stay; compare refuses to mix them, so give the new text another name=…"
+        )
+
+
+def _texts(sweep: Path) -> list[tuple[str, str | None]]:
+    """Label and text of the runs that are there."""
+    found = []
+    for folder in find_runs(sweep) if sweep.is_dir() and not (sweep / FILE).exists() else []:
+        try:
+            found.append((folder.name.rpartition("-")[0], read(folder).hashes.get("data")))
+        except UserError:
+            continue  # told where it is in the way
+    return found
+
+
+def _named(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{shown} {'was' if len(names) == 1 else 'were'}"

@@ -1,0 +1,12 @@
+"""What the fork server imports, so that a job starts with everything in memory.
+
+Only imports. A server that computed, with more than one thread, would leave its children a pool of threads that they do
+not have, and their first parallel product would wait for it for ever.
+"""
+
+try:
+    import losslab.sweeps.job
+    import losslab.sweeps.planning
+    import losslab.training.worker  # noqa: F401
+except ImportError as error:  # the server would pass over it, and every job import everything again
+    raise RuntimeError(f"losslab cannot be imported: {error}") from error

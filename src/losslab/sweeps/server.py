@@ -1,0 +1,56 @@
+"""Start processes that have torch and Lightning in memory from the beginning. No torch here."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from losslab.errors import UserError
+
+_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+"""Forking a process that holds macOS's frameworks is not safe."""
+_ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Libraries must not open a pool of threads while they are imported: forked children have none of them."""
+
+context = multiprocessing.get_context(_METHOD)
+
+
+def warm_up() -> None:
+    """Let the server begin with its imports, which take seconds; this returns at once."""
+    if _METHOD == "forkserver":
+        context.set_forkserver_preload(["losslab.sweeps.preload"])
+        path = os.pathsep.join(path for path in sys.path if path)
+        # Of the current folder only what this process itself imports from, and at the same place in the order.
+        with _environment(_ALONE | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
+            forkserver.ensure_running()
+
+
+def start(target: Callable[..., None], *arguments: Any, name: str) -> BaseProcess:
+    """Call `target` in a new process. Raises UserError where the server has ended instead."""
+    warm_up()  # again, if it has died since
+    process: BaseProcess = context.Process(target=target, args=arguments, name=name, daemon=False)  # type: ignore[attr-defined]
+    try:
+        process.start()
+    except (EOFError, OSError) as error:
+        raise UserError(f"no process for a run could be started; the reason stands above ({error})") from None
+    return process
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    saved = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,125 @@
+"""How a machine is shared out among the runs of a sweep. No torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+FOLDER = ".slots"
+"""Of the locks, below the sweep's folder."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A part of the machine that serves one run at a time."""
+
+    index: int
+    gpus: tuple[str, ...] = ()
+    """As in CUDA_VISIBLE_DEVICES; none: the run computes on the CPU."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The slots, and how many threads each of a run's processes gets, by the run's place in the whole list."""
+
+    slots: tuple[Slot, ...]
+    threads: tuple[int, ...]
+    each: int
+    """Threads that one slot has for each process of its run."""
+
+    def width(self, threads: int) -> int:
+        """How many slots a run takes whose processes compute with so many threads."""
+        return 1 if self.slots[0].gpus else min(len(self.slots), math.ceil(threads / self.each))
+
+    def describe(self) -> str:
+        """In a few words, for people."""
+        at_once = "one at a time" if len(self.slots) == 1 else f"{len(self.slots)} at a time"
+        if gpus := self.slots[0].gpus:
+            return f"{at_once}, on {len(gpus)} GPU(s) each"
+        return f"{at_once}, with {self.each} CPU thread(s) each"
+
+
+def share(
+    runs: int,
+    *,
+    cores: int,
+    gpus: list[str],
+    devices: int,
+    wanted: int | None,
+    threads: int | None,
+) -> Sharing:
+    """Share a machine out.
+
+    Small networks compute fastest with one thread each, side by side; what is left over at the end of the list, fewer
+    runs than slots, gets all the cores.
+
+    Args:
+        runs: in the whole list, done ones included.
+        cores: of the machine.
+        gpus: that the runs compute on; none: the CPU.
+        devices: processes of each run.
+        wanted: number of slots; None: as many as there are GPUs for, or cores.
+        threads: of each process, where the configuration says so.
+    """
+    if gpus:
+        groups = [tuple(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
+        count = wanted or min(len(groups), runs)
+        slots = tuple(Slot(i, groups[i % len(groups)]) for i in range(count))
+        each = threads or max(1, cores // (count * devices))
+        return Sharing(slots, (each,) * runs, each)
+    count = wanted or min(runs, max(1, cores // (devices * (threads or 1))))
+    left_over = runs % count
+    each, last = (max(1, cores // (devices * n)) for n in (count, left_over or count))
+    slots = tuple(Slot(i) for i in range(count))
+    if threads:
+        return Sharing(slots, (threads,) * runs, threads)
+    return Sharing(slots, (each,) * (runs - left_over) + (last,) * left_over, each)
+
+
+class Slots:
+    """Hands slots out, each to one run at a time, of all invocations that share this sweep's folder on this machine.
+
+    Args:
+        folder: the sweep's.
+    """
+
+    def __init__(self, folder: Path, slots: tuple[Slot, ...]) -> None:
+        self._folder = folder / FOLDER
+        self._slots = slots
+        self._held: dict[int, FileLock] = {}
+
+    def take(self, width: int) -> list[Slot]:
+        """So many slots that nobody has; none, if there are not as many."""
+        taken: list[Slot] = []
+        for slot in self._slots:
+            if len(taken) < width and slot.index not in self._held and self._lock(slot):
+                taken.append(slot)
+        if len(taken) < width:
+            self.free(taken)
+            return []
+        return taken
+
+    def free(self, slots: list[Slot]) -> None:
+        for slot in slots:
+            self._held.pop(slot.index).release()
+
+    def _lock(self, slot: Slot) -> bool:
+        self._folder.mkdir(exist_ok=True)
+        held = FileLock(self._folder / f"{platform.node()}-{slot.index}.lock")
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            return False
+        self._held[slot.index] = held
+        return True
+
+
+def environment(slots: list[Slot]) -> dict[str, str]:
+    """What a run in these slots sees."""
+    gpus = [gpu for slot in slots for gpu in slot.gpus]
+    return dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})

@@ -1,0 +1,196 @@
+"""Find a run's folder by what it computes, and claim it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from losslab.config.check import bind_components, resolve_budget, resolve_split
+from losslab.config.components import build
+from losslab.config.identity import fingerprint, folder_name
+from losslab.config.stored import filled
+from losslab.config.trust import foreign_targets
+from losslab.console import say
+from losslab.errors import UserError
+from losslab.locks import lock
+from losslab.records import CACHE, CONFIG, DONE, FILE, Record, find_identity, read, read_config, write_config
+from losslab.training.assemble import check_components
+from losslab.training.devices import check_devices
+from losslab.training.provenance import hash_code, provenance
+
+SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a configuration belongs."""
+
+    folder: Path
+    config: dict[str, Any]
+    """Bound, its budget and its split of the batch worked out."""
+    identity: str
+    inputs: dict[str, str]
+    """Dotted key of each input → SHA-256 of its content."""
+    choices: dict[str, str]
+    overrides: list[str]
+    record: Record | None
+    """Of the run that is there already."""
+
+    @property
+    def done(self) -> bool:
+        return self.record is not None and self.record.status in DONE
+
+    @property
+    def data_hash(self) -> str:
+        return next(value for key, value in self.inputs.items() if key in ("data.path", "data.corpus"))
+
+
+class Finder:
+    """Remembers, from one run of a sweep to the next, what they share: the text's hash, components that are right, the
+    code and its repository.
+
+    Args:
+        here: whether the runs will compute on this machine, whose devices are then looked at.
+    """
+
+    def __init__(self, *, here: bool = True) -> None:
+        self._here = here
+        self._inputs: dict[str, dict[str, str]] = {}
+        self._right: set[str] = set()
+        self._code: dict[tuple[str, ...], dict[str, str]] = {}
+        self._provenance: dict[Path, dict[str, Any]] = {}
+
+    def find(
+        self, config: dict[str, Any], *, defaults: dict[str, Any], choices: dict[str, str], overrides: list[str]
+    ) -> Place:
+        """Where a checked configuration belongs: beside the sweep's others, or in the folder that has it already.
+
+        Args:
+            config: after `check_run`.
+            defaults: the same choice of groups without any single key changed, for the folder's name.
+            choices: group → the file chosen in it, for the record; the loss's also for the folder's name.
+            overrides: as typed, for the record.
+
+        Raises:
+            UserError: for bad input; nothing has been written.
+        """
+        bound = bind_components(config)
+        config = resolve_split(resolve_budget(bound))
+        self._check(config)
+        inputs = self._hash_inputs(config)
+        config = _absolute_paths(config, inputs)
+        identity = fingerprint(config, inputs)
+        parent = Path(config["output_dir"]) / config["name"]
+        record = None
+        if found := find_identity(parent, identity):
+            folder, record = found[-1], read(found[-1])
+            if record.status in DONE and config["fresh"]:
+                folder, record = _next_repetition(found), None
+            elif record.status not in DONE:
+                config = _keep_split(config, folder, overrides)
+                self._check(config)
+        else:
+            folder = parent / folder_name(bound, defaults, choices["loss"], identity)
+        return Place(folder, config, identity, inputs, choices, overrides, record)
+
+    def has_other_code(self, place: Place) -> bool:
+        """Whether the code has changed since the run that is there was trained."""
+        foreign = tuple(foreign_targets(place.config))
+        if foreign not in self._code:
+            self._code[foreign] = hash_code(list(foreign))
+        hashes = {} if place.record is None else place.record.hashes
+        return any(hashes.get(name) not in (None, digest) for name, digest in self._code[foreign].items())
+
+    def claim(self, place: Place, status: str | None, threads: int | None = None) -> Record:
+        """Make the folder, its config.yaml and its run.json, or take over those of an unfinished run.
+
+        Args:
+            status: what the record says from now on; None leaves that of an unfinished run.
+            threads: what the run will use; one that has its number already keeps it.
+
+        Raises:
+            UserError: when the folder cannot be made, or another process holds it (`Held`).
+        """
+        folder, config = place.folder, place.config
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder.parent.parent / CACHE).mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the folder {error.filename or folder} cannot be made: {error.strerror}") from None
+        with lock(folder):
+            record = Record(identity=place.identity, name=config["name"], overrides=place.overrides, status="planned")
+            if (folder / FILE).exists():
+                record = read(folder)
+                if record.status in DONE:  # another process was quicker
+                    return record
+            record.status = status or record.status
+            record.max_steps = config["trainer"]["max_steps"]
+            changes = record.provenance.get("changes", [])
+            record.provenance = self._provenance_of(folder) | {"choices": place.choices, "changes": changes}
+            record.hashes["data"] = place.data_hash
+            if threads is not None:
+                record.hardware.setdefault("threads", threads)
+            write_config(folder, config)
+            record.write(folder)
+        return record
+
+    def _check(self, config: dict[str, Any]) -> None:
+        """Construct everything once; runs that differ in their seed or name have the same parts."""
+        parts = json.dumps({key: value for key, value in config.items() if key not in ("seed", "name")}, sort_keys=True)
+        if parts not in self._right:
+            check_components(config)
+            if self._here:
+                check_devices(config)
+            self._right.add(parts)
+
+    def _hash_inputs(self, config: dict[str, Any]) -> dict[str, str]:
+        text = json.dumps(config["data"], sort_keys=True)
+        if text not in self._inputs:
+            self._inputs[text] = build(config["data"], "data").input_hashes()
+        return self._inputs[text]
+
+    def _provenance_of(self, folder: Path) -> dict[str, Any]:
+        sweep = folder.parent
+        if sweep not in self._provenance:
+            self._provenance[sweep] = provenance(folder)
+        return self._provenance[sweep] | {"folder": str(folder.absolute())}
+
+
+def note_other_code(place: Place) -> None:
+    say(f"note: the code has changed since {place.folder.name} was trained; fresh=true repeats it")
+
+
+def _next_repetition(found: list[Path]) -> Path:
+    """The first free name among X-2, X-3, … behind all that exist."""
+    original, number = found[0], len(found) + 1
+    while (folder := original.with_name(f"{original.name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+    """Input paths as seen from anywhere, so that a run can be resumed from another folder."""
+    data = dict(config["data"])
+    for key in ("path", "tokenizer"):
+        if f"data.{key}" in inputs:
+            data[key] = str(Path(data[key]).expanduser().absolute())
+    return {**config, "data": data}
+
+
+def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """An unfinished run continues with its stored split of the batch, unless the command names another."""
+    naming = ("trainer=", *(f"trainer.{key}=" for key in SPLIT))
+    if any(override.lstrip("+").startswith(naming) for override in overrides):
+        return config
+    try:
+        stored = filled(read_config(folder), folder / CONFIG)["trainer"]
+    except UserError:
+        return config  # it is written anew when the run is claimed
+    split = {key: stored[key] for key in SPLIT}
+    if None in split.values():
+        return config
+    if split != {key: config["trainer"][key] for key in SPLIT}:
+        say("continues with its stored split of the batch: " + ", ".join(f"{k}={v}" for k, v in split.items()))
+    return {**config, "trainer": config["trainer"] | split}

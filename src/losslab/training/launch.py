@@ -1,0 +1,49 @@
+"""Hand a claimed run to the process, or the processes, that train it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from losslab.config.trust import foreign_targets
+from losslab.errors import Held, UserError
+from losslab.locks import is_locked
+from losslab.records import Record, read
+from losslab.training.assemble import open_data
+from losslab.training.ranks import run_workers
+from losslab.training.run import execute
+
+
+def check_nodes(config: dict[str, Any]) -> None:
+    """Refuse what only an outer launcher can start. Raises UserError."""
+    if config["trainer"]["num_nodes"] > 1 and "RANK" not in os.environ:
+        raise UserError("trainer.num_nodes above 1 needs an outer torchrun or srun on every node")
+
+
+def launch(folder: Path, config: dict[str, Any], *, began: float | None = None) -> Record:
+    """Train here, or in one process a device through torchrun; an outer torchrun is recognised.
+
+    Args:
+        began: when the process started, by time.monotonic().
+
+    Raises:
+        UserError: for bad input, and when another process holds the run (`Held`).
+    """
+    settings = config["trainer"]
+    check_nodes(config)
+    if settings["devices"] * settings["num_nodes"] == 1 or "RANK" in os.environ:
+        return execute(folder, began=began)
+    if is_locked(folder):
+        raise Held(f"{folder} is already running in another process; wait for it, or give another name=…")
+    open_data(folder, config)  # what is wrong with the text is told here, and once
+    ended = run_workers(folder, settings["devices"], foreign_targets(config))
+    if is_locked(folder):  # by another start of the same run, whose record this is
+        raise Held(ended.cause or f"{folder} is already running in another process; wait for it")
+    record = read(folder)
+    if record.status == "running" or (ended.cause and record.status == "failed"):
+        record.status = "interrupted" if ended.signalled else "failed"
+        failure = ended.cause or f"the workers ended with exit code {ended.code}"
+        record.error = "stopped by a signal" if ended.signalled else failure
+        record.write(folder)
+    return record
