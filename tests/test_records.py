@@ -33,7 +33,7 @@ def holder(tmp_path):
     program = f"""
 import sys
 from pathlib import Path
-from losslab.records import lock
+from losslab.locks import lock
 with lock(Path({str(tmp_path)!r})):
     print("held", flush=True)
     sys.stdin.read()

@@ -25,6 +25,7 @@ from losslab.config.paths import check_config_dir, conf_dir
 from losslab.errors import UserError
 
 CONFIG_NAME = "train"
+_HYDRA = ("hydra.", "hydra/")
 _MOST_VALUES = 100_000
 
 
@@ -48,7 +49,9 @@ class Multirun:
     """A multirun, before its jobs are composed."""
 
     overrides: list[str]
-    """As typed, behind those of the experiment's sweeper."""
+    """As typed, behind those of the experiment's sweeper, without Hydra's own."""
+    hydra_overrides: list[str]
+    """Of Hydra's own keys and groups; no job differs in them."""
     count: int
     """Of the combinations."""
     launcher: str
@@ -70,8 +73,14 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     if hydra.sweeper.get("max_batch_size") is not None:
         raise UserError("leave out hydra.sweeper.max_batch_size: hydra.launcher.slots says how many runs go at once")
     swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+    own: list[str] = []
+    of_hydra: list[str] = []
     values: dict[str, int] = {}
     for override in _parse(swept + overrides, config_dir):
+        if override.key_or_group.startswith(_HYDRA):
+            of_hydra.append(override.input_line or "")
+            continue
+        own.append(override.input_line or "")
         key = override.get_key_element()
         if override.is_sweep_override() and override.is_discrete_sweep():
             values[key] = sum(1 for _ in islice(override.sweep_string_iterator(), _MOST_VALUES + 1))
@@ -84,7 +93,7 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     settings = OmegaConf.to_container(hydra.launcher, resolve=True)
     assert isinstance(settings, dict)
     keys = {str(key): value for key, value in settings.items() if key != "_target_"}
-    return Multirun(swept + overrides, math.prod(values.values()), hydra.runtime.choices["hydra/launcher"], keys)
+    return Multirun(own, of_hydra, math.prod(values.values()), hydra.runtime.choices["hydra/launcher"], keys)
 
 
 def job_overrides(multirun: Multirun, config_dir: Path | None = None) -> list[list[str]]:

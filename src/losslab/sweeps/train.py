@@ -149,15 +149,15 @@ def train(arguments: list[str]) -> int:
 
 def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
     """Compose and check every job, each sentence once, before any starts."""
-    overrides = [line.overrides]
+    overrides, of_hydra = [line.overrides], []
     if line.multirun:
-        overrides = _expand(line)
+        overrides, of_hydra = _expand(line)
     elif launching := [o for o in line.overrides if o.lstrip("+~").startswith(_LAUNCHER)]:
         raise UserError(f"{launching[0]} is about a multirun: add -m, or leave it out")
     jobs: dict[tuple[str, ...], Checked] = {}
     many = len(overrides) > _TOLD
     for job in working(overrides, "checking", len(overrides)) if many else overrides:
-        config, choices = compose_job(job, line.config_dir)
+        config, choices = compose_job(of_hydra + job, line.config_dir)
         config = check_run(config)
         jobs[tuple(job)] = config, choices
     for folder in {Path(config["output_dir"]) / config["name"] for config, _ in jobs.values()}:
@@ -167,8 +167,8 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
     return jobs
 
 
-def _expand(line: CommandLine) -> list[list[str]]:
-    """The overrides of each job of a multirun; a very large one only if that is meant."""
+def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
+    """The overrides of each job of a multirun, and Hydra's own; a very large one only if that is meant."""
     if "RANK" in os.environ:
         raise UserError("a multirun starts its ranks itself: start losslab train -m without torchrun")
     opened = open_multirun(line.overrides, line.config_dir)
@@ -181,7 +181,7 @@ def _expand(line: CommandLine) -> list[list[str]]:
             raise UserError(f"{question}: add --yes if you mean it")
         if not typer.confirm(f"{question}; start them?"):
             raise UserError("nothing was started")
-    return job_overrides(opened, line.config_dir)
+    return job_overrides(opened, line.config_dir), opened.hydra_overrides
 
 
 def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:
