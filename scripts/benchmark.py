@@ -1,7 +1,7 @@
 """What scripts/benchmark runs: the same multirun under our launcher and under Hydra's basic one, in turns.
 
-Wall time is that of the whole command, imports included. The basic launcher trains one run after the other in one process,
-with all cores.
+Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
+cores, in one process.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from losslab.config.compose import compose_plain, group_choices, is_multirun, job_overrides
+from losslab.config import compose
+from losslab.config.compose import compose_plain, group_choices, is_multirun, open_multirun
 from losslab.config.paths import check_config_dir, conf_dir
 from losslab.errors import UserError
 
@@ -20,6 +21,13 @@ hydra:
       seed: 1,2
       loss: square,kl_divergence
 """
+
+
+def job_overrides(typed: list[str], config_dir: Path | None = None) -> list[list[str]]:
+    opened = open_multirun(typed, config_dir)
+    jobs = compose.job_overrides(opened, config_dir)
+    assert opened.count == len(jobs)
+    return jobs
 
 
 @pytest.fixture

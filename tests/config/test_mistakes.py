@@ -5,7 +5,7 @@ import re
 import pytest
 
 from losslab.config.check import bind_components, check_run, import_target
-from losslab.config.compose import compose_plain, group_choices, is_multirun, job_overrides
+from losslab.config.compose import compose_plain, group_choices, is_multirun, job_overrides, open_multirun
 from losslab.config.mistakes import nearest_key
 from losslab.config.nearest import nearest
 from losslab.errors import UserError
@@ -150,7 +150,7 @@ def test_all_mistakes_are_told_at_once(typed: list[str], answers: list[str]) -> 
     assert str(caught.value).count("; ") >= len(answers) - 1
 
 
-@pytest.mark.parametrize("read", [job_overrides, is_multirun, group_choices])
+@pytest.mark.parametrize("read", [open_multirun, is_multirun, group_choices])
 @pytest.mark.parametrize("typed", ["loss=[", "seed", "loss={a:", "loss='square"])
 def test_what_cannot_be_read_is_named_wherever_it_is_read(read, typed: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -169,7 +169,8 @@ def test_what_cannot_be_read_is_named_wherever_it_is_read(read, typed: str) -> N
 )
 def test_a_mistake_in_one_job_is_told_before_the_first(typed: str, answer: str) -> None:
     with pytest.raises(UserError) as caught:
-        job_overrides(["trainer.max_steps=2", typed])
+        for job in job_overrides(open_multirun(["trainer.max_steps=2", typed])):
+            compose_plain(job)
     assert answer in str(caught.value)
 
 

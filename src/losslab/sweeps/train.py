@@ -149,7 +149,8 @@ def train(arguments: list[str]) -> int:
 
 def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
     """Compose and check every job, each sentence once, before any starts."""
-    overrides, of_hydra = [line.overrides], []
+    overrides = [line.overrides]
+    of_hydra: list[str] = []
     if line.multirun:
         overrides, of_hydra = _expand(line)
     elif launching := [o for o in line.overrides if o.lstrip("+~").startswith(_LAUNCHER)]:
