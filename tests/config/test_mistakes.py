@@ -168,9 +168,12 @@ def test_what_cannot_be_read_is_named_wherever_it_is_read(read, typed: str) -> N
     ],
 )
 def test_a_mistake_in_one_job_is_told_before_the_first(typed: str, answer: str) -> None:
-    with pytest.raises(UserError) as caught:
+    def compose_all() -> None:
         for job in job_overrides(open_multirun(["trainer.max_steps=2", typed])):
             compose_plain(job)
+
+    with pytest.raises(UserError) as caught:
+        compose_all()
     assert answer in str(caught.value)
 
 
