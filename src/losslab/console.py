@@ -30,6 +30,10 @@ listener: Listener | None = None
 """In a job of a sweep: the launcher, which has the terminal."""
 
 
+NOTE = "losslab: note: "
+"""Begins the lines that a person should know and that are no mistake."""
+
+
 def say(message: str) -> None:
     """One line on standard output, as it is."""
     out.print(message, markup=False)

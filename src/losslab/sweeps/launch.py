@@ -30,7 +30,7 @@ _LOST = 255
 """multiprocessing's exit code where the server died, and nobody knows how the process ended."""
 _TICK = 0.2
 _LOOK_ELSEWHERE = 2.0
-_GRACE = 300.0
+_GRACE = 60.0
 """Seconds that a run whose time is over has for saving."""
 _NOTE = "note: "
 
@@ -59,6 +59,7 @@ class Run:
     stopped: str = ""
     """Why it was told to end."""
     killed: bool = False
+    heard: float = 0.0
     noted: int = 0
     """When its record was last written before it started, in ns."""
     elsewhere: bool = False
@@ -94,6 +95,7 @@ class Sweep:
                 if not self._is_over():
                     self._start_next()
                 self._listen()
+                self._catch_up()
                 self._enforce()
                 display.refresh()
         return self._signals > 0
@@ -179,6 +181,7 @@ class Sweep:
         try:
             while run.events.poll():
                 message, step = run.events.recv()
+                run.heard = time.monotonic()
                 if step:
                     run.step, run.text = step, message
                 elif message.startswith(_NOTE):
@@ -239,7 +242,7 @@ class Sweep:
             complain(self.describe(run))
         if run.status == "failed":
             if run.attempts and run.attempts <= self.settings.retries and not run.stopped and not self._signals:
-                say(f"[{run.number}/{len(self.runs)}] tried again, {run.attempts} of {self.settings.retries}")
+                say(f"[{run.number}/{len(self.runs)}] will be tried again ({run.attempts} of {self.settings.retries})")
                 self._waiting.append(run)
                 return
             if not self._failed and self.settings.on_error == "stop" and (self._waiting or self._running):
@@ -251,7 +254,14 @@ class Sweep:
         return f"[{run.number}/{len(self.runs)}] {run.status}: {run.label}: {run.error}; see {run.folder / 'train.log'}"
 
     def _tell(self, run: Run, event: str, rest: str = "") -> None:
-        say(f"[{run.number}/{len(self.runs)}] {event:<11}{run.label}{rest}")
+        say(f"[{run.number}/{len(self.runs)}] {event:<13}{run.label}{rest}")
+
+    def _catch_up(self) -> None:
+        """Runs that say nothing, because their ranks are processes of their own, leave their step in their record."""
+        for run in self._running:
+            if time.monotonic() - run.heard > _LOOK_ELSEWHERE:
+                run.heard = time.monotonic()
+                run.step = max(run.step, read(run.folder).step)
 
     def _enforce(self) -> None:
         """Time limits, and signals that came in."""

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from losslab import console
+from losslab.console import NOTE
 from losslab.records import CONFIG
 from losslab.training.messages import LOG
 
 PARENT_PIPE = "LOSSLAB_PARENT_PIPE"
 """Set where standard input ends when the process that started the ranks does."""
+QUIET = "LOSSLAB_QUIET"
+"""Set where nobody reads what a rank prints; it stands in its log."""
 CAUSE = "losslab: rank "
 """Begins the line in which a rank says why it ended."""
 
@@ -34,7 +38,7 @@ class Ended:
 def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
     """Run losslab.training.worker on every rank, and wait for their end.
 
-    SIGINT and SIGTERM go on to torchrun, and from it to the workers, which save before they end.
+    The first SIGINT or SIGTERM lets the workers save, however long that takes them; the second ends them.
 
     Args:
         trust: the classes outside losslab that the person typed, which the workers may import.
@@ -47,6 +51,8 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     environment["PYTHONSAFEPATH"] = "1"  # and nowhere else: -m would put the current folder first
     environment[PARENT_PIPE] = "1"
+    if console.out.quiet:
+        environment[QUIET] = "1"
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     # A session of its own: a terminal's Ctrl-C reaches the workers once, through us.
     # Nothing is written to its input, which the workers inherit: its end tells them that we are gone, however we went.
@@ -67,8 +73,11 @@ def _stand_by(agent: subprocess.Popen[str], log: Path) -> Ended:
     ended = Ended()
 
     def pass_on(number: int, _: object) -> None:
+        if ended.signalled:
+            agent.terminate()  # which kills what has not ended 30 seconds later
         ended.signalled = True
-        agent.send_signal(number)
+        assert agent.stdin is not None
+        agent.stdin.close()  # the end of their input is a SIGTERM to all workers
 
     handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -87,7 +96,9 @@ def _relay(stream: IO[str], log: Path, ended: Ended) -> None:
     for line in stream:
         if line.startswith(CAUSE):
             ended.cause = ended.cause or line.removeprefix("losslab: ").removeprefix("rank 0: ").strip()
-        if ended.signalled or ended.cause:
+        if line.startswith(NOTE) and console.listener is not None:
+            console.listener(line.removeprefix("losslab: ").strip(), 0)
+        elif ended.signalled or ended.cause:
             with log.open("a", encoding="utf-8") as file:
                 file.write(line)
         else:

@@ -17,7 +17,7 @@ from losslab.console import complain
 from losslab.errors import Held, UserError
 from losslab.records import DONE, read, read_config, refuse_links
 from losslab.training.launch import launch
-from losslab.training.ranks import CAUSE, PARENT_PIPE
+from losslab.training.ranks import CAUSE, PARENT_PIPE, QUIET
 
 HELD = 3
 """Exit code: another process has the run."""
@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None, *, began: float | None = None) -> i
     parser.add_argument("config", type=Path, help="config.yaml in a run's folder")
     parser.add_argument("--trust", action="append", default=[], help="a class outside losslab that may be imported")
     parsed = parser.parse_args(arguments)
+    if QUIET in os.environ:
+        console.out.quiet = True
     if PARENT_PIPE in os.environ:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
