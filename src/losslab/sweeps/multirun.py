@@ -19,6 +19,7 @@ from losslab.sweeps.job import Surroundings, make_plan
 from losslab.sweeps.launch import Run, Sweep
 from losslab.sweeps.plan import Job, Plan
 from losslab.sweeps.settings import LocalSettings
+from losslab.sweeps.slots import Sharing
 
 REFUSED = "refused"
 """Of what never became a run, because the input was bad."""
@@ -70,19 +71,7 @@ class Multirun:
         if plan.mistakes or sharing is None:
             self.statuses = [REFUSED]
             return self.statuses
-        runs = [
-            Run(
-                number=run.number,
-                label=run.label,
-                folder=run.folder,
-                width=sharing.width(run.threads),
-                max_steps=run.max_steps,
-                trust=run.trust,
-                status=run.status,
-                step=run.step,
-            )
-            for run in plan.runs
-        ]
+        runs = open_runs(plan, sharing)
         introduce(plan)
         sweep = Sweep(runs, runs[0].folder.parent, sharing.slots, local)
         self.stopped = sweep.work()
@@ -124,6 +113,23 @@ class Multirun:
         if tuple(chosen) not in self._defaults:
             self._defaults[tuple(chosen)] = compose_plain(chosen, self._config_dir)
         return self._defaults[tuple(chosen)]
+
+
+def open_runs(plan: Plan, sharing: Sharing) -> list[Run]:
+    """The planned runs, as the launcher follows them."""
+    return [
+        Run(
+            number=run.number,
+            label=run.label,
+            folder=run.folder,
+            width=sharing.width(run.threads),
+            max_steps=run.max_steps,
+            trust=run.trust,
+            status=run.status,
+            step=run.step,
+        )
+        for run in plan.runs
+    ]
 
 
 def introduce(plan: Plan) -> None:
