@@ -32,6 +32,8 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add("c", status="failed", step=0, error="first line\nKeyError: 'x'")
     add("d", status="diverged", step=20, timing=timing, error="nan at step 25")
     (add("e") / FILE).write_text("{")
+    add("f", status="planned", max_steps=200)
+    add("g", status="interrupted", step=20, timing={"seconds": 6.0}, error="stopped by a signal after step 20")
 
 
 def states() -> dict[str, str]:
@@ -40,15 +42,25 @@ def states() -> dict[str, str]:
 
 def test_each_run_has_its_state_and_the_killed_one_is_told_from_the_running_one() -> None:
     expected = {"a": "completed", "b": "killed", "c": "failed", "d": "diverged", "e": "damaged"}
+    expected |= {"f": "planned", "g": "interrupted"}
     assert states() == expected
     with lock(Path("outputs/first/b")):
         assert states() == expected | {"b": "running"}
+    with lock(Path("outputs/first/f")), lock(Path("outputs/first/g")):
+        assert states() == expected | {"f": "running", "g": "running"}, "they have just begun"
 
 
 def test_the_time_left_follows_from_the_speed_so_far() -> None:
     lines = {line.run: line for line in look(Path("outputs/first"))}
-    assert {name: line.left for name, line in lines.items()} == {"a": None, "b": 45.0, "c": None, "d": None, "e": None}
-    assert totals(list(lines.values()))["seconds_left"] == 45.0
+    left = {name: line.left for name, line in lines.items() if line.left is not None}
+    mean = (30 + 30 + 30 + 6) / (100 + 40 + 20 + 20)
+    assert left == {"b": 45.0, "f": pytest.approx(200 * mean), "g": pytest.approx(24.0)}
+    told = totals(list(lines.values()))
+    assert told["seconds_left"] == pytest.approx(sum(left.values()))
+    assert told["seconds_until_end"] is None, "nothing runs"
+    with lock(Path("outputs/first/b")), lock(Path("outputs/first/g")):
+        told = totals(look(Path("outputs/first")))
+    assert told["seconds_until_end"] == pytest.approx(sum(left.values()) / 2)
 
 
 def test_it_is_printed_whole_with_the_last_line_of_each_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,14 +68,26 @@ def test_it_is_printed_whole_with_the_last_line_of_each_error(capsys: pytest.Cap
     told = capsys.readouterr().out
     assert "first/b  killed" in told and "40/100" in told and "3.2500" in told and "0:00:45" in told
     assert "first/c: KeyError: 'x'" in told and "first line" not in told
-    assert "5 runs: 1 completed, 1 damaged, 1 diverged, 1 failed, 1 killed; 0:00:45 of training left" in told
+    states = "1 completed, 1 damaged, 1 diverged, 1 failed, 1 interrupted, 1 killed, 1 planned"
+    assert f"7 runs: {states}; 0:02:56 of training left" in told
+    with lock(Path("outputs/first/b")):
+        status(Path("outputs"), watch=False, as_json=False)
+    assert "about 0:02:56 until the last one ends" in capsys.readouterr().out
 
 
 def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert status(Path("outputs/first"), watch=False, as_json=True) == 0
     content = json.loads(capsys.readouterr().out)
-    assert [run["state"] for run in content["runs"]] == ["completed", "killed", "failed", "diverged", "damaged"]
-    assert content["totals"]["runs"] == 5
+    assert [run["state"] for run in content["runs"]] == [
+        "completed",
+        "killed",
+        "failed",
+        "diverged",
+        "damaged",
+        "planned",
+        "interrupted",
+    ]
+    assert content["totals"]["runs"] == 7
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])

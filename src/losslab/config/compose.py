@@ -125,9 +125,8 @@ def own_choices(choices: Any) -> dict[str, str]:
 
 def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:
     """Whether the configuration itself asks for a multirun (hydra.mode=MULTIRUN, typed or in an experiment)."""
-    if any(o.is_sweep_override() for o in _parse(overrides, config_dir)):
-        return False
-    mode = _compose(overrides, config_dir, with_hydra=True).hydra.mode
+    fixed = [o.input_line or "" for o in _parse(overrides, config_dir) if not o.is_sweep_override()]
+    mode = _compose(fixed, config_dir, with_hydra=True).hydra.mode
     return mode is not None and mode.name == "MULTIRUN"
 
 
@@ -175,7 +174,11 @@ def _compose(overrides: list[str], config_dir: Path | None, *, with_hydra: bool 
             try:
                 return compose(CONFIG_NAME, overrides=overrides, return_hydra_config=with_hydra)
             except (HydraException, OmegaConfBaseException, ValueError) as error:
-                defaults = OmegaConf.to_container(_compose_groups(overrides), resolve=False)
+                composed = _compose_groups(overrides)
+                launcher = OmegaConf.to_container(composed.hydra.launcher, resolve=False)
+                with open_dict(composed):
+                    composed.hydra = {"launcher": launcher}
+                defaults = OmegaConf.to_container(composed, resolve=False)
                 groups = {path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*") if path.is_dir()}
                 raise explain(error, flat_keys(defaults) | groups) from None
     finally:
@@ -186,6 +189,6 @@ def _compose_groups(overrides: list[str]) -> DictConfig:
     """The defaults that a mistake is measured against: of the chosen groups, where they can be composed."""
     chosen = [o for o in overrides if o.startswith("hydra.searchpath=")] + group_choices(overrides)
     try:
-        return compose(CONFIG_NAME, overrides=chosen)
+        return compose(CONFIG_NAME, overrides=chosen, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError):
-        return compose(CONFIG_NAME)
+        return compose(CONFIG_NAME, return_hydra_config=True)

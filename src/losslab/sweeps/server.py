@@ -15,6 +15,7 @@ from losslab.errors import UserError
 
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """Forking a process that holds macOS's frameworks is not safe."""
+_POLICY = "OMP_WAIT_POLICY"
 _ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Libraries must not open a pool of threads while they are imported: forked children have none of them."""
 
@@ -27,7 +28,9 @@ def warm_up() -> None:
         context.set_forkserver_preload(["losslab.sweeps.preload"])
         path = os.pathsep.join(path for path in sys.path if path)
         # Of the current folder only what this process itself imports from, and at the same place in the order.
-        with _environment(_ALONE | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
+        # Threads wait asleep: those that spin for each other come almost to a stop when something else wants the cores.
+        policy = {_POLICY: os.environ.get(_POLICY, "PASSIVE")}
+        with _environment(_ALONE | policy | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
             forkserver.ensure_running()
 
 

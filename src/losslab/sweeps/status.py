@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from rich.text import Text
 from losslab import console
 from losslab.errors import UserError
 from losslab.locks import is_locked
-from losslab.records import FILE, Record, read
+from losslab.records import DONE, FILE, Record, read
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _PATIENCE = 15.0
 """Seconds for which nothing runs between two jobs of a sweep, and after which nothing will."""
-_COLORS = {"completed": "green", "running": "cyan", "killed": "yellow", "interrupted": "yellow"}
+_COLORS = {"planned": "dim", "completed": "green", "running": "cyan", "killed": "yellow", "interrupted": "yellow"}
 _PRIMARY = "val/nll_scaled"
 _NUMBERS = ("step", _PRIMARY, "tokens/s", "elapsed", "left")
 _HEADINGS = ["run", "state", *_NUMBERS, "host"]
@@ -33,7 +33,7 @@ class Line:
 
     run: str
     state: str
-    """As in the record, or `killed` where a run is said to be running and no process holds it."""
+    """As in the record; but `running` where a process holds it, and `killed` where it is said to run and none does."""
     step: int
     max_steps: int
     nll_scaled: float | None
@@ -42,7 +42,7 @@ class Line:
     elapsed: float | None
     """Seconds of training, up to the last checkpoint."""
     left: float | None
-    """Seconds, at the speed so far."""
+    """Seconds, at the speed so far; of a run that has not begun, at that of the others."""
     host: str
     error: str | None
 
@@ -78,14 +78,30 @@ def look(folder: Path) -> list[Line]:
     found = sorted(path for path in paths if (path / FILE).is_file())
     if not found:
         raise UserError(f"{folder} holds no runs")
-    return [_line(path, folder) for path in found]
+    return _guess([_line(path, folder) for path in found])
 
 
 def totals(lines: list[Line]) -> dict[str, float | int | None]:
-    """Runs by state, and the seconds that those not yet completed need one after the other."""
+    """Runs by state, the seconds of training that those not yet completed need, and, while some run, how long the sweep
+    takes until its end with as many at once."""
     counts = Counter(line.state for line in lines)
-    left = [line.left for line in lines if line.left is not None]
-    return {**dict(sorted(counts.items())), "runs": len(lines), "seconds_left": sum(left) if left else None}
+    left = sum(line.left for line in lines if line.left is not None) or None
+    running = counts["running"]
+    until_end = left / running if left and running else None
+    return {**dict(sorted(counts.items())), "runs": len(lines), "seconds_left": left, "seconds_until_end": until_end}
+
+
+def _guess(lines: list[Line]) -> list[Line]:
+    """How long runs that have not begun will take, by the mean time of a step in the others."""
+    begun = [(line.elapsed, line.step) for line in lines if line.elapsed and line.step]
+    if not begun:
+        return lines
+    mean = sum(seconds for seconds, _ in begun) / sum(step for _, step in begun)
+    ahead = ("planned", "running", "killed", "interrupted")
+    return [
+        replace(line, left=mean * line.max_steps) if line.left is None and line.state in ahead else line
+        for line in lines
+    ]
 
 
 def _line(path: Path, folder: Path) -> Line:
@@ -95,10 +111,11 @@ def _line(path: Path, folder: Path) -> Line:
     except UserError as error:
         return Line(name, "damaged", 0, 0, None, None, None, None, "", str(error))
     state = record.status
-    if state == "running" and not is_locked(path):
-        state = "killed"
+    if state not in DONE:
+        held = is_locked(path)
+        state = "running" if held else "killed" if state == "running" else state
     seconds = record.timing.get("seconds")
-    done = state in ("completed", "diverged")
+    done = state in DONE
     return Line(
         run=name,
         state=state,
@@ -109,7 +126,7 @@ def _line(path: Path, folder: Path) -> Line:
         elapsed=seconds,
         left=None if done or not record.step else _left(record),
         host=str(record.hardware.get("host", "")),
-        error=record.error.splitlines()[-1] if record.error and state != "completed" else None,
+        error=record.error.splitlines()[-1] if record.error and state not in ("completed", "running") else None,
     )
 
 
@@ -180,9 +197,14 @@ def _cells(line: Line) -> list[str]:
 
 def _summary(lines: list[Line]) -> str:
     counts = totals(lines)
-    states = ", ".join(f"{count} {state}" for state, count in counts.items() if state not in ("runs", "seconds_left"))
-    left = counts["seconds_left"]
-    return f"{counts['runs']} runs: {states}" + (f"; {_clock(left)} of training left" if left else "")
+    states = ", ".join(
+        f"{count} {state}" for state, count in counts.items() if not state.startswith(("runs", "seconds"))
+    )
+    left, until_end = counts["seconds_left"], counts["seconds_until_end"]
+    text = f"{counts['runs']} runs: {states}"
+    if until_end:
+        return f"{text}; about {_clock(until_end)} until the last one ends"
+    return text + (f"; {_clock(left)} of training left" if left else "")
 
 
 def _clock(seconds: float | None) -> str:

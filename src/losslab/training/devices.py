@@ -36,6 +36,10 @@ def gpus() -> list[str]:
     return named[:count] if named else [str(i) for i in range(count)]
 
 
+def _has_gpu() -> bool:
+    return torch.cuda.device_count() > 0 or torch.backends.mps.is_available()
+
+
 def check_devices(config: dict[str, Any]) -> None:
     """Refuse more devices than there are, and whatever else Lightning's Trainer refuses. Starts nothing.
 
@@ -44,6 +48,11 @@ def check_devices(config: dict[str, Any]) -> None:
     """
     settings = config["trainer"]
     devices = settings["devices"]
+    if settings["accelerator"] in ("gpu", "cuda") and not _has_gpu():
+        raise UserError(
+            f"trainer.accelerator={settings['accelerator']}: torch finds no GPU here; trainer=cpu computes without one "
+            "(with trainer=ddp: trainer.accelerator=cpu trainer.precision=32-true)"
+        )
     if uses_gpu(settings) and devices > len(gpus()):
         raise UserError(f"trainer.devices={devices} is more than the {len(gpus())} GPU(s) of this machine")
     most = _MOST_RANKS_PER_CORE * cores()
