@@ -68,6 +68,8 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     """
     fixed = [o.input_line or "" for o in _parse(overrides, config_dir) if not o.is_sweep_override()]
     hydra = _compose(fixed, config_dir, with_hydra=True).hydra
+    if not (hydra.sweeper and hydra.launcher):
+        raise UserError("hydra.sweeper and hydra.launcher cannot be null: leave them out, or choose hydra/launcher=…")
     if not hydra.sweeper._target_.endswith("BasicSweeper"):
         raise UserError("losslab's multirun works with Hydra's basic sweeper; leave out hydra/sweeper")
     if hydra.sweeper.get("max_batch_size") is not None:
@@ -78,6 +80,8 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     values: dict[str, int] = {}
     for override in _parse(swept + overrides, config_dir):
         if override.key_or_group.startswith(_HYDRA):
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: a multirun has one value of Hydra's own keys, for all runs")
             of_hydra.append(override.input_line or "")
             continue
         own.append(override.input_line or "")

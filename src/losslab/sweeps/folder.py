@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from losslab.errors import UserError
-from losslab.records import CONFIG, find_runs
+from losslab.records import CONFIG, FILE, find_runs
 
 _OURS = ("comparison.md", "comparison.csv", "curves.png", "curves.svg", "multirun.yaml")
 """What commands leave beside the runs; so do names that begin with a dot."""
@@ -25,6 +25,8 @@ def check_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"the output folder {folder} cannot be written: {error.strerror}") from None
+    if (folder / FILE).exists():
+        raise UserError(f"{folder} is a run's folder, and no sweep's: give another name=…")
     foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
     if foreign and not find_runs(folder):
         raise UserError(f"{folder} holds something else than runs ({foreign[0]}): give another name=…")

@@ -32,7 +32,7 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
             if here:
                 check_nodes(place.config)
         except (UserError, OSError) as error:
-            result.mistakes.append(str(error))
+            result.mistakes.append(_sentence(error))
             continue
         if place.folder not in seen:
             seen.add(place.folder)
@@ -49,22 +49,24 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
         threads = None if result.sharing is None else result.sharing.threads[i]
         try:
             result.runs.append(_claim(finder, i + 1, job, place, threads))
-        except UserError as error:
-            result.mistakes.append(str(error))
-            break
-        except OSError as error:
-            result.mistakes.append(describe(error))
+        except (UserError, OSError) as error:
+            result.mistakes.append(_sentence(error))
             break
     return result
 
 
+def _sentence(error: UserError | OSError) -> str:
+    return str(error) if isinstance(error, UserError) else describe(error)
+
+
 def _share(settings: list[dict[str, Any]], slots: int | None) -> Sharing:
-    """By the most demanding of the runs."""
+    """By the most demanding of the runs, and of those on GPUs where there are any."""
+    on_gpus = [setting for setting in settings if uses_gpu(setting)]
     return share(
         len(settings),
         cores=cores(),
-        gpus=gpus() if any(uses_gpu(setting) for setting in settings) else [],
-        devices=max(setting["devices"] for setting in settings),
+        gpus=gpus() if on_gpus else [],
+        devices=max(setting["devices"] for setting in on_gpus or settings),
         wanted=slots,
         threads=max((setting["threads"] or 0 for setting in settings), default=0) or None,
     )

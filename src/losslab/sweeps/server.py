@@ -36,12 +36,16 @@ def warm_up() -> None:
 
 def start(target: Callable[..., None], *arguments: Any, name: str) -> BaseProcess:
     """Call `target` in a new process. Raises UserError where the server has ended instead."""
-    warm_up()  # again, if it has died since
-    process: BaseProcess = context.Process(target=target, args=arguments, name=name, daemon=False)  # type: ignore[attr-defined]
-    try:
-        process.start()
-    except (EOFError, OSError) as error:
-        raise UserError(f"no process for a run could be started; the reason stands above ({error})") from None
+    for last_try in (False, True):  # a server that has just been killed is taken for a living one, once
+        warm_up()
+        process: BaseProcess = context.Process(target=target, args=arguments, name=name, daemon=False)  # type: ignore[attr-defined]
+        try:
+            process.start()
+            break
+        except (EOFError, OSError) as error:
+            if last_try:
+                reason = str(error) or type(error).__name__
+                raise UserError(f"no process for a run could be started ({reason}); see above") from None
     return process
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from losslab.config.mistakes import nearest_key
 from losslab.config.nearest import nearest
 from losslab.errors import UserError
 
@@ -27,7 +28,12 @@ class LocalSettings:
 
     @classmethod
     def of(cls, keys: dict[str, Any]) -> LocalSettings:
-        """Raises UserError for a value that makes no sense."""
+        """Raises UserError for a key that there is not, and for a value that makes no sense."""
+        typed, known = ({f"hydra.launcher.{name}" for name in names} for names in (keys, cls.__annotations__))
+        for key in sorted(typed - known):
+            raise UserError(f"there is no key {key!r}: {nearest_key(key, known)}")
+        for key in sorted(known - typed):
+            raise UserError(f"{key} cannot be taken away")
         slots, retries, on_error = (keys[name] for name in ("slots", "retries", "on_error"))
         if slots != "auto" and not _is_whole(slots, 1, _MOST_SLOTS):
             raise UserError(f"hydra.launcher.slots must be auto or a number from 1 to {_MOST_SLOTS}, not {slots!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from dataclasses import dataclass
@@ -31,10 +30,16 @@ class Sharing:
     threads: tuple[int, ...]
     each: int
     """Threads that one slot has for each process of its run."""
+    devices: int
+    """Processes of each run."""
+    most: int
+    """Threads that compute at once: one a core, or as many as the slots were asked for."""
 
     def width(self, threads: int) -> int:
         """How many slots a run takes whose processes compute with so many threads."""
-        return 1 if self.slots[0].gpus else min(len(self.slots), math.ceil(threads / self.each))
+        if self.slots[0].gpus:
+            return 1
+        return max(1, min(len(self.slots), len(self.slots) * threads * self.devices // self.most))
 
     def describe(self) -> str:
         """In a few words, for people."""
@@ -71,14 +76,15 @@ def share(
         count = wanted or min(len(groups), runs)
         slots = tuple(Slot(i, groups[i % len(groups)]) for i in range(count))
         each = threads or max(1, cores // (count * devices))
-        return Sharing(slots, (each,) * runs, each)
+        return Sharing(slots, (each,) * runs, each, devices, cores)
     count = wanted or min(runs, max(1, cores // (devices * (threads or 1))))
     left_over = runs % count
     each, last = (max(1, cores // (devices * n)) for n in (count, left_over or count))
     slots = tuple(Slot(i) for i in range(count))
     if threads:
-        return Sharing(slots, (threads,) * runs, threads)
-    return Sharing(slots, (each,) * (runs - left_over) + (last,) * left_over, each)
+        return Sharing(slots, (threads,) * runs, threads, devices, max(cores, threads * devices * count))
+    by_place = (each,) * (runs - left_over) + (last,) * left_over
+    return Sharing(slots, by_place, each, devices, max(cores, each * devices * count))
 
 
 class Slots:

@@ -1,0 +1,219 @@
+"""What a person types after `losslab train`, up to the list of jobs: all is told or asked before any starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losslab.config.compose import job_overrides, open_multirun
+from losslab.errors import UserError
+from losslab.sweeps.multirun import Multirun
+from losslab.sweeps.settings import LocalSettings
+from losslab.sweeps.train import CommandLine, _expand, parse, train
+
+SWEEP = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: range(0,40)\n      loss: square,kl_divergence\n"
+
+
+@pytest.fixture
+def warmed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry for each call of `server.warm_up`, which is left out."""
+    calls: list[str] = []
+    monkeypatch.setattr("losslab.sweeps.server.warm_up", lambda: calls.append("warm"))
+    return calls
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, warmed: list[str]) -> Any:
+    """What a person is asked; `answers` is what they say, and `terminal` whether they are there."""
+
+    class Asked:
+        questions: list[str] = []  # noqa: RUF012
+        answers = False
+        terminal = True
+
+        def confirm(self, question: str) -> bool:
+            self.questions.append(question)
+            return self.answers
+
+    person = Asked()
+    person.questions = []
+    monkeypatch.setattr("losslab.sweeps.train.typer.confirm", person.confirm)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: person.terminal, raising=False)
+    return person
+
+
+@pytest.mark.parametrize(
+    ("typed", "count"),
+    [
+        ([], 1),
+        (["seed=7"], 1),
+        (["seed=1,2", "loss=square,kl_divergence"], 4),
+        (["seed=range(0,1000)", "optimizer.lr=0.1,0.2,0.3"], 3000),
+        (["seed=1,2", "seed=5"], 1),
+        (["seed=5", "seed=1,2"], 2),
+        (["seed=1,1"], 2),
+        (["seed=shuffle(1,2,3)"], 3),
+        (["seed=range(0,100000)"], 100_000),
+        (["seed=range(0,100000)", "data.batch_size=range(1,100001)"], 10**10),
+        (["~logger", "seed=1,2"], 2),
+        (["optimizer.betas=[0.9,0.95]"], 1),
+    ],
+    ids=str,
+)
+def test_combinations_are_counted_and_not_made(typed: list[str], count: int) -> None:
+    opened = open_multirun(typed)
+    assert opened.count == count
+    if count < 10**5:
+        assert len(job_overrides(opened)) == count
+
+
+def test_the_sweep_of_an_experiment_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/swept.yaml").write_text(f"# @package _global_\n{SWEEP}")
+    assert open_multirun(["experiment=swept"], tmp_path).count == 80
+    assert open_multirun(["experiment=swept", "seed=1,2"], tmp_path).count == 4, "what is typed replaces"
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["seed=range(0,0)"], "seed=range(0,0) is no value at all"),
+        (["loss=glob(nothing_*)"], "loss=glob(nothing_*) is no value at all"),
+        (["loss=square", "seed=range(0,100001)"], "seed has more than 100,000 values"),
+        (["seed=range(0,1000000000)"], "seed has more than 100,000 values"),
+        (["seed=1,2", "hydra.sweeper.max_batch_size=2"], "leave out hydra.sweeper.max_batch_size"),
+        (["seed=1,2", "hydra.launcher.slots=1,2"], "hydra.launcher.slots=1,2: a multirun has one value"),
+        (["seed=1,2", "hydra/launcher=local,basic"], "hydra/launcher=local,basic: a multirun has one value"),
+        (["seed=1,2", "hydra/launcher=loca"], "did you mean 'local'?"),
+        (["seed=[1,2"], "'seed=[1,2' cannot be read"),
+    ],
+)
+def test_what_cannot_be_counted_is_told(typed: list[str], told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        open_multirun(typed)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_range_without_end_is_told() -> None:
+    with pytest.raises(UserError, match=r"INTERVAL|interval"):
+        job_overrides(open_multirun(["optimizer.lr=interval(0,1)"]))
+
+
+def test_hydras_own_overrides_are_kept_apart() -> None:
+    typed = ["hydra.launcher.slots=2", "seed=1,2", "hydra/launcher=local", "loss=square", "hydra.launcher.retries=3"]
+    opened = open_multirun(typed)
+    assert opened.overrides == ["seed=1,2", "loss=square"]
+    assert opened.hydra_overrides == [typed[0], typed[2], typed[4]]
+    assert opened.launcher == "local"
+    assert (opened.settings["slots"], opened.settings["retries"]) == (2, 3)
+    assert job_overrides(opened) == [["seed=1", "loss=square"], ["seed=2", "loss=square"]]
+    assert open_multirun(["hydra/launcher=basic"]).launcher == "basic"
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["loss=square", "-m", "seed=1"],
+        ["-m", "loss=square", "seed=1"],
+        ["loss=square", "seed=1", "--multirun"],
+    ],
+)
+def test_flags_and_overrides_may_stand_anywhere(typed: list[str]) -> None:
+    line = parse([*typed, "--config-dir", "conf", "--yes"])
+    expected = CommandLine(["loss=square", "seed=1"], multirun=True, yes=True, config_dir=Path("conf"))
+    assert line == expected
+    assert line.argv() == ["--multirun", "--config-dir", "conf", "loss=square", "seed=1"]
+
+
+def test_the_jobs_are_those_that_were_typed(warmed: list[str]) -> None:
+    jobs, of_hydra = _expand(parse(["loss=square", "-m", "seed=1,2", "hydra.launcher.slots=2"]))
+    assert jobs == [["loss=square", "seed=1"], ["loss=square", "seed=2"]]
+    assert of_hydra == ["hydra.launcher.slots=2"]
+    assert warmed == ["warm"]
+
+
+def test_the_server_starts_for_right_settings_of_our_launcher_only(warmed: list[str]) -> None:
+    _expand(parse(["-m", "seed=1,2", "hydra/launcher=basic"]))
+    with pytest.raises(UserError, match=r"hydra\.launcher\.slots"):
+        _expand(parse(["-m", "seed=1,2", "hydra.launcher.slots=none"]))
+    assert warmed == []
+
+
+def test_a_multirun_under_torchrun_is_refused(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match="without torchrun"):
+        _expand(parse(["-m", "seed=1,2"]))
+    assert warmed == []
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_thousand_runs_are_not_asked_about(terminal: bool, asked: Any) -> None:
+    asked.terminal = terminal
+    assert len(_expand(parse(["-m", "seed=range(0,1000)"]))[0]) == 1000
+    assert asked.questions == []
+
+
+def test_more_runs_are_asked_about_on_a_terminal(asked: Any) -> None:
+    with pytest.raises(UserError, match="nothing was started"):
+        _expand(parse(["-m", "seed=range(0,1001)"]))
+    asked.answers = True
+    assert len(_expand(parse(["-m", "seed=range(0,1001)"]))[0]) == 1001
+    assert asked.questions == ["these are 1,001 runs; start them?"] * 2
+
+
+def test_more_runs_are_refused_where_nobody_can_be_asked(asked: Any) -> None:
+    asked.terminal = False
+    with pytest.raises(UserError, match="these are 1,001 runs: add --yes"):
+        _expand(parse(["-m", "seed=range(0,1001)"]))
+    with pytest.raises(UserError, match=r"these are 10,000,000,000 runs"):
+        _expand(parse(["-m", "seed=range(0,100000)", "data.batch_size=range(1,100001)"]))
+    assert asked.questions == []
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_yes_answers_for_its_person(terminal: bool, asked: Any) -> None:
+    asked.terminal = terminal
+    assert len(_expand(parse(["-m", "--yes", "seed=range(0,1001)"]))[0]) == 1001
+    assert asked.questions == []
+
+
+@pytest.mark.parametrize(
+    "override", ["hydra.launcher.slots=2", "hydra/launcher=basic", "+hydra.launcher.x=1", "~hydra.launcher.slots"]
+)
+def test_a_launcher_without_a_multirun_is_refused(
+    override: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("losslab.sweeps.train._run_job", lambda *arguments: pytest.fail("a run was started"))
+    with pytest.raises(UserError) as caught:
+        train(["seed=1", override])
+    assert str(caught.value) == f"{override} is about a multirun: add -m, or leave it out"
+    assert not Path("outputs").exists()
+
+
+def test_every_job_is_checked_before_the_launcher_has_any(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, warmed: list[str]
+) -> None:
+    monkeypatch.setattr(Multirun, "launch", lambda *arguments: pytest.fail("a job was started"))
+    with pytest.raises(UserError, match=r"trainer\.threads must be above 0"):
+        train(["-m", "trainer.threads=1,0", "data=text", "data.path=book.txt"])
+    assert not Path("outputs").exists()
+
+
+def test_the_launcher_gets_each_job_and_the_settings_that_were_typed(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, warmed: list[str]
+) -> None:
+    got: list[Any] = []
+
+    def launch(self: Multirun, jobs: list[list[str]], settings: dict[str, Any]) -> list[str]:
+        got.extend([jobs, settings])
+        self.launched, self.statuses = True, ["completed", "failed"]
+        return self.statuses
+
+    monkeypatch.setattr(Multirun, "launch", launch)
+    typed = ["seed=1,2", "-m", "hydra.launcher.slots=1", "hydra.launcher.time_limit=90m", "name=x"]
+    assert train(typed) == 1, "one of them failed"
+    assert got[0] == [["seed=1", "name=x"], ["seed=2", "name=x"]]
+    assert LocalSettings.of(got[1]) == LocalSettings(slots=1, on_error="continue", retries=0, time_limit=5400.0)
