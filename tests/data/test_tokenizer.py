@@ -63,6 +63,12 @@ def test_bpe_and_bytes_give_any_text_back(bpe, text: str) -> None:
         assert tokenizer.decode(ids) == text
 
 
+def test_a_text_that_spells_the_end_out_does_not_end(bpe) -> None:
+    ((ids, _),) = bpe.encode(["before <|endoftext|> after"])
+    assert bpe.end not in ids
+    assert bpe.decode(ids) == "before <|endoftext|> after"
+
+
 def test_a_bpe_token_has_the_bytes_that_it_decodes_to(bpe) -> None:
     text = "the loss of a model is what it pays"
     ((ids, sizes),) = bpe.encode([text])

@@ -23,7 +23,7 @@ from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from losslab.files import TEMPORARY, sync_folder
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
-_FORMAT = 2
+_FORMAT = 3
 _META = "meta.json"
 _KINDS = ("tokens", "bytes", "fit")
 

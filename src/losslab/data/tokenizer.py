@@ -81,6 +81,7 @@ class FileTokenizer:
             raise UserError(f"data.tokenizer={name} is not a tokenizer.json: {error}") from None
         self.backend.no_padding()
         self.backend.no_truncation()
+        self.backend.encode_special_tokens = True  # a text that spells a token out has not ended there
         self.content = content
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
         if not vocabulary:

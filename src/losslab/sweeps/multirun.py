@@ -35,7 +35,7 @@ class Multirun:
     Args:
         jobs: by the overrides of each.
         config_dir: a person's own yaml files.
-        run_here: one job in this process, for Hydra's basic launcher.
+        run_here: one job in this process, for a single run and for Hydra's basic launcher.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Multirun:
         """By a signal."""
 
     def __call__(self, config: DictConfig) -> None:
-        """One job in this process, as Hydra's basic launcher wants it."""
+        """One job in this process."""
         status = self._run_here(config, f"[{len(self.statuses) + 1}/{len(self._jobs)}] ")
         self.statuses.append(status)
-        if status == "interrupted":
+        if status == "interrupted" and len(self.statuses) < len(self._jobs):
             raise KeyboardInterrupt  # Hydra takes any Exception for the job's own and starts the next
 
     def launch(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:
