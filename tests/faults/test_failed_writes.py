@@ -23,7 +23,7 @@ from run_state import damage, differences, digest, litter, results, saved_step
 
 from losslab import records
 from losslab.cli import app
-from losslab.config.compose import compose_plain
+from losslab.config.compose import compose_job, compose_plain
 from losslab.errors import UserError
 from losslab.records import CHECKPOINTS, LAST
 from losslab.sweeps.train import train
@@ -115,6 +115,11 @@ def composed_once() -> Iterator[None]:
         patch.setattr(
             "losslab.sweeps.train.compose_plain",
             lambda overrides, config_dir: copy.deepcopy(compose(tuple(overrides), config_dir)),
+        )
+        job = cache(lambda overrides, config_dir: compose_job(list(overrides), config_dir))
+        patch.setattr(
+            "losslab.sweeps.train.compose_job",
+            lambda overrides, config_dir: copy.deepcopy(job(tuple(overrides), config_dir)),
         )
         patch.setattr("losslab.sweeps.train.is_multirun", lambda overrides, config_dir: False)
         yield
@@ -303,8 +308,9 @@ def test_a_sweep_goes_on_after_a_failed_write(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("losslab.sweeps.train.is_multirun", lambda overrides, config_dir: True)
+    in_this_process = "hydra/launcher=basic"
     with inject(workplace, Operation("fsync", "last.ckpt", 1), "EIO"):
-        assert attempt([*TRAIN, "seed=1,2"], capsys).code == 1
+        assert attempt([*TRAIN, "seed=1,2", in_this_process], capsys).code == 1
     runs = records.find_runs(workplace / "outputs/runs")
     assert [records.read(run).status for run in runs] == ["failed", "completed"]
     assert attempt([*TRAIN, "seed=1,2"], capsys).code == 0
