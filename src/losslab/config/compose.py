@@ -58,6 +58,8 @@ class Multirun:
     """The choice of hydra/launcher."""
     settings: dict[str, Any]
     """The keys of hydra.launcher."""
+    target: str
+    """The launcher's class."""
 
 
 def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multirun:
@@ -96,8 +98,9 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
             values[key] = 1
     settings = OmegaConf.to_container(hydra.launcher, resolve=True)
     assert isinstance(settings, dict)
-    keys = {str(key): value for key, value in settings.items() if key != "_target_"}
-    return Multirun(own, of_hydra, math.prod(values.values()), hydra.runtime.choices["hydra/launcher"], keys)
+    target = str(settings.pop("_target_"))
+    choice = hydra.runtime.choices["hydra/launcher"]
+    return Multirun(own, of_hydra, math.prod(values.values()), choice, {str(k): v for k, v in settings.items()}, target)
 
 
 def job_overrides(multirun: Multirun, config_dir: Path | None = None) -> list[list[str]]:

@@ -7,25 +7,22 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from losslab.console import complain, say
-from losslab.errors import Held, UserError
-from losslab.locks import is_locked, lock
-from losslab.records import DONE, FILE, Record, read
+from losslab.errors import UserError
+from losslab.locks import is_locked
+from losslab.records import DONE, Record, read
 from losslab.sweeps import server
 from losslab.sweeps.display import Display
+from losslab.sweeps.interrupts import counting_signals
 from losslab.sweeps.job import Surroundings, Task, train
+from losslab.sweeps.run import HELD, Run, is_silent, last_words, put, tell, tell_end, written
 from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.slots import Slot, Slots, environment
 
-HELD = 3
-"""The worker's exit code for a run that another process holds."""
 _LOST = 255
 """multiprocessing's exit code where the server died, and nobody knows how the process ended."""
 _TICK = 0.2
@@ -33,38 +30,6 @@ _LOOK_ELSEWHERE = 2.0
 _GRACE = 60.0
 """Seconds that a run whose time is over has for saving."""
 _NOTE = "note: "
-
-
-@dataclass
-class Run:
-    """A run of the sweep, as the launcher sees it."""
-
-    number: int
-    label: str
-    folder: Path
-    width: int
-    max_steps: int
-    trust: list[str]
-    status: str
-    """As in the record; `skipped` where it was done before."""
-    step: int = 0
-    text: str = ""
-    """What its bar shows."""
-    error: str = ""
-    attempts: int = 0
-    process: BaseProcess | None = None
-    events: Connection | None = None
-    slots: list[Slot] = field(default_factory=list)
-    began: float = 0.0
-    stopped: str = ""
-    """Why it was told to end."""
-    killed: bool = False
-    heard: float = 0.0
-    noted: int = 0
-    """When its record was last written before it started, in ns."""
-    elsewhere: bool = False
-    """Another process has it."""
-    looked: float = 0.0
 
 
 class Sweep:
@@ -121,7 +86,7 @@ class Sweep:
     def _start(self, run: Run, slots: list[Slot]) -> None:
         receiving, sending = server.context.Pipe(duplex=False)
         surroundings = Surroundings(environment(slots), os.getcwd())  # noqa: PTH109
-        run.began, run.noted = time.monotonic(), (run.folder / FILE).stat().st_mtime_ns
+        run.began, run.noted = time.monotonic(), written(run.folder)
         try:
             task = Task(run.folder.absolute(), run.trust, surroundings, run.began)
             run.process = server.start(train, task, sending, name=run.folder.name)
@@ -216,30 +181,14 @@ class Sweep:
     def _settle(self, run: Run, code: int | None) -> Record:
         """The run's record after its process ended, completed by what the process could not write itself."""
         record = read(run.folder)
-        silent = record.status == "running" or (run.folder / FILE).stat().st_mtime_ns == run.noted
-        if record.status in DONE or not (silent or (run.stopped and not self._signals)):
+        overdue = run.stopped and not self._signals and record.status not in DONE
+        if not (overdue or is_silent(run.folder, record, run.noted)):
             return record
-        if run.stopped:
-            record.status = "interrupted" if self._signals else "failed"
-            record.error = run.stopped
-        else:
-            record.status, record.error = "failed", run.error or _last_words(code)
-        with suppress(Held, OSError), lock(run.folder):  # a full disk keeps the record, not the sentence
-            record.write(run.folder)
-        return record
+        status = "interrupted" if run.stopped and self._signals else "failed"
+        return put(run.folder, record, status, run.stopped or run.error or last_words(code))
 
     def _note_end(self, run: Run, record: Record) -> None:
-        run.status, run.step, run.text = record.status, record.step, ""
-        run.error = record.error or ""
-        if run.status == "completed":
-            best = record.yardsticks.get("best", {}).get("test/nll_scaled")
-            shown = "" if best is None else f"  test/nll_scaled {best:.4f}"
-            self._tell(run, "completed", f"{shown}  {time.monotonic() - run.began:.0f} s" if run.began else shown)
-        elif run.status == "interrupted":
-            kept = f"saved at step {run.step}" if run.step else "nothing was saved yet"
-            self._tell(run, "interrupted", f": {run.error}; {kept}")
-        else:
-            complain(self.describe(run))
+        tell_end(run, len(self.runs), record)
         if run.status == "failed":
             if run.attempts and run.attempts <= self.settings.retries and not run.stopped and not self._signals:
                 say(f"[{run.number}/{len(self.runs)}] will be tried again ({run.attempts} of {self.settings.retries})")
@@ -249,12 +198,8 @@ class Sweep:
                 complain("no further run starts: hydra.launcher.on_error=stop")
             self._failed = True
 
-    def describe(self, run: Run) -> str:
-        """One line for a run that failed or diverged."""
-        return f"[{run.number}/{len(self.runs)}] {run.status}: {run.label}: {run.error}; see {run.folder / 'train.log'}"
-
     def _tell(self, run: Run, event: str, rest: str = "") -> None:
-        say(f"[{run.number}/{len(self.runs)}] {event:<13}{run.label}{rest}")
+        tell(run, len(self.runs), event, rest)
 
     def _catch_up(self) -> None:
         """Runs that say nothing, because their ranks are processes of their own, leave their step in their record."""
@@ -286,36 +231,19 @@ class Sweep:
     @contextmanager
     def _handling_signals(self) -> Iterator[None]:
         """The first Ctrl-C lets the runs save, the second ends them at once; SIGTERM and a closed terminal likewise."""
+        with counting_signals(self._note_signal):
+            try:
+                yield
+            except BaseException:  # of our own: no run stays behind unwatched
+                for run in self._running:
+                    self._stop(run, "the launcher failed")
+                raise
 
-        def note(number: int, frame: FrameType | None) -> None:
-            self._signals += 1
-
-        wanted = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-        before = {number: signal.signal(number, note) for number in wanted}
-        try:
-            yield
-        except BaseException:  # of our own: no run stays behind unwatched
-            for run in self._running:
-                self._stop(run, "the launcher failed")
-            raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _note_signal(self) -> None:
+        self._signals += 1
 
 
 def _kill(run: Run) -> None:
     assert run.process is not None and run.process.pid is not None
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(run.process.pid, signal.SIGKILL)
-
-
-def _last_words(code: int | None) -> str:
-    """How a process ended that could not say it itself."""
-    if code is None or code >= 0:
-        return f"its process ended with exit code {code} before the run did"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = "; the system does that when memory runs out" if -code == signal.SIGKILL else ""
-    return f"its process was killed by {name}{hint}"

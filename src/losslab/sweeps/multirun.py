@@ -15,10 +15,13 @@ from losslab.console import complain, say
 from losslab.errors import UserError
 from losslab.records import DONE
 from losslab.sweeps import server
+from losslab.sweeps.cluster import Cluster
 from losslab.sweeps.job import Surroundings, make_plan
-from losslab.sweeps.launch import Run, Sweep
+from losslab.sweeps.launch import Sweep
 from losslab.sweeps.plan import Job, Plan
-from losslab.sweeps.settings import LocalSettings
+from losslab.sweeps.run import Run, describe
+from losslab.sweeps.scheduler import Shape
+from losslab.sweeps.settings import LocalSettings, SlurmSettings
 from losslab.sweeps.slots import Sharing
 
 REFUSED = "refused"
@@ -54,6 +57,8 @@ class Multirun:
         """By a launcher of ours, which has said how it ended."""
         self.stopped = False
         """By a signal."""
+        self.parting = "stopped; the same command continues"
+        """What is said then."""
 
     def __call__(self, config: DictConfig) -> None:
         """One job in this process."""
@@ -64,23 +69,39 @@ class Multirun:
 
     def launch(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:
         """All jobs on this machine, each in a process of its own; returns what became of each run."""
-        self.launched = True
         local = LocalSettings.of(settings)
         plan = self.plan(job_overrides, slots=local.slots)
-        sharing = plan.sharing
-        if plan.mistakes or sharing is None:
+        if (runs := self._open(plan)) and plan.sharing is not None:
+            self._work(runs, Sweep(runs, runs[0].folder.parent, plan.sharing.slots, local))
+        return self.statuses
+
+    def submit(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:
+        """All jobs on a cluster, by submitit; returns what became of each run."""
+        cluster = SlurmSettings.of(settings)
+        plan = self.plan(job_overrides, slots=cluster.at_once, here=cluster.here)
+        if runs := self._open(plan):
+            shapes = {run.number: Shape(run.nodes, run.devices, run.accelerator) for run in plan.runs}
+            sweep = Cluster(runs, shapes, runs[0].folder.parent, cluster)
+            self._work(runs, sweep)
+            self.parting = sweep.parting()
+        return self.statuses
+
+    def _open(self, plan: Plan) -> list[Run]:
+        """Introduce the runs; none where the plan was refused."""
+        self.launched = True
+        if plan.mistakes:
             self.statuses = [REFUSED]
-            return self.statuses
-        runs = open_runs(plan, sharing)
+            return []
         introduce(plan)
-        sweep = Sweep(runs, runs[0].folder.parent, sharing.slots, local)
+        return open_runs(plan, plan.sharing)
+
+    def _work(self, runs: list[Run], sweep: Sweep | Cluster) -> None:
         self.stopped = sweep.work()
         self.statuses = [run.status for run in runs]
         summarise(self.statuses)
         for run in runs:
             if run.status in ("failed", "diverged"):
-                complain(sweep.describe(run))
-        return self.statuses
+                complain(describe(run, len(runs)))
 
     def plan(self, job_overrides: list[list[str]], *, slots: int | None = None, here: bool = True) -> Plan:
         """Plan the runs, in a process of its own: it needs torch, and a person's classes, which may do anything. What
@@ -115,14 +136,14 @@ class Multirun:
         return self._defaults[tuple(chosen)]
 
 
-def open_runs(plan: Plan, sharing: Sharing) -> list[Run]:
+def open_runs(plan: Plan, sharing: Sharing | None) -> list[Run]:
     """The planned runs, as the launcher follows them."""
     return [
         Run(
             number=run.number,
             label=run.label,
             folder=run.folder,
-            width=sharing.width(run.threads),
+            width=1 if sharing is None else sharing.width(run.threads),
             max_steps=run.max_steps,
             trust=run.trust,
             status=run.status,

@@ -37,6 +37,7 @@ class PlannedRun:
     threads: int
     devices: int
     nodes: int
+    accelerator: str
     trust: list[str]
     """Classes outside losslab that the person typed."""
 

@@ -91,6 +91,7 @@ def _claim(finder: Finder, number: int, job: Job, place: Place, threads: int | N
         threads=settings["threads"] or record.hardware.get("threads") or threads or 1,
         devices=settings["devices"],
         nodes=settings["num_nodes"],
+        accelerator=settings["accelerator"],
         trust=foreign_targets(place.config),
     )
 

@@ -30,7 +30,7 @@ def warm_up() -> None:
         # Of the current folder only what this process itself imports from, and at the same place in the order.
         # Threads wait asleep: those that spin for each other come almost to a stop when something else wants the cores.
         policy = {_POLICY: os.environ.get(_POLICY, "PASSIVE")}
-        with _environment(_ALONE | policy | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
+        with changed_environment(_ALONE | policy | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
             forkserver.ensure_running()
 
 
@@ -50,7 +50,7 @@ def start(target: Callable[..., None], *arguments: Any, name: str) -> BaseProces
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def changed_environment(values: dict[str, str]) -> Iterator[None]:
     saved = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ from losslab.errors import UserError
 _ON_ERROR = ("continue", "stop")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_SLOTS, _MOST_RETRIES = 1024, 100
+_EXECUTORS = ("slurm", "local", "debug")
+_MOST_CPUS, _MOST_GB, _MOST_JOBS, _MOST_REQUEUES = 4096, 100_000, 100_000, 10_000
+_MOST_WARNING = 65535
+"""Seconds; SLURM's own limit."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,109 @@ class LocalSettings:
             raise UserError(f"hydra.launcher.on_error cannot be {on_error!r}: {nearest(str(on_error), _ON_ERROR)}")
         limit = _seconds(keys["time_limit"])
         return cls(None if slots == "auto" else int(slots), str(on_error), int(retries), limit)
+
+
+@dataclass(frozen=True)
+class SlurmSettings:
+    """Of conf/hydra/launcher/slurm.yaml, whose comments say what each is."""
+
+    executor: str
+    partition: str | None
+    account: str | None
+    qos: str | None
+    time_limit: float
+    """Seconds."""
+    cpus_per_task: int | None
+    mem_gb: float | None
+    max_parallel: int | None
+    signal_delay_s: int
+    max_requeues: int
+    setup: list[str]
+    additional_parameters: dict[str, str | int | float | bool]
+    wait: bool
+
+    @property
+    def here(self) -> bool:
+        """Whether the runs compute on this machine."""
+        return self.executor != "slurm"
+
+    @property
+    def at_once(self) -> int:
+        """Runs of this machine."""
+        return 1 if self.executor == "debug" else self.max_parallel or 1
+
+    @property
+    def minutes(self) -> int:
+        return math.ceil(self.time_limit / 60)
+
+    @classmethod
+    def of(cls, keys: dict[str, Any]) -> SlurmSettings:
+        """Raises UserError for a value that makes no sense."""
+        executor, setup, more = keys["executor"], keys["setup"], keys["additional_parameters"]
+        if executor not in _EXECUTORS:
+            raise UserError(f"hydra.launcher.executor cannot be {executor!r}: {nearest(str(executor), _EXECUTORS)}")
+        limit, warning = _seconds(keys["time_limit"]), keys["signal_delay_s"]
+        if limit is None:
+            raise UserError("hydra.launcher.time_limit must be given, such as 90m or 4h: the cluster needs to know it")
+        if not _is_whole(warning, 1, _MOST_WARNING) or warning >= math.ceil(limit / 60) * 60:
+            raise UserError(
+                f"hydra.launcher.signal_delay_s must be whole seconds, fewer than the time_limit has, not {warning!r}"
+            )
+        if not isinstance(setup, list) or not all(isinstance(line, str) for line in setup):
+            raise UserError(f"hydra.launcher.setup must be a list of shell lines, not {setup!r}")
+        if not isinstance(more, dict) or not all(isinstance(value, str | int | float) for value in more.values()):
+            wanted = "options of sbatch, such as {constraint: a100}"
+            raise UserError(f"hydra.launcher.additional_parameters must be {wanted}, not {more!r}")
+        wait = keys["wait"]
+        if not isinstance(wait, bool):
+            raise UserError(f"hydra.launcher.wait must be true or false, not {wait!r}")
+        if not wait and executor != "slurm":
+            raise UserError(
+                f"hydra.launcher.wait=false is for executor=slurm: the runs of {executor} end with the command"
+            )
+        return cls(
+            executor=str(executor),
+            partition=_text(keys, "partition"),
+            account=_text(keys, "account"),
+            qos=_text(keys, "qos"),
+            time_limit=limit,
+            cpus_per_task=_count(keys, "cpus_per_task", _MOST_CPUS),
+            mem_gb=_amount(keys, "mem_gb", _MOST_GB),
+            max_parallel=_count(keys, "max_parallel", _MOST_JOBS),
+            signal_delay_s=int(warning),
+            max_requeues=_count(keys, "max_requeues", _MOST_REQUEUES, least=0) or 0,
+            setup=setup,
+            additional_parameters={str(key).replace("-", "_"): value for key, value in more.items()},
+            wait=wait,
+        )
+
+
+def _text(keys: dict[str, Any], name: str) -> str | None:
+    """A name of the cluster's, which may look like a number."""
+    value = keys[name]
+    if value is None:
+        return None
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+        raise UserError(f"hydra.launcher.{name} must be a name, not {value!r}")
+    return str(value)
+
+
+def _count(keys: dict[str, Any], name: str, most: int, *, least: int = 1) -> int | None:
+    value = keys[name]
+    if value is None and least:
+        return None
+    if not _is_whole(value, least, most):
+        raise UserError(f"hydra.launcher.{name} must be a number from {least} to {most}, not {value!r}")
+    return int(value)
+
+
+def _amount(keys: dict[str, Any], name: str, most: float) -> float | None:
+    value = keys[name]
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= most:
+        raise UserError(f"hydra.launcher.{name} must be a number above 0, not {value!r}")
+    return float(value)
 
 
 def _is_whole(value: Any, least: int, most: int) -> bool:

@@ -35,8 +35,10 @@ from losslab.errors import UserError, describe
 from losslab.sweeps import server
 from losslab.sweeps.folder import check_folder
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, summarise
-from losslab.sweeps.settings import LocalSettings
+from losslab.sweeps.scheduler import check_executor
+from losslab.sweeps.settings import LocalSettings, SlurmSettings
 from losslab.sweeps.trusted import append_current_folder
+from losslab.training.slurm import is_task_of_many
 
 if TYPE_CHECKING:
     from losslab.training.start import Outcome
@@ -51,7 +53,7 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _STOPPED = 130
 """The shell's code for a command that Ctrl-C ended."""
 _LAUNCHER = ("hydra.launcher", "hydra/launcher")
-_LOCAL = "local"
+_LOCAL, _SLURM = "local", "hydra_plugins.losslab_launcher.SlurmLauncher"
 _MANY = 1000
 """A multirun with more runs is one only if its person says so."""
 _TOLD = 50
@@ -138,7 +140,7 @@ def train(arguments: list[str]) -> int:
         complain(describe(error))
         return 1
     if multirun.stopped:
-        complain("stopped; the same command continues")
+        complain(multirun.parting)
         return _STOPPED
     if multirun.statuses == [REFUSED]:
         return 2
@@ -170,11 +172,15 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
 
 def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
     """The overrides of each job of a multirun, and Hydra's own; a very large one only if that is meant."""
-    if "RANK" in os.environ:
-        raise UserError("a multirun starts its ranks itself: start losslab train -m without torchrun")
+    if "RANK" in os.environ or is_task_of_many():
+        by = "torchrun" if "RANK" in os.environ else "srun"
+        raise UserError(f"a multirun starts its ranks itself: start losslab train -m without {by}")
     opened = open_multirun(line.overrides, line.config_dir)
     if opened.launcher == _LOCAL:
         LocalSettings.of(opened.settings)
+    elif opened.target == _SLURM:  # which a person's own file may name as well
+        check_executor(SlurmSettings.of(opened.settings))
+    if opened.launcher == _LOCAL or opened.target == _SLURM:
         server.warm_up()
     if opened.count > _MANY and not line.yes:
         question = f"these are {opened.count:,} runs"

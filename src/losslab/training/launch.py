@@ -16,9 +16,16 @@ from losslab.training.run import execute
 
 
 def check_nodes(config: dict[str, Any]) -> None:
-    """Refuse what only an outer launcher can start. Raises UserError."""
-    if config["trainer"]["num_nodes"] > 1 and "RANK" not in os.environ:
+    """Refuse what only an outer launcher can start, and one that started something else. Raises UserError."""
+    devices, nodes = config["trainer"]["devices"], config["trainer"]["num_nodes"]
+    if nodes > 1 and "RANK" not in os.environ:
         raise UserError("trainer.num_nodes above 1 needs an outer torchrun or srun on every node")
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if "RANK" in os.environ and ranks != devices * nodes:
+        raise UserError(
+            f"torchrun or srun started {ranks} ranks of one run, and trainer.devices={devices} × "
+            f"trainer.num_nodes={nodes} is {devices * nodes}: make them equal; runs of their own are started one by one"
+        )
 
 
 def launch(folder: Path, config: dict[str, Any], *, began: float | None = None) -> Record:

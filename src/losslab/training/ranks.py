@@ -12,11 +12,9 @@ from typing import IO
 
 from losslab import console
 from losslab.console import NOTE
-from losslab.records import CONFIG
+from losslab.training.command import worker_command, worker_environment
 from losslab.training.messages import LOG
 
-PARENT_PIPE = "LOSSLAB_PARENT_PIPE"
-"""Set where standard input ends when the process that started the ranks does."""
 QUIET = "LOSSLAB_QUIET"
 """Set where nobody reads what a rank prints; it stands in its log."""
 CAUSE = "losslab: rank "
@@ -44,13 +42,8 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
         trust: the classes outside losslab that the person typed, which the workers may import.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command += ["-m", "losslab.training.worker", str(folder / CONFIG)]
-    for name in trust:
-        command += ["--trust", name]
-    # The workers find a person's own classes where this process did.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment["PYTHONSAFEPATH"] = "1"  # and nowhere else: -m would put the current folder first
-    environment[PARENT_PIPE] = "1"
+    command += worker_command(folder, trust)
+    environment = worker_environment(sys.path)
     if console.out.quiet:
         environment[QUIET] = "1"
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))

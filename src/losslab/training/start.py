@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from losslab.training.assemble import check_components
 from losslab.training.claim import SPLIT, Finder, note_other_code
 from losslab.training.devices import check_devices
 from losslab.training.launch import check_nodes, launch
+from losslab.training.slurm import become_rank
 
 RESUMABLE = (
     "logger.enabled",
@@ -47,6 +49,7 @@ def start(
     Raises:
         UserError: for bad input, before any run's file is written.
     """
+    become_rank()
     finder = Finder()
     place = finder.find(config, defaults=defaults, choices=choices, overrides=overrides)
     check_nodes(place.config)
@@ -54,10 +57,10 @@ def start(
         if finder.has_other_code(place):
             note_other_code(place)
         return Outcome(place.folder, "skipped", place.record)
-    if int(os.environ.get("RANK", 0)) == 0:
+    if _is_first():
         finder.claim(place, "running")
     else:
-        _wait_for_claim(place.folder)
+        _wait_for_first(place.folder, lambda: _is_claimed(place.folder))
     record = launch(place.folder, place.config)
     return Outcome(place.folder, record.status, record)
 
@@ -72,6 +75,7 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
     Raises:
         UserError: when the folder is no run, holds untrusted code or another text, or is running.
     """
+    become_rank()
     record = read(folder)
     config = open_config(read_config(folder), trust, folder / CONFIG)
     if record.status in DONE:
@@ -89,10 +93,13 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
                 f"{folder / CONFIG} was changed since the run began; put it back, or train that as a run of its own"
             )
         raise UserError(f"{folder} was made from another text or tokenizer than its paths now hold; put those back")
-    with lock(folder):
-        write_config(folder, config)
-        record.provenance["folder"] = str(folder.absolute())  # its inputs' paths are now those seen from here
-        record.write(folder)
+    if _is_first():
+        with lock(folder):
+            write_config(folder, config)
+            record.provenance["folder"] = str(folder.absolute())  # its inputs' paths are now those seen from here
+            record.write(folder)
+    else:
+        _wait_for_first(folder, lambda: read_config(folder) == config)
     record = launch(folder, config)
     return Outcome(folder, record.status, record)
 
@@ -107,10 +114,18 @@ def _free_split(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     return {**config, "trainer": {**config["trainer"], **freed}}
 
 
-def _wait_for_claim(folder: Path) -> None:
-    """Under an outer torchrun only rank 0 claims the folder; the others come after it."""
+def _is_first() -> bool:
+    """Under an outer torchrun or srun only rank 0 writes to the folder; the others come after it."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _is_claimed(folder: Path) -> bool:
+    return (folder / CONFIG).exists() and (folder / FILE).exists() and read(folder).status == "running"
+
+
+def _wait_for_first(folder: Path, is_ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _CLAIM_SECONDS
-    while not ((folder / CONFIG).exists() and (folder / FILE).exists() and read(folder).status == "running"):
+    while not is_ready():
         if time.monotonic() > deadline:
             raise UserError(f"rank 0 did not claim {folder} within {_CLAIM_SECONDS} seconds")
         time.sleep(0.1)

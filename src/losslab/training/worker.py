@@ -16,8 +16,10 @@ from losslab.config.stored import open_config
 from losslab.console import complain
 from losslab.errors import Held, UserError
 from losslab.records import DONE, read, read_config, refuse_links
+from losslab.training.command import PARENT_PIPE
 from losslab.training.launch import launch
-from losslab.training.ranks import CAUSE, PARENT_PIPE, QUIET
+from losslab.training.ranks import CAUSE, QUIET
+from losslab.training.slurm import become_rank
 
 HELD = 3
 """Exit code: another process has the run."""
@@ -39,6 +41,7 @@ def main(arguments: list[str] | None = None, *, began: float | None = None) -> i
     if PARENT_PIPE in os.environ:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
+        become_rank()
         folder = parsed.config.parent
         refuse_links(folder)
         config = open_config(read_config(folder), parsed.trust, parsed.config)

@@ -1,0 +1,109 @@
+"""A run of a sweep as a launcher sees it, what is said of it, and how its record is completed. No torch here."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from losslab.console import complain, say
+from losslab.errors import Held
+from losslab.locks import lock
+from losslab.records import DONE, FILE, Record
+from losslab.sweeps.slots import Slot
+
+UNENDED = ("planned", "running")
+"""In a record that does not say how its run ended."""
+HELD = 3
+"""The worker's exit code for a run that another process holds."""
+
+
+@dataclass
+class Run:
+    """A run of the sweep, as the launcher sees it."""
+
+    number: int
+    label: str
+    folder: Path
+    width: int
+    max_steps: int
+    trust: list[str]
+    status: str
+    """As in the record; `skipped` where it was done before, `submitted` where a cluster has it."""
+    step: int = 0
+    text: str = ""
+    """What its bar shows."""
+    error: str = ""
+    attempts: int = 0
+    process: BaseProcess | None = None
+    events: Connection | None = None
+    slots: list[Slot] = field(default_factory=list)
+    began: float = 0.0
+    stopped: str = ""
+    """Why it was told to end."""
+    killed: bool = False
+    heard: float = 0.0
+    """When it last said something."""
+    noted: int = 0
+    """When its record was last written before it started, in ns."""
+    elsewhere: bool = False
+    """Another process has it."""
+    looked: float = 0.0
+
+
+def written(folder: Path) -> int:
+    """When the record was last written, in ns."""
+    return (folder / FILE).stat().st_mtime_ns
+
+
+def is_silent(folder: Path, record: Record, noted: int) -> bool:
+    """Whether a process that has ended did not say how, in a record last written before it at `noted`."""
+    return record.status in UNENDED or (record.status not in DONE and written(folder) == noted)
+
+
+def put(folder: Path, record: Record, status: str, error: str | None) -> Record:
+    """Complete the record by what the process could not write itself, unless another one holds it."""
+    record.status, record.error = status, error
+    with suppress(Held, OSError), lock(folder):  # a full disk keeps the record, not the sentence
+        record.write(folder)
+    return record
+
+
+def tell(run: Run, total: int, event: str, rest: str = "") -> None:
+    say(f"[{run.number}/{total}] {event:<12} {run.label}{rest}")
+
+
+def tell_end(run: Run, total: int, record: Record) -> None:
+    """Take the record over, and say what it says."""
+    run.status, run.step, run.text = record.status, record.step, ""
+    run.error = record.error or ""
+    if run.status == "completed":
+        best = record.yardsticks.get("best", {}).get("test/nll_scaled")
+        shown = "" if best is None else f"  test/nll_scaled {best:.4f}"
+        tell(run, total, "completed", f"{shown}  {time.monotonic() - run.began:.0f} s" if run.began else shown)
+    elif run.status == "interrupted":
+        kept = f"saved at step {run.step}" if run.step else "nothing was saved yet"
+        tell(run, total, "interrupted", f": {run.error}; {kept}")
+    else:
+        complain(describe(run, total))
+
+
+def describe(run: Run, total: int) -> str:
+    """One line for a run that failed or diverged."""
+    return f"[{run.number}/{total}] {run.status}: {run.label}: {run.error}; see {run.folder / 'train.log'}"
+
+
+def last_words(code: int | None) -> str:
+    """How a process ended that could not say it itself."""
+    if code is None or code >= 0:
+        return f"its process ended with exit code {code} before the run did"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = "; the system does that when memory runs out" if -code == signal.SIGKILL else ""
+    return f"its process was killed by {name}{hint}"
