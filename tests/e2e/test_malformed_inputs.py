@@ -165,7 +165,7 @@ class Shell:
 
 MINE = "mine/loss/mine.yaml"
 BY_BATCHES = "trainer.max_steps=null trainer.max_tokens=500"
-NO_GPU = [] if torch.cuda.is_available() else [typed("trainer=gpu", "the trainer refuses")]
+NO_GPU = [] if torch.cuda.is_available() else [typed("trainer=gpu", "torch finds no GPU here")]
 CONFIGURATION = [
     typed("seeed=3", "did you mean 'seed'?", process=True),
     typed("+trainer.foo=1", "there is no key 'trainer.foo'"),

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from losslab.errors import UserError
-from losslab.training.launch import check_nodes
+from losslab.training.launch import check_ranks
 from losslab.training.slurm import become_rank, is_task_of_many
 
 STEP = {
@@ -75,9 +75,9 @@ def test_a_single_task_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_number_of_ranks_than_the_run_has_is_refused() -> None:
     become_rank()
-    check_nodes({"trainer": {"devices": 7, "num_nodes": 1}})
+    check_ranks({"trainer": {"devices": 7, "num_nodes": 1}})
     with pytest.raises(UserError, match=r"started 7 ranks .*devices=2 × .*num_nodes=3 is 6"):
-        check_nodes({"trainer": {"devices": 2, "num_nodes": 3}})
+        check_ranks({"trainer": {"devices": 2, "num_nodes": 3}})
 
 
 def test_what_torchrun_started_keeps_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:

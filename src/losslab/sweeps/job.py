@@ -53,9 +53,11 @@ class Task:
 def make_plan(jobs: list[Job], slots: int | None, here: bool, surroundings: Surroundings, answer: Connection) -> None:
     """Send the `Plan` of these jobs."""
     surroundings.enter()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears a terminal's Ctrl-C, and ends this
     from losslab.sweeps.planning import plan
 
-    answer.send(plan(jobs, slots=slots, here=here))
+    with suppress(BrokenPipeError):  # it has ended meanwhile
+        answer.send(plan(jobs, slots=slots, here=here))
 
 
 def train(task: Task, events: Connection) -> None:

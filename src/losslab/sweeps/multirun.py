@@ -124,6 +124,9 @@ class Multirun:
             process.join()
             code = process.exitcode
             raise UserError(f"the sweep's classes ended the process that planned it (exit code {code})") from None
+        except KeyboardInterrupt:
+            process.kill()  # nobody would hear its answer; what it has planned, the next plan finds
+            raise
         process.join()
         for mistake in plan.mistakes:
             complain(mistake)

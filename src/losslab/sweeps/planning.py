@@ -13,7 +13,6 @@ from losslab.sweeps.plan import Job, Plan, PlannedRun
 from losslab.sweeps.slots import Sharing, share
 from losslab.training.claim import Finder, Place
 from losslab.training.devices import cores, gpus, uses_gpu
-from losslab.training.launch import check_nodes
 
 
 def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
@@ -29,8 +28,6 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
     for job in jobs:
         try:
             place = finder.find(job.config, defaults=job.defaults, choices=job.choices, overrides=job.overrides)
-            if here:
-                check_nodes(place.config)
         except (UserError, OSError) as error:
             result.mistakes.append(_sentence(error))
             continue

@@ -41,13 +41,16 @@ def _has_gpu() -> bool:
 
 
 def check_devices(config: dict[str, Any]) -> None:
-    """Refuse more devices than there are, and whatever else Lightning's Trainer refuses. Starts nothing.
+    """Refuse more devices than there are, nodes that only an outer launcher can start, and whatever else Lightning's
+    Trainer refuses. Starts nothing.
 
     Raises:
         UserError: naming how many there are.
     """
     settings = config["trainer"]
     devices = settings["devices"]
+    if settings["num_nodes"] > 1 and "RANK" not in os.environ:
+        raise UserError("trainer.num_nodes above 1 needs an outer torchrun or srun on every node")
     if settings["accelerator"] in ("gpu", "cuda") and not _has_gpu():
         raise UserError(
             f"trainer.accelerator={settings['accelerator']}: torch finds no GPU here; trainer=cpu computes without one "

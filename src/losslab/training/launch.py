@@ -15,11 +15,9 @@ from losslab.training.ranks import run_workers
 from losslab.training.run import execute
 
 
-def check_nodes(config: dict[str, Any]) -> None:
-    """Refuse what only an outer launcher can start, and one that started something else. Raises UserError."""
+def check_ranks(config: dict[str, Any]) -> None:
+    """Refuse an outer launcher that started something else. Raises UserError."""
     devices, nodes = config["trainer"]["devices"], config["trainer"]["num_nodes"]
-    if nodes > 1 and "RANK" not in os.environ:
-        raise UserError("trainer.num_nodes above 1 needs an outer torchrun or srun on every node")
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if "RANK" in os.environ and ranks != devices * nodes:
         raise UserError(
@@ -38,7 +36,7 @@ def launch(folder: Path, config: dict[str, Any], *, began: float | None = None) 
         UserError: for bad input, and when another process holds the run (`Held`).
     """
     settings = config["trainer"]
-    check_nodes(config)
+    check_ranks(config)
     if settings["devices"] * settings["num_nodes"] == 1 or "RANK" in os.environ:
         return execute(folder, began=began)
     if is_locked(folder):

@@ -19,7 +19,7 @@ from losslab.records import CONFIG, DONE, FILE, Record, read, read_config, write
 from losslab.training.assemble import check_components
 from losslab.training.claim import SPLIT, Finder, note_other_code
 from losslab.training.devices import check_devices
-from losslab.training.launch import check_nodes, launch
+from losslab.training.launch import check_ranks, launch
 from losslab.training.slurm import become_rank
 
 RESUMABLE = (
@@ -52,7 +52,7 @@ def start(
     become_rank()
     finder = Finder()
     place = finder.find(config, defaults=defaults, choices=choices, overrides=overrides)
-    check_nodes(place.config)
+    check_ranks(place.config)
     if place.record is not None and place.done:
         if finder.has_other_code(place):
             note_other_code(place)
@@ -85,7 +85,7 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
     config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
     check_components(config)
     check_devices(config)
-    check_nodes(config)
+    check_ranks(config)
     inputs = build(config["data"], "data").input_hashes()
     if fingerprint(config, inputs) != record.identity:
         if record.hashes.get("data") in inputs.values():
