@@ -56,8 +56,8 @@ class Sweep:
 THREE = "cross_entropy,kl_divergence,square"
 SWEEPS = [
     Sweep("nano", THREE, "1,2,3", steps=100),
-    Sweep("micro", THREE, "1,2", steps=20),
-    Sweep("small", "cross_entropy,square", "1,2", steps=6),
+    Sweep("micro", THREE, "1,2", steps=10),
+    Sweep("small", "cross_entropy,square", "1,2", steps=3),
 ]
 
 
@@ -78,7 +78,7 @@ def first_steps(folder: Path) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["sweeps"], default="sweeps")
-    parser.add_argument("--rounds", type=int, default=3, help="of each size; the median ratio counts")
+    parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores; {arguments.rounds} round(s); wall seconds of the same runs, and their ratio")
