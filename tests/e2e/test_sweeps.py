@@ -143,6 +143,18 @@ def test_a_failed_run_can_be_tried_again(
     assert said.err.count("failed: loss.how=kill") == 3, "twice at once, and in the summary"
 
 
+def test_a_damaged_record_ends_no_other_run(
+    workplace: Path, run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = write_wrong(workplace)
+    assert run_tiny("-m", *wrong, "name=d", "loss.how=damage,not", "hydra.launcher.slots=1") == 1
+    (damaged,) = Path("outputs/d").glob("*how=damage*")
+    assert (damaged / "run.json").read_text() == "{", "left as it is, for a person to look at"
+    assert [read(run).status for run in find_runs(Path("outputs/d")) if run != damaged] == ["completed"]
+    said = capsys.readouterr()
+    assert "runs: 1 completed, 1 failed" in said.out and "run.json cannot be read" in said.err
+
+
 def test_a_run_that_takes_too_long_is_saved_and_counts_as_failed(workplace: Path, run_tiny: Callable[..., int]) -> None:
     assert run_tiny("-m", "name=t", "trainer.max_steps=100000", "seed=1", "hydra.launcher.time_limit=2s") == 1
     (run,) = find_runs(Path("outputs/t"))

@@ -14,10 +14,10 @@ from losslab.console import complain
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.locks import is_locked
-from losslab.records import DONE, read
+from losslab.records import DONE
 from losslab.sweeps.display import Display
 from losslab.sweeps.interrupts import counting_signals
-from losslab.sweeps.run import UNENDED, Run, put, tell, tell_end
+from losslab.sweeps.run import UNENDED, Run, known, put, tell, tell_end
 from losslab.sweeps.scheduler import Shape, make_scheduler
 from losslab.sweeps.settings import SlurmSettings
 from losslab.sweeps.submitted import SubmittedRun
@@ -100,7 +100,7 @@ class Cluster:
             alive = self._scheduler.alive()
             for run in runs:
                 self._waiting.remove(run)
-                record, job = read(run.folder), _read_job(run.folder)
+                record, job = known(run.folder), _read_job(run.folder)
                 run.step = record.step
                 if record.status in DONE:  # another invocation's job was quicker
                     run.status, run.step = "skipped", run.max_steps
@@ -153,7 +153,7 @@ class Cluster:
             self._look_at(run)
 
     def _look_at(self, run: Run) -> None:
-        record = read(run.folder)
+        record = known(run.folder)
         run.step = record.step
         gone = self._missing[run.number] >= (1 if self.settings.here else _SETTLED)
         over = record.status in (*DONE, "failed")

@@ -14,12 +14,12 @@ from typing import Any
 from losslab.console import complain, say
 from losslab.errors import UserError
 from losslab.locks import is_locked
-from losslab.records import DONE, Record, read
+from losslab.records import DONE, Record
 from losslab.sweeps import server
 from losslab.sweeps.display import Display
 from losslab.sweeps.interrupts import counting_signals
 from losslab.sweeps.job import Surroundings, Task, train
-from losslab.sweeps.run import HELD, Run, is_silent, last_words, put, tell, tell_end, written
+from losslab.sweeps.run import HELD, Run, is_silent, known, last_words, put, tell, tell_end, written
 from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.slots import Slot, Slots, environment
 
@@ -74,6 +74,10 @@ class Sweep:
         for run in list(self._waiting):
             if run.elsewhere and not self._came_back(run):
                 continue
+            if not (record := known(run.folder)).identity:
+                self._waiting.remove(run)
+                self._note_end(run, record)
+                continue
             if is_locked(run.folder):
                 self._leave_to_others(run)
                 continue
@@ -111,7 +115,7 @@ class Sweep:
         if time.monotonic() - run.looked < _LOOK_ELSEWHERE:
             return False
         run.looked = time.monotonic()
-        record = read(run.folder)
+        record = known(run.folder)
         run.step = record.step
         if is_locked(run.folder):
             return False
@@ -180,8 +184,8 @@ class Sweep:
 
     def _settle(self, run: Run, code: int | None) -> Record:
         """The run's record after its process ended, completed by what the process could not write itself."""
-        record = read(run.folder)
-        overdue = run.stopped and not self._signals and record.status not in DONE
+        record = known(run.folder)
+        overdue = run.stopped and not self._signals and record.status not in DONE and record.identity
         if not (overdue or is_silent(run.folder, record, run.noted)):
             return record
         status = "interrupted" if run.stopped and self._signals else "failed"
@@ -206,7 +210,7 @@ class Sweep:
         for run in self._running:
             if time.monotonic() - run.heard > _LOOK_ELSEWHERE:
                 run.heard = time.monotonic()
-                run.step = max(run.step, read(run.folder).step)
+                run.step = max(run.step, known(run.folder).step)
 
     def _enforce(self) -> None:
         """Time limits, and signals that came in."""

@@ -11,9 +11,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from losslab.console import complain, say
-from losslab.errors import Held
+from losslab.errors import Held, UserError
 from losslab.locks import lock
-from losslab.records import DONE, FILE, Record
+from losslab.records import DONE, FILE, Record, read
 from losslab.sweeps.slots import Slot
 
 UNENDED = ("planned", "running")
@@ -55,13 +55,24 @@ class Run:
     looked: float = 0.0
 
 
+def known(folder: Path) -> Record:
+    """The record; where it is damaged or gone, one that says so, without an identity. The other runs go on."""
+    try:
+        return read(folder)
+    except UserError as error:
+        return Record(identity="", name="", status="failed", error=str(error))
+
+
 def written(folder: Path) -> int:
     """When the record was last written, in ns."""
-    return (folder / FILE).stat().st_mtime_ns
+    path = folder / FILE
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def is_silent(folder: Path, record: Record, noted: int) -> bool:
     """Whether a process that has ended did not say how, in a record last written before it at `noted`."""
+    if not record.identity:
+        return False
     return record.status in UNENDED or (record.status not in DONE and written(folder) == noted)
 
 
