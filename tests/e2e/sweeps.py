@@ -89,8 +89,13 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill_tree(pid: int) -> None:
-    """SIGKILL, for all of them; the parents first, so that nobody hears of a child's death."""
-    everybody = descendants(pid)
+    """SIGKILL, for all of them at one moment: they are stopped first, so that none has a child meanwhile."""
+    everybody: list[int] = []
+    while len(found := descendants(pid)) > len(everybody):
+        everybody = found
+        for one in everybody:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGSTOP)
     for one in everybody:
         with suppress(ProcessLookupError):
             os.kill(one, signal.SIGKILL)

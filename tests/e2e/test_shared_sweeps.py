@@ -77,9 +77,9 @@ class Text(TextDataModule):
 
 def write_noted(folder: Path) -> list[str]:
     """The loss above as a person's own; returns what chooses it."""
-    (folder / "noted.py").write_text(NOTED)
+    (folder / "slot_notes.py").write_text(NOTED)
     (folder / "conf" / "loss").mkdir(parents=True)
-    (folder / "conf" / "loss" / "noted.yaml").write_text("_target_: noted.Noted\n")
+    (folder / "conf" / "loss" / "noted.yaml").write_text("_target_: slot_notes.Noted\n")
     return ["--config-dir", "conf", "loss=noted"]
 
 
