@@ -65,8 +65,8 @@ def stopping_after(step: int | None = None) -> Iterator[None]:
         yield
 
 
-def losslab(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start the command as a person would, in a process of its own."""
+def losslab(*arguments: str, cwd: Path, group: bool = False) -> subprocess.Popen[str]:
+    """Start the command as a person would, in a process of its own, or as a terminal does, in a group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "losslab", *arguments],
         cwd=cwd,
@@ -74,4 +74,5 @@ def losslab(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        process_group=0 if group else None,
     )

@@ -44,5 +44,7 @@ def is_locked(folder: Path) -> bool:
         probe.acquire(timeout=0)
     except Timeout:
         return True
+    except PermissionError:  # somebody else's run, on which only its owner can say more
+        return False
     probe.release()
     return False

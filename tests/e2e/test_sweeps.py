@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,19 @@ def test_a_failed_run_can_be_tried_again(
     assert said.err.count("failed: loss.how=kill") == 3, "twice at once, and in the summary"
 
 
+def test_retries_come_before_the_sweep_stops(
+    workplace: Path, run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = write_wrong(workplace)
+    launcher = ["hydra.launcher.slots=1", "hydra.launcher.on_error=stop", "hydra.launcher.retries=1"]
+    assert run_tiny("-m", *wrong, "name=b", "loss.how=three,once,not", *launcher) == 1
+    said = capsys.readouterr()
+    assert said.out.count("started      loss.how=three") == 2
+    assert said.out.count("will be tried again") == 1
+    assert "runs: 1 failed, 2 planned" in said.out, "what has not begun is not counted as anything else"
+    assert "exit code 3" in said.err, "not taken for a run that another process holds"
+
+
 def test_a_damaged_record_ends_no_other_run(
     workplace: Path, run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +208,30 @@ def test_a_second_ctrl_c_ends_at_once(workplace: Path) -> None:
     assert process.returncode == 130, output
     assert read(find_runs(Path("outputs/c"))[0]).status == "interrupted"
     wait_for_death(jobs, seconds=5)
+
+
+def test_a_second_ctrl_c_ends_the_ranks_too(workplace: Path) -> None:
+    wrong = write_wrong(workplace)
+    ranks = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+    process = losslab("train", "-m", *TINY, *wrong, *ranks, "name=y", "loss.how=hang", cwd=workplace)
+    wait_until(lambda: any(is_locked(run) for run in find_runs(Path("outputs/y"))), process)
+    everybody = descendants(process.pid)
+    assert len(everybody) > 5
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    wait_for_death(everybody, seconds=10)
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.5, 2.5])
+def test_ctrl_c_on_a_terminal_while_the_sweep_gets_ready_prints_no_traceback(workplace: Path, seconds: float) -> None:
+    process = losslab("train", "-m", *TINY, "name=e", "seed=1,2", "trainer.max_steps=5000", cwd=workplace, group=True)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
 
 
 def test_runs_save_and_end_when_the_launcher_is_killed(workplace: Path) -> None:

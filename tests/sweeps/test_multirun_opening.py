@@ -217,3 +217,8 @@ def test_the_launcher_gets_each_job_and_the_settings_that_were_typed(
     assert train(typed) == 1, "one of them failed"
     assert got[0] == [["seed=1", "name=x"], ["seed=2", "name=x"]]
     assert LocalSettings.of(got[1]) == LocalSettings(slots=1, on_error="continue", retries=0, time_limit=5400.0)
+
+
+def test_an_experiment_is_no_value_of_a_sweep() -> None:
+    with pytest.raises(UserError, match="one at a time"):
+        open_multirun(["experiment=smoke,lr_fairness"])

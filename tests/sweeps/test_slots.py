@@ -68,6 +68,17 @@ def test_a_machine_without_gpus_is_shared_by_its_cores(machine: dict[str, Any], 
     assert list(sharing.threads) == threads
 
 
+def test_a_gpu_has_one_name_however_an_invocation_counts_its_slots(tmp_path: Path) -> None:
+    one = Slots(tmp_path, (Slot(0, ("0",)), Slot(1, ("1",))))
+    pairs = Slots(tmp_path, (Slot(0, ("2", "3")), Slot(1, ("0", "1"))))
+    taken = one.take(1)
+    assert [slot.gpus for slot in pairs.take(1)] == [("2", "3")], "GPU 0 is taken, whatever its slot's number"
+    assert pairs.take(1) == []
+    one.free(taken)
+    assert [slot.gpus for slot in pairs.take(1)] == [("0", "1")]
+    assert one.take(1) == []
+
+
 @pytest.mark.parametrize(
     ("machine", "groups", "threads"),
     [
@@ -164,9 +175,9 @@ def test_a_run_with_more_threads_takes_more_slots(slots: int, each: int, threads
 @pytest.mark.parametrize(
     ("machine", "words"),
     [
-        ({"runs": 8}, "8 at a time, with 1 CPU thread(s) each"),
-        ({"runs": 1}, "one at a time, with 8 CPU thread(s) each"),
-        ({"runs": 8, "gpus": ["0", "1", "2", "3"], "devices": 2}, "2 at a time, on 2 GPU(s) each"),
+        ({"runs": 8}, "8 at a time, with 1 CPU thread each"),
+        ({"runs": 1}, "one at a time, with 8 CPU threads each"),
+        ({"runs": 8, "gpus": ["0", "1", "2", "3"], "devices": 2}, "2 at a time, on 2 GPUs each"),
     ],
 )
 def test_people_read_how_it_is_shared(machine: dict[str, Any], words: str) -> None:

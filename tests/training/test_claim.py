@@ -180,7 +180,7 @@ def test_a_run_keeps_its_first_number_of_threads() -> None:
     [
         (None, None, "planned"),
         ("running", None, "running"),
-        (None, "failed", "failed"),
+        (None, "failed", "planned"),
         (None, "interrupted", "interrupted"),
         ("running", "interrupted", "running"),
     ],

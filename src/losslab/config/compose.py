@@ -88,6 +88,8 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
             continue
         own.append(override.input_line or "")
         key = override.get_key_element()
+        if key == "experiment" and override.is_sweep_override():
+            raise UserError(f"{override.input_line}: an experiment may be a multirun of its own; start one at a time")
         if override.is_sweep_override() and override.is_discrete_sweep():
             values[key] = sum(1 for _ in islice(override.sweep_string_iterator(), _MOST_VALUES + 1))
             if values[key] > _MOST_VALUES:

@@ -33,6 +33,7 @@ NOT_IDENTITY = [
 """Keys that change where, how fast or how visibly a run is computed, but not what it computes."""
 
 _LONGEST_LABEL = 100
+_FIRST = ("loss", "optimizer", "scheduler", "model", "trainer")
 
 
 def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
@@ -58,7 +59,7 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
     content = without(config, [*NOT_IDENTITY, "seed", "data.context"])  # the model's context, said once
     values, usual = flatten(content), flatten(defaults)
     parts = [loss_name, f"seed{config['seed']}"]
-    for key, value in sorted(values.items(), key=lambda item: not item[0].startswith("loss.")):
+    for key, value in sorted(values.items(), key=lambda item: _rank(item[0])):
         if key in usual and usual[key] != value:
             shown = str(value).rpartition("/")[2] if isinstance(value, str) else value
             parts.append(f"{key.rpartition('.')[2]}={shown}")
@@ -66,6 +67,12 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
     while len("-".join(parts)) > _LONGEST_LABEL and len(parts) > 2:
         parts.pop()  # the fingerprint tells apart what the label no longer can
     return "-".join([*parts, identity[:SHORT]])
+
+
+def _rank(key: str) -> int:
+    """What people compare comes first; what is too long for the label is cut from its end."""
+    section = key.partition(".")[0]
+    return _FIRST.index(section) if section in _FIRST else len(_FIRST)
 
 
 def without(config: dict[str, Any], keys: list[str]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import json
 import sys
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from losslab.console import complain
 from losslab.errors import UserError
@@ -96,7 +97,7 @@ class Cluster:
     def _submit(self, runs: list[Run]) -> None:
         """Submit those of the runs that nobody has. One invocation at a time looks and submits."""
         groups: dict[Shape, list[Run]] = defaultdict(list)
-        with FileLock(self._folder / ".submitit" / ".lock"):
+        with suppress(Timeout), FileLock(self._folder / ".submitit" / ".lock", timeout=_TICK):
             alive = self._scheduler.alive()
             for run in runs:
                 self._waiting.remove(run)

@@ -54,6 +54,7 @@ def make_plan(jobs: list[Job], slots: int | None, here: bool, surroundings: Surr
     """Send the `Plan` of these jobs."""
     surroundings.enter()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears a terminal's Ctrl-C, and ends this
+    threading.Thread(target=_end_with_parent, args=(signal.SIGKILL,), daemon=True).start()
     from losslab.sweeps.planning import plan
 
     with suppress(BrokenPipeError):  # it has ended meanwhile
@@ -81,22 +82,25 @@ def train(task: Task, events: Connection) -> None:
 def _detach() -> None:
     """The launcher passes a terminal's Ctrl-C on. Where it or the server dies, the run saves and ends."""
     os.setsid()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before and after training too the record says why
+    for number in (signal.SIGINT, signal.SIGTERM):  # before and after training too the record says why it ended
+        signal.signal(number, signal.default_int_handler)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+        # As in a single run: data workers are forks of this process, and need not import anything again.
+        multiprocessing.set_start_method("fork", force=True)
+    threading.Thread(target=_end_with_parent, args=(signal.SIGTERM,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(number: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
 
 def _write_to(log: Path) -> None:
     """What is printed, by C libraries too, and where a crash happened."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         os.dup2(descriptor, number)
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -13,16 +13,19 @@ from typing import Any
 
 from losslab.console import complain, say
 from losslab.errors import UserError
+from losslab.errors import describe as describe_fault
 from losslab.locks import is_locked
 from losslab.records import DONE, Record
 from losslab.sweeps import server
 from losslab.sweeps.display import Display
 from losslab.sweeps.interrupts import counting_signals
 from losslab.sweeps.job import Surroundings, Task, train
+from losslab.sweeps.processes import end_group, end_tree
 from losslab.sweeps.run import HELD, Run, is_silent, known, last_words, put, tell, tell_end, written
 from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.slots import Slot, Slots, environment
 
+_OWN_CODES = (0, 1, 2, HELD)
 _LOST = 255
 """multiprocessing's exit code where the server died, and nobody knows how the process ended."""
 _TICK = 0.2
@@ -55,6 +58,8 @@ class Sweep:
         for run in self.runs:
             if run.status in DONE:
                 run.status, run.step = "skipped", run.max_steps
+            else:
+                run.status = "planned"
         with self._handling_signals(), Display(self.runs) as display:
             while self._running or (self._waiting and not self._is_over()):
                 if not self._is_over():
@@ -63,7 +68,7 @@ class Sweep:
                 self._catch_up()
                 self._enforce()
                 display.refresh()
-        return self._signals > 0
+        return self._signals > 0 and any(run.status not in (*DONE, "skipped") for run in self.runs)
 
     def _is_over(self) -> bool:
         """Whether no further run starts."""
@@ -88,18 +93,22 @@ class Sweep:
             self._start(run, slots)
 
     def _start(self, run: Run, slots: list[Slot]) -> None:
-        receiving, sending = server.context.Pipe(duplex=False)
-        surroundings = Surroundings(environment(slots), os.getcwd())  # noqa: PTH109
         run.began, run.noted = time.monotonic(), written(run.folder)
+        surroundings = Surroundings(environment(slots), os.getcwd())  # noqa: PTH109
+        task = Task(run.folder.absolute(), run.trust, surroundings, run.began)
         try:
-            task = Task(run.folder.absolute(), run.trust, surroundings, run.began)
-            run.process = server.start(train, task, sending, name=run.folder.name)
-        except UserError:
+            run.process, run.events = server.follow(train, task, name=run.folder.name)
+        except (UserError, OSError) as error:  # no process or file could be had: this run fails, the others go on
             self._slots.free(slots)
-            raise
-        sending.close()
-        run.events, run.slots, run.stopped, run.killed = receiving, slots, "", False
-        run.error = ""
+            run.attempts = self.settings.retries + 1
+            record = known(run.folder)
+            record.status, record.error = (
+                "failed",
+                str(error) if isinstance(error, UserError) else describe_fault(error),
+            )
+            self._note_end(run, record)
+            return
+        run.slots, run.stopped, run.killed, run.error = slots, "", False, ""
         run.attempts += 1
         run.status = "running"
         self._running.append(run)
@@ -169,14 +178,19 @@ class Sweep:
         run.process.join()
         code = run.process.exitcode
         if code == _LOST and is_locked(run.folder):
+            time.sleep(_TICK)
             return  # it saves, now that the server has died
+        if code not in _OWN_CODES and run.process.pid is not None:
+            end_group(run.process.pid)  # what it had started, such as data workers, does not see its end
         run.process.close()
         if run.events is not None:
             run.events.close()
         run.process = run.events = None
         self._running.remove(run)
         self._slots.free(run.slots)
-        if code == HELD:
+        if code == HELD and run.error:  # it said so; a code of a person's own may be the same number
+            run.attempts -= 1
+            run.status = "planned"
             self._waiting.append(run)
             self._leave_to_others(run)
             return
@@ -185,7 +199,7 @@ class Sweep:
     def _settle(self, run: Run, code: int | None) -> Record:
         """The run's record after its process ended, completed by what the process could not write itself."""
         record = known(run.folder)
-        overdue = run.stopped and not self._signals and record.status not in DONE and record.identity
+        overdue = run.stopped and not self._signals and record.status == "interrupted"
         if not (overdue or is_silent(run.folder, record, run.noted)):
             return record
         status = "interrupted" if run.stopped and self._signals else "failed"
@@ -194,9 +208,11 @@ class Sweep:
     def _note_end(self, run: Run, record: Record) -> None:
         tell_end(run, len(self.runs), record)
         if run.status == "failed":
-            if run.attempts and run.attempts <= self.settings.retries and not run.stopped and not self._signals:
+            if 0 < run.attempts <= self.settings.retries and not run.stopped and not self._is_over():
                 say(f"[{run.number}/{len(self.runs)}] will be tried again ({run.attempts} of {self.settings.retries})")
-                self._waiting.append(run)
+                run.status = "planned"
+                # Whether the sweep goes on depends on it, or all others come first.
+                self._waiting.insert(0 if self.settings.on_error == "stop" else len(self._waiting), run)
                 return
             if not self._failed and self.settings.on_error == "stop" and (self._waiting or self._running):
                 complain("no further run starts: hydra.launcher.on_error=stop")
@@ -224,7 +240,8 @@ class Sweep:
             overdue = limit is not None and now - run.began > limit + _GRACE
             if (self._signals > 1 or overdue) and not run.killed:
                 run.killed = True
-                _kill(run)
+                assert run.process is not None and run.process.pid is not None
+                end_tree(run.process.pid)
 
     def _stop(self, run: Run, reason: str) -> None:
         run.stopped = reason
@@ -245,9 +262,3 @@ class Sweep:
 
     def _note_signal(self) -> None:
         self._signals += 1
-
-
-def _kill(run: Run) -> None:
-    assert run.process is not None and run.process.pid is not None
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(run.process.pid, signal.SIGKILL)

@@ -102,6 +102,8 @@ class Multirun:
         for run in runs:
             if run.status in ("failed", "diverged"):
                 complain(describe(run, len(runs)))
+        if "failed" in self.statuses and not self.stopped:
+            say("the same command tries failed runs again, from their last checkpoint")
 
     def plan(self, job_overrides: list[list[str]], *, slots: int | None = None, here: bool = True) -> Plan:
         """Plan the runs, in a process of its own: it needs torch, and a person's classes, which may do anything. What
@@ -113,11 +115,10 @@ class Multirun:
         jobs = []
         for overrides, label in zip(job_overrides, _labels(job_overrides), strict=True):
             config, choices = self._jobs[tuple(overrides)]
+            label = label or f"loss={choices['loss']} seed={config['seed']}"
             jobs.append(Job(config, self._defaults_of(overrides), choices, overrides, label))
-        receiving, sending = server.context.Pipe(duplex=False)
         surroundings = Surroundings(dict(os.environ), os.getcwd())  # noqa: PTH109
-        process = server.start(make_plan, jobs, slots, here, surroundings, sending, name="plan")
-        sending.close()
+        process, receiving = server.follow(make_plan, jobs, slots, here, surroundings, name="plan")
         try:
             plan: Plan = receiving.recv()
         except EOFError:
@@ -161,7 +162,9 @@ def introduce(plan: Plan) -> None:
     for note in plan.notes:
         say(f"note: {note}")
     done = sum(run.status in DONE for run in plan.runs)
-    text = f"{len(plan.runs)} runs in {plan.runs[0].folder.parent}" + (f", {done} of them done" if done else "")
+    folders = ", ".join(dict.fromkeys(str(run.folder.parent) for run in plan.runs))
+    text = f"{len(plan.runs)} run{'s' if len(plan.runs) > 1 else ''} in {folders}"
+    text += f", {done} of them done" if done else ""
     if done < len(plan.runs) and plan.sharing is not None:
         text += f"; {plan.sharing.describe()}"
     say(text)
@@ -173,6 +176,6 @@ def summarise(statuses: list[str]) -> None:
 
 
 def _labels(jobs: list[list[str]]) -> list[str]:
-    """What tells each job apart: the overrides that not all have; where there is one job, all of them."""
-    common = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
-    return [" ".join(override for override in job if override not in common) or "as typed" for job in jobs]
+    """What tells each job apart: the overrides that not all have."""
+    common = set(jobs[0]).intersection(*jobs[1:])
+    return [" ".join(override for override in job if override not in common) for job in jobs]

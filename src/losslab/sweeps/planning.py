@@ -3,20 +3,23 @@ process of its own."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from losslab.config.trust import foreign_targets
 from losslab.errors import Held, UserError, describe
-from losslab.records import FILE, find_runs, read
+from losslab.records import FILE, Record, find_runs, read
 from losslab.sweeps.plan import Job, Plan, PlannedRun
 from losslab.sweeps.slots import Sharing, share
 from losslab.training.claim import Finder, Place
 from losslab.training.devices import cores, gpus, uses_gpu
 
+_CLAIM_SECONDS = 60.0
+
 
 def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
-    """Plan the whole list. Nothing is written where any combination is wrong.
+    """Plan the whole list. Where any combination is wrong, none is claimed.
 
     Args:
         slots: how many runs at once; None: what the machine has room for.
@@ -72,12 +75,8 @@ def _share(settings: list[dict[str, Any]], slots: int | None) -> Sharing:
 def _claim(finder: Finder, number: int, job: Job, place: Place, threads: int | None) -> PlannedRun:
     settings = place.config["trainer"]
     record = place.record
-    if not place.done:
-        try:
-            record = finder.claim(place, None, settings["threads"] or threads)
-        except Held:  # another invocation is at it
-            record = read(place.folder)
-    assert record is not None
+    if record is None or not place.done:
+        record = _claim_patiently(finder, place, settings["threads"] or threads)
     return PlannedRun(
         number=number,
         label=job.label,
@@ -91,6 +90,19 @@ def _claim(finder: Finder, number: int, job: Job, place: Place, threads: int | N
         accelerator=settings["accelerator"],
         trust=foreign_targets(place.config),
     )
+
+
+def _claim_patiently(finder: Finder, place: Place, threads: int | None) -> Record:
+    """The record, once it is claimed, by us or by another invocation that is at it."""
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while True:
+        try:
+            return finder.claim(place, None, threads)
+        except Held:
+            if (place.folder / FILE).exists():
+                return read(place.folder)
+            if time.monotonic() > deadline:
+                raise
 
 
 def _name_changes(notes: list[str], finder: Finder, places: list[Place]) -> None:

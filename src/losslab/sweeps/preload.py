@@ -4,6 +4,11 @@ Only imports. A server that computed, with more than one thread, would leave its
 not have, and their first parallel product would wait for it for ever.
 """
 
+import signal
+
+signal.signal(
+    signal.SIGINT, signal.SIG_IGN
+)  # a terminal's Ctrl-C is the launcher's; this prints no traceback meanwhile
 try:
     import losslab.sweeps.job
     import losslab.sweeps.planning

@@ -77,10 +77,15 @@ def is_silent(folder: Path, record: Record, noted: int) -> bool:
 
 
 def put(folder: Path, record: Record, status: str, error: str | None) -> Record:
-    """Complete the record by what the process could not write itself, unless another one holds it."""
+    """Complete the record by what the process could not write itself, unless another one holds it or has finished."""
     record.status, record.error = status, error
     with suppress(Held, OSError), lock(folder):  # a full disk keeps the record, not the sentence
-        record.write(folder)
+        newest = known(folder)
+        if newest.status in DONE or not newest.identity:
+            return newest
+        newest.status, newest.error = status, error
+        newest.write(folder)
+        return newest
     return record
 
 

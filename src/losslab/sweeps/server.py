@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -47,6 +48,22 @@ def start(target: Callable[..., None], *arguments: Any, name: str) -> BaseProces
                 reason = str(error) or type(error).__name__
                 raise UserError(f"no process for a run could be started ({reason}); see above") from None
     return process
+
+
+def follow(target: Callable[..., None], *arguments: Any, name: str) -> tuple[BaseProcess, Connection]:
+    """Call `target` in a new process, its last argument one end of a pipe; returns the process and the other end.
+
+    Raises:
+        UserError, OSError: where there is no process, or no pipe, to be had.
+    """
+    receiving, sending = context.Pipe(duplex=False)
+    try:
+        return start(target, *arguments, sending, name=name), receiving
+    except BaseException:
+        receiving.close()
+        raise
+    finally:
+        sending.close()
 
 
 @contextmanager

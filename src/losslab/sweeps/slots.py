@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +46,12 @@ class Sharing:
         """In a few words, for people."""
         at_once = "one at a time" if len(self.slots) == 1 else f"{len(self.slots)} at a time"
         if gpus := self.slots[0].gpus:
-            return f"{at_once}, on {len(gpus)} GPU(s) each"
-        return f"{at_once}, with {self.each} CPU thread(s) each"
+            return f"{at_once}, on {_counted(len(gpus), 'GPU')} each"
+        return f"{at_once}, with {_counted(self.each, 'CPU thread')} each"
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" + ("s" if number > 1 else "")
 
 
 def share(
@@ -97,7 +102,13 @@ class Slots:
     def __init__(self, folder: Path, slots: tuple[Slot, ...]) -> None:
         self._folder = folder / FOLDER
         self._slots = slots
-        self._held: dict[int, FileLock] = {}
+        self._held: dict[int, list[FileLock]] = {}
+        self._names: dict[int, list[str]] = {}
+        shares: Counter[str] = Counter()
+        for slot in slots:  # other invocations may count their slots otherwise, but call a GPU the same
+            parts = [f"gpu{gpu}" for gpu in slot.gpus] or ["slot"]
+            self._names[slot.index] = [f"{platform.node()}-{part}-{shares[part]}.lock" for part in parts]
+            shares.update(parts)
 
     def take(self, width: int) -> list[Slot]:
         """So many slots that nobody has; none, if there are not as many."""
@@ -112,14 +123,20 @@ class Slots:
 
     def free(self, slots: list[Slot]) -> None:
         for slot in slots:
-            self._held.pop(slot.index).release()
+            for held in self._held.pop(slot.index):
+                held.release()
 
     def _lock(self, slot: Slot) -> bool:
         self._folder.mkdir(exist_ok=True)
-        held = FileLock(self._folder / f"{platform.node()}-{slot.index}.lock")
+        held: list[FileLock] = []
         try:
-            held.acquire(timeout=0)
+            for name in self._names[slot.index]:
+                lock = FileLock(self._folder / name)
+                lock.acquire(timeout=0)
+                held.append(lock)
         except Timeout:
+            for lock in held:
+                lock.release()
             return False
         self._held[slot.index] = held
         return True

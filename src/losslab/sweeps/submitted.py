@@ -52,8 +52,10 @@ class SubmittedRun:
                 start_new_session=True,  # a terminal's Ctrl-C reaches it once, through us
                 preexec_fn=_ignore_warnings,
             )
+            if self.stopped:  # before there was a worker to tell
+                self._stop()
             code = self._worker.wait()
-        if code != HELD and _is_first():
+        if _is_first() and not (code == HELD and self._complaint(before)):
             self._settle(code, noted, before)
         return code
 

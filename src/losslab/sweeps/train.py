@@ -130,8 +130,12 @@ def train(arguments: list[str]) -> int:
     if line.hydra_flags:
         _hydra(lambda config: None, line)
         return 0
-    line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
-    multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line))
+    try:
+        line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
+        multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line))
+    except KeyboardInterrupt:
+        complain("stopped before anything was started")
+        return _STOPPED
     try:
         _hydra(multirun, line)
     except KeyboardInterrupt:
@@ -186,7 +190,11 @@ def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
         question = f"these are {opened.count:,} runs"
         if not sys.stdin.isatty():
             raise UserError(f"{question}: add --yes if you mean it")
-        if not typer.confirm(f"{question}; start them?"):
+        try:
+            meant = typer.confirm(f"{question}; start them?")
+        except typer.Abort:
+            meant = False
+        if not meant:
             raise UserError("nothing was started")
     return job_overrides(opened, line.config_dir), opened.hydra_overrides
 

@@ -107,7 +107,7 @@ class Finder:
         """Make the folder, its config.yaml and its run.json, or take over those of an unfinished run.
 
         Args:
-            status: what the record says from now on; None leaves that of an unfinished run.
+            status: what the record says from now on; None leaves that of an unfinished run, and plans a failed one.
             threads: what the run will use; one that has its number already keeps it.
 
         Raises:
@@ -119,16 +119,18 @@ class Finder:
             (folder.parent.parent / CACHE).mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"the folder {error.filename or folder} cannot be made: {error.strerror}") from None
+        made = self._provenance_of(folder)  # git may take its time, and nobody waits long for the lock
         with lock(folder):
             record = Record(identity=place.identity, name=config["name"], overrides=place.overrides, status="planned")
             if (folder / FILE).exists():
                 record = read(folder)
                 if record.status in DONE:  # another process was quicker
                     return record
-            record.status = status or record.status
+            if status or record.status == "failed":  # it is tried again: a failure read from now on is news
+                record.status, record.error = status or "planned", None
             record.max_steps = config["trainer"]["max_steps"]
             changes = record.provenance.get("changes", [])
-            record.provenance = self._provenance_of(folder) | {"choices": place.choices, "changes": changes}
+            record.provenance = made | {"choices": place.choices, "changes": changes}
             record.hashes["data"] = place.data_hash
             if threads is not None:
                 record.hardware.setdefault("threads", threads)
