@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ import torch
 
 from losslab.sweeps.train import train
 from runs import TINY, make_text
+
+# A shell that starts the suite in the background makes it deaf to Ctrl-C, and every command it tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two threads on tiny tensors cost more than they give, and much more on a busy machine.
 torch.set_num_threads(1)

@@ -119,7 +119,7 @@ def test_the_debug_executor_trains_own_losses_one_after_the_other(
     assert run_tiny("-m", SLURM, "hydra.launcher.executor=debug", *own) == 1
     said = capsys.readouterr()
     assert "failed: loss=broken: RuntimeError: no such thing; see outputs" in said.err
-    assert "[2/2] completed    loss=own" in said.out and said.out.endswith("runs: 1 completed, 1 failed\n")
+    assert "[2/2] completed    loss=own" in said.out and "\nruns: 1 completed, 1 failed\n" in said.out
 
 
 def test_a_preempted_run_continues_and_a_queued_one_is_not_submitted_again(
