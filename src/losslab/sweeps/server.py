@@ -16,7 +16,9 @@ from losslab.errors import UserError
 
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """Forking a process that holds macOS's frameworks is not safe."""
-_POLICY = "OMP_WAIT_POLICY"
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+"""Threads that spin for each other come almost to a stop when something else wants the cores; those that fall asleep
+at once wait for each other's waking at every product. A microsecond of spinning costs little either way."""
 _ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Libraries must not open a pool of threads while they are imported: forked children have none of them."""
 
@@ -29,9 +31,8 @@ def warm_up() -> None:
         context.set_forkserver_preload(["losslab.sweeps.preload"])
         path = os.pathsep.join(path for path in sys.path if path)
         # Of the current folder only what this process itself imports from, and at the same place in the order.
-        # Threads wait asleep: those that spin for each other come almost to a stop when something else wants the cores.
-        policy = {_POLICY: os.environ.get(_POLICY, "PASSIVE")}
-        with changed_environment(_ALONE | policy | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
+        waiting = {} if os.environ.keys() & _WAITING.keys() else _WAITING  # whoever set one has decided
+        with changed_environment(_ALONE | waiting | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
             forkserver.ensure_running()
 
 
@@ -59,7 +60,7 @@ def follow(target: Callable[..., None], *arguments: Any, name: str) -> tuple[Bas
     receiving, sending = context.Pipe(duplex=False)
     try:
         return start(target, *arguments, sending, name=name), receiving
-    except BaseException:
+    except (UserError, OSError):
         receiving.close()
         raise
     finally:

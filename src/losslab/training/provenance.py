@@ -8,8 +8,6 @@ import importlib.metadata
 import inspect
 import os
 import platform
-import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +18,6 @@ import torch
 import losslab
 from losslab.config.check import import_target
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
 
 _OWN_FILES = [":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top)*.toml", ":(top)*.sh"]
@@ -93,24 +90,6 @@ def hardware(device: torch.device, ranks: int) -> dict[str, Any]:
         "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
         "host": platform.node(),
     }
-
-
-def reset_peak_memory() -> None:
-    """Runs of one process must not inherit each other's peak; where only Linux can forget it, elsewhere they do."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        _CLEAR.write_text("5")
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Since `reset_peak_memory`: of the device where it keeps count, else of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if _STATUS.exists():
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", _STATUS.read_text())[0]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def _git(*arguments: str) -> str | None:

@@ -27,12 +27,13 @@ from losslab.training.events import describe_run
 from losslab.training.keeper import Intervals, RunKeeper, RunState
 from losslab.training.loading import PREFIX
 from losslab.training.logs import MetricsLog, metric_columns
+from losslab.training.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
 from losslab.training.messages import introduce, logging_to, note, report
 from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.optimizers import parameter_groups
 from losslab.training.progress import RunProgress
-from losslab.training.provenance import hardware, hash_code, peak_memory_mib, reset_peak_memory, versions
+from losslab.training.provenance import hardware, hash_code, versions
 from losslab.training.random import derive_seed, hash_weights
 from losslab.training.reduce import StepReducer
 from losslab.training.sharding import load_weights
@@ -106,6 +107,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     settings = config["trainer"]
     ranks = settings["devices"] * settings["num_nodes"]
     set_threads(config, record)
+    keep_freed_memory()
     reset_peak_memory()
     state, checkpoint = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
     data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
