@@ -113,8 +113,10 @@ def wait_for_death(everybody: list[int], seconds: float = 60) -> None:
 
 
 def _lives(pid: int) -> bool:
+    process = Path(f"/proc/{pid}")
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" or len(list((process / "task").iterdir())) > 1  # other threads still hold its files
     except OSError:
         return False
 
