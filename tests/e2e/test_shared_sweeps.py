@@ -156,7 +156,7 @@ def test_slots_are_given_to_one_run_at_a_time(
 
 
 RANKS = [*TINY, "trainer.max_steps=20", "model.dropout=0", "logger=tensorboard"]
-DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 
 @pytest.mark.parametrize("how", ["console script", "module, from another folder"])

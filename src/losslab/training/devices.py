@@ -54,7 +54,7 @@ def check_devices(config: dict[str, Any]) -> None:
     if settings["accelerator"] in ("gpu", "cuda") and not _has_gpu():
         raise UserError(
             f"trainer.accelerator={settings['accelerator']}: torch finds no GPU here; trainer=cpu computes without one "
-            "(with trainer=ddp: trainer.accelerator=cpu trainer.precision=32-true)"
+            "(with trainer=ddp: trainer.accelerator=cpu)"
         )
     if uses_gpu(settings) and devices > len(gpus()):
         raise UserError(f"trainer.devices={devices} is more than the {len(gpus())} GPU(s) of this machine")
