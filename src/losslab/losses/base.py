@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from losslab.losses.execution import run_dense
+from losslab.errors import UserError
+from losslab.losses.paths import run_features, run_logits, run_softmax
+from losslab.losses.statistics import Statistics
 from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind
 
 
-class Loss(nn.Module, ABC):
+class Loss(nn.Module):
     """A final loss: from hidden states and the output projection to sums.
 
-    The author of an ordinary loss writes `position_loss` and inherits masking and precision. A fused, sampled or
-    logit-free loss overrides `forward` and reads `projection.weight`; nothing outside asks which kind it is.
+    The author of an ordinary loss writes one of these, and inherits chunked execution, masking and precision:
+        `from_log_prob`: a function of log p_y alone; the quickest.
+        `from_statistics`: of z_y, logsumexp z and a linear function of z; as quick.
+        `position_loss`: any function of a position's logits.
+        `values`: of more than the logits.
+    A sampled or logit-free loss overrides `forward` and reads `projection.weight`; nothing outside asks which kind it
+    is.
 
     Constructors are keyword-only and typed: the signature is the schema of the yaml in conf/loss.
     """
@@ -23,13 +29,28 @@ class Loss(nn.Module, ABC):
     target_kind: ClassVar[TargetKind] = TargetKind.CLASSES
     cost_class: ClassVar[str] = "F3"
     """What it needs of the logits, F1 (z_y and logsumexp) … F6 (a sampled subset); F3 is any sum over them."""
+    position_wise: ClassVar[bool] = True
+    """No position's loss depends on another position; else it sees the whole batch at once, and all its logits."""
+    temperature: float = 1.0
+    """What the statistics and their softmax divide the logits by."""
 
     def bind(self, spec: OutputSpec) -> None:
         """Receive the sizes, once they are known; create parameters here. The default needs nothing."""
 
-    @abstractmethod
+    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+        """The loss [N] of positions whose target has log-probability `log_prob` [N] under softmax."""
+        raise UserError(f"{type(self).__name__} says nowhere what it computes: give it position_loss or from_log_prob")
+
+    def from_statistics(self, statistics: Statistics) -> Tensor:
+        """The loss [N] of positions with these statistics of their logits, each [N]."""
+        return self.from_log_prob(statistics.log_prob)
+
+    def linear_weights(self, num_outputs: int) -> Tensor | None:
+        """u, float64 [V], of `Statistics.linear`, u · z; None where the loss does not use it."""
+        return None
+
     def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each position, unreduced.
+        """The loss of each position, unreduced. Default: from its statistics.
 
         Args:
             logits: float32 [N, V].
@@ -38,6 +59,12 @@ class Loss(nn.Module, ABC):
         Returns:
             float32 [N].
         """
+        logits = logits if self.temperature == 1 else logits / self.temperature
+        return self.from_statistics(Statistics.of(logits, target, self.linear_weights(logits.shape[-1])))
+
+    def values(self, features: Features, projection: Projection) -> Tensor:
+        """The loss [N] of positions, from all that there is to see of them. Default: of their scores and targets."""
+        return self.position_loss(self.scores(features.hidden, projection), features.target)
 
     def position_weight(self, target: Tensor) -> Tensor | None:
         """[N]: each position's share in the denominator, on top of `features.weight`; None is 1."""
@@ -48,7 +75,11 @@ class Loss(nn.Module, ABC):
 
         All-ignored gives 0 with zero, graph-connected gradients.
         """
-        return run_dense(self, features, projection)
+        kind = type(self)
+        if kind.values is not Loss.values or kind.scores is not Loss.scores:
+            return run_features(self, features, projection)
+        written = next(name for base in kind.__mro__ for name in _WAYS if name in vars(base))
+        return _WAYS[written](self, features, projection)
 
     def scores(self, hidden: Tensor, projection: Projection) -> Tensor:
         """What the predictions are made from: float32 [N, V]."""
@@ -58,10 +89,14 @@ class Loss(nn.Module, ABC):
         """Receive the scale s that nll_scaled fitted; a loss whose scores are no log-probabilities predicts with it."""
 
     def predict_log_probs(self, logits: Tensor) -> Tensor:
-        """The log-probabilities [N, V] that the model predicts with. Default: softmax."""
-        return logits.log_softmax(dim=-1)
+        """The log-probabilities [N, V] that the model predicts with. Default: softmax, at the loss's temperature."""
+        return (logits if self.temperature == 1 else logits / self.temperature).log_softmax(dim=-1)
 
     def posterior(self, logits: Tensor) -> Tensor | None:
         """The class probabilities [N, V] under which `logits` would minimise the expected loss, before clipping and
         renormalising, or None where they have no closed form."""
         return None
+
+
+_WAYS = {"position_loss": run_logits, "from_statistics": run_softmax, "from_log_prob": run_softmax}
+"""How each of an author's functions is run; in a class that has several, the first of these."""

@@ -6,10 +6,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.statistics import Statistics
 from losslab.types import OutputSpec
 
 
@@ -41,7 +41,7 @@ class CrossEntropy(Loss):
             raise UserError("loss.class_weights must all be above 0 and finite")
         self.label_smoothing = label_smoothing
         self.temperature = temperature
-        self.class_weights: Tensor | None
+        self.class_weights: Tensor | None  # [V]
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -49,28 +49,32 @@ class CrossEntropy(Loss):
         if self.class_weights is not None and len(self.class_weights) != spec.num_outputs:
             raise UserError(f"loss.class_weights has {len(self.class_weights)} numbers for {spec.num_outputs} classes")
 
-    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        return F.cross_entropy(
-            self._tempered(logits), target, weight=weight, label_smoothing=self.label_smoothing, reduction="none"
-        )
+    def linear_weights(self, num_outputs: int) -> Tensor | None:
+        """w / V: the smoothed part needs Σ_j w_j z_j / V."""
+        if self.label_smoothing == 0:
+            return None
+        weights = torch.ones(num_outputs) if self.class_weights is None else self.class_weights
+        return weights.double() / num_outputs
+
+    def from_statistics(self, statistics: Statistics) -> Tensor:
+        own = -statistics.log_prob
+        if self.class_weights is not None:
+            own = own * self.class_weights.to(own.dtype)[statistics.target]
+        if statistics.linear is None:
+            return own
+        mean_weight = 1.0 if self.class_weights is None else self.class_weights.to(own.dtype).mean()
+        smoothed = mean_weight * statistics.logsumexp - statistics.linear
+        return (1 - self.label_smoothing) * own + self.label_smoothing * smoothed
 
     def position_weight(self, target: Tensor) -> Tensor | None:
         return None if self.class_weights is None else self.class_weights[target]
 
-    def predict_log_probs(self, logits: Tensor) -> Tensor:
-        return self._tempered(logits).log_softmax(dim=-1)
-
     def posterior(self, logits: Tensor) -> Tensor:
         """p_j ∝ w_j ((1 − ε) η_j + ε / V), solved for η."""
-        p = self._tempered(logits).softmax(dim=-1)
+        p = self.predict_log_probs(logits).exp()
         if self.class_weights is not None:
             p = p / self.class_weights.to(p.dtype)
             p = p / p.sum(dim=-1, keepdim=True)
         if self.label_smoothing == 0:
             return p
         return (p - self.label_smoothing / p.shape[-1]) / (1 - self.label_smoothing)
-
-    def _tempered(self, logits: Tensor) -> Tensor:
-        # At T = 1 a division would cost a pass over N × V, forward and backward.
-        return logits if self.temperature == 1 else logits / self.temperature

@@ -1,10 +1,20 @@
-"""How a loss is run over the positions of a batch."""
+"""How a loss is run over the positions of a batch: in chunks, each with its gradient, so that the logits of the whole
+batch never exist.
+
+A chunk's gradient is computed where its value is, in the forward pass; the backward pass only multiplies by what comes
+from above (as in Liger, Hsu et al. 2024, arXiv:2410.10989, and torch's linear_cross_entropy).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from losslab.errors import UserError
 from losslab.types import Features, LossSum, Projection
@@ -12,20 +22,189 @@ from losslab.types import Features, LossSum, Projection
 if TYPE_CHECKING:
     from losslab.losses.base import Loss
 
+_BUDGET = {"cpu": 2**25, "cuda": 2**28}
+"""Bytes for a chunk's float32 logits: near the last cache of a CPU, and enough to fill a GPU."""
+_MOST_ROWS = 2048
+"""More make no product faster."""
+Compute = Callable[[], tuple[Tensor, "Gradients"]]
 
-def run_dense(loss: Loss, features: Features, projection: Projection) -> LossSum:
-    """All logits at once, of the positions that count. Loss arithmetic is float32 under any autocast."""
-    kept = features.kept()
-    logits = projection(kept.hidden).float()
-    with torch.autocast(device_type=logits.device.type, enabled=False):
-        values = loss.position_loss(logits, kept.target)
-        if values.shape != kept.target.shape[:1]:
+
+def chunk_rows(num_outputs: int, device: torch.device) -> int:
+    """How many positions to project at once."""
+    return max(1, min(_MOST_ROWS, _BUDGET.get(device.type, _BUDGET["cuda"]) // (4 * num_outputs)))
+
+
+class LinearMap(NamedTuple):
+    """A projection in the precision that autocast asks for, cut off from the graph."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.weight, self.bias)
+
+
+class Gradients:
+    """Float32 sums over the chunks of the gradients that are needed; None where one is not."""
+
+    def __init__(self, hidden: Tensor, projection: Projection, parameters: list[torch.nn.Parameter]) -> None:
+        on = torch.is_grad_enabled()
+        self.hidden = _zeros(hidden, on)
+        self.weight = _zeros(projection.weight, on)
+        self.bias = None if projection.bias is None else _zeros(projection.bias, on)
+        self.parameters = [_zeros(parameter, on) for parameter in parameters]
+        self._linear: tuple[Tensor, Tensor] | None = None
+
+    def all(self) -> list[Tensor | None]:
+        return [self.hidden, self.weight, self.bias, *self.parameters]
+
+    @property
+    def needed(self) -> bool:
+        return any(gradient is not None for gradient in self.all())
+
+    def add_logits(self, rows: slice, logits: Tensor, factor: Tensor, hidden: Tensor, projection: LinearMap) -> None:
+        """Carry a gradient in the logits, `factor` [n, 1] · `logits` [n, V], on to hidden states and projection.
+
+        `logits` is overwritten.
+        """
+        dtype = projection.weight.dtype
+        if dtype == torch.float32:  # n × D products with the factor, in place of n × V
+            if self.hidden is not None:
+                torch.mm(logits, projection.weight, out=self.hidden[rows]).mul_(factor)
+            if self.weight is not None:
+                self.weight.addmm_(logits.T, factor * hidden)
+        else:
+            rounded = logits.mul_(factor).to(dtype)
+            factor = torch.ones_like(factor)
+            if self.hidden is not None:
+                self.hidden[rows] = rounded @ projection.weight
+            if self.weight is not None:
+                self.weight += rounded.T @ hidden
+        if self.bias is not None:
+            self.bias.addmv_(logits.T, factor[:, 0])
+
+    def add_linear(self, rows: slice, product: Tensor, hidden: Tensor, u: Tensor, folded: Tensor) -> None:
+        """Carry a gradient in u · z = h · (Wᵀu) + b · u, `product` [n], on; that in the weight waits for `finish`."""
+        if self.hidden is not None:
+            self.hidden[rows].addr_(product, folded)
+        if self.bias is not None:
+            self.bias += product.sum() * u
+        summed = product @ hidden.float()
+        self._linear = (u, summed if self._linear is None else self._linear[1] + summed)
+
+    def finish(self) -> None:
+        if self._linear is not None and self.weight is not None:
+            self.weight.addr_(*self._linear)
+
+
+def _zeros(tensor: Tensor, enabled: bool) -> Tensor | None:
+    return torch.zeros(tensor.shape, device=tensor.device) if enabled and tensor.requires_grad else None
+
+
+class _GradientInForward(torch.autograd.Function):
+    """A sum whose gradients are known as soon as its value is."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Compute, *inputs: Tensor) -> Tensor:
+        total, gradients = compute()
+        ctx.gradients, ctx.dtypes = gradients.all(), [None if tensor is None else tensor.dtype for tensor in inputs]
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        if ctx.gradients is None:
+            raise RuntimeError("a loss gives its gradient once; call it again for a second backward pass")
+        gradients, ctx.gradients = ctx.gradients, None  # scaled in place: another copy may not fit
+        scaled = [
+            None if gradient is None else gradient.mul_(upstream).to(dtype)
+            for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
+        ]
+        return None, *scaled
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some positions, cut off from the graph."""
+
+    rows: slice
+    features: Features
+    """Hidden states in the precision of the projection."""
+    weight: Tensor
+    """float32 [n]."""
+
+    def weighted(self, loss: Loss, values: Tensor) -> Tensor:
+        """Σ weight · value. Raises UserError where there is not one value for each position."""
+        if values.shape != self.weight.shape:
             raise UserError(
-                f"{type(loss).__name__}.position_loss returned shape {list(values.shape)} for {len(kept)} positions; "
-                "it must return one value for each, unreduced"
+                f"{type(loss).__name__} returned shape {list(values.shape)} for {len(self.weight)} positions; it must "
+                "return one value for each, unreduced"
             )
-        weight = kept.weight.float()
-        total = (weight * values).sum()
-        share = loss.position_weight(kept.target)
-        denominator = weight.sum() if share is None else (weight * share).sum()
-    return LossSum(total=total, weight=denominator.detach())
+        return (self.weight * values).sum()
+
+
+class Execution:
+    """One evaluation of a loss: its positions, its projection, and the sums that grow chunk by chunk."""
+
+    def __init__(self, loss: Loss, features: Features, projection: Projection, *, in_chunks: bool = True) -> None:
+        self.loss = loss
+        self.features = features.kept()
+        self.given = projection
+        device = projection.weight.device
+        dtype = projection.weight.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        bias = projection.bias
+        self.projection = LinearMap(
+            projection.weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
+        )
+        in_chunks = in_chunks and loss.position_wise
+        self.rows = chunk_rows(len(projection.weight), device) if in_chunks else max(1, len(self.features))
+        self.parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+
+    def run(self, add: Callable[[Chunk, Gradients], Tensor]) -> LossSum:
+        """Sum what `add` returns for every chunk; it adds to the gradients itself."""
+        hidden, weight, bias = self.features.hidden, self.given.weight, self.given.bias
+        gradients = Gradients(hidden, self.given, self.parameters)
+
+        def compute() -> tuple[Tensor, Gradients]:
+            total = torch.zeros((), device=hidden.device)
+            with torch.autocast(device_type=hidden.device.type, enabled=False):
+                for chunk in self._chunks():
+                    total = total + add(chunk, gradients)
+                gradients.finish()
+            return total, gradients
+
+        if gradients.needed:
+            total: Tensor = _GradientInForward.apply(compute, hidden, weight, bias, *self.parameters)  # type: ignore[no-untyped-call]
+        else:
+            total = compute()[0]
+        return LossSum(total=total, weight=self._denominator())
+
+    def differentiate(self, total: Tensor, leaves: list[Tensor], gradients: Gradients) -> list[Tensor]:
+        """The gradients in `leaves`, 0 where one has no part in the total; those of the loss's parameters are added."""
+        if not total.requires_grad:
+            return [torch.zeros_like(leaf) for leaf in leaves]
+        found = torch.autograd.grad(total, [*leaves, *self.parameters], allow_unused=True)
+        for gradient, new in zip(gradients.parameters, found[len(leaves) :], strict=True):
+            if gradient is not None and new is not None:
+                gradient += new
+        return [
+            torch.zeros_like(leaf) if new is None else new
+            for leaf, new in zip(leaves, found[: len(leaves)], strict=True)
+        ]
+
+    def _chunks(self) -> Iterator[Chunk]:
+        for i, features in enumerate(self.features.chunks(self.rows)):
+            start = i * self.rows
+            hidden = features.hidden.detach().to(self.projection.weight.dtype)
+            yield Chunk(
+                rows=slice(start, start + len(features)),
+                features=Features(hidden, features.target, features.weight, features.extras),
+                weight=features.weight.float(),
+            )
+
+    def _denominator(self) -> Tensor:
+        weight = self.features.weight.float()
+        share = self.loss.position_weight(self.features.target)
+        return (weight.sum() if share is None else (weight * share).sum()).detach()

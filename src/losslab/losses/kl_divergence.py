@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.statistics import Statistics
 
 
 class KLDivergence(Loss):
@@ -31,14 +33,21 @@ class KLDivergence(Loss):
             raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing}")
         self.label_smoothing = label_smoothing
 
-    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        # Σ_j q_j log p_j needs only log p_y and the mean of the log-probabilities: q is never built.
-        epsilon, num_outputs = self.label_smoothing, logits.shape[-1]
-        log_p = logits.log_softmax(dim=-1)
-        log_p_y = log_p.gather(-1, target[:, None])[:, 0]
-        on, off = 1 - epsilon + epsilon / num_outputs, epsilon / num_outputs
-        entropy = -on * math.log(on) - ((num_outputs - 1) * off * math.log(off) if off > 0 else 0.0)
-        return -(1 - epsilon) * log_p_y - epsilon * log_p.mean(dim=-1) - entropy
+    def linear_weights(self, num_outputs: int) -> Tensor | None:
+        # Σ_j q_j log p_j needs only log p_y and the mean of the logits: q is never built.
+        return torch.full((num_outputs,), 1 / num_outputs, dtype=torch.float64) if self.label_smoothing else None
+
+    def from_statistics(self, statistics: Statistics) -> Tensor:
+        own = -(1 - self.label_smoothing) * statistics.log_prob - self._entropy(statistics.num_outputs)
+        if statistics.linear is None:
+            return own
+        return own + self.label_smoothing * (statistics.logsumexp - statistics.linear)
+
+    def _entropy(self, num_outputs: int) -> float:
+        """H(q)."""
+        off = self.label_smoothing / num_outputs
+        on = 1 - self.label_smoothing + off
+        return -on * math.log(on) - ((num_outputs - 1) * off * math.log(off) if off > 0 else 0.0)
 
     def posterior(self, logits: Tensor) -> Tensor:
         """p = (1 − ε) η + ε / V, solved for η."""
