@@ -30,12 +30,12 @@ class Poly1(Loss):
         log_p_y = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
         return -log_p_y + self.epsilon * (1 - log_p_y.exp())
 '''
-OWN = ["--config-dir", "my_conf", "loss=poly1", "loss.epsilon=2", "trainer.max_steps=2"]
+OWN = ["--config-dir", "my_conf", "loss=own_poly1", "loss.epsilon=2", "trainer.max_steps=2"]
 
 
 def write_own_loss(folder: Path) -> None:
     (folder / "my_conf/loss").mkdir(parents=True)
-    (folder / "my_conf/loss/poly1.yaml").write_text("_target_: my_losses.Poly1\nepsilon: 1.0\n")
+    (folder / "my_conf/loss/own_poly1.yaml").write_text("_target_: my_losses.Poly1\nepsilon: 1.0\n")
     (folder / "my_losses.py").write_text(OWN_LOSS)
 
 
@@ -46,8 +46,8 @@ def test_an_own_loss_trains_by_name_and_its_folder_is_not_trusted(
     write_own_loss(workplace)
     assert run_tiny(*OWN) == 0
     run, record = only_run(Path("outputs/runs"))
-    assert run.name.startswith("poly1-seed1-epsilon=2")
-    assert record.provenance["choices"]["loss"] == "poly1"
+    assert run.name.startswith("own_poly1-seed1-epsilon=2")
+    assert record.provenance["choices"]["loss"] == "own_poly1"
     with pytest.raises(UserError, match=r"--trust my_losses\.Poly1"):
         resume(run, [], [])
     assert resume(run, ["my_losses.Poly1"], []) == 0

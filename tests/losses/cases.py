@@ -10,9 +10,20 @@ import torch
 from torch import Tensor
 
 from losslab.losses.base import Loss
+from losslab.losses.brier import Brier
+from losslab.losses.confidence_penalty import ConfidencePenalty
 from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.dynamic_fine_tuning import DynamicFineTuning
+from losslab.losses.entmax import Entmax
+from losslab.losses.focal import Focal
+from losslab.losses.generalised_cross_entropy import GeneralisedCrossEntropy
+from losslab.losses.hinge import Hinge
 from losslab.losses.kl_divergence import KLDivergence
+from losslab.losses.poly1 import Poly1
 from losslab.losses.square import Square
+from losslab.losses.squentropy import Squentropy
+from losslab.losses.stablemax import StableMax
+from losslab.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 
 NUM_OUTPUTS = 7
 # Powers of two and short fractions: the same number in float32 and float64.
@@ -63,6 +74,77 @@ def square(*, k: float, m: float) -> Reference:
     return reference
 
 
+def of_probability(formula: Callable[[Tensor], Tensor]) -> Reference:
+    """A function of p_y."""
+
+    def reference(logits: Tensor, target: Tensor) -> Tensor:
+        return formula((_one_hot(logits, target) * _softmax(logits)).sum(dim=-1))
+
+    return reference
+
+
+def flsd53(p: Tensor) -> Tensor:
+    gamma = torch.tensor([5.0 if value < 0.2 else 3.0 if value < 0.5 else 2.0 for value in p.tolist()])
+    return -((1 - p) ** gamma) * p.log()
+
+
+def brier(logits: Tensor, target: Tensor) -> Tensor:
+    """Σ_j (p_j − [j = y])²."""
+    return (_softmax(logits) - _one_hot(logits, target)).square().sum(dim=-1)
+
+
+def confidence_penalty(*, beta: float) -> Reference:
+    """−log p_y + β Σ_j p_j log p_j."""
+
+    def reference(logits: Tensor, target: Tensor) -> Tensor:
+        p = _softmax(logits)
+        return ((beta * p - _one_hot(logits, target)) * p.log()).sum(dim=-1)
+
+    return reference
+
+
+def squentropy(logits: Tensor, target: Tensor) -> Tensor:
+    """−log p_y + the mean of the other squares."""
+    is_target = _one_hot(logits, target)
+    own = -(is_target * _softmax(logits).log()).sum(dim=-1)
+    return own + ((1 - is_target) * logits.square()).sum(dim=-1) / (logits.shape[-1] - 1)
+
+
+def stablemax(logits: Tensor, target: Tensor) -> Tensor:
+    """−log (s_y / Σ_j s_j), s(z) = z + 1 or 1 / (1 − z)."""
+    s = torch.where(logits >= 0, logits.clamp(min=0) + 1, 1 / (1 - logits.clamp(max=0)))
+    return -((_one_hot(logits, target) * s).sum(dim=-1) / s.sum(dim=-1)).log()
+
+
+def entmax(*, alpha: float) -> Reference:
+    """max_p p · z + H_α(p), less z_y, with p by plain bisection of Σ [(α − 1) z − τ]₊^(1 / (α − 1)) = 1."""
+
+    def reference(logits: Tensor, target: Tensor) -> Tensor:
+        z = (alpha - 1) * logits.detach()
+        low, high = z.amax(dim=-1, keepdim=True) - 1, z.amax(dim=-1, keepdim=True)
+        for _ in range(100):
+            tau = (low + high) / 2
+            above = ((z - tau).clamp(min=0) ** (1 / (alpha - 1))).sum(dim=-1, keepdim=True) > 1
+            low, high = torch.where(above, tau, low), torch.where(above, high, tau)
+        p = (z - low).clamp(min=0) ** (1 / (alpha - 1))
+        entropy = (p - p**alpha).sum(dim=-1) / (alpha * (alpha - 1))
+        return ((p - _one_hot(logits, target)) * logits).sum(dim=-1) + entropy
+
+    return reference
+
+
+def hinge(*, margin: float = 1.0, power: int = 1) -> Reference:
+    """[m + max_{j≠y} f_j − f_y]₊ to a power."""
+
+    def reference(scores: Tensor, target: Tensor) -> Tensor:
+        is_target = _one_hot(scores, target).bool()
+        own = scores[is_target]
+        rivals = scores[~is_target].reshape(len(scores), -1).max(dim=-1).values
+        return (margin + rivals - own).relu() ** power
+
+    return reference
+
+
 @dataclass(frozen=True)
 class Case:
     """A variant of a loss.
@@ -72,7 +154,9 @@ class Case:
         variant: tells apart the cases of one name.
         reference: logits, target → the loss of each position, in the precision of the logits.
         class_weights: each position's share in the denominator, by class.
-        is_softmax: adding a constant to all logits of a row changes nothing.
+        is_softmax: adding a constant to all logits of a row changes nothing, and every row has a gradient.
+        is_sparse: predictions may be exactly 0.
+        has_detached: part of the formula is meant to have no gradient, which then is not that of the value.
     """
 
     name: str
@@ -82,6 +166,8 @@ class Case:
     kwargs: dict[str, Any] = field(default_factory=dict)
     class_weights: list[float] | None = None
     is_softmax: bool = True
+    is_sparse: bool = False
+    has_detached: bool = False
 
     def make(self) -> Loss:
         return self.loss(**self.kwargs)
@@ -101,6 +187,7 @@ def _cross_entropy_case(
     return Case("cross_entropy", variant, CrossEntropy, reference, kwargs, class_weights=weights)
 
 
+GCE = GeneralisedCrossEntropy
 CASES = [
     Case("cross_entropy", "defaults", CrossEntropy, cross_entropy()),
     _cross_entropy_case("smoothed", smoothing=0.1),
@@ -113,4 +200,44 @@ CASES = [
     Case("square", "defaults", Square, square(k=15.0, m=30.0), is_softmax=False),
     Case("square", "few classes", Square, square(k=1.0, m=1.0), {"k": 1.0, "m": 1.0}, is_softmax=False),
     Case("square", "wide target", Square, square(k=1.0, m=15.0), {"k": 1.0, "m": 15.0}, is_softmax=False),
+    Case("focal", "defaults", Focal, of_probability(lambda p: -((1 - p) ** 2) * p.log())),
+    Case("focal", "none", Focal, of_probability(lambda p: -p.log()), {"gamma": 0.0}),
+    Case("focal", "below one", Focal, of_probability(lambda p: -((1 - p) ** 0.5) * p.log()), {"gamma": 0.5}),
+    Case("focal", "sample dependent", Focal, of_probability(flsd53), {"sample_dependent": True}),
+    Case("poly1", "defaults", Poly1, of_probability(lambda p: -p.log() + 1 - p)),
+    Case("poly1", "none", Poly1, of_probability(lambda p: -p.log()), {"epsilon": 0.0}),
+    Case("poly1", "negative", Poly1, of_probability(lambda p: -p.log() - 0.5 * (1 - p)), {"epsilon": -0.5}),
+    Case("generalised_cross_entropy", "defaults", GCE, of_probability(lambda p: (1 - p**0.7) / 0.7)),
+    Case("generalised_cross_entropy", "linear", GCE, of_probability(lambda p: 1 - p), {"q": 1.0}),
+    Case(
+        "generalised_cross_entropy",
+        "truncated",
+        GCE,
+        of_probability(lambda p: torch.where(p > 0.1, (1 - p**0.7) / 0.7, (1 - 0.1**0.7) / 0.7)),
+        {"truncation": 0.1},
+        is_softmax=False,
+    ),
+    Case(
+        "symmetric_cross_entropy",
+        "defaults",
+        SymmetricCrossEntropy,
+        of_probability(lambda p: -0.1 * p.log() + 4 * (1 - p)),
+    ),
+    Case(
+        "dynamic_fine_tuning",
+        "defaults",
+        DynamicFineTuning,
+        of_probability(lambda p: -p.detach() * p.log()),
+        has_detached=True,
+    ),
+    Case("brier", "defaults", Brier, brier),
+    Case("confidence_penalty", "defaults", ConfidencePenalty, confidence_penalty(beta=0.1)),
+    Case("confidence_penalty", "none", ConfidencePenalty, confidence_penalty(beta=0.0), {"beta": 0.0}),
+    Case("squentropy", "defaults", Squentropy, squentropy, is_softmax=False),
+    Case("stablemax", "defaults", StableMax, stablemax, is_softmax=False),
+    Case("entmax", "defaults", Entmax, entmax(alpha=1.5), is_sparse=True),
+    Case("entmax", "sparsemax", Entmax, entmax(alpha=2.0), {"alpha": 2.0}, is_sparse=True),
+    Case("entmax", "bisected", Entmax, entmax(alpha=1.3), {"alpha": 1.3}, is_sparse=True),
+    Case("hinge", "defaults", Hinge, hinge(), is_softmax=False),
+    Case("hinge", "squared", Hinge, hinge(margin=2.0, power=2), {"margin": 2.0, "squared": True}, is_softmax=False),
 ]

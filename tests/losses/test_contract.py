@@ -91,7 +91,7 @@ def test_case_is_about_the_class_of_its_yaml(case: Case) -> None:
 def test_yaml_holds_the_defaults_of_the_constructor(case: Case) -> None:
     content = yaml.safe_load((CONF / f"{case.name}.yaml").read_text())
     del content["_target_"]
-    assert case.loss.__init__.__kwdefaults__ == content
+    assert (case.loss.__init__.__kwdefaults__ or {}) == content
 
 
 @each_case
@@ -115,7 +115,7 @@ def test_sums_and_gradients_of_forward_equal_the_reference(case: Case, problem: 
         assert relative_error(actual, reference) < FLOAT32
 
 
-@each_case
+@pytest.mark.parametrize("case", [case for case in CASES if not case.has_detached], ids=str)
 def test_gradcheck(case: Case, problem: Problem) -> None:
     loss = bound(case)
     logits = (problem.hidden @ problem.projection.T)[:6].detach().requires_grad_()
@@ -262,4 +262,7 @@ def test_predictions_are_distributions_with_the_order_of_the_scores(case: Case, 
     torch.testing.assert_close(scores.double(), problem.hidden @ problem.projection.T, rtol=FLOAT32, atol=FLOAT32)
     log_probs = loss.predict_log_probs(scores)
     torch.testing.assert_close(log_probs.exp().sum(dim=-1), torch.ones(len(scores)))
-    assert torch.equal(log_probs.argsort(dim=-1), scores.argsort(dim=-1))
+    if case.is_sparse:
+        assert torch.equal(log_probs.argmax(dim=-1), scores.argmax(dim=-1))
+    else:
+        assert torch.equal(log_probs.argsort(dim=-1), scores.argsort(dim=-1))

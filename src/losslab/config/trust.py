@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
+import yaml
+
+from losslab.config.paths import conf_dir
 from losslab.config.schema import COMPONENTS
 from losslab.errors import UserError
 
-ALLOWED = frozenset(
+_ALLOWED = frozenset(
     [
         "losslab.tasks.lm.LanguageModeling",
         "losslab.models.decoder.Decoder",
-        "losslab.losses.cross_entropy.CrossEntropy",
-        "losslab.losses.kl_divergence.KLDivergence",
-        "losslab.losses.square.Square",
         "losslab.data.module.TextDataModule",
         "losslab.training.schedules.Constant",
         "losslab.training.schedules.Cosine",
@@ -24,7 +25,8 @@ ALLOWED = frozenset(
         "torch.optim.SGD",
     ]
 )
-"""Exact classes, never a prefix and never a function: torch and its neighbours hold callables that run a shell."""
+"""With the shipped losses. Exact classes, never a prefix and never a function: torch and its neighbours hold callables
+that run a shell."""
 
 _LIBRARIES = frozenset(
     "torch lightning pytorch_lightning lightning_fabric torchmetrics hydra omegaconf tensorboard numpy scipy yaml "
@@ -36,6 +38,13 @@ _LONGEST = 4
 """Parts of the dotted path of a class of ours: losslab, room, file, class."""
 
 
+@cache
+def allowed() -> frozenset[str]:
+    """The classes that a folder's configuration may name: ours, each loss as its yaml in conf/loss has it."""
+    shipped = (conf_dir() / "loss").glob("*.yaml")
+    return _ALLOWED | {yaml.safe_load(path.read_text(encoding="utf-8"))[_TARGET] for path in shipped}
+
+
 def targets(config: Any) -> set[str]:
     """Every `_target_` anywhere in a configuration."""
     return {str(value) for path, value in _walk(config) if path[-1] == _TARGET}
@@ -43,7 +52,7 @@ def targets(config: Any) -> set[str]:
 
 def foreign_targets(config: dict[str, Any]) -> list[str]:
     """The classes outside the allow-list that a configuration, typed by its own user, names."""
-    return sorted(targets({group: config[group] for group in COMPONENTS}) - ALLOWED)
+    return sorted(targets({group: config[group] for group in COMPONENTS}) - allowed())
 
 
 def check_stored(config: dict[str, Any]) -> None:
@@ -66,7 +75,7 @@ def check_stored(config: dict[str, Any]) -> None:
 def check_trusted(config: dict[str, Any], trust: list[str]) -> None:
     """`check_stored`, and refuse every class outside the allow-list that nobody vouched for. Imports nothing."""
     check_stored(config)
-    unknown = sorted(targets(config) - ALLOWED - set(trust))
+    unknown = sorted(targets(config) - allowed() - set(trust))
     if unknown:
         options = " ".join(f"--trust {name}" for name in unknown)
         raise UserError(f"this run uses code outside losslab ({', '.join(unknown)}); if you trust it, add {options}")
@@ -75,7 +84,7 @@ def check_trusted(config: dict[str, Any], trust: list[str]) -> None:
 def _can_be_component(target: str) -> bool:
     """A person's own class, one of the list, or an optimizer of torch's; nothing else of Python's or a library's."""
     parts = target.split(".")
-    if target in ALLOWED:
+    if target in allowed():
         return True
     if len(parts) < 2 or not all(part.isidentifier() for part in parts) or "__" in target:
         return False

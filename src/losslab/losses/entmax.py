@@ -1,0 +1,97 @@
+"""Entmax losses: sparse predictions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+
+_HALVINGS = 60
+
+
+class Entmax(Loss):
+    """ℓ = p* · z + H_α(p*) − z_y, p* = entmax_α(z), H_α(p) = Σ_j (p_j − p_j^α) / (α (α − 1)); gradient p* − e_y.
+
+    The Fenchel-Young loss of the Tsallis entropy: α = 2 is sparsemax (Martins & Astudillo 2016, arXiv:1602.02068),
+    1.5 that of Peters, Niculae & Martins 2019, arXiv:1905.05702, and α → 1 cross-entropy. It predicts p*, in which most
+    classes have exactly 0: where that hits the target, nll is infinite.
+
+    Args:
+        alpha: α in (1, 3]; 1.5 and 2 are computed exactly from a sort, others by bisection.
+
+    Raises:
+        UserError: for an α outside this range.
+    """
+
+    cost_class = "F4"
+
+    def __init__(self, *, alpha: float = 1.5) -> None:
+        super().__init__()
+        if not 1 < alpha <= 3:
+            raise UserError(f"loss.alpha must be in (1, 3], not {alpha}")
+        self.alpha = alpha
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        p = entmax(logits.detach(), self.alpha)  # by Danskin's theorem its own slope does not matter
+        entropy = (p - p**self.alpha).sum(dim=-1) / (self.alpha * (self.alpha - 1))
+        return (p * logits).sum(dim=-1) + entropy - logits.gather(-1, target[:, None])[:, 0]
+
+    def predict_log_probs(self, logits: Tensor) -> Tensor:
+        return entmax(logits, self.alpha).log()
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        """η = p*."""
+        return entmax(logits, self.alpha)
+
+
+@torch.no_grad()
+def entmax(logits: Tensor, alpha: float) -> Tensor:
+    """argmax_p p · z + H_α(p) over distributions: p_j = [(α − 1) z_j − τ]₊^(1 / (α − 1)); logits and p [N, V]."""
+    scaled = (alpha - 1) * (logits - logits.amax(dim=-1, keepdim=True))
+    if alpha == 2:
+        tau = _sparsemax_threshold(scaled)
+    elif alpha == 1.5:
+        tau = _entmax15_threshold(scaled)
+    else:
+        tau = _bisected_threshold(scaled, alpha)
+    p = (scaled - tau).clamp(min=0) ** (1 / (alpha - 1))
+    return p / p.sum(dim=-1, keepdim=True)
+
+
+def _sparsemax_threshold(z: Tensor) -> Tensor:
+    """τ with Σ [z − τ]₊ = 1: the mean over the support, less 1 over its size."""
+    ordered = z.sort(dim=-1, descending=True).values
+    size = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
+    tau = (ordered.cumsum(dim=-1) - 1) / size
+    return _at_support(tau, ordered)
+
+
+def _entmax15_threshold(z: Tensor) -> Tensor:
+    """τ with Σ [z − τ]₊² = 1: over the k largest, mean − sqrt((1 − k · variance) / k)."""
+    ordered = z.sort(dim=-1, descending=True).values
+    size = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
+    mean = ordered.cumsum(dim=-1) / size
+    variance = ordered.square().cumsum(dim=-1) / size - mean.square()
+    tau = mean - ((1 - size * variance) / size).clamp(min=0).sqrt()
+    return _at_support(tau, ordered)
+
+
+def _at_support(tau: Tensor, ordered: Tensor) -> Tensor:
+    """The τ [N, 1] of the largest support whose members all exceed it."""
+    support = (tau <= ordered).sum(dim=-1, keepdim=True).clamp(min=1)
+    return tau.gather(-1, support - 1)
+
+
+def _bisected_threshold(z: Tensor, alpha: float) -> Tensor:
+    """τ between where the largest alone has all the mass and where all of them share it evenly; z's largest is 0."""
+    low = torch.full_like(z[:, :1], -1.0)
+    high = torch.full_like(low, -math.exp((1 - alpha) * math.log(z.shape[-1])))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        enough = ((z - middle).clamp(min=0) ** (1 / (alpha - 1))).sum(dim=-1, keepdim=True) >= 1
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return low

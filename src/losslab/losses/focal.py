@@ -1,0 +1,61 @@
+"""Focal loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+
+
+class Focal(Loss):
+    """ℓ = −(1 − p_y)^γ log p_y, p = softmax(z): positions that are predicted well count less.
+
+    Lin et al. 2017, arXiv:1708.02002. With `sample_dependent` it is FLSD-53 (Mukhoti et al. 2020, arXiv:2002.09437):
+    γ is 5 where p_y < 0.2, 3 where p_y < 0.5, and `gamma` above. No proper scoring rule: p is not the posterior, which
+    `posterior` gives (Charoenphakdee et al. 2021, arXiv:2011.09172).
+
+    Args:
+        gamma: γ, 0 or above; 0 is cross-entropy.
+        sample_dependent: choose γ by p_y.
+
+    Raises:
+        UserError: for a γ outside this range.
+    """
+
+    cost_class = "F1"
+
+    def __init__(self, *, gamma: float = 2.0, sample_dependent: bool = False) -> None:
+        super().__init__()
+        if not 0 <= gamma < math.inf:
+            raise UserError(f"loss.gamma must be 0 or above and finite, not {gamma}")
+        self.gamma = gamma
+        self.sample_dependent = sample_dependent
+
+    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+        return -(_one_minus_exp(log_prob) ** self._exponent(log_prob)) * log_prob
+
+    def posterior(self, logits: Tensor) -> Tensor | None:
+        """η ∝ p / [(1 − p)^γ − γ p (1 − p)^(γ − 1) log p]; none where γ jumps."""
+        if self.sample_dependent:
+            return None
+        log_p = logits.log_softmax(dim=-1)
+        p, rest, gamma = log_p.exp(), _one_minus_exp(log_p), self.gamma
+        slope = rest**gamma - gamma * p * rest ** (gamma - 1) * log_p
+        # Near p = 1 with γ above 1 the slope vanishes, and the ratio is decided by its smallest number.
+        return p / slope.clamp(min=torch.finfo(p.dtype).tiny) if gamma else p
+
+    def _exponent(self, log_prob: Tensor) -> Tensor | float:
+        if not self.sample_dependent:
+            return self.gamma
+        p = log_prob.detach().exp()
+        gamma = torch.full_like(p, self.gamma)
+        return gamma.masked_fill(p < 0.5, 3.0).masked_fill(p < 0.2, 5.0)
+
+
+def _one_minus_exp(log_prob: Tensor) -> Tensor:
+    """1 − p, exact near p = 1, and never 0: a power below 1 has no slope there."""
+    return -torch.expm1(log_prob).clamp(max=-torch.finfo(log_prob.dtype).tiny)

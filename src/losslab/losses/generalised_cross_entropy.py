@@ -1,0 +1,48 @@
+"""Generalised cross-entropy."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+
+
+class GeneralisedCrossEntropy(Loss):
+    """ℓ = (1 − p_y^q) / q, p = softmax(z): between cross-entropy (q → 0) and 1 − p_y (q = 1), against wrong labels.
+
+    Zhang & Sabuncu 2018, arXiv:1805.07836. Its gradient is p_y^q times that of cross-entropy, so with many classes it
+    starts slowly unless q is small.
+
+    Args:
+        q: in (0, 1].
+        truncation: k in [0, 1): a position with p_y at or below k has the loss of p_y = k, and no gradient.
+
+    Raises:
+        UserError: for values outside these ranges.
+    """
+
+    cost_class = "F1"
+
+    def __init__(self, *, q: float = 0.7, truncation: float = 0.0) -> None:
+        super().__init__()
+        if not 0 < q <= 1:
+            raise UserError(f"loss.q must be in (0, 1], not {q}")
+        if not 0 <= truncation < 1:
+            raise UserError(f"loss.truncation must be in [0, 1), not {truncation}")
+        self.q = q
+        self.truncation = truncation
+
+    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+        if self.truncation:
+            floor = math.log(self.truncation)
+            log_prob = log_prob.masked_fill(log_prob <= floor, floor)
+        return -(self.q * log_prob).expm1() / self.q
+
+    def posterior(self, logits: Tensor) -> Tensor | None:
+        """η ∝ p^(1 − q); none for q = 1, whose best prediction is one class for certain, and none when truncated."""
+        if self.q == 1 or self.truncation:
+            return None
+        return ((1 - self.q) * logits).softmax(dim=-1)

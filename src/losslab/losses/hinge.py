@@ -1,0 +1,49 @@
+"""Multi-class hinge."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+
+
+class Hinge(Loss):
+    """ℓ = [m + max_{j≠y} f_j − f_y]₊ on raw scores f, or its square.
+
+    Crammer & Singer 2001. Not calibrated: the scores are no log-probabilities, and no link makes them so. Predictions
+    are softmax(s · f), with the scale s that nll_scaled fits on half of the validation set (1 before the first fit).
+
+    Args:
+        margin: m, above 0.
+        squared: a smooth loss, that punishes large violations more.
+
+    Raises:
+        UserError: for a margin outside this range.
+    """
+
+    cost_class = "F4"
+
+    def __init__(self, *, margin: float = 1.0, squared: bool = False) -> None:
+        super().__init__()
+        if not 0 < margin < math.inf:
+            raise UserError(f"loss.margin must be above 0 and finite, not {margin}")
+        self.margin = margin
+        self.squared = squared
+        self.prediction_scale: Tensor
+        self.register_buffer("prediction_scale", torch.ones(()))
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        f_y = logits.gather(-1, target[:, None])[:, 0]
+        rival = logits.scatter(-1, target[:, None], -math.inf).amax(dim=-1)
+        violation = (self.margin + rival - f_y).clamp(min=0)
+        return violation.square() if self.squared else violation
+
+    def calibrate(self, scale: float) -> None:
+        self.prediction_scale.fill_(scale)
+
+    def predict_log_probs(self, logits: Tensor) -> Tensor:
+        return (self.prediction_scale * logits).log_softmax(dim=-1)
