@@ -130,6 +130,22 @@ def compare(
     raise typer.Exit(run(folder, baseline=baseline, metric=metric))
 
 
+@app.command(context_settings={"ignore_unknown_options": False})
+def bench(
+    overrides: Annotated[
+        list[str], typer.Argument(metavar="loss=A,B,… [KEY=VALUE]…", help="The losses, and the shape of a run.")
+    ],
+    rounds: Annotated[int, typer.Option(help="The losses take turns; medians count.")] = 3,
+    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
+) -> None:
+    """Time and memory of losses at the shape of a run: batch_size × context positions, model.width, data.vocab_size."""
+    from losslab.conformance.bench import bench as run
+    from losslab.sweeps.trusted import append_current_folder
+
+    append_current_folder()
+    raise typer.Exit(run(overrides, rounds=rounds, config_dir=config_dir))
+
+
 def main() -> None:
     """Exit code 0, 1 for a failed run, 2 for bad input, which is answered in one sentence."""
     try:

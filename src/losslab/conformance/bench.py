@@ -1,0 +1,120 @@
+"""`losslab bench`: what losses cost at the shape of a run, side by side."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+from pathlib import Path
+from typing import Any
+
+from losslab.config.check import bind_components, check_run
+from losslab.config.components import build
+from losslab.config.compose import compose_job, job_overrides, open_multirun
+from losslab.config.schema import register
+from losslab.conformance.measure import DENSE, FLOOR, Measurement, Shape, Variant, measure
+from losslab.console import say, working
+from losslab.errors import UserError
+from losslab.training.devices import cores
+
+_context = multiprocessing.get_context("forkserver")
+
+
+def bench(overrides: list[str], *, rounds: int, config_dir: Path | None = None) -> int:
+    """Measure each loss of `loss=A,B,…` against the dense evaluation of itself and of cross-entropy.
+
+    Raises:
+        UserError: for a mistake in what was typed, and where a measurement ended without an answer.
+    """
+    if rounds < 1:
+        raise UserError(f"--rounds must be 1 or more, not {rounds}")
+    register()
+    configs = _configs(overrides, config_dir)
+    for config in configs.values():
+        build(config["loss"], "loss")
+    shape = _shape(next(iter(configs.values())))
+    variants = [Variant(FLOOR), Variant(DENSE)]
+    for label, config in configs.items():
+        variants += [Variant(label, config["loss"]), Variant(label, config["loss"], dense=True)]
+    say(
+        f"{shape.positions:,} positions, width {shape.width:,}, {shape.num_outputs:,} outputs, float32, "
+        f"{shape.threads} threads; medians of {rounds} round(s), forward and backward"
+    )
+    _context.set_forkserver_preload(["losslab.conformance.measure"])
+    found: dict[Variant, list[Measurement]] = {variant: [] for variant in variants}
+    for i in working(range(rounds * len(variants)), "measuring", rounds * len(variants)):
+        variant = variants[i % len(variants)]  # in turns, so that a slow minute slows them all
+        found[variant].append(_measure(variant, shape))
+    for line in table(variants, found):
+        say(line)
+    return 0
+
+
+def table(variants: list[Variant], found: dict[Variant, list[Measurement]]) -> list[str]:
+    """A row for each loss, between the two yardsticks."""
+    width = max(len(variant.label) for variant in variants)
+    lines = [
+        f"{'':<{width}}{'seconds':>10}{'of dense':>10}{'of its own':>12}{'MiB':>8}{'of dense':>10}{'of its own':>12}"
+    ]
+    dense = found[Variant(DENSE)]
+    for variant in variants:
+        if variant.dense:
+            continue
+        own = found[variant]
+        same = next((found[other] for other in variants if other.dense and other.label == variant.label), None)
+        lines.append(
+            f"{variant.label:<{width}}{_median(own, 'seconds'):>10.3f}{_ratio(own, dense, 'seconds'):>10}"
+            f"{_ratio(own, same, 'seconds'):>12}{_median(own, 'mib'):>8.0f}{_ratio(own, dense, 'mib'):>10}"
+            f"{_ratio(own, same, 'mib'):>12}"
+        )
+    return lines
+
+
+def _ratio(own: list[Measurement], other: list[Measurement] | None, what: str) -> str:
+    """The median of the rounds' ratios."""
+    if other is None or not all(getattr(measurement, what) for measurement in other):
+        return "–"
+    return f"{statistics.median(getattr(a, what) / getattr(b, what) for a, b in zip(own, other, strict=True)):.2f}"
+
+
+def _median(measurements: list[Measurement], what: str) -> float:
+    return float(statistics.median(getattr(measurement, what) for measurement in measurements))
+
+
+def _configs(overrides: list[str], config_dir: Path | None) -> dict[str, dict[str, Any]]:
+    """One for each loss, by what tells it from the others; only its loss and its shape are read."""
+    opened = open_multirun(overrides, config_dir)
+    swept = {override.partition("=")[0] for override in overrides if "," in override}
+    configs: dict[str, dict[str, Any]] = {}
+    for job in job_overrides(opened, config_dir):
+        config, choices = compose_job(job, config_dir)
+        own = [o for o in job if o.startswith("loss.") and o.partition("=")[0] in swept]
+        configs[" ".join([choices["loss"], *own])] = bind_components(check_run(config))
+    return configs
+
+
+def _shape(config: dict[str, Any]) -> Shape:
+    trainer, data = config["trainer"], config["data"]
+    for key, value in {"data.vocab_size": data["vocab_size"], "data.batch_size": data["batch_size"]}.items():
+        if value < 1:
+            raise UserError(f"{key} must be above 0, not {value}")
+    rows = trainer["micro_batch_size"] or data["batch_size"] // (trainer["accumulate_grad_batches"] or 1)
+    return Shape(
+        positions=rows * config["model"]["context"],
+        width=config["model"]["width"],
+        num_outputs=data["vocab_size"],
+        threads=trainer["threads"] or cores(),
+    )
+
+
+def _measure(variant: Variant, shape: Shape) -> Measurement:
+    receiving, sending = _context.Pipe(duplex=False)
+    process = _context.Process(target=measure, args=(variant, shape, sending))
+    process.start()
+    sending.close()
+    try:
+        answer: Measurement = receiving.recv()
+    except EOFError:
+        process.join()
+        raise UserError(f"{variant.label} could not be measured (exit code {process.exitcode}); see above") from None
+    process.join()
+    return answer
