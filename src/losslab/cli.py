@@ -130,7 +130,21 @@ def compare(
     raise typer.Exit(run(folder, baseline=baseline, metric=metric))
 
 
-@app.command(context_settings={"ignore_unknown_options": False})
+@app.command()
+def check(
+    loss: Annotated[str, typer.Argument(help="A name of conf/loss, or a class of yours: my_losses.MyLoss.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[loss.KEY=VALUE]…", help="Its options.")] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
+) -> None:
+    """Tell what is wrong with a loss, yours or ours: a table of checks; exit code 1 if any failed."""
+    from losslab.conformance.kit import run
+    from losslab.sweeps.trusted import append_current_folder
+
+    append_current_folder()
+    raise typer.Exit(run(loss, overrides or [], config_dir))
+
+
+@app.command()
 def bench(
     overrides: Annotated[
         list[str], typer.Argument(metavar="loss=A,B,… [KEY=VALUE]…", help="The losses, and the shape of a run.")

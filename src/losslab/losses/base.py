@@ -31,6 +31,12 @@ class Loss(nn.Module):
     """What it needs of the logits, F1 (z_y and logsumexp) … F6 (a sampled subset); F3 is any sum over them."""
     position_wise: ClassVar[bool] = True
     """No position's loss depends on another position; else it sees the whole batch at once, and all its logits."""
+    shift_invariant: ClassVar[bool] = False
+    """Adding a constant to all logits of a position changes nothing."""
+    is_proper: bool = False
+    """The expected loss is smallest where the prediction is the data's distribution."""
+    has_detached: ClassVar[bool] = False
+    """Part of the formula is meant to have no gradient, so that the gradient is not that of the value."""
     temperature: float = 1.0
     """What the statistics and their softmax divide the logits by."""
 

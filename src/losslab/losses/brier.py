@@ -13,6 +13,9 @@ class Brier(Loss):
     Brier 1950. A proper scoring rule; its gradient vanishes where a position is predicted wrongly and confidently.
     """
 
+    shift_invariant = True
+    is_proper = True
+
     def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         p = logits.softmax(dim=-1)
         return 1 - 2 * p.gather(-1, target[:, None])[:, 0] + p.square().sum(dim=-1)

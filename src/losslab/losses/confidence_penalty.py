@@ -23,6 +23,8 @@ class ConfidencePenalty(Loss):
         UserError: for a β outside this range.
     """
 
+    shift_invariant = True
+
     def __init__(self, *, beta: float = 0.1) -> None:
         super().__init__()
         if not 0 <= beta < math.inf:

@@ -28,6 +28,7 @@ class CrossEntropy(Loss):
     """
 
     cost_class = "F2"
+    shift_invariant = True
 
     def __init__(
         self, *, label_smoothing: float = 0.0, temperature: float = 1.0, class_weights: list[float] | None = None
@@ -40,6 +41,7 @@ class CrossEntropy(Loss):
         if class_weights is not None and not all(0 < weight < math.inf for weight in class_weights):
             raise UserError("loss.class_weights must all be above 0 and finite")
         self.label_smoothing = label_smoothing
+        self.is_proper = label_smoothing == 0 and class_weights is None
         self.temperature = temperature
         self.class_weights: Tensor | None  # [V]
         weights = None if class_weights is None else torch.tensor(class_weights)

@@ -15,6 +15,8 @@ class DynamicFineTuning(Loss):
     """
 
     cost_class = "F1"
+    shift_invariant = True
+    has_detached = True
 
     def from_log_prob(self, log_prob: Tensor) -> Tensor:
         return -log_prob.detach().exp() * log_prob

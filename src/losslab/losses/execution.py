@@ -8,6 +8,8 @@ from above (as in Liger, Hsu et al. 2024, arXiv:2410.10989, and torch's linear_c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,9 +31,22 @@ _MOST_ROWS = 2048
 Compute = Callable[[], tuple[Tensor, "Gradients"]]
 
 
+_limit: ContextVar[int] = ContextVar("limit", default=_MOST_ROWS)
+
+
+@contextmanager
+def limit_rows(rows: int) -> Iterator[None]:
+    """Project at most this many positions at once; for checks that chunks change nothing."""
+    token = _limit.set(rows)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
 def chunk_rows(num_outputs: int, device: torch.device) -> int:
     """How many positions to project at once."""
-    return max(1, min(_MOST_ROWS, _BUDGET.get(device.type, _BUDGET["cuda"]) // (4 * num_outputs)))
+    return max(1, min(_limit.get(), _BUDGET.get(device.type, _BUDGET["cuda"]) // (4 * num_outputs)))
 
 
 class LinearMap(NamedTuple):
@@ -135,10 +150,11 @@ class Chunk:
 
     def weighted(self, loss: Loss, values: Tensor) -> Tensor:
         """Σ weight · value. Raises UserError where there is not one value for each position."""
-        if values.shape != self.weight.shape:
+        if not isinstance(values, Tensor) or values.shape != self.weight.shape:
+            got = f"shape {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
             raise UserError(
-                f"{type(loss).__name__} returned shape {list(values.shape)} for {len(self.weight)} positions; it must "
-                "return one value for each, unreduced"
+                f"{type(loss).__name__} returned {got} for {len(self.weight)} positions; it must return one value for "
+                "each, unreduced"
             )
         return (self.weight * values).sum()
 

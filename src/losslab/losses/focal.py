@@ -27,6 +27,7 @@ class Focal(Loss):
     """
 
     cost_class = "F1"
+    shift_invariant = True
 
     def __init__(self, *, gamma: float = 2.0, sample_dependent: bool = False) -> None:
         super().__init__()

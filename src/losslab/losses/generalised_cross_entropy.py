@@ -25,6 +25,7 @@ class GeneralisedCrossEntropy(Loss):
     """
 
     cost_class = "F1"
+    shift_invariant = True
 
     def __init__(self, *, q: float = 0.7, truncation: float = 0.0) -> None:
         super().__init__()

@@ -26,12 +26,14 @@ class KLDivergence(Loss):
     """
 
     cost_class = "F2"
+    shift_invariant = True
 
     def __init__(self, *, label_smoothing: float = 0.1) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing}")
         self.label_smoothing = label_smoothing
+        self.is_proper = label_smoothing == 0
 
     def linear_weights(self, num_outputs: int) -> Tensor | None:
         # Σ_j q_j log p_j needs only log p_y and the mean of the logits: q is never built.

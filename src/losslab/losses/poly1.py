@@ -23,6 +23,7 @@ class Poly1(Loss):
     """
 
     cost_class = "F1"
+    shift_invariant = True
 
     def __init__(self, *, epsilon: float = 1.0) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ class StableMax(Loss):
     log s(z) = sign(z) log(1 + |z|). It sees a shift of the logits, and over many classes its tail is heavy.
     """
 
+    is_proper = True
+
     def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return -self.predict_log_probs(logits).gather(-1, target[:, None])[:, 0]
 

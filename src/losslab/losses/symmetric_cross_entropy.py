@@ -26,6 +26,7 @@ class SymmetricCrossEntropy(Loss):
     """
 
     cost_class = "F1"
+    shift_invariant = True
 
     def __init__(self, *, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0) -> None:
         super().__init__()

@@ -1,0 +1,96 @@
+"""`losslab check`: what is wrong with a loss, ours or anybody's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from losslab.config.check import bind_components, check_run
+from losslab.config.components import build
+from losslab.config.compose import compose_job
+from losslab.config.schema import register
+from losslab.conformance.checks import CHECKS
+from losslab.conformance.subject import Fault, Subject
+from losslab.console import say
+from losslab.errors import UserError, describe
+from losslab.losses.base import Loss
+from losslab.types import TargetKind
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one check.
+
+    Args:
+        said: what was seen, or what is wrong.
+    """
+
+    check: str
+    passed: bool
+    said: str
+
+
+def examine(loss: Loss) -> list[Result]:
+    """The result of every check, in order. The loss itself is not touched.
+
+    Raises:
+        UserError: for a loss that the kit has no checks for.
+    """
+    if loss.target_kind is not TargetKind.CLASSES:
+        raise UserError(f"the kit checks losses of classes, and {type(loss).__name__} wants {loss.target_kind.value}")
+    subject = Subject(loss)
+    results = []
+    for name, check in CHECKS.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                results.append(Result(name, True, check(subject)))
+            except Fault as fault:
+                results.append(Result(name, False, str(fault)))
+            except Exception as error:  # a person's code may raise anything; the other checks still tell something
+                results.append(Result(name, False, f"it raises {describe(error)}"))
+    return results
+
+
+def check(loss: Loss) -> None:
+    """For a test of one's own: `losslab.conformance.check(MyLoss())`.
+
+    Raises:
+        AssertionError: naming every fault.
+    """
+    faults = [f"{result.check}: {result.said}" for result in examine(loss) if not result.passed]
+    if faults:
+        raise AssertionError(f"{type(loss).__name__} has {len(faults)} fault(s)\n" + "\n".join(faults))
+
+
+def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
+    """Check the loss `name` (of conf/loss or a dotted path) and print a table; returns 1 if any check failed."""
+    loss = _build(name, overrides, config_dir)
+    results = examine(loss)
+    width = max(len(result.check) for result in results)
+    for result in results:
+        say(f"{'passed' if result.passed else 'FAILED'}  {result.check:<{width}}  {result.said}")
+    failed = sum(not result.passed for result in results)
+    verdict = f"{failed} of {len(results)} checks failed" if failed else f"all {len(results)} checks passed"
+    say(f"{type(loss).__name__}: {verdict}")
+    return int(failed > 0)
+
+
+def _build(name: str, overrides: list[str], config_dir: Path | None) -> Loss:
+    register()
+    wrong = [override for override in overrides if not override.lstrip("+").startswith("loss.")]
+    if wrong:
+        raise UserError(f"{wrong[0]} is no option of the loss: they are written loss.KEY=VALUE")
+    if "." in name:
+        given = (override.lstrip("+").removeprefix("loss.").partition("=") for override in overrides)
+        config, _ = compose_job([], config_dir)
+        config["loss"] = {"_target_": name, **{key: yaml.safe_load(value) for key, _, value in given}}
+    else:
+        config, _ = compose_job([f"loss={name}", *overrides], config_dir)
+    loss = build(bind_components(check_run(config))["loss"], "loss")
+    if not isinstance(loss, Loss):
+        raise UserError(f"{name} must derive from losslab.losses.base.Loss")
+    return loss

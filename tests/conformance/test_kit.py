@@ -1,0 +1,246 @@
+"""The kit passes every loss that ships, and names what is wrong with each planted fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from losslab.config.components import build
+from losslab.conformance import check
+from losslab.conformance.checks import CHECKS
+from losslab.conformance.kit import examine, run
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind
+
+CONF = Path(__file__).parents[2] / "conf" / "loss"
+
+
+class Fine(Loss):
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits, target, reduction="none")
+
+
+class Mean(Loss):
+    """A mean in place of a sum."""
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        kept = features.kept()
+        values = F.cross_entropy(projection(kept.hidden).float(), kept.target, reduction="none")
+        return LossSum((kept.weight * values).sum() / max(1, len(kept)), kept.weight.sum())
+
+
+class SmoothedPadding(Loss):
+    """Smoothing over ignored positions."""
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        log_p = projection(features.hidden.nan_to_num()).float().log_softmax(dim=-1)
+        own = -log_p.gather(-1, features.target.clamp(min=0)[:, None])[:, 0]
+        return LossSum((0.9 * features.weight * own - 0.1 * log_p.mean(dim=-1)).sum(), features.weight.sum())
+
+
+class Bf16(Loss):
+    """Accumulation in bfloat16."""
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits.bfloat16(), target, reduction="none").to(logits.dtype)
+
+
+class NoMaximum(Loss):
+    """No largest logit subtracted."""
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        exponentials = logits.exp()
+        return -(exponentials.gather(-1, target[:, None])[:, 0] / exponentials.sum(dim=-1)).log()
+
+
+class Detached(Loss):
+    """A factor of the formula without gradient."""
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        own = F.cross_entropy(logits, target, reduction="none")
+        return (1 - (-own).exp()).detach() * own
+
+
+class WrongFactor(Loss):
+    """A temperature whose T² is in the value's shortcut and not in position_loss."""
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return 4 * F.cross_entropy(logits / 2, target, reduction="none")
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        kept = features.kept()
+        values = F.cross_entropy(projection(kept.hidden).float() / 2, kept.target, reduction="none")
+        return LossSum((kept.weight * values).sum(), kept.weight.sum().detach())
+
+
+class NotNormalised(Fine):
+    def predict_log_probs(self, logits: Tensor) -> Tensor:
+        return F.logsigmoid(logits)
+
+
+class NanWhenIgnored(Loss):
+    """0 / 0 where everything is ignored."""
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        kept = features.kept()
+        values = F.cross_entropy(projection(kept.hidden).float(), kept.target, reduction="none")
+        weight = kept.weight.sum()
+        return LossSum((kept.weight * values).sum() / weight * weight, weight.detach())
+
+
+class Coupled(Loss):
+    """One position depends on the others."""
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits - logits.mean(dim=0), target, reduction="none")
+
+
+class Random(Loss):
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        own = F.cross_entropy(logits, target, reduction="none")
+        return own * (1 + 0.1 * torch.rand(len(target)).to(own.dtype))
+
+
+class WrongLink(Fine):
+    def posterior(self, logits: Tensor) -> Tensor:
+        return (2 * logits).softmax(dim=-1)
+
+
+class AnyNumber(Loss):
+    def __init__(self, *, power: float = 1.0) -> None:
+        super().__init__()
+        self.power = power
+
+    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+        return -log_prob * self.power
+
+
+class Disconnected(Loss):
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return torch.ones(len(target), dtype=logits.dtype)
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        return LossSum(features.weight.sum(), features.weight.sum())
+
+
+class Parametric(Loss):
+    """With a parameter of its own, and an option that it checks."""
+
+    def __init__(self, *, start: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < start < 100:
+            raise UserError(f"loss.start must be in (0, 100), not {start}")
+        self.start = start
+
+    def bind(self, spec: OutputSpec) -> None:
+        self.scale = nn.Parameter(torch.tensor(self.start))
+
+    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+        return -log_prob * self.scale
+
+
+FAULTS = [
+    (Mean, "sums, not means", "a mean in place of a sum"),
+    (SmoothedPadding, "ignored positions", "positions of weight 0 are counted"),
+    (Bf16, "precision", "bfloat16"),
+    (NoMaximum, "logits of ±10,000", "without its largest logit subtracted"),
+    (Detached, "gradient", "detached"),
+    (WrongFactor, "forward", "position_loss summed by weight"),
+    (NotNormalised, "predictions", "must normalise"),
+    (NanWhenIgnored, "all ignored", "not 0"),
+    (Coupled, "chunks", "position_wise = False"),
+    (Random, "gradient", ""),
+    (WrongLink, "posterior", "the link is another one"),
+    (AnyNumber, "options", "power=nan is accepted"),
+    (Disconnected, "sums, not means", "has no gradient"),
+]
+
+
+@pytest.mark.parametrize(("loss", "name", "said"), FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_each_planted_fault_is_named(loss: type[Loss], name: str, said: str) -> None:
+    faults = {result.check: result.said for result in examine(loss()) if not result.passed}
+    assert name in faults, faults
+    assert said in faults[name]
+
+
+def test_what_is_kept_secret_from_nobody_fails_nothing_else() -> None:
+    """A fault in one thing is not reported as ten."""
+    for loss, names in ((WrongLink, {"posterior"}), (AnyNumber, {"options"}), (NotNormalised, {"predictions"})):
+        assert {result.check for result in examine(loss()) if not result.passed} == names
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_loss_passes(path: Path) -> None:
+    check(build(yaml.safe_load(path.read_text()), "loss"))
+
+
+@pytest.mark.parametrize("loss", [Fine, Parametric], ids=lambda loss: loss.__name__)
+def test_a_sound_loss_of_ones_own_passes(loss: type[Loss]) -> None:
+    check(loss())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/own-loss.md"])
+def test_the_example_that_people_copy_passes(page: str) -> None:
+    text = (CONF.parents[1] / page).read_text()
+    code = next(part for part in text.split("```python")[1:] if "(Loss)" in part).partition("```")[0]
+    names: dict[str, type[Loss]] = {}
+    exec(code, names)
+    check(names["Taylor"]())
+
+
+def test_for_pytest_every_fault_is_in_the_message() -> None:
+    with pytest.raises(AssertionError, match=r"(?s)NotNormalised has 1 fault.*predictions: predicted"):
+        check(NotNormalised())
+
+
+def test_the_command_prints_a_row_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("focal", ["loss.gamma=3"], None) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(CHECKS) + 1
+    assert all(line.startswith("passed") for line in lines[:-1])
+    assert lines[-1] == f"Focal: all {len(CHECKS)} checks passed"
+
+
+def test_a_dotted_path_is_checked_and_its_faults_give_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "half_done.py").write_text(
+        "from losslab.losses.base import Loss\n\n\nclass Half(Loss):\n"
+        "    def __init__(self, *, share: float = 0.5):\n        super().__init__()\n        self.share = share\n\n"
+        "    def position_loss(self, logits, target):\n        return self.share * logits.exp().sum(-1).log()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run("half_done.Half", ["loss.share=0.25"], None) == 1
+    out = capsys.readouterr().out
+    assert "FAILED  logits of ±10,000" in out
+    assert "Half: 2 of" in out  # also: share=nan is accepted
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        ("focl", [], "focal"),
+        ("focal", ["loss.gama=1"], "gamma"),
+        ("focal", ["seed=1"], "loss.KEY=VALUE"),
+        ("torch.nn.Linear", [], "is missing"),
+        ("torch.nn.Identity", [], "must derive"),
+        ("no_module.Loss", [], "cannot be imported"),
+    ],
+)
+def test_wrong_use_is_answered_in_a_sentence(name: str, overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        run(name, overrides, None)
+
+
+def test_a_loss_of_other_targets_is_refused_by_name() -> None:
+    class Values(Fine):
+        target_kind = TargetKind.VALUES
+
+    with pytest.raises(UserError, match="Values wants values"):
+        examine(Values())
