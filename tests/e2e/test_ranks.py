@@ -87,7 +87,10 @@ def test_every_loss_trains_on_two_ranks_as_on_one(workplace: Path) -> None:
             found, whole = read(run).yardsticks["final"], read(one).yardsticks["final"]
             assert found.keys() == whole.keys()
             for name in ("val/nll", "test/nll", "val/nll_scaled", "test/nll_scaled", "val/objective"):
-                assert found[name] == pytest.approx(whole[name], rel=1e-6), (loss, strategy, name)
+                if whole[name] is None:  # a prediction of exactly 0 has no finite nll
+                    assert loss == "entmax" and found[name] is None
+                else:
+                    assert found[name] == pytest.approx(whole[name], rel=1e-6), (loss, strategy, name)
 
 
 def distance(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
