@@ -243,6 +243,31 @@ def test_a_loss_that_says_nothing_is_refused_by_name(features: Features) -> None
         run(Silent(), features, *leaves(features, bias=False))
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (torch.tensor([0, NUM_OUTPUTS]), f"target {NUM_OUTPUTS} is no class: there are {NUM_OUTPUTS}, from 0 to"),
+        (torch.tensor([-100, 1]), "target -100 is no class.*weight 0"),
+        (torch.tensor([0.0, 1.0]), "int64.*float32"),
+        (torch.zeros(2, NUM_OUTPUTS), r"int64.*shape \[2, 7\]"),
+    ],
+)
+@each_case
+def test_what_is_no_class_is_refused_in_a_sentence(case: Case, target: Tensor, said: str) -> None:
+    features = Features(torch.ones(2, WIDTH), target, torch.ones(2))
+    with pytest.raises(UserError, match=said):
+        bound(case.make())(features, OutputProjection(torch.ones(NUM_OUTPUTS, WIDTH)))
+
+
+@each_case
+def test_an_empty_batch_is_zero(case: Case) -> None:
+    features = Features(torch.ones(0, WIDTH), torch.zeros(0, dtype=torch.int64), torch.ones(0))
+    weight = torch.ones(NUM_OUTPUTS, WIDTH).requires_grad_()
+    result = bound(case.make())(features, OutputProjection(weight))
+    assert result.total.item() == result.weight.item() == 0
+    assert torch.equal(torch.autograd.grad(result.total, weight)[0], torch.zeros_like(weight))
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.loss.cost_class in ("F1", "F2", "F5")], ids=str)
 def test_logits_free_and_fused_paths_are_taken(case: Case, features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the cost class promises: no autograd over the logits."""

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from losslab.errors import UserError
-from losslab.types import Features, LossSum, Projection
+from losslab.types import Features, LossSum, Projection, TargetKind
 
 if TYPE_CHECKING:
     from losslab.losses.base import Loss
@@ -138,6 +138,20 @@ class _GradientInForward(torch.autograd.Function):
         return None, *scaled
 
 
+def _check_classes(target: Tensor, num_outputs: int) -> None:
+    """Refuse what is no class. On a GPU values are not looked at, which would wait for it; CUDA stops by itself."""
+    if target.ndim != 1 or target.dtype != torch.int64:
+        raise UserError(f"targets must be int64 [N] classes, not {target.dtype} of shape {list(target.shape)}")
+    if target.device.type == "cpu" and len(target):
+        low, high = (int(value) for value in target.aminmax())
+        if low < 0 or high >= num_outputs:
+            wrong = low if low < 0 else high
+            raise UserError(
+                f"target {wrong} is no class: there are {num_outputs:,}, from 0 to {num_outputs - 1:,}; positions to "
+                "ignore have weight 0"
+            )
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Some positions, cut off from the graph."""
@@ -165,6 +179,8 @@ class Execution:
     def __init__(self, loss: Loss, features: Features, projection: Projection, *, in_chunks: bool = True) -> None:
         self.loss = loss
         self.features = features.kept()
+        if loss.target_kind is TargetKind.CLASSES:
+            _check_classes(self.features.target, len(projection.weight))
         self.given = projection
         device = projection.weight.device
         dtype = projection.weight.dtype
