@@ -170,10 +170,10 @@ def test_a_damaged_record_ends_no_other_run(
 
 
 def test_a_run_that_takes_too_long_is_saved_and_counts_as_failed(workplace: Path, run_tiny: Callable[..., int]) -> None:
-    assert run_tiny("-m", "name=t", "trainer.max_steps=100000", "seed=1", "hydra.launcher.time_limit=2s") == 1
+    assert run_tiny("-m", "name=t", "trainer.max_steps=100000", "seed=1", "hydra.launcher.time_limit=6s") == 1
     (run,) = find_runs(Path("outputs/t"))
     record = read(run)
-    assert (record.status, record.error) == ("failed", "stopped after hydra.launcher.time_limit=2 s")
+    assert (record.status, record.error) == ("failed", "stopped after hydra.launcher.time_limit=6 s")
     assert 0 < record.step < 100000
 
 

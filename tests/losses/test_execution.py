@@ -190,6 +190,26 @@ def test_bf16_products_err_no_more_than_those_of_all_logits(loss: Loss, features
 
 
 @each_loss
+def test_bf16_weights_get_float32_sums_and_bf16_gradients(loss: Loss, features: Features) -> None:
+    """As under trainer.precision=bf16-true, which makes bfloat16 the default."""
+    rounded = [leaf.detach().bfloat16() for leaf in leaves(features, bias=True)]
+    exact = [leaf.float().requires_grad_() for leaf in rounded]
+    expected = run_dense(loss, features, *exact)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        own = [leaf.requires_grad_() for leaf in rounded]
+        total = run(loss, features, *own).total
+        found = gradients(total, own)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert total.dtype == torch.float32
+    assert_near(total, expected, 0.02)
+    for actual, reference in zip(found, gradients(expected, exact), strict=True):
+        assert actual.dtype == torch.bfloat16
+        assert_near(actual.float(), reference, 0.02)
+
+
+@each_loss
 def test_without_gradients_only_the_value_is_made(loss: Loss, features: Features) -> None:
     wanted = leaves(features, bias=True)
     expected = run(loss, features, *wanted).total.detach()

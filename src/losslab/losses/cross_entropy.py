@@ -44,7 +44,7 @@ class CrossEntropy(Loss):
         self.is_proper = label_smoothing == 0 and class_weights is None
         self.temperature = temperature
         self.class_weights: Tensor | None  # [V]
-        weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
     def bind(self, spec: OutputSpec) -> None:
@@ -55,7 +55,7 @@ class CrossEntropy(Loss):
         """w / V: the smoothed part needs Σ_j w_j z_j / V."""
         if self.label_smoothing == 0:
             return None
-        weights = torch.ones(num_outputs) if self.class_weights is None else self.class_weights
+        weights = torch.ones(num_outputs, dtype=torch.float64) if self.class_weights is None else self.class_weights
         return weights.double() / num_outputs
 
     def from_statistics(self, statistics: Statistics) -> Tensor:

@@ -113,7 +113,10 @@ class Gradients:
 
 
 def _zeros(tensor: Tensor, enabled: bool) -> Tensor | None:
-    return torch.zeros(tensor.shape, device=tensor.device) if enabled and tensor.requires_grad else None
+    if not (enabled and tensor.requires_grad):
+        return None
+    # Not the default dtype: under trainer.precision=bf16-true that is bfloat16.
+    return torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device)
 
 
 class _GradientInForward(torch.autograd.Function):
@@ -200,7 +203,7 @@ class Execution:
         gradients = Gradients(hidden, self.given, self.parameters)
 
         def compute() -> tuple[Tensor, Gradients]:
-            total = torch.zeros((), device=hidden.device)
+            total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             with torch.autocast(device_type=hidden.device.type, enabled=False):
                 for chunk in self._chunks():
                     total = total + add(chunk, gradients)

@@ -50,7 +50,7 @@ class Square(Loss):
         idea of Vincent et al. 2014, arXiv:1412.7091)."""
         execution = Execution(self, features, projection, in_chunks=False)
         weight = projection.weight.detach().float()
-        bias = torch.zeros(len(weight), device=weight.device) if projection.bias is None else projection.bias.detach()
+        bias = torch.zeros_like(weight[:, 0]) if projection.bias is None else projection.bias.detach().float()
         scale = 1 / len(weight)
 
         def add(chunk: Chunk, gradients: Gradients) -> Tensor:
