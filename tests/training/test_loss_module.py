@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(position: int) -
 
 def test_a_gradient_that_is_not_finite_ends_the_run_before_the_step() -> None:
     network = make_network()
-    network.projection.register_forward_hook(
+    network.backbone.last_norm.register_forward_hook(
         lambda *_: _[2].register_hook(lambda gradient: gradient * torch.nan) and None
     )
     before = weights(network)

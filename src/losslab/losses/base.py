@@ -81,11 +81,14 @@ class Loss(nn.Module):
 
         All-ignored gives 0 with zero, graph-connected gradients.
         """
-        kind = type(self)
-        if kind.values is not Loss.values or kind.scores is not Loss.scores:
-            return run_features(self, features, projection)
-        written = next(name for base in kind.__mro__ for name in _WAYS if name in vars(base))
-        return _WAYS[written](self, features, projection)
+        return _WAYS[self.written_as()](self, features, projection)
+
+    @classmethod
+    def written_as(cls) -> str:
+        """Which of an author's functions says what the loss is: of the most derived class, the first in the list."""
+        if cls.values is not Loss.values or cls.scores is not Loss.scores:
+            return "values"
+        return next(name for base in cls.__mro__ for name in _WAYS if name in vars(base))
 
     def scores(self, hidden: Tensor, projection: Projection) -> Tensor:
         """What the predictions are made from: float32 [N, V]."""
@@ -104,5 +107,10 @@ class Loss(nn.Module):
         return None
 
 
-_WAYS = {"position_loss": run_logits, "from_statistics": run_softmax, "from_log_prob": run_softmax}
-"""How each of an author's functions is run; in a class that has several, the first of these."""
+_WAYS = {
+    "values": run_features,
+    "position_loss": run_logits,
+    "from_statistics": run_softmax,
+    "from_log_prob": run_softmax,
+}
+"""How each of an author's functions is run."""

@@ -170,8 +170,8 @@ class Chunk:
         if not isinstance(values, Tensor) or values.shape != self.weight.shape:
             got = f"shape {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
             raise UserError(
-                f"{type(loss).__name__} returned {got} for {len(self.weight)} positions; it must return one value for "
-                "each, unreduced"
+                f"{type(loss).__name__}.{loss.written_as()} returned {got} for {len(self.weight)} positions; it must "
+                "return one value for each, unreduced"
             )
         return (self.weight * values).sum()
 
