@@ -9,13 +9,17 @@ import pytest
 from losslab.conformance.bench import bench, table
 from losslab.conformance.measure import DENSE, FLOOR, Measurement, Variant
 from losslab.errors import UserError
+from runs import losslab
 
 SHAPE = ["data.vocab_size=512", "model.width=16", "model.num_heads=2", "model.context=32", "data.batch_size=2"]
 
 
-def test_every_loss_has_a_row_with_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench(["loss=cross_entropy,focal", *SHAPE, "trainer.threads=1"], rounds=1) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_every_loss_has_a_row_with_its_cost(tmp_path: Path) -> None:
+    """As a command: a process has one fork server, and that of this one is for the sweeps' tests."""
+    process = losslab("bench", "loss=cross_entropy,focal", *SHAPE, "trainer.threads=1", "--rounds", "1", cwd=tmp_path)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    lines = output.splitlines()
     assert lines[0].startswith("64 positions, width 16, 512 outputs, float32, 1 threads")
     rows = {line[:30].strip(): line[30:].split() for line in lines[2:]}
     assert set(rows) - {""} >= {FLOOR, "cross_entropy", "focal"}
