@@ -268,18 +268,18 @@ def options_are_checked(subject: Subject) -> str:
         not_a_number = [math.nan] if isinstance(default, float) else []
         for value in dict.fromkeys([0.0, 1.0, 2.0 * default, *not_a_number]):
             option = f"{name}={value:g}"
+            accepted = False
             try:
                 loss = kind(**{name: value if math.isnan(value) else type(default)(value)})
-            except UserError:
-                continue
-            except Exception as error:
-                raise Fault(f"{option} raises {describe(error)}; raise UserError with a sentence") from None
+                accepted = True
+                outcome = Subject(loss).run(problem.features(), problem.projection)
+            except Exception as error:  # a stranger's loss may raise anything: it is the finding
+                if isinstance(error, UserError) and not accepted:
+                    continue
+                how = "is accepted, and then" if accepted else "is not refused in a sentence (UserError), but"
+                raise Fault(f"{option} {how} raises {describe(error)}; refuse it") from None
             if math.isnan(value):
                 raise Fault(f"{option} is accepted; refuse it (not low <= {name} <= high refuses NaN too)")
-            try:
-                outcome = Subject(loss).run(problem.features(), problem.projection)
-            except Exception as error:
-                raise Fault(f"{option} is accepted, and then raises {describe(error)}; refuse it") from None
             if not (outcome.total.isfinite() and outcome.hidden.isfinite().all()):
                 raise Fault(f"{option} is accepted, and gives a total or gradient that is not finite; refuse it")
     return ", ".join(numbers) or "it has no numbers"
