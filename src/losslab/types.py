@@ -15,7 +15,8 @@ class TargetKind(Enum):
     """What a loss expects in `Features.target`."""
 
     CLASSES = "classes"  # int64 [N]
-    DISTRIBUTIONS = "distributions"  # float [N, V]
+    DISTRIBUTIONS = "distributions"  # float [N, V], each row sums to 1
+    LABELS = "labels"  # float [N, V], each in [0, 1]: classes that do not exclude one another
     VALUES = "values"  # float [N, K]
 
 
@@ -42,36 +43,31 @@ class Features:
     hidden: Tensor
     """[N, D]: hidden states."""
     target: Tensor
-    """[N] classes, [N, V] distributions or [N, K] values: see `TargetKind`."""
+    """[N] classes, [N, V] distributions or labels, or [N, K] values: see `TargetKind`."""
     weight: Tensor
     """float32 [N]: 0 = ignored; padding, prompt masking and sample weights all end here."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further [N] tensors, aligned with `hidden`."""
+    """Further tensors of N rows, aligned with `hidden`: `previous` (int64 [N, K], where `Loss.previous_tokens` asks for
+    it: the tokens up to each position, the latest first, -1 where there are no more), and `teacher_hidden`."""
 
-    def kept(self) -> Features:
-        """The positions with non-zero weight; ignored ones are dropped before anything is projected."""
-        keep = self.weight != 0
+    def __getitem__(self, rows: Tensor | slice) -> Features:
         return Features(
-            hidden=self.hidden[keep],
-            target=self.target[keep],
-            weight=self.weight[keep],
-            extras={name: value[keep] for name, value in self.extras.items()},
+            hidden=self.hidden[rows],
+            target=self.target[rows],
+            weight=self.weight[rows],
+            extras={name: value[rows] for name, value in self.extras.items()},
         )
 
     def __len__(self) -> int:
         return len(self.target)
 
+    def kept(self) -> Features:
+        """The positions with non-zero weight; ignored ones are dropped before anything is projected."""
+        return self[self.weight != 0]
+
     def chunks(self, size: int) -> list[Features]:
         """Consecutive pieces of at most `size` positions."""
-        return [
-            Features(
-                hidden=self.hidden[i : i + size],
-                target=self.target[i : i + size],
-                weight=self.weight[i : i + size],
-                extras={name: value[i : i + size] for name, value in self.extras.items()},
-            )
-            for i in range(0, len(self), size)
-        ]
+        return [self[i : i + size] for i in range(0, len(self), size)]
 
 
 @dataclass(frozen=True)
@@ -84,6 +80,15 @@ class LossSum:
     """float32 scalar: the denominator, Σ weight."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     """Detached scalar sums over the same denominator, for the logs."""
+
+
+Values = Tensor | Mapping[str, Tensor]
+"""The loss of each position [N]; or, of a loss that names its terms, each of them by name, whose sum it is."""
+
+
+def added(values: Values) -> Tensor:
+    """The loss of each position, its terms added up."""
+    return values if isinstance(values, Tensor) else torch.stack(list(values.values())).sum(dim=0)
 
 
 class Projection(Protocol):
@@ -108,3 +113,5 @@ class OutputSpec:
     """D: width of the hidden states."""
     generator: torch.Generator
     """The head_init stream, for losses with parameters of their own."""
+    class_counts: Tensor | None = None
+    """float64 [V]: how often each class is a target in train; None where there are no classes."""

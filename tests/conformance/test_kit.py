@@ -238,9 +238,16 @@ def test_wrong_use_is_answered_in_a_sentence(name: str, overrides: list[str], sa
         run(name, overrides, None)
 
 
-def test_a_loss_of_other_targets_is_refused_by_name() -> None:
-    class Values(Fine):
+def test_a_loss_of_values_is_checked_too() -> None:
+    class SquaredError(Loss):
         target_kind = TargetKind.VALUES
 
-    with pytest.raises(UserError, match="Values wants values"):
-        examine(Values())
+        def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+            return (logits - target).square().mean(dim=-1)
+
+    class Doubled(SquaredError):
+        def predict_values(self, logits: Tensor) -> Tensor:
+            return torch.cat([logits, logits], dim=-1)
+
+    assert not [result for result in examine(SquaredError()) if not result.passed]
+    assert [result.check for result in examine(Doubled()) if not result.passed] == ["predictions"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
@@ -24,12 +25,14 @@ from losslab.losses.square import Square
 from losslab.losses.squentropy import Squentropy
 from losslab.losses.stablemax import StableMax
 from losslab.losses.symmetric_cross_entropy import SymmetricCrossEntropy
+from losslab.types import Features, TargetKind
 
-NUM_OUTPUTS = 7
+NUM_OUTPUTS, NUM_VALUES = 7, 2
 # Powers of two and short fractions: the same number in float32 and float64.
 CLASS_WEIGHTS = [0.5, 1.0, 2.0, 0.25, 1.5, 3.0, 1.0]
 
-Reference = Callable[[Tensor, Tensor], Tensor]
+Reference = Callable[[Tensor, Any], Tensor]
+Scores = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def _softmax(logits: Tensor) -> Tensor:
@@ -152,10 +155,13 @@ class Case:
     Args:
         name: of the yaml in conf/loss.
         variant: tells apart the cases of one name.
-        reference: logits, target → the loss of each position, in the precision of the logits.
+        reference: scores, target → the loss of each position, in the precision of the scores.
+        sees_features: the reference takes the features in place of the target.
+        scores: hidden states, weight and bias → what the reference takes; the projection, mostly.
         class_weights: each position's share in the denominator, by class.
         is_softmax: adding a constant to all logits of a row changes nothing, and every row has a gradient.
         is_sparse: predictions may be exactly 0.
+        keeps_order: the class of the largest score is the likeliest, and so on down.
         has_detached: part of the formula is meant to have no gradient, which then is not that of the value.
     """
 
@@ -167,13 +173,27 @@ class Case:
     class_weights: list[float] | None = None
     is_softmax: bool = True
     is_sparse: bool = False
+    keeps_order: bool = True
     has_detached: bool = False
+    sees_features: bool = False
+    scores: Scores = F.linear
 
     def make(self) -> Loss:
         return self.loss(**self.kwargs)
 
-    def share(self, target: Tensor) -> Tensor:
-        return torch.tensor(self.class_weights or [1.0] * NUM_OUTPUTS, dtype=torch.float64)[target]
+    @property
+    def size(self) -> int:
+        """Classes, or values a position."""
+        return NUM_VALUES if self.loss.target_kind is TargetKind.VALUES else NUM_OUTPUTS
+
+    def values(self, scores: Tensor, features: Features) -> Tensor:
+        return self.reference(scores, features if self.sees_features else features.target)
+
+    def share(self, features: Features) -> Tensor:
+        """In the denominator."""
+        if self.class_weights is None:
+            return torch.ones(len(features), dtype=torch.float64)
+        return torch.tensor(self.class_weights, dtype=torch.float64)[features.target]
 
     def __str__(self) -> str:
         return f"{self.name}-{self.variant}"

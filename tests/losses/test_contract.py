@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from cases import CASES, NUM_OUTPUTS, Case
+from problems import bound, problem_for
 from torch import Tensor
+from torch.nn import functional as F
 
-from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.square import Square
 from losslab.models.projection import OutputProjection
-from losslab.types import Features, LossSum, OutputSpec
+from losslab.types import Features, LossSum, TargetKind, added
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
-WIDTH = 5
 # Sums of a few dozen float32 terms agree with exact ones, and with each other in any order, to a few units of 6e-8.
 FLOAT32 = 2e-6
 BF16_ROUNDING = torch.finfo(torch.bfloat16).eps / 2
@@ -29,33 +29,41 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 @dataclass(frozen=True)
 class Problem:
-    """Positions with ragged weights (0, 0.5, 1 and 2), and a projection; all leaves, float64."""
+    """Positions and a projection; float64, hidden states and projection leaves."""
 
-    hidden: Tensor
+    whole: Features
     projection: Tensor
-    target: Tensor
-    weight: Tensor
 
-    def features(self, dtype: torch.dtype = torch.float32, rows: object = slice(None)) -> Features:
-        return Features(self.hidden[rows].to(dtype), self.target[rows], self.weight[rows].float())
+    @property
+    def hidden(self) -> Tensor:
+        return self.whole.hidden
+
+    @property
+    def weight(self) -> Tensor:
+        return self.whole.weight
+
+    def features(self, dtype: torch.dtype = torch.float32, rows: Tensor | slice = slice(None)) -> Features:
+        def cast(tensor: Tensor) -> Tensor:
+            return tensor.float() if tensor.is_floating_point() else tensor
+
+        extras = {name: cast(value[rows]) for name, value in self.whole.extras.items()}
+        whole = self.whole
+        return Features(whole.hidden[rows].to(dtype), cast(whole.target[rows]), whole.weight[rows].float(), extras)
+
+    def scores(self, case: Case) -> Tensor:
+        return case.scores(self.hidden, self.projection, None)
 
 
 @pytest.fixture
-def problem() -> Problem:
-    generator = torch.Generator().manual_seed(0)
-    rows = 24
-    return Problem(
-        hidden=torch.randn(rows, WIDTH, dtype=torch.float64, generator=generator).requires_grad_(),
-        projection=torch.randn(NUM_OUTPUTS, WIDTH, dtype=torch.float64, generator=generator).requires_grad_(),
-        target=torch.randint(NUM_OUTPUTS, (rows,), generator=generator),
-        weight=torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0, 1.0], dtype=torch.float64).repeat(rows // 8),
-    )
+def case() -> Case:
+    """Unless a test goes through all."""
+    return CASES[0]
 
 
-def bound(case: Case) -> Loss:
-    loss = case.make()
-    loss.bind(OutputSpec(num_outputs=NUM_OUTPUTS, hidden_size=WIDTH, generator=torch.Generator().manual_seed(1)))
-    return loss
+@pytest.fixture
+def problem(case: Case) -> Problem:
+    features, projection = problem_for(case, 24)
+    return Problem(replace(features, hidden=features.hidden.requires_grad_()), projection.requires_grad_())
 
 
 def gradients(total: Tensor, problem: Problem) -> list[Tensor]:
@@ -63,8 +71,12 @@ def gradients(total: Tensor, problem: Problem) -> list[Tensor]:
 
 
 def reference_total(case: Case, problem: Problem) -> Tensor:
-    logits = problem.hidden @ problem.projection.T
-    return (problem.weight * case.reference(logits, problem.target)).sum()
+    return (selected(case, problem).weight * case.values(problem.scores(case), problem.whole)).sum()
+
+
+def selected(case: Case, problem: Problem) -> Features:
+    """With the weights that the loss gives them."""
+    return bound(case).select(problem.whole)
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -96,9 +108,9 @@ def test_yaml_holds_the_defaults_of_the_constructor(case: Case) -> None:
 
 @each_case
 def test_float64_values_and_gradients_equal_the_reference(case: Case, problem: Problem) -> None:
-    logits = problem.hidden @ problem.projection.T
-    values = bound(case).position_loss(logits, problem.target)
-    expected = case.reference(logits, problem.target)
+    scores = problem.scores(case)
+    values = added(bound(case).from_logits(scores, problem.whole))
+    expected = case.values(scores, problem.whole)
     torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
     actual_gradients = gradients((problem.weight * values).sum(), problem)
     for actual, reference in zip(actual_gradients, gradients(reference_total(case, problem), problem), strict=True):
@@ -110,7 +122,8 @@ def test_sums_and_gradients_of_forward_equal_the_reference(case: Case, problem: 
     result = bound(case)(problem.features(), OutputProjection(problem.projection.float()))
     expected = reference_total(case, problem)
     assert result.total.item() == pytest.approx(expected.item(), rel=FLOAT32)
-    assert result.weight.item() == pytest.approx((problem.weight * case.share(problem.target)).sum().item())
+    weight = selected(case, problem).weight * case.share(problem.whole)
+    assert result.weight.item() == pytest.approx(weight.sum().item())
     for actual, reference in zip(gradients(result.total, problem), gradients(expected, problem), strict=True):
         assert relative_error(actual, reference) < FLOAT32
 
@@ -118,8 +131,9 @@ def test_sums_and_gradients_of_forward_equal_the_reference(case: Case, problem: 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.has_detached], ids=str)
 def test_gradcheck(case: Case, problem: Problem) -> None:
     loss = bound(case)
-    logits = (problem.hidden @ problem.projection.T)[:6].detach().requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: loss.position_loss(z, problem.target[:6]), logits)
+    scores = problem.scores(case)[:6].detach().requires_grad_()
+    features = problem.whole[:6]
+    assert torch.autograd.gradcheck(lambda z: added(loss.from_logits(z, features)), scores)
 
 
 @each_case
@@ -137,8 +151,9 @@ def test_rows_of_weight_zero_change_nothing_whatever_they_hold(case: Case, probl
     loss, projection = bound(case), OutputProjection(problem.projection.float())
     counted = (problem.weight != 0).nonzero()[:, 0]
     expected = loss(problem.features(rows=counted), projection)
-    hidden = problem.hidden.float().masked_fill((problem.weight == 0)[:, None], torch.nan)
-    result = loss(Features(hidden, problem.target, problem.weight.float()), projection)
+    features = problem.features()
+    hidden = features.hidden.masked_fill((problem.weight == 0)[:, None], torch.nan)
+    result = loss(replace(features, hidden=hidden), projection)
     assert torch.equal(result.total, expected.total)
     assert torch.equal(result.weight, expected.weight)
     actual, reference = gradients(result.total, problem), gradients(expected.total, problem)
@@ -161,7 +176,7 @@ def test_sums_over_pieces_add_up(case: Case, problem: Problem, size: int) -> Non
 @each_case
 def test_order_of_positions_does_not_matter(case: Case, problem: Problem) -> None:
     loss, projection = bound(case), OutputProjection(problem.projection.float())
-    order = torch.randperm(len(problem.target), generator=torch.Generator().manual_seed(2))
+    order = torch.randperm(len(problem.weight), generator=torch.Generator().manual_seed(2))
     whole, shuffled = loss(problem.features(), projection), loss(problem.features(rows=order), projection)
     assert_same_sums(shuffled, whole)
     for actual, reference in zip(gradients(shuffled.total, problem), gradients(whole.total, problem), strict=True):
@@ -172,7 +187,7 @@ def test_order_of_positions_does_not_matter(case: Case, problem: Problem) -> Non
 @pytest.mark.parametrize("autocast", [False, True])
 def test_all_ignored_gives_zero_with_zero_connected_gradients(case: Case, problem: Problem, autocast: bool) -> None:
     features = problem.features()
-    ignored = Features(features.hidden, features.target, torch.zeros_like(features.weight))
+    ignored = replace(features, weight=torch.zeros_like(features.weight))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         result = bound(case)(ignored, OutputProjection(problem.projection.float()))
     assert result.total.item() == 0
@@ -184,23 +199,33 @@ def test_all_ignored_gives_zero_with_zero_connected_gradients(case: Case, proble
 @each_case
 @pytest.mark.parametrize("autocast", [False, True])
 def test_logits_of_ten_thousand_stay_finite(case: Case, autocast: bool) -> None:
-    rows = 1e4 * torch.stack([torch.ones(NUM_OUTPUTS), -torch.ones(NUM_OUTPUTS), *(2 * torch.eye(NUM_OUTPUTS) - 1)])
-    target = torch.tensor([0, 0, 0, *range(NUM_OUTPUTS - 1)])  # both where the largest logit is and where it is not
+    num_outputs = bound(case).num_outputs(case.size)
+    rows = 1e4 * torch.stack([torch.ones(num_outputs), -torch.ones(num_outputs), *(2 * torch.eye(num_outputs) - 1)])
+    features, _ = problem_for(case, len(rows))
+    target = features.target
+    if case.loss.target_kind is TargetKind.CLASSES:  # both where the largest logit is and where it is not
+        target = torch.tensor([0, 0, 0, *range(num_outputs - 1)])
     logits = rows.clone().requires_grad_()
+    extras = {name: value.float() if value.is_floating_point() else value for name, value in features.extras.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        result = bound(case)(Features(logits, target, torch.ones(len(rows))), OutputProjection(torch.eye(NUM_OUTPUTS)))
+        result = bound(case)(
+            Features(logits, target, torch.ones(len(rows)), extras), OutputProjection(torch.eye(num_outputs))
+        )
     assert result.total.isfinite()
     assert torch.autograd.grad(result.total, logits)[0].isfinite().all()
 
 
 @each_case
 def test_only_the_projection_is_bf16_under_autocast(case: Case, problem: Problem) -> None:
+    if case.scores is not F.linear:
+        pytest.skip("its products are not the projection's")
     projection = OutputProjection(problem.projection.float())
     with torch.autocast("cpu", torch.bfloat16):
         result = bound(case)(problem.features(), projection)
         logits = projection(problem.hidden.float())
     assert logits.dtype == torch.bfloat16
-    expected = (problem.weight * case.reference(logits.double(), problem.target)).sum().item()
+    weight = selected(case, problem).weight
+    expected = (weight * case.values(logits.double(), problem.whole)).sum().item()
     assert result.total.dtype == torch.float32
     past_logits = case.loss is Square or bound(case).linear_weights(NUM_OUTPUTS) is not None
     assert result.total.item() == pytest.approx(expected, rel=BF16_ROUNDING if past_logits else FLOAT32)
@@ -224,15 +249,13 @@ def test_a_loss_that_multiplies_matrices_does_so_in_float32_under_autocast(probl
 def test_bf16_error_is_at_most_that_of_the_reference_in_bf16(case: Case, problem: Problem) -> None:
     """Of every position's loss and of both gradients, against float64, give or take one rounding to bf16."""
     loss, projection = bound(case), OutputProjection(problem.projection.float())
-    exact = case.reference(problem.hidden @ problem.projection.T, problem.target)
-    eager_values = case.reference(problem.hidden.bfloat16() @ problem.projection.bfloat16().T, problem.target)
+    ones = replace(problem.features(), weight=torch.ones(len(problem.weight)))
+    kept = loss.select(ones).weight
+    exact = kept * case.values(problem.scores(case), problem.whole)
+    hidden, weight = problem.hidden.bfloat16(), problem.projection.bfloat16()
+    eager_values = kept * case.values(case.scores(hidden, weight, None), problem.whole)
     with torch.autocast("cpu", torch.bfloat16):
-        values = torch.stack(
-            [
-                loss(Features(row.float()[None], target[None], torch.ones(1)), projection).total
-                for row, target in zip(problem.hidden, problem.target, strict=True)
-            ]
-        )
+        values = torch.stack([loss(piece, projection).total for piece in ones.chunks(1)])
     assert values.dtype == torch.float32
     assert relative_error(values, exact) <= relative_error(eager_values, exact) + BF16_ROUNDING
     actual, eager, reference = (gradients(total.sum(), problem) for total in (values, eager_values, exact))
@@ -249,20 +272,25 @@ def test_state_dict_round_trip(case: Case, problem: Problem) -> None:
     file.seek(0)
     restored = bound(case)
     restored.load_state_dict(torch.load(file, weights_only=True))
-    logits = (problem.hidden @ problem.projection.T).float()
-    assert torch.equal(restored.predict_log_probs(logits), loss.predict_log_probs(logits))
+    logits = problem.scores(case).float()
+    predict = "predict_values" if case.loss.target_kind is TargetKind.VALUES else "predict_log_probs"
+    assert torch.equal(getattr(restored, predict)(logits), getattr(loss, predict)(logits))
     assert torch.equal(restored(problem.features(), projection).total, loss(problem.features(), projection).total)
 
 
 @each_case
-def test_predictions_are_distributions_with_the_order_of_the_scores(case: Case, problem: Problem) -> None:
+def test_predictions_have_the_order_of_the_scores(case: Case, problem: Problem) -> None:
     loss, features = bound(case), problem.features()
     scores = loss.scores(features.hidden, OutputProjection(problem.projection.float()))
     assert scores.dtype == torch.float32
-    torch.testing.assert_close(scores.double(), problem.hidden @ problem.projection.T, rtol=FLOAT32, atol=FLOAT32)
+    torch.testing.assert_close(scores.double(), problem.scores(case), rtol=FLOAT32, atol=FLOAT32)
+    if case.loss.target_kind is TargetKind.VALUES:
+        assert loss.predict_values(scores).shape == features.target.shape
+        return
     log_probs = loss.predict_log_probs(scores)
-    torch.testing.assert_close(log_probs.exp().sum(dim=-1), torch.ones(len(scores)))
+    if case.loss.target_kind is not TargetKind.LABELS:
+        torch.testing.assert_close(log_probs.exp().sum(dim=-1), torch.ones(len(scores)))
     if case.is_sparse:
         assert torch.equal(log_probs.argmax(dim=-1), scores.argmax(dim=-1))
-    else:
+    elif case.keeps_order:
         assert torch.equal(log_probs.argsort(dim=-1), scores.argsort(dim=-1))

@@ -17,7 +17,6 @@ from losslab.conformance.subject import Fault, Subject
 from losslab.console import say
 from losslab.errors import UserError, describe
 from losslab.losses.base import Loss
-from losslab.types import TargetKind
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,7 @@ class Result:
 
 
 def examine(loss: Loss) -> list[Result]:
-    """The result of every check, in order. The loss itself is not touched.
-
-    Raises:
-        UserError: for a loss that the kit has no checks for.
-    """
-    if loss.target_kind is not TargetKind.CLASSES:
-        raise UserError(f"the kit checks losses of classes, and {type(loss).__name__} wants {loss.target_kind.value}")
+    """The result of every check, in order. The loss itself is not touched."""
     subject = Subject(loss)
     results = []
     for name, check in CHECKS.items():

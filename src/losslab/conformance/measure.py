@@ -16,7 +16,7 @@ from losslab.config.components import build
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
 from losslab.training.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
-from losslab.types import Features, OutputSpec
+from losslab.types import Features, OutputSpec, added
 
 FLOOR, DENSE = "the three matrix products", "F.linear and F.cross_entropy"
 _REPEATS = 2
@@ -89,7 +89,7 @@ def _work(variant: Variant, hidden: Tensor, weight: Tensor, target: Tensor) -> C
     loss.bind(OutputSpec(num_outputs=len(weight), hidden_size=weight.shape[1], generator=generator))
     features = Features(hidden, target, torch.ones(len(target)))
     if variant.dense:
-        return lambda: loss.values(features, LinearMap(weight, None)).sum().backward()  # type: ignore[no-untyped-call]
+        return lambda: added(loss.values(features, LinearMap(weight, None))).sum().backward()  # type: ignore[no-untyped-call]
     return lambda: loss(features, LinearMap(weight, None)).total.backward()
 
 

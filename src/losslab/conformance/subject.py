@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
-from losslab.types import Features, LossSum, OutputSpec
+from losslab.types import Features, LossSum, OutputSpec, TargetKind
 
-NUM_OUTPUTS, WIDTH, POSITIONS = 11, 6, 37
+WIDTH, POSITIONS = 6, 37
+SIZES = {
+    TargetKind.CLASSES: 11,
+    TargetKind.DISTRIBUTIONS: 11,
+    TargetKind.LABELS: 11,
+    TargetKind.VALUES: 2,
+}
+"""Classes, or values a position."""
+_FLOAT32 = 1e-5
+_PREVIOUS = 5
+_TEACHER_WIDTH = 4
 
 
 class Fault(Exception):
@@ -21,25 +31,60 @@ class Fault(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """Positions with ragged weights (0, ½, 1, 2), and a projection; float64."""
+    """Positions with targets of the loss's kind and ragged weights (0, ½, 1, 2), and a projection; float64."""
 
-    hidden: Tensor
-    target: Tensor
-    weight: Tensor
+    features: Features
     projection: Tensor
+    """[V, D]."""
 
     @classmethod
-    def random(cls, seed: int = 0, positions: int = POSITIONS, num_outputs: int = NUM_OUTPUTS) -> Problem:
+    def random(cls, loss: Loss, seed: int = 0, positions: int = POSITIONS, size: int | None = None) -> Problem:
+        """A loss that reads previous tokens or a teacher finds them in the extras."""
         generator = torch.Generator().manual_seed(seed)
-        return cls(
-            hidden=torch.randn(positions, WIDTH, dtype=torch.float64, generator=generator),
-            target=torch.randint(num_outputs, (positions,), generator=generator),
+        size = size or SIZES[loss.target_kind]
+        hidden = torch.randn(positions, WIDTH, dtype=torch.float64, generator=generator)
+        num_outputs = loss.num_outputs(size)
+        extras = {}
+        if loss.previous_tokens:
+            reach = min(loss.previous_tokens, _PREVIOUS)
+            extras["previous"] = torch.randint(-1, size, (positions, reach), generator=generator)
+        if loss.reads_teacher:
+            extras["teacher_hidden"] = torch.randn(positions, _TEACHER_WIDTH, dtype=torch.float64, generator=generator)
+        features = Features(
+            hidden=hidden,
+            target=_targets(loss.target_kind, positions, size, generator),
             weight=torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0])[torch.arange(positions) % 7].double(),
-            projection=torch.randn(num_outputs, WIDTH, dtype=torch.float64, generator=generator),
+            extras=extras,
         )
+        return cls(features, torch.randn(num_outputs, WIDTH, dtype=torch.float64, generator=generator))
 
-    def features(self, rows: Tensor | slice = slice(None)) -> Features:
-        return Features(self.hidden[rows].float(), self.target[rows], self.weight[rows].float())
+    @property
+    def logits(self) -> Tensor:
+        """float64 [N, V]."""
+        return self.features.hidden @ self.projection.T
+
+
+def single(features: Features) -> Features:
+    """The same in float32."""
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.float() if tensor.is_floating_point() else tensor
+
+    return Features(
+        cast(features.hidden),
+        cast(features.target),
+        cast(features.weight),
+        {name: cast(value) for name, value in features.extras.items()},
+    )
+
+
+def _targets(kind: TargetKind, positions: int, size: int, generator: torch.Generator) -> Tensor:
+    if kind is TargetKind.CLASSES:
+        return torch.randint(size, (positions,), generator=generator)
+    if kind is TargetKind.VALUES:
+        return torch.randn(positions, size, dtype=torch.float64, generator=generator)
+    shares = torch.rand(positions, size, dtype=torch.float64, generator=generator)
+    return shares / shares.sum(dim=-1, keepdim=True) if kind is TargetKind.DISTRIBUTIONS else shares.round()
 
 
 @dataclass(frozen=True)
@@ -62,18 +107,29 @@ class Subject:
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
 
-    def fresh(self, num_outputs: int = NUM_OUTPUTS, width: int = WIDTH) -> Loss:
+    def problem(self, seed: int = 0, positions: int = POSITIONS) -> Problem:
+        return Problem.random(self.loss, seed, positions)
+
+    def fresh(self, size: int | None = None, width: int = WIDTH) -> Loss:
+        """A copy for `size` classes, or values a position."""
         loss = copy.deepcopy(self.loss)
+        size = size or SIZES[loss.target_kind]
         generator = torch.Generator().manual_seed(7)
-        loss.bind(OutputSpec(num_outputs=num_outputs, hidden_size=width, generator=generator))
+        counts = 1 + torch.arange(size, dtype=torch.float64)
+        loss.bind(
+            OutputSpec(num_outputs=loss.num_outputs(size), hidden_size=width, generator=generator, class_counts=counts)
+        )
+        if loss.reads_teacher:
+            loss.teacher_projection = LinearMap(torch.randn(size, _TEACHER_WIDTH, generator=generator), None)
         return loss
 
     def run(self, features: Features, projection: Tensor) -> Outcome:
-        """Forward and backward, of a fresh copy."""
+        """Forward and backward, of a fresh copy, in float32."""
+        features = single(features)
         hidden = features.hidden.detach().clone().requires_grad_()
         weight = projection.detach().to(torch.float32).clone().requires_grad_()
-        loss = self.fresh(*weight.shape)
-        result = loss(Features(hidden, features.target, features.weight, features.extras), LinearMap(weight, None))
+        loss = self.fresh(width=weight.shape[1])
+        result = loss(replace(features, hidden=hidden), LinearMap(weight, None))
         _refuse_other_than_sums(result)
         if not result.total.requires_grad:
             raise Fault("the total has no gradient: it is computed from detached values, or without the projection")
@@ -81,6 +137,12 @@ class Subject:
         if of_hidden is None or of_weight is None:
             raise Fault("the total does not depend on hidden states and projection: something on the way is detached")
         return Outcome(result.total.detach(), result.weight.detach(), of_hidden, of_weight)
+
+
+def near(actual: Tensor, expected: Tensor | int) -> bool:
+    """Equal but for the rounding of float32 sums of a few dozen terms, in any order."""
+    expected = torch.as_tensor(expected)
+    return bool((actual - expected).norm() <= _FLOAT32 * expected.norm().clamp(min=1e-3))
 
 
 def _refuse_other_than_sums(result: object) -> None:

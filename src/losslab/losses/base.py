@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 from losslab.errors import UserError
 from losslab.losses.paths import run_features, run_logits, run_softmax
 from losslab.losses.statistics import Statistics
-from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind
+from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind, Values
 
 
 class Loss(nn.Module):
@@ -18,36 +16,53 @@ class Loss(nn.Module):
     The author of an ordinary loss writes one of these, and inherits chunked execution, masking and precision:
         `from_log_prob`: a function of log p_y alone; the quickest.
         `from_statistics`: of z_y, logsumexp z and a linear function of z; as quick.
-        `position_loss`: any function of a position's logits.
-        `values`: of more than the logits.
+        `position_loss`: any function of a position's logits and target.
+        `from_logits`: of its extras, too.
+        `values`: of hidden states and weights.
     A sampled or logit-free loss overrides `forward` and reads `projection.weight`; nothing outside asks which kind it
     is.
 
     Constructors are keyword-only and typed: the signature is the schema of the yaml in conf/loss.
     """
 
-    target_kind: ClassVar[TargetKind] = TargetKind.CLASSES
-    cost_class: ClassVar[str] = "F3"
+    target_kind: TargetKind = TargetKind.CLASSES
+    cost_class: str = "F3"
     """What it needs of the logits, F1 (z_y and logsumexp) … F6 (a sampled subset); F3 is any sum over them."""
-    position_wise: ClassVar[bool] = True
+    position_wise: bool = True
     """No position's loss depends on another position; else it sees the whole batch at once, and all its logits."""
-    shift_invariant: ClassVar[bool] = False
+    shift_invariant: bool = False
     """Adding a constant to all logits of a position changes nothing."""
     is_proper: bool = False
     """The expected loss is smallest where the prediction is the data's distribution."""
-    has_detached: ClassVar[bool] = False
+    has_detached: bool = False
     """Part of the formula is meant to have no gradient, so that the gradient is not that of the value."""
+    exact_products: bool = False
+    """Its products are float32 whatever the precision is."""
     temperature: float = 1.0
     """What the statistics and their softmax divide the logits by."""
+    terms: tuple[str, ...] = ()
+    """Parts to be logged apart: the author's function then returns each of them by name, and the loss is their sum."""
+    previous_tokens: int = 0
+    """How many of the tokens up to each position it reads, in `features.extras["previous"]`."""
+
+    reads_teacher: bool = False
+    """It learns from a trained run: `teacher` names its folder, and `features.extras["teacher_hidden"]` [N, D'] holds
+    that run's hidden states, which `teacher_projection` turns into logits."""
+    teacher: str | None = None
+    teacher_projection: Projection | None = None
 
     def bind(self, spec: OutputSpec) -> None:
         """Receive the sizes, once they are known; create parameters here. The default needs nothing."""
 
-    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+    def num_outputs(self, size: int) -> int:
+        """How many outputs the projection has, for `size` classes, or values a position. Default: as many."""
+        return size
+
+    def from_log_prob(self, log_prob: Tensor) -> Values:
         """The loss [N] of positions whose target has log-probability `log_prob` [N] under softmax."""
         raise UserError(f"{type(self).__name__} says nowhere what it computes: give it position_loss or from_log_prob")
 
-    def from_statistics(self, statistics: Statistics) -> Tensor:
+    def from_statistics(self, statistics: Statistics) -> Values:
         """The loss [N] of positions with these statistics of their logits, each [N]."""
         return self.from_log_prob(statistics.log_prob)
 
@@ -55,7 +70,7 @@ class Loss(nn.Module):
         """u, float64 [V], of `Statistics.linear`, u · z; None where the loss does not use it."""
         return None
 
-    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def position_loss(self, logits: Tensor, target: Tensor) -> Values:
         """The loss of each position, unreduced. Default: from its statistics.
 
         Args:
@@ -68,11 +83,27 @@ class Loss(nn.Module):
         logits = logits if self.temperature == 1 else logits / self.temperature
         return self.from_statistics(Statistics.of(logits, target, self.linear_weights(logits.shape[-1])))
 
-    def values(self, features: Features, projection: Projection) -> Tensor:
-        """The loss [N] of positions, from all that there is to see of them. Default: of their scores and targets."""
-        return self.position_loss(self.scores(features.hidden, projection), features.target)
+    def from_logits(self, logits: Tensor, features: Features) -> Values:
+        """The loss [N] of positions, from their logits [N, V] and all that `features` hold. Default: from targets."""
+        return self.position_loss(logits, features.target)
 
-    def position_weight(self, target: Tensor) -> Tensor | None:
+    def values(self, features: Features, projection: Projection) -> Values:
+        """The loss [N] of positions, from hidden states and weights. Default: from their scores."""
+        return self.from_logits(self.scores(features.hidden, projection), features)
+
+    def select(self, features: Features) -> Features:
+        """The positions that count, and how much: a loss that ignores more than the data does sets weights to 0."""
+        return features
+
+    def adapt(self, hidden: Tensor, projection: Projection) -> tuple[Tensor, Projection]:
+        """What is multiplied, where it is not hidden states [N, D] and projection as they are."""
+        return hidden, projection
+
+    def map_logits(self, logits: Tensor) -> Tensor:
+        """What becomes of the product [N, V] before anything else sees it: a soft-cap, a distance."""
+        return logits
+
+    def position_weight(self, features: Features) -> Tensor | None:
         """[N]: each position's share in the denominator, on top of `features.weight`; None is 1."""
         return None
 
@@ -80,19 +111,26 @@ class Loss(nn.Module):
         """Σ weight · position loss over the positions with weight, and Σ weight; float32 scalars.
 
         All-ignored gives 0 with zero, graph-connected gradients.
+
+        Raises:
+            UserError: for targets of another kind or out of range.
         """
         return _WAYS[self.written_as()](self, features, projection)
 
-    @classmethod
-    def written_as(cls) -> str:
+    def written_as(self) -> str:
         """Which of an author's functions says what the loss is: of the most derived class, the first in the list."""
-        if cls.values is not Loss.values or cls.scores is not Loss.scores:
+        kind = type(self)
+        if kind.values is not Loss.values or kind.scores is not Loss.scores:
             return "values"
-        return next(name for base in cls.__mro__ for name in _WAYS if name in vars(base))
+        way = next(name for base in kind.__mro__ for name in _WAYS if name in vars(base))
+        if _WAYS[way] is run_softmax and kind.map_logits is not Loss.map_logits:
+            return "position_loss"
+        return way
 
     def scores(self, hidden: Tensor, projection: Projection) -> Tensor:
         """What the predictions are made from: float32 [N, V]."""
-        return projection(hidden.to(projection.weight.dtype)).float()
+        hidden, projection = self.adapt(hidden, projection)
+        return self.map_logits(projection(hidden.to(projection.weight.dtype)).float())
 
     def calibrate(self, scale: float) -> None:
         """Receive the scale s that nll_scaled fitted; a loss whose scores are no log-probabilities predicts with it."""
@@ -100,6 +138,10 @@ class Loss(nn.Module):
     def predict_log_probs(self, logits: Tensor) -> Tensor:
         """The log-probabilities [N, V] that the model predicts with. Default: softmax, at the loss's temperature."""
         return (logits if self.temperature == 1 else logits / self.temperature).log_softmax(dim=-1)
+
+    def predict_values(self, logits: Tensor) -> Tensor:
+        """The values [N, K] that the model predicts, where targets are values. Default: the outputs themselves."""
+        return logits
 
     def posterior(self, logits: Tensor) -> Tensor | None:
         """The class probabilities [N, V] under which `logits` would minimise the expected loss, before clipping and
@@ -109,6 +151,7 @@ class Loss(nn.Module):
 
 _WAYS = {
     "values": run_features,
+    "from_logits": run_logits,
     "position_loss": run_logits,
     "from_statistics": run_softmax,
     "from_log_prob": run_softmax,

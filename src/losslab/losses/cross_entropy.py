@@ -10,7 +10,7 @@ from torch import Tensor
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.statistics import Statistics
-from losslab.types import OutputSpec
+from losslab.types import Features, OutputSpec
 
 
 class CrossEntropy(Loss):
@@ -68,8 +68,8 @@ class CrossEntropy(Loss):
         smoothed = mean_weight * statistics.logsumexp - statistics.linear
         return (1 - self.label_smoothing) * own + self.label_smoothing * smoothed
 
-    def position_weight(self, target: Tensor) -> Tensor | None:
-        return None if self.class_weights is None else self.class_weights[target]
+    def position_weight(self, features: Features) -> Tensor | None:
+        return None if self.class_weights is None else self.class_weights[features.target]
 
     def posterior(self, logits: Tensor) -> Tensor:
         """p_j ∝ w_j ((1 − ε) η_j + ε / V), solved for η."""

@@ -7,10 +7,10 @@ from above (as in Liger, Hsu et al. 2024, arXiv:2410.10989, and torch's linear_c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,7 +19,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from losslab.errors import UserError
-from losslab.types import Features, LossSum, Projection, TargetKind
+from losslab.losses.targets import check_targets
+from losslab.types import Features, LossSum, Projection, Values
 
 if TYPE_CHECKING:
     from losslab.losses.base import Loss
@@ -28,6 +29,8 @@ _BUDGET = {"cpu": 2**25, "cuda": 2**28}
 """Bytes for a chunk's float32 logits: near the last cache of a CPU, and enough to fill a GPU."""
 _MOST_ROWS = 2048
 """More make no product faster."""
+_GRAPH_SHARE = 8
+"""Autograd keeps about this many copies of the logits that it is given, so it is given this much less of them."""
 Compute = Callable[[], tuple[Tensor, "Gradients"]]
 
 
@@ -46,7 +49,22 @@ def limit_rows(rows: int) -> Iterator[None]:
 
 def chunk_rows(num_outputs: int, device: torch.device) -> int:
     """How many positions to project at once."""
-    return max(1, min(_limit.get(), _BUDGET.get(device.type, _BUDGET["cuda"]) // (4 * num_outputs)))
+    return _rows(num_outputs, device, 1)
+
+
+def feature_rows(num_outputs: int, device: torch.device) -> int:
+    """How many positions to project inside the graph at once; each time costs a gradient of the size of the weight."""
+    return _rows(num_outputs, device, 2)
+
+
+def graph_rows(num_outputs: int, device: torch.device) -> int:
+    """How many positions' logits to differentiate at once."""
+    return _rows(num_outputs, device, _GRAPH_SHARE)
+
+
+def _rows(num_outputs: int, device: torch.device, share: int) -> int:
+    budget = _BUDGET.get(device.type, _BUDGET["cuda"]) // share
+    return max(1, min(_limit.get(), budget // (4 * num_outputs)))
 
 
 class LinearMap(NamedTuple):
@@ -141,20 +159,6 @@ class _GradientInForward(torch.autograd.Function):
         return None, *scaled
 
 
-def _check_classes(target: Tensor, num_outputs: int) -> None:
-    """Refuse what is no class. On a GPU values are not looked at, which would wait for it; CUDA stops by itself."""
-    if target.ndim != 1 or target.dtype != torch.int64:
-        raise UserError(f"targets must be int64 [N] classes, not {target.dtype} of shape {list(target.shape)}")
-    if target.device.type == "cpu" and len(target):
-        low, high = (int(value) for value in target.aminmax())
-        if low < 0 or high >= num_outputs:
-            wrong = low if low < 0 else high
-            raise UserError(
-                f"target {wrong} is no class: there are {num_outputs:,}, from 0 to {num_outputs - 1:,}; positions to "
-                "ignore have weight 0"
-            )
-
-
 @dataclass(frozen=True)
 class Chunk:
     """Some positions, cut off from the graph."""
@@ -165,37 +169,48 @@ class Chunk:
     weight: Tensor
     """float32 [n]."""
 
-    def weighted(self, loss: Loss, values: Tensor) -> Tensor:
-        """Σ weight · value. Raises UserError where there is not one value for each position."""
-        if not isinstance(values, Tensor) or values.shape != self.weight.shape:
-            got = f"shape {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
-            raise UserError(
-                f"{type(loss).__name__}.{loss.written_as()} returned {got} for {len(self.weight)} positions; it must "
-                "return one value for each, unreduced"
-            )
-        return (self.weight * values).sum()
+    def slices(self, size: int) -> Iterator[Chunk]:
+        """Consecutive parts of at most `size` positions, whose `rows` count from the start of this chunk."""
+        for start in range(0, len(self.weight), size):
+            rows = slice(start, min(start + size, len(self.weight)))
+            yield Chunk(rows, self.features[rows], self.weight[rows])
 
 
 class Execution:
     """One evaluation of a loss: its positions, its projection, and the sums that grow chunk by chunk."""
 
-    def __init__(self, loss: Loss, features: Features, projection: Projection, *, in_chunks: bool = True) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        features: Features,
+        projection: Projection,
+        *,
+        rows: Callable[[int, torch.device], int] | None = chunk_rows,
+        adapt: bool = True,
+    ) -> None:
+        """`rows`, of V and the device, is how many positions to take at once; None takes all. Without `adapt` the loss
+        sees hidden states and projection as they came."""
         self.loss = loss
-        self.features = features.kept()
-        if loss.target_kind is TargetKind.CLASSES:
-            _check_classes(self.features.target, len(projection.weight))
+        features = loss.select(features).kept()
+        if adapt:
+            hidden, projection = loss.adapt(features.hidden, projection)
+            features = replace(features, hidden=hidden)
+        self.features = features
+        num_outputs, device = len(projection.weight), projection.weight.device
+        check_targets(self.features.target, loss, num_outputs)
         self.given = projection
-        device = projection.weight.device
         dtype = projection.weight.dtype
-        if torch.is_autocast_enabled(device.type):
+        if torch.is_autocast_enabled(device.type) and not loss.exact_products:
             dtype = torch.get_autocast_dtype(device.type)
         bias = projection.bias
         self.projection = LinearMap(
             projection.weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
         )
-        in_chunks = in_chunks and loss.position_wise
-        self.rows = chunk_rows(len(projection.weight), device) if in_chunks else max(1, len(self.features))
+        everything = max(1, len(self.features))
+        self.rows = rows(num_outputs, device) if rows is not None and loss.position_wise else everything
+        self.slice_rows = graph_rows(num_outputs, device) if loss.position_wise else everything
         self.parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+        self.terms = torch.zeros(len(loss.terms), dtype=torch.float32, device=device)
 
     def run(self, add: Callable[[Chunk, Gradients], Tensor]) -> LossSum:
         """Sum what `add` returns for every chunk; it adds to the gradients itself."""
@@ -214,7 +229,36 @@ class Execution:
             total: Tensor = _GradientInForward.apply(compute, hidden, weight, bias, *self.parameters)  # type: ignore[no-untyped-call]
         else:
             total = compute()[0]
-        return LossSum(total=total, weight=self._denominator())
+        terms = dict(zip(self.loss.terms, self.terms.unbind(), strict=True))
+        return LossSum(total=total, weight=self._denominator(), terms=terms)
+
+    def weigh(self, chunk: Chunk, values: Values) -> Tensor:
+        """Σ weight · value; the sums of a loss's terms are noted on the way.
+
+        Raises:
+            UserError: where there is not one value for each position.
+        """
+        if not self.loss.terms:
+            return (chunk.weight * self._checked(values, len(chunk.weight))).sum()
+        if not isinstance(values, Mapping) or set(values) != set(self.loss.terms):
+            got = sorted(values) if isinstance(values, Mapping) else f"a {type(values).__name__}"
+            raise UserError(f"{self._author} must return the terms {list(self.loss.terms)} by name, not {got}")
+        count = len(chunk.weight)
+        sums = torch.stack([(chunk.weight * self._checked(values[name], count)).sum() for name in self.loss.terms])
+        self.terms += sums.detach()
+        return sums.sum()
+
+    def _checked(self, values: object, count: int) -> Tensor:
+        if not isinstance(values, Tensor) or values.shape != (count,):
+            got = f"shape {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+            raise UserError(
+                f"{self._author} returned {got} for {count} positions; it must return one value for each, unreduced"
+            )
+        return values
+
+    @property
+    def _author(self) -> str:
+        return f"{type(self.loss).__name__}.{self.loss.written_as()}"
 
     def differentiate(self, total: Tensor, leaves: list[Tensor], gradients: Gradients) -> list[Tensor]:
         """The gradients in `leaves`, 0 where one has no part in the total; those of the loss's parameters are added."""
@@ -235,11 +279,11 @@ class Execution:
             hidden = features.hidden.detach().to(self.projection.weight.dtype)
             yield Chunk(
                 rows=slice(start, start + len(features)),
-                features=Features(hidden, features.target, features.weight, features.extras),
+                features=replace(features, hidden=hidden),
                 weight=features.weight.float(),
             )
 
     def _denominator(self) -> Tensor:
         weight = self.features.weight.float()
-        share = self.loss.position_weight(self.features.target)
+        share = self.loss.position_weight(self.features)
         return (weight.sum() if share is None else (weight * share).sum()).detach()

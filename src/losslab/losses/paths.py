@@ -3,12 +3,13 @@ down to everything."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap
+from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap, feature_rows
 from losslab.losses.statistics import Statistics
 from losslab.types import Features, LossSum, Projection
 
@@ -43,7 +44,7 @@ def run_softmax(loss: Loss, features: Features, projection: Projection) -> LossS
         with torch.set_grad_enabled(gradients.needed):
             for leaf in leaves.values():
                 leaf.requires_grad_(gradients.needed)
-            total = chunk.weighted(loss, loss.from_statistics(Statistics(len(linear.weight), target[:, 0], **leaves)))
+            total = execution.weigh(chunk, loss.from_statistics(Statistics(len(linear.weight), target[:, 0], **leaves)))
         if gradients.needed:
             a, b, *c = execution.differentiate(total, list(leaves.values()), gradients)
             # b p + a e_y = b (p + (a / b) e_y); a / b is -1 for a function of log p_y, whatever b: exact near p_y = 1.
@@ -68,19 +69,25 @@ def _fold(loss: Loss, linear: LinearMap) -> tuple[Tensor | None, Tensor | None]:
 
 
 def run_logits(loss: Loss, features: Features, projection: Projection) -> LossSum:
-    """For any function of a position's logits: autograd goes down to them, and two products go on from there."""
+    """For any function of a position's logits and features: autograd goes down to the logits, a few at a time, whose
+    gradient takes their place; two products of the whole chunk go on from there."""
     execution = Execution(loss, features, projection)
     linear = execution.projection
 
     def add(chunk: Chunk, gradients: Gradients) -> Tensor:
-        hidden = chunk.features.hidden
-        with torch.set_grad_enabled(gradients.needed):
-            logits = linear(hidden).float().requires_grad_(gradients.needed)
-            total = chunk.weighted(loss, loss.position_loss(logits, chunk.features.target))
+        logits = linear(chunk.features.hidden).float()
+        total = logits.new_zeros(())
+        for piece in chunk.slices(execution.slice_rows):
+            with torch.set_grad_enabled(gradients.needed):
+                leaf = logits[piece.rows].detach().requires_grad_(gradients.needed)
+                part = execution.weigh(piece, loss.from_logits(loss.map_logits(leaf), piece.features))
+            if gradients.needed:
+                (logits[piece.rows],) = execution.differentiate(part, [leaf], gradients)
+            total += part.detach()
         if gradients.needed:
-            (gradient,) = execution.differentiate(total, [logits], gradients)
-            gradients.add_logits(chunk.rows, gradient, torch.ones_like(gradient[:, :1]), hidden, linear)
-        return total.detach()
+            one = torch.ones_like(logits[:, :1])
+            gradients.add_logits(chunk.rows, logits, one, chunk.features.hidden, linear)
+        return total
 
     return execution.run(add)
 
@@ -88,7 +95,7 @@ def run_logits(loss: Loss, features: Features, projection: Projection) -> LossSu
 def run_features(loss: Loss, features: Features, projection: Projection) -> LossSum:
     """For a loss with scores of its own, or one that reads more than its logits: autograd goes down to hidden states
     and weights."""
-    execution = Execution(loss, features, projection)
+    execution = Execution(loss, features, projection, rows=feature_rows, adapt=False)
 
     def add(chunk: Chunk, gradients: Gradients) -> Tensor:
         on, seen, given = gradients.needed, chunk.features, execution.projection
@@ -96,8 +103,8 @@ def run_features(loss: Loss, features: Features, projection: Projection) -> Loss
             hidden = seen.hidden.detach().requires_grad_(on)
             weight = given.weight.detach().requires_grad_(on)
             bias = None if given.bias is None else given.bias.detach().requires_grad_(on)
-            own = Features(hidden, seen.target, seen.weight, seen.extras)
-            total = chunk.weighted(loss, loss.values(own, LinearMap(weight, bias)))
+            own = replace(seen, hidden=hidden)
+            total = execution.weigh(chunk, loss.values(own, LinearMap(weight, bias)))
         if on:
             leaves = [hidden, weight] + ([] if bias is None else [bias])
             of_hidden, of_weight, *of_bias = execution.differentiate(total, leaves, gradients)

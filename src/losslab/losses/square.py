@@ -48,7 +48,7 @@ class Square(Loss):
     def forward(self, features: Features, projection: Projection) -> LossSum:
         """Without logits: Σ_j f_j² = hᵀGh + 2 h · Wᵀb + ‖b‖² with G = WᵀW, in O((N + V) D²) in place of O(N V D) (an
         idea of Vincent et al. 2014, arXiv:1412.7091)."""
-        execution = Execution(self, features, projection, in_chunks=False)
+        execution = Execution(self, features, projection, rows=None)
         weight = projection.weight.detach().float()
         bias = torch.zeros_like(weight[:, 0]) if projection.bias is None else projection.bias.detach().float()
         scale = 1 / len(weight)

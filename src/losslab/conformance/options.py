@@ -1,0 +1,73 @@
+"""Checks that need a loss to be made, or trained, anew."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import replace
+
+import torch
+
+from losslab.conformance.subject import Fault, Subject, single
+from losslab.errors import UserError, describe
+from losslab.losses.execution import LinearMap
+
+_STEPS = 20
+
+
+def options_are_checked(subject: Subject) -> str:
+    """Each number of the constructor at 0, at 1 and doubled: refused in a sentence, or finite; never NaN."""
+    kind = type(subject.loss)
+    parameters = inspect.signature(kind).parameters.items()
+    signature = {n: p for n, p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    if any(parameter.default is parameter.empty for parameter in signature.values()):
+        return "it has options without defaults"
+    numbers = {n: p.default for n, p in signature.items() if type(p.default) in (int, float)}
+    problem = subject.problem()
+    for name, default in numbers.items():
+        not_a_number = [math.nan] if isinstance(default, float) else []
+        for value in dict.fromkeys([0.0, 1.0, 2.0 * default, *not_a_number]):
+            option = f"{name}={value:g}"
+            accepted = False
+            try:
+                loss = kind(**{name: value if math.isnan(value) else type(default)(value)})
+                accepted = True
+                outcome = Subject(loss).run(problem.features, problem.projection)
+            except Exception as error:  # a stranger's loss may raise anything: it is the finding
+                if isinstance(error, UserError) and not accepted:
+                    continue
+                how = "is accepted, and then" if accepted else "is not refused in a sentence (UserError), but"
+                raise Fault(f"{option} {how} raises {describe(error)}; refuse it") from None
+            if math.isnan(value):
+                raise Fault(f"{option} is accepted; refuse it (not low <= {name} <= high refuses NaN too)")
+            if not (outcome.total.isfinite() and outcome.hidden.isfinite().all()):
+                raise Fault(f"{option} is accepted, and gives a total or gradient that is not finite; refuse it")
+    return ", ".join(numbers) or "it has no numbers"
+
+
+def training_lowers_it(subject: Subject) -> str:
+    """Steps of AdamW on one batch, through a small body."""
+    problem = subject.problem()
+    features = single(problem.features)
+    generator = torch.Generator().manual_seed(11)
+    body = torch.nn.Linear(features.hidden.shape[1], features.hidden.shape[1])
+    with torch.no_grad():
+        body.weight.copy_(torch.randn(body.weight.shape, generator=generator) / 2)
+    projection = (problem.projection.float() / 4).requires_grad_()
+    loss = subject.fresh()
+    optimizer = torch.optim.AdamW([*body.parameters(), projection, *loss.parameters()], lr=0.01)
+    objectives = []
+    for _ in range(_STEPS + 1):
+        result = loss(replace(features, hidden=body(features.hidden).tanh()), LinearMap(projection, None))
+        objectives.append((result.total / result.weight).item())
+        if not math.isfinite(objectives[-1]):
+            raise Fault(f"after {len(objectives) - 1} steps of AdamW the objective is {objectives[-1]}")
+        optimizer.zero_grad()
+        (result.total / result.weight).backward()
+        optimizer.step()
+    if not loss.has_detached and not objectives[-1] < objectives[0]:
+        raise Fault(
+            f"{_STEPS} steps of AdamW on one batch take it from {objectives[0]:.4g} to {objectives[-1]:.4g}: its "
+            "gradient points the wrong way, or nowhere"
+        )
+    return f"{_STEPS} steps: {objectives[0]:.4g} → {objectives[-1]:.4g}"

@@ -1,0 +1,87 @@
+"""Checks of what a loss predicts with, and of its link to the data's probabilities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from losslab.conformance.subject import Fault, Subject
+from losslab.losses.base import Loss
+from losslab.types import TargetKind, added
+
+_POSTERIOR = 1e-3
+
+
+def predictions_are_right_in_kind(subject: Subject) -> str:
+    """Probabilities that sum to 1; of labels, each in [0, 1]; or as many values as there are targets."""
+    problem = subject.problem()
+    loss = subject.fresh()
+    for scale in (1.0, 50.0):
+        scores = loss.map_logits((scale * problem.logits).float())
+        if loss.target_kind is TargetKind.VALUES:
+            predicted = loss.predict_values(scores)
+            if predicted.shape != problem.features.target.shape or not predicted.isfinite().all():
+                raise Fault(
+                    f"predict_values gives {list(predicted.shape)}, finite: {bool(predicted.isfinite().all())}, for "
+                    f"targets {list(problem.features.target.shape)}; it must give a finite number for each"
+                )
+            continue
+        p = loss.predict_log_probs(scores).exp()
+        if loss.target_kind is TargetKind.LABELS:
+            if not (p >= 0).logical_and(p <= 1).all():
+                raise Fault(f"predicted probabilities of labels lie in {p.min():.4g} … {p.max():.4g}, not in [0, 1]")
+            continue
+        sums = p.sum(dim=-1)
+        if not torch.allclose(sums, torch.ones(()), atol=1e-4):
+            raise Fault(
+                f"predicted probabilities sum to {sums.min():.4g} … {sums.max():.4g}, not to 1: predict_log_probs must "
+                "normalise (log_softmax as the last step)"
+            )
+    return {
+        TargetKind.VALUES: "a finite number for each target",
+        TargetKind.LABELS: "each probability is in [0, 1]",
+    }.get(loss.target_kind, "probabilities sum to 1")
+
+
+def posterior_is_the_data(subject: Subject) -> str:
+    """Where the expected loss under η is smallest, `posterior` says η; a proper loss predicts it as well."""
+    if subject.loss.target_kind is not TargetKind.CLASSES:
+        return "its targets are no classes"
+    loss = subject.fresh(4)
+    if loss.posterior(torch.zeros(1, 4)) is None:
+        if loss.is_proper:
+            raise Fault("it says is_proper, and gives no posterior")
+        return "no closed form"
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(3):
+        eta = torch.rand(4, dtype=torch.float64, generator=generator) + 0.1
+        eta = eta / eta.sum()
+        z = minimise(loss, eta)[None]
+        posterior = loss.posterior(z)
+        assert posterior is not None
+        error = (posterior / posterior.sum() - eta).abs().max().item()
+        if error > _POSTERIOR:
+            raise Fault(f"posterior is off by {error:.2g} where the expected loss is smallest: the link is another one")
+        error = (loss.predict_log_probs(z).exp() - eta).abs().max().item()
+        if loss.is_proper and error > _POSTERIOR:
+            raise Fault(
+                f"it says is_proper, and its prediction is off by {error:.2g} where the expected loss is smallest"
+            )
+    return "the data's distribution, and so is the prediction" if loss.is_proper else "the data's distribution"
+
+
+def minimise(loss: Loss, eta: Tensor) -> Tensor:
+    """The logits [V] of the smallest Σ_y η_y ℓ(z, y), by quasi-Newton steps."""
+    z = torch.linspace(0.3, -0.2, len(eta), dtype=torch.float64).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [z], max_iter=2000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = (eta * added(loss.position_loss(z.expand(len(eta), -1), torch.arange(len(eta))))).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return z.detach()
