@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -60,6 +60,10 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def weighted(self, share: Tensor) -> Features:
+        """Each position's weight multiplied by its share [N]."""
+        return replace(self, weight=self.weight * share)
 
     def kept(self) -> Features:
         """The positions with non-zero weight; ignored ones are dropped before anything is projected."""

@@ -44,6 +44,24 @@ def _one_hot(logits: Tensor, target: Tensor) -> Tensor:
     return (torch.arange(logits.shape[-1]) == target[:, None]).to(logits.dtype)
 
 
+def smoothed_target(logits: Tensor, target: Tensor, epsilon: float, *, left_out: int = 1, padding: int = -1) -> Tensor:
+    """1 − ε at the target, ε / (V − `left_out`) elsewhere, 0 at padding."""
+    is_target = _one_hot(logits, target)
+    q = (1 - epsilon) * is_target + epsilon / (logits.shape[-1] - left_out) * (1 - is_target)
+    return q * (torch.arange(logits.shape[-1]) != padding)
+
+
+def entropy_to(*, less_own: bool = False, **of_target: Any) -> Reference:
+    """−Σ_j q_j log p_j, and less −Σ_j q_j log q_j for a divergence."""
+
+    def reference(logits: Tensor, target: Tensor) -> Tensor:
+        q = smoothed_target(logits, target, **of_target)
+        own = torch.xlogy(q, q).sum(dim=-1) if less_own else 0.0
+        return own - (q * _softmax(logits).log()).sum(dim=-1)
+
+    return reference
+
+
 def cross_entropy(*, smoothing: float = 0.0, temperature: float = 1.0, weights: list[float] | None = None) -> Reference:
     """(1 − ε) w_y (−log p_y) + (ε / V) Σ_j w_j (−log p_j), p = softmax(z / T)."""
 
@@ -207,6 +225,9 @@ def _cross_entropy_case(
     return Case("cross_entropy", variant, CrossEntropy, reference, kwargs, class_weights=weights)
 
 
+FAIRSEQ = {"label_smoothing": 0.2, "smoothing_convention": "fairseq"}
+ANNOTATED = {"label_smoothing": 0.2, "smoothing_convention": "annotated_transformer", "padding_id": 3}
+RUSH = {"left_out": 2, "padding": 3}
 GCE = GeneralisedCrossEntropy
 CASES = [
     Case("cross_entropy", "defaults", CrossEntropy, cross_entropy()),
@@ -214,6 +235,16 @@ CASES = [
     _cross_entropy_case("temperature", temperature=2.0),
     _cross_entropy_case("weighted", weights=CLASS_WEIGHTS),
     _cross_entropy_case("all options", smoothing=0.1, temperature=2.0, weights=CLASS_WEIGHTS),
+    Case("cross_entropy", "fairseq", CrossEntropy, entropy_to(epsilon=0.2), FAIRSEQ),
+    Case("cross_entropy", "annotated transformer", CrossEntropy, entropy_to(epsilon=0.2, **RUSH), ANNOTATED),
+    Case("kl_divergence", "fairseq", KLDivergence, entropy_to(epsilon=0.2, less_own=True), FAIRSEQ),
+    Case(
+        "kl_divergence",
+        "annotated transformer",
+        KLDivergence,
+        entropy_to(epsilon=0.2, less_own=True, **RUSH),
+        ANNOTATED,
+    ),
     Case("kl_divergence", "defaults", KLDivergence, kl_divergence(smoothing=0.1)),
     Case("kl_divergence", "hard targets", KLDivergence, kl_divergence(smoothing=0.0), {"label_smoothing": 0.0}),
     Case("kl_divergence", "very smooth", KLDivergence, kl_divergence(smoothing=0.75), {"label_smoothing": 0.75}),

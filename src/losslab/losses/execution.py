@@ -29,8 +29,8 @@ _BUDGET = {"cpu": 2**25, "cuda": 2**28}
 """Bytes for a chunk's float32 logits: near the last cache of a CPU, and enough to fill a GPU."""
 _MOST_ROWS = 2048
 """More make no product faster."""
-_GRAPH_SHARE = 8
-"""Autograd keeps about this many copies of the logits that it is given, so it is given this much less of them."""
+_GRAPH_SHARE = 12
+"""Autograd keeps up to this many copies of the logits that it is given, so it is given this much less of them."""
 Compute = Callable[[], tuple[Tensor, "Gradients"]]
 
 
@@ -191,13 +191,14 @@ class Execution:
         """`rows`, of V and the device, is how many positions to take at once; None takes all. Without `adapt` the loss
         sees hidden states and projection as they came."""
         self.loss = loss
+        features = features.kept()
+        check_targets(features.target, loss, len(projection.weight))
         features = loss.select(features).kept()
         if adapt:
             hidden, projection = loss.adapt(features.hidden, projection)
             features = replace(features, hidden=hidden)
         self.features = features
         num_outputs, device = len(projection.weight), projection.weight.device
-        check_targets(self.features.target, loss, num_outputs)
         self.given = projection
         dtype = projection.weight.dtype
         if torch.is_autocast_enabled(device.type) and not loss.exact_products:

@@ -2,56 +2,74 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
-from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.smoothing import Convention, Smoothing
 from losslab.losses.statistics import Statistics
+from losslab.types import Features, OutputSpec
 
 
 class KLDivergence(Loss):
-    """ℓ = KL(q ‖ p) = Σ_j q_j (log q_j − log p_j), q = (1 − ε) onehot(y) + ε / V, p = softmax(z).
+    """Kullback-Leibler divergence from the prediction to the smoothed target.
 
-    Its gradient is that of cross-entropy with label smoothing ε; its value is lower by the constant entropy H(q)
-    (Szegedy et al. 2016, arXiv:1512.00567; as a KL: Rush 2018, The Annotated Transformer).
+    Formula:
+        ℓ = KL(q ‖ p) = Σ_j q_j (log q_j − log p_j), p = softmax(z), q the smoothed target: by torch's convention
+        (1 − ε) onehot(y) + ε / V; the others as in cross_entropy.
+    Gradient:
+        ∂ℓ/∂z_j = p_j − q_j.
+    Source:
+        Rush 2018, The Annotated Transformer; the smoothing: Szegedy et al. 2016, arXiv:1512.00567.
+    Use:
+        Where the value should be 0 at the optimum. Its gradient is that of cross-entropy with the same smoothing, whose
+        value is higher by the constant entropy H(q): comparing the two compares nothing.
+    Weakness:
+        As cross-entropy with smoothing: nll and perplexity get worse as ε grows.
+    Prediction:
+        softmax(z).
+    Posterior:
+        η = (p − spread) / extra, q being spread + extra · onehot(y); (p − ε / V) / (1 − ε) by torch's convention.
 
     Args:
         label_smoothing: ε in [0, 1).
-
+        smoothing_convention: torch, fairseq or annotated_transformer.
+        padding_id: the class that annotated_transformer gives no probability; as a target it is ignored.
     Raises:
-        UserError: for an ε outside this range.
+        UserError: for values outside these ranges, and in `bind` where they do not fit V.
     """
 
     cost_class = "F2"
     shift_invariant = True
 
-    def __init__(self, *, label_smoothing: float = 0.1) -> None:
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.1,
+        smoothing_convention: Convention = "torch",
+        padding_id: int | None = None,
+    ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing}")
-        self.label_smoothing = label_smoothing
-        self.is_proper = label_smoothing == 0
+        self.smoothing = Smoothing(label_smoothing, smoothing_convention, padding_id)
+        self.is_proper = label_smoothing == 0 and padding_id is None
+
+    def bind(self, spec: OutputSpec) -> None:
+        self.smoothing.check(spec.num_outputs)
+
+    def select(self, features: Features) -> Features:
+        return self.smoothing.select(features)
 
     def linear_weights(self, num_outputs: int) -> Tensor | None:
-        # Σ_j q_j log p_j needs only log p_y and the mean of the logits: q is never built.
-        return torch.full((num_outputs,), 1 / num_outputs, dtype=torch.float64) if self.label_smoothing else None
+        # Σ_j q_j log p_j needs only log p_y and a sum of logits: q is never built.
+        return self.smoothing.spread(num_outputs) if self.smoothing.epsilon else None
 
     def from_statistics(self, statistics: Statistics) -> Tensor:
-        own = -(1 - self.label_smoothing) * statistics.log_prob - self._entropy(statistics.num_outputs)
+        num_outputs = statistics.num_outputs
+        own = -self.smoothing.extra(num_outputs) * statistics.log_prob - self.smoothing.entropy(num_outputs)
         if statistics.linear is None:
             return own
-        return own + self.label_smoothing * (statistics.logsumexp - statistics.linear)
-
-    def _entropy(self, num_outputs: int) -> float:
-        """H(q)."""
-        off = self.label_smoothing / num_outputs
-        on = 1 - self.label_smoothing + off
-        return -on * math.log(on) - ((num_outputs - 1) * off * math.log(off) if off > 0 else 0.0)
+        spread = 1 - self.smoothing.extra(num_outputs)
+        return own + (spread * statistics.logsumexp - statistics.linear)
 
     def posterior(self, logits: Tensor) -> Tensor:
-        """p = (1 − ε) η + ε / V, solved for η."""
         p = logits.softmax(dim=-1)
-        return (p - self.label_smoothing / p.shape[-1]) / (1 - self.label_smoothing)
+        return (p - self.smoothing.spread(p.shape[-1]).to(p)) / self.smoothing.extra(p.shape[-1])
