@@ -10,21 +10,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.conformance.subject import Subject
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
 from losslab.losses.confidence_penalty import ConfidencePenalty
 from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.distillation import Distillation
 from losslab.losses.dynamic_fine_tuning import DynamicFineTuning
 from losslab.losses.entmax import Entmax
 from losslab.losses.focal import Focal
 from losslab.losses.generalised_cross_entropy import GeneralisedCrossEntropy
+from losslab.losses.goldfish import Goldfish
+from losslab.losses.harmonic import Harmonic
 from losslab.losses.hinge import Hinge
 from losslab.losses.kl_divergence import KLDivergence
+from losslab.losses.logit_adjustment import LogitAdjustment
 from losslab.losses.poly1 import Poly1
 from losslab.losses.square import Square
 from losslab.losses.squentropy import Squentropy
 from losslab.losses.stablemax import StableMax
+from losslab.losses.sum import Sum
 from losslab.losses.symmetric_cross_entropy import SymmetricCrossEntropy
+from losslab.losses.unlikelihood import Unlikelihood
 from losslab.types import Features, TargetKind
 
 NUM_OUTPUTS, NUM_VALUES = 7, 2
@@ -166,6 +173,73 @@ def hinge(*, margin: float = 1.0, power: int = 1) -> Reference:
     return reference
 
 
+def unlikelihood(*, alpha: float = 1.0, window: int | None = None) -> Reference:
+    """−log p_y − α Σ log(1 − p_c) over the set of tokens before, without y."""
+
+    def reference(logits: Tensor, features: Features) -> Tensor:
+        p = _softmax(logits)
+        rows = []
+        for i, y in enumerate(features.target.tolist()):
+            before = set(features.extras["previous"][i, :window].tolist()) - {-1, y}
+            own = -p[i, y].log() - alpha * sum((1 - p[i, c]).log() for c in before)
+            rows.append(own)
+        return torch.stack(rows)
+
+    return reference
+
+
+def distances(exponent: float) -> Scores:
+    """−n log ‖h − w_j‖, a bias being one more coordinate of w, where h has 1."""
+
+    def scores(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if bias is not None:
+            weight = torch.cat([weight, bias[:, None]], dim=-1)
+            hidden = torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=-1)
+        return -exponent * (hidden[:, None] - weight).norm(dim=-1).log()
+
+    return scores
+
+
+def adjusted(tau: float) -> Scores:
+    """z + τ log π, for the counts 1, 2, … of these tests, with 1 added."""
+
+    def scores(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        counts = torch.arange(NUM_OUTPUTS) + 2.0
+        return F.linear(hidden, weight, bias) + tau * (counts / counts.sum()).log()
+
+    return scores
+
+
+def distillation(*, divergence: str, temperature: float = 1.0, alpha: float = 0.5, beta: float = 0.5) -> Reference:
+    """α T² D + (1 − α) (−log p_y), against the teacher that the kit gives."""
+
+    def kl(a: Tensor, b: Tensor) -> Tensor:
+        return (a * (a / b).log()).sum(dim=-1)
+
+    def reference(logits: Tensor, features: Features) -> Tensor:
+        teacher = Subject(Distillation()).fresh(NUM_OUTPUTS).teacher_log_probs
+        assert teacher is not None
+        q = _softmax(teacher(features.extras["teacher_hidden"]) / temperature).to(logits.dtype)
+        p = _softmax(logits / temperature)
+        middle = beta * q + (1 - beta) * p
+        soft = {
+            "forward": kl(q, p),
+            "reverse": kl(p, q),
+            "symmetric": (1 - beta) * kl(q, p) + beta * kl(p, q),
+            "jensen_shannon": beta * kl(q, middle) + (1 - beta) * kl(p, middle),
+            "total_variation": (p - q).abs().sum(dim=-1) / 2 / temperature,
+        }[divergence]
+        hard = -(_one_hot(logits, features.target) * _softmax(logits).log()).sum(dim=-1)
+        return alpha * temperature**2 * soft + (1 - alpha) * hard
+
+    return reference
+
+
+def weighted_sum(logits: Tensor, target: Tensor) -> Tensor:
+    """−log p_y + ½ of the Brier score."""
+    return cross_entropy()(logits, target) + 0.5 * brier(logits, target)
+
+
 @dataclass(frozen=True)
 class Case:
     """A variant of a loss.
@@ -228,6 +302,7 @@ def _cross_entropy_case(
 FAIRSEQ = {"label_smoothing": 0.2, "smoothing_convention": "fairseq"}
 ANNOTATED = {"label_smoothing": 0.2, "smoothing_convention": "annotated_transformer", "padding_id": 3}
 RUSH = {"left_out": 2, "padding": 3}
+MIXED = {"first": CrossEntropy(), "second": Brier(), "weights": {"second": 0.5}}
 GCE = GeneralisedCrossEntropy
 CASES = [
     Case("cross_entropy", "defaults", CrossEntropy, cross_entropy()),
@@ -289,6 +364,30 @@ CASES = [
     Case("entmax", "defaults", Entmax, entmax(alpha=1.5), is_sparse=True),
     Case("entmax", "sparsemax", Entmax, entmax(alpha=2.0), {"alpha": 2.0}, is_sparse=True),
     Case("entmax", "bisected", Entmax, entmax(alpha=1.3), {"alpha": 1.3}, is_sparse=True),
+    Case("goldfish", "defaults", Goldfish, cross_entropy()),
+    Case("goldfish", "every other", Goldfish, cross_entropy(), {"k": 2, "context": 1}),
+    Case("unlikelihood", "defaults", Unlikelihood, unlikelihood(), sees_features=True),
+    Case(
+        "unlikelihood",
+        "of two tokens",
+        Unlikelihood,
+        unlikelihood(alpha=0.5, window=2),
+        {"alpha": 0.5, "window": 2},
+        sees_features=True,
+    ),
+    Case("harmonic", "defaults", Harmonic, cross_entropy(), scores=distances(6**0.5)),
+    Case("harmonic", "steep", Harmonic, cross_entropy(), {"exponent": 9.0}, scores=distances(9.0)),
+    Case("logit_adjustment", "defaults", LogitAdjustment, cross_entropy(), scores=adjusted(1.0), keeps_order=False),
+    Case("logit_adjustment", "none", LogitAdjustment, cross_entropy(), {"tau": 0.0}, scores=adjusted(0.0)),
+    *(
+        Case("distillation", divergence, Distillation, distillation(**options), options, sees_features=True)
+        for divergence in ("forward", "reverse", "symmetric", "jensen_shannon", "total_variation")
+        for options in [{"divergence": divergence, "temperature": 2.0, "alpha": 0.7, "beta": 0.3}]
+    ),
+    Case("distillation", "defaults", Distillation, distillation(divergence="forward"), sees_features=True),
+    Case(
+        "sum", "weighted", Sum, weighted_sum, {"first": CrossEntropy(), "second": Brier(), "weights": {"second": 0.5}}
+    ),
     Case("hinge", "defaults", Hinge, hinge(), is_softmax=False),
     Case("hinge", "squared", Hinge, hinge(margin=2.0, power=2), {"margin": 2.0, "squared": True}, is_softmax=False),
 ]

@@ -20,6 +20,7 @@ from losslab.config.schema import (
     DEFAULT_MAX_STEPS,
     CheckpointsConfig,
     LoggerConfig,
+    RegularizersConfig,
     RunConfig,
     TrainerConfig,
 )
@@ -52,6 +53,7 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     missing: list[str] = []
     for prefix, kind in (
         ("", RunConfig),
+        ("regularizers.", RegularizersConfig),
         ("trainer.", TrainerConfig),
         ("checkpoints.", CheckpointsConfig),
         ("logger.", LoggerConfig),

@@ -44,6 +44,10 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
         inputs: dotted key → SHA-256 of what lies under that path.
     """
     content = without(config, NOT_IDENTITY)
+    # A regularizer that is off is none: runs from before there were any are the same runs.
+    content["regularizers"] = {k: v for k, v in content.get("regularizers", {}).items() if v}
+    if not content["regularizers"]:
+        del content["regularizers"]
     for key, digest in inputs.items():
         section, _, last = key.rpartition(".")
         content[section][last] = f"sha256:{digest}"

@@ -45,6 +45,16 @@ class TrainerConfig:
 
 
 @dataclass
+class RegularizersConfig:
+    """Penalties that join any loss of the softmax; see losses/regularizers.py."""
+
+    z_loss: float = 0.0
+    confidence_penalty: float = 0.0
+    mu_loss: float = 0.0
+    soft_cap: Optional[float] = None
+
+
+@dataclass
 class CheckpointsConfig:
     every_n_steps: int = 500
     """Optimizer steps between checkpoints, beside the one after each validation."""
@@ -74,6 +84,7 @@ class RunConfig:
     data: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
+    regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)

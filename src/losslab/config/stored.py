@@ -13,7 +13,7 @@ import yaml
 
 from losslab.config.check import check_run
 from losslab.config.nearest import nearest
-from losslab.config.schema import CheckpointsConfig, LoggerConfig, RunConfig, TrainerConfig
+from losslab.config.schema import CheckpointsConfig, LoggerConfig, RegularizersConfig, RunConfig, TrainerConfig
 from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError
 
@@ -23,6 +23,7 @@ INPUTS = ("data.path", "data.tokenizer")
 _RESOLVED = ("max_steps", "val_check_interval")
 _SECTIONS: dict[str, type] = {
     "": RunConfig,
+    "regularizers": RegularizersConfig,
     "trainer": TrainerConfig,
     "checkpoints": CheckpointsConfig,
     "logger": LoggerConfig,

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.check import bind_components, check_run
-from losslab.config.components import build
 from losslab.config.compose import compose_job, job_overrides, open_multirun
 from losslab.config.schema import register
 from losslab.conformance.measure import DENSE, FLOOR, Measurement, Shape, Variant, measure
 from losslab.console import say, working
 from losslab.errors import UserError
+from losslab.training.assemble import build_loss
 from losslab.training.devices import cores
+from losslab.types import TargetKind
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -30,11 +31,13 @@ def bench(overrides: list[str], *, rounds: int, config_dir: Path | None = None) 
     register()
     configs = _configs(overrides, config_dir)
     for config in configs.values():
-        build(config["loss"], "loss")
+        loss = build_loss(config)
+        if loss.target_kind is TargetKind.VALUES:
+            raise UserError(f"{type(loss).__name__} has outputs for a few values, not a vocabulary: nothing to measure")
     shape = _shape(next(iter(configs.values())))
     variants = [Variant(FLOOR), Variant(DENSE)]
     for label, config in configs.items():
-        variants += [Variant(label, config["loss"]), Variant(label, config["loss"], dense=True)]
+        variants += [Variant(label, config), Variant(label, config, dense=True)]
     say(
         f"{shape.positions:,} positions, width {shape.width:,}, {shape.num_outputs:,} outputs, float32, "
         f"{shape.threads} threads; medians of {rounds} round(s), forward and backward"
@@ -87,7 +90,7 @@ def _configs(overrides: list[str], config_dir: Path | None) -> dict[str, dict[st
     configs: dict[str, dict[str, Any]] = {}
     for job in job_overrides(opened, config_dir):
         config, choices = compose_job(job, config_dir)
-        own = [o for o in job if o.startswith("loss.") and o.partition("=")[0] in swept]
+        own = [o for o in job if o.startswith(("loss.", "loss@", "regularizers.")) and o.partition("=")[0] in swept]
         configs[" ".join([choices["loss"], *own])] = bind_components(check_run(config))
     return configs
 

@@ -9,7 +9,6 @@ import torch
 import yaml
 
 from losslab.config.check import bind_components, check_run
-from losslab.config.components import build
 from losslab.config.compose import compose_job
 from losslab.config.schema import register
 from losslab.conformance.checks import CHECKS
@@ -17,6 +16,9 @@ from losslab.conformance.subject import Fault, Subject
 from losslab.console import say
 from losslab.errors import UserError, describe
 from losslab.losses.base import Loss
+from losslab.training.assemble import build_loss
+
+_OPTIONS = ("loss.", "loss@loss.", "regularizers.")
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,14 @@ def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
 
 def _build(name: str, overrides: list[str], config_dir: Path | None) -> Loss:
     register()
-    wrong = [override for override in overrides if not override.lstrip("+").startswith("loss.")]
+    wrong = [override for override in overrides if not override.lstrip("+").startswith(_OPTIONS)]
     if wrong:
-        raise UserError(f"{wrong[0]} is no option of the loss: they are written loss.KEY=VALUE")
+        raise UserError(f"{wrong[0]} is no option of the loss: they are written loss.KEY=VALUE (or regularizers.KEY)")
     if "." in name:
-        given = (override.lstrip("+").removeprefix("loss.").partition("=") for override in overrides)
-        config, _ = compose_job([], config_dir)
+        own = [override for override in overrides if override.lstrip("+").startswith("loss.")]
+        given = (override.lstrip("+").removeprefix("loss.").partition("=") for override in own)
+        config, _ = compose_job([override for override in overrides if override not in own], config_dir)
         config["loss"] = {"_target_": name, **{key: yaml.safe_load(value) for key, _, value in given}}
     else:
         config, _ = compose_job([f"loss={name}", *overrides], config_dir)
-    loss = build(bind_components(check_run(config))["loss"], "loss")
-    if not isinstance(loss, Loss):
-        raise UserError(f"{name} must derive from losslab.losses.base.Loss")
-    return loss
+    return build_loss(bind_components(check_run(config)))

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losslab.config.components import build
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
+from losslab.training.assemble import build_loss
 from losslab.training.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
-from losslab.types import Features, OutputSpec, added
+from losslab.types import Features, OutputSpec, TargetKind, added
 
 FLOOR, DENSE = "the three matrix products", "F.linear and F.cross_entropy"
 _REPEATS = 2
+_CONTEXT = 128
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Variant:
 
     Args:
         label: for people.
-        node: a loss's configuration, or None for the two yardsticks, which `label` names.
+        config: that of a run with the loss, or None for the two yardsticks, which `label` names.
         dense: all of the loss's logits at once, by autograd, in place of its own execution.
     """
 
     label: str
-    node: dict[str, Any] | None = field(default=None, hash=False)
+    config: dict[str, Any] | None = field(default=None, hash=False)
     dense: bool = False
 
 
@@ -80,17 +81,44 @@ def measure(variant: Variant, shape: Shape, answer: Connection) -> None:
 
 
 def _work(variant: Variant, hidden: Tensor, weight: Tensor, target: Tensor) -> Callable[[], None]:
-    if variant.label == FLOOR and variant.node is None:
+    if variant.label == FLOOR and variant.config is None:
         return lambda: _products(hidden, weight)
-    if variant.node is None:
+    if variant.config is None:
         return lambda: F.cross_entropy(F.linear(hidden, weight), target, reduction="sum").backward()  # type: ignore[no-untyped-call]
-    loss: Loss = build(variant.node, "loss")
-    generator = torch.Generator().manual_seed(1)
-    loss.bind(OutputSpec(num_outputs=len(weight), hidden_size=weight.shape[1], generator=generator))
-    features = Features(hidden, target, torch.ones(len(target)))
+    loss = build_loss(variant.config)
+    loss.bind(_sizes(weight))
+    features = _features(loss, hidden, target, len(weight))
     if variant.dense:
-        return lambda: added(loss.values(features, LinearMap(weight, None))).sum().backward()  # type: ignore[no-untyped-call]
+        return lambda: _dense(loss, features, LinearMap(weight, None)).backward()  # type: ignore[no-untyped-call]
     return lambda: loss(features, LinearMap(weight, None)).total.backward()
+
+
+def _sizes(weight: Tensor) -> OutputSpec:
+    num_outputs, width = weight.shape
+    counts = torch.ones(num_outputs, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    return OutputSpec(num_outputs=num_outputs, hidden_size=width, generator=generator, class_counts=counts)
+
+
+def _features(loss: Loss, hidden: Tensor, target: Tensor, num_outputs: int) -> Features:
+    """With whatever the loss reads: random tokens before each target, a teacher as wide as the network."""
+    generator = torch.Generator().manual_seed(2)
+    extras = {}
+    if loss.previous_tokens:
+        columns = min(loss.previous_tokens, _CONTEXT)
+        extras["previous"] = torch.randint(num_outputs, (len(target), columns), generator=generator)
+    if loss.reads_teacher:
+        taught = torch.randn(num_outputs, hidden.shape[1], generator=generator) / hidden.shape[1] ** 0.5
+        loss.teach(lambda states: (states @ taught.T).log_softmax(dim=-1))
+        extras["teacher_hidden"] = torch.randn(hidden.shape, generator=generator)
+    if loss.target_kind is not TargetKind.CLASSES:
+        target = torch.zeros(len(target), num_outputs).scatter_(-1, target[:, None], 1.0)
+    return Features(hidden, target, torch.ones(len(target)), extras)
+
+
+def _dense(loss: Loss, features: Features, projection: LinearMap) -> Tensor:
+    features = loss.select(features).kept()
+    return (features.weight * added(loss.values(features, projection))).sum()
 
 
 @torch.no_grad()

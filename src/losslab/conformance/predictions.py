@@ -7,7 +7,7 @@ from torch import Tensor
 
 from losslab.conformance.subject import Fault, Subject
 from losslab.losses.base import Loss
-from losslab.types import TargetKind, added
+from losslab.types import Features, TargetKind, added
 
 _POSTERIOR = 1e-3
 
@@ -77,9 +77,12 @@ def minimise(loss: Loss, eta: Tensor) -> Tensor:
         [z], max_iter=2000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
     )
 
+    features = Features(torch.zeros(len(eta), 1), torch.arange(len(eta)), torch.ones(len(eta)))
+
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = (eta * added(loss.position_loss(z.expand(len(eta), -1), torch.arange(len(eta))))).sum()
+        values = loss.from_logits(z.expand(len(eta), -1), features)
+        value = (eta * added(values)).sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

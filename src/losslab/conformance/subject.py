@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +22,7 @@ SIZES = {
 }
 """Classes, or values a position."""
 _FLOAT32 = 1e-5
-_PREVIOUS = 5
+_PREVIOUS = 16
 _TEACHER_WIDTH = 4
 
 
@@ -43,20 +44,18 @@ class Problem:
         generator = torch.Generator().manual_seed(seed)
         size = size or SIZES[loss.target_kind]
         hidden = torch.randn(positions, WIDTH, dtype=torch.float64, generator=generator)
-        num_outputs = loss.num_outputs(size)
+        target = _targets(loss.target_kind, positions, size, generator)
+        projection = torch.randn(loss.num_outputs(size), WIDTH, dtype=torch.float64, generator=generator)
         extras = {}
         if loss.previous_tokens:
             reach = min(loss.previous_tokens, _PREVIOUS)
-            extras["previous"] = torch.randint(-1, size, (positions, reach), generator=generator)
+            previous = torch.randint(size, (positions, reach), generator=generator)
+            known = torch.randint(2 * reach + 1, (positions, 1), generator=generator)  # of half of them, all
+            extras["previous"] = previous.masked_fill(torch.arange(reach) >= known, -1)
         if loss.reads_teacher:
             extras["teacher_hidden"] = torch.randn(positions, _TEACHER_WIDTH, dtype=torch.float64, generator=generator)
-        features = Features(
-            hidden=hidden,
-            target=_targets(loss.target_kind, positions, size, generator),
-            weight=torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0])[torch.arange(positions) % 7].double(),
-            extras=extras,
-        )
-        return cls(features, torch.randn(num_outputs, WIDTH, dtype=torch.float64, generator=generator))
+        weight = torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0])[torch.arange(positions) % 7].double()
+        return cls(Features(hidden, target, weight, extras), projection)
 
     @property
     def logits(self) -> Tensor:
@@ -120,7 +119,7 @@ class Subject:
             OutputSpec(num_outputs=loss.num_outputs(size), hidden_size=width, generator=generator, class_counts=counts)
         )
         if loss.reads_teacher:
-            loss.teacher_projection = LinearMap(torch.randn(size, _TEACHER_WIDTH, generator=generator), None)
+            loss.teach(_teach(torch.randn(size, _TEACHER_WIDTH, generator=generator)))
         return loss
 
     def run(self, features: Features, projection: Tensor) -> Outcome:
@@ -137,6 +136,14 @@ class Subject:
         if of_hidden is None or of_weight is None:
             raise Fault("the total does not depend on hidden states and projection: something on the way is detached")
         return Outcome(result.total.detach(), result.weight.detach(), of_hidden, of_weight)
+
+
+def _teach(projection: Tensor) -> Callable[[Tensor], Tensor]:
+    def log_probs(hidden: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return (hidden @ projection.to(hidden.dtype).T).log_softmax(dim=-1)
+
+    return log_probs
 
 
 def near(actual: Tensor, expected: Tensor | int) -> bool:

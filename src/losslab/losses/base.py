@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from losslab.errors import UserError
@@ -41,15 +43,15 @@ class Loss(nn.Module):
     temperature: float = 1.0
     """What the statistics and their softmax divide the logits by."""
     terms: tuple[str, ...] = ()
-    """Parts to be logged apart: the author's function then returns each of them by name, and the loss is their sum."""
+    """Parts to be logged apart: the author's function then returns them by name, and the loss is their sum."""
     previous_tokens: int = 0
     """How many of the tokens up to each position it reads, in `features.extras["previous"]`."""
 
     reads_teacher: bool = False
-    """It learns from a trained run: `teacher` names its folder, and `features.extras["teacher_hidden"]` [N, D'] holds
-    that run's hidden states, which `teacher_projection` turns into logits."""
+    """It learns from a trained run: `teacher` names its folder, `features.extras["teacher_hidden"]` [N, D'] holds that
+    run's hidden states, and `teacher_log_probs` turns those into its predictions [N, V]."""
     teacher: str | None = None
-    teacher_projection: Projection | None = None
+    teacher_log_probs: Callable[[Tensor], Tensor] | None = None
 
     def bind(self, spec: OutputSpec) -> None:
         """Receive the sizes, once they are known; create parameters here. The default needs nothing."""
@@ -57,6 +59,10 @@ class Loss(nn.Module):
     def num_outputs(self, size: int) -> int:
         """How many outputs the projection has, for `size` classes, or values a position. Default: as many."""
         return size
+
+    def teach(self, log_probs: Callable[[Tensor], Tensor]) -> None:
+        """Receive what turns a teacher's hidden states [N, D'] into its predictions [N, V]."""
+        self.teacher_log_probs = log_probs
 
     def from_log_prob(self, log_prob: Tensor) -> Values:
         """The loss [N] of positions whose target has log-probability `log_prob` [N] under softmax."""

@@ -241,13 +241,14 @@ class Execution:
         """
         if not self.loss.terms:
             return (chunk.weight * self._checked(values, len(chunk.weight))).sum()
-        if not isinstance(values, Mapping) or set(values) != set(self.loss.terms):
+        if not isinstance(values, Mapping) or not set(values) <= set(self.loss.terms):
             got = sorted(values) if isinstance(values, Mapping) else f"a {type(values).__name__}"
-            raise UserError(f"{self._author} must return the terms {list(self.loss.terms)} by name, not {got}")
+            raise UserError(f"{self._author} must return its terms {list(self.loss.terms)} by name, not {got}")
         count = len(chunk.weight)
-        sums = torch.stack([(chunk.weight * self._checked(values[name], count)).sum() for name in self.loss.terms])
-        self.terms += sums.detach()
-        return sums.sum()
+        sums = {name: (chunk.weight * self._checked(value, count)).sum() for name, value in values.items()}
+        zero = torch.zeros_like(self.terms[0])  # of a term that is added elsewhere
+        self.terms += torch.stack([sums.get(name, zero).detach() for name in self.loss.terms])
+        return torch.stack(list(sums.values())).sum()
 
     def _checked(self, values: object, count: int) -> Tensor:
         if not isinstance(values, Tensor) or values.shape != (count,):

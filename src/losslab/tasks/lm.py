@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from losslab.types import Batch, Features, TargetKind
 
@@ -14,12 +15,25 @@ class LanguageModeling:
 
     target_kind = TargetKind.CLASSES
 
-    def features(self, backbone: Callable[[Tensor], Tensor], batch: Batch) -> Features:
-        """Run the backbone and flatten: B windows of T positions become N = B · T rows."""
+    def features(self, backbone: Callable[[Tensor], Tensor], batch: Batch, previous_tokens: int = 0) -> Features:
+        """Run the backbone and flatten: B windows of T positions become N = B · T rows.
+
+        Args:
+            previous_tokens: how many of the tokens before each target to give along, within its window.
+        """
         hidden = backbone(batch.inputs)
+        extras = {name: value.flatten() for name, value in batch.extras.items()}
+        if previous_tokens:
+            extras["previous"] = _previous(batch.inputs, previous_tokens).flatten(0, 1)
         return Features(
             hidden=hidden.flatten(0, 1),
             target=batch.target.flatten(),
             weight=batch.weight.flatten(),
-            extras={name: value.flatten() for name, value in batch.extras.items()},
+            extras=extras,
         )
+
+
+def _previous(inputs: Tensor, count: int) -> Tensor:
+    """int64 [B, T, K], K at most T: the inputs up to each position, the latest first; -1 before the first."""
+    count = min(count, inputs.shape[1])
+    return F.pad(inputs, (count - 1, 0), value=-1).unfold(1, count, 1).flip(-1)

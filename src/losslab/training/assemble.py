@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from losslab.config.components import build
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.regularizers import regularize
 from losslab.records import CACHE
 from losslab.training.network import Network
 from losslab.training.random import generator
@@ -20,10 +22,12 @@ def check_components(config: dict[str, Any]) -> None:
     """Construct everything once, on no device and without data, so that bad values are refused before any is read."""
     with torch.device("meta"):
         build(config["model"], "model", vocab_size=1)
-    loss = build(config["loss"], "loss")
-    if not isinstance(loss, Loss):
-        raise UserError(f"loss: {type(loss).__name__} must derive from losslab.losses.base.Loss")
-    build(config["task"], "task")
+    loss = build_loss(config)
+    if loss.reads_teacher and loss.teacher is None:
+        raise UserError(f"loss.teacher is missing: {type(loss).__name__} learns from a run, name its folder")
+    task = build(config["task"], "task")
+    if loss.target_kind is not task.target_kind:
+        raise UserError(f"loss wants {loss.target_kind.value} as targets, and the task has {task.target_kind.value}")
     build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])
     groups: list[dict[str, Any]] = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(2)]
     build(config["optimizer"], "optimizer", params=[groups[0], groups[1] | {"weight_decay": 0.0}])
@@ -32,20 +36,30 @@ def check_components(config: dict[str, Any]) -> None:
         raise UserError("trainer.precision=16-mixed does not go with optimizer.fused=true; leave one out")
 
 
-def build_network(config: dict[str, Any], num_outputs: int) -> Network:
+def build_loss(config: dict[str, Any]) -> Loss:
+    """With the regularizers that joined it. Raises UserError for settings that a loss refuses."""
+    loss = build(config["loss"], "loss")
+    if not isinstance(loss, Loss):
+        raise UserError(f"loss: {type(loss).__name__} must derive from losslab.losses.base.Loss")
+    return regularize(loss, config["regularizers"])
+
+
+def build_network(config: dict[str, Any], num_outputs: int, class_counts: Tensor | None = None) -> Network:
     """The backbone draws from its own stream, before and independently of projection and loss.
 
     Args:
         num_outputs: V, of the tokenizer in use.
+        class_counts: [V], how often each class is a target in train; None where a checkpoint is about to say.
     """
     seed = config["seed"]
     backbone = build(config["model"], "model", vocab_size=num_outputs, generator=generator(seed, "backbone_init"))
-    loss: Loss = build(config["loss"], "loss")
-    task = build(config["task"], "task")
-    if loss.target_kind is not task.target_kind:
-        raise UserError(f"loss wants {loss.target_kind.value} as targets, and the task has {task.target_kind.value}")
     return Network(
-        backbone=backbone, loss=loss, task=task, num_outputs=num_outputs, head_init=generator(seed, "head_init")
+        backbone=backbone,
+        loss=build_loss(config),
+        task=build(config["task"], "task"),
+        num_outputs=num_outputs,
+        head_init=generator(seed, "head_init"),
+        class_counts=class_counts,
     )
 
 

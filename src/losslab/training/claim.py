@@ -19,6 +19,7 @@ from losslab.records import CACHE, CONFIG, DONE, FILE, Record, find_identity, re
 from losslab.training.assemble import check_components
 from losslab.training.devices import check_devices
 from losslab.training.provenance import hash_code, provenance
+from losslab.training.teacher import teacher_hash
 
 SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
 
@@ -151,7 +152,7 @@ class Finder:
         text = json.dumps(config["data"], sort_keys=True)
         if text not in self._inputs:
             self._inputs[text] = build(config["data"], "data").input_hashes()
-        return self._inputs[text]
+        return self._inputs[text] | teacher_hash(config)
 
     def _provenance_of(self, folder: Path) -> dict[str, Any]:
         sweep = folder.parent
@@ -178,6 +179,8 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
     for key in ("path", "tokenizer"):
         if f"data.{key}" in inputs:
             data[key] = str(Path(data[key]).expanduser().absolute())
+    if "loss.teacher" in inputs:
+        config = {**config, "loss": config["loss"] | {"teacher": str(Path(config["loss"]["teacher"]).absolute())}}
     return {**config, "data": data}
 
 

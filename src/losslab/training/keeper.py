@@ -123,6 +123,7 @@ class RunKeeper(pl.Callback):
                 "train/lr": report.learning_rate,
                 "train/tokens": self.state.tokens,
             }
+            row |= {f"train/objective/{name}": value for name, value in report.terms.items()}
             row |= {f"grad_norm/{name}": norm for name, norm in report.gradient_norms.items()}
         if self.intervals.saved(step) or report.stop:
             pl_module.check_weights(step)

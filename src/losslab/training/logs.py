@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from losslab.files import naming, write_atomic
@@ -17,10 +18,12 @@ _YARDSTICKS = (
 ).split()
 
 
-def metric_columns(hidden: list[str]) -> list[str]:
-    """Everything that a run logs; `hidden` names the hidden states whose gradients are measured."""
+def metric_columns(hidden: list[str], terms: Iterable[str] = ()) -> list[str]:
+    """Everything that a run logs; `hidden` names the hidden states whose gradients are measured, `terms` the parts of
+    the objective."""
     return [
         "train/objective",
+        *(f"train/objective/{name}" for name in terms),
         "train/lr",
         "train/tokens",
         *(f"grad_norm/{name}" for name in ["all", *hidden]),

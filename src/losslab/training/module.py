@@ -27,6 +27,8 @@ class StepReport:
     """What an optimizer step leaves for the logs."""
 
     objective: float
+    terms: dict[str, float]
+    """The parts of the objective that the loss names."""
     weight: float
     learning_rate: float
     gradient_norms: dict[str, float] = field(default_factory=dict)
@@ -115,6 +117,7 @@ class LossModule(pl.LightningModule):
         hidden = self.hidden_gradients.finish(sums.factor / (self.reducer.ranks * scale), self.reducer.ranks)
         self.report = StepReport(
             objective=sums.objective,
+            terms=sums.terms,
             weight=sums.weight,
             learning_rate=optimizer.param_groups[0]["lr"],
             gradient_norms={"all": norm, **hidden},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from losslab.losses.base import Loss
 from losslab.models.decoder import Decoder
@@ -15,23 +17,52 @@ from losslab.types import Batch, Features, LossSum, OutputSpec, Projection
 Observer = Callable[[Features | None, Loss, Projection], LossSum]
 
 
+class Teacher(Protocol):
+    """A trained network that a loss learns from; no module, so that nothing of it is trained, wrapped or saved."""
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """[N, D'], for the positions that the task selects."""
+        ...
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """[N, D'] → what it predicts, [N, V]."""
+        ...
+
+
 class Network(nn.Module):
     """Nothing reads a weight outside this module's forward, so that wrappers see every use.
 
     Args:
-        num_outputs: V.
+        num_outputs: how many classes there are.
         head_init: the stream for an untied projection and for parameters of the loss.
+        class_counts: [V], how often each class is a target in train, for losses that want to know.
     """
 
     def __init__(
-        self, *, backbone: Decoder, loss: Loss, task: LanguageModeling, num_outputs: int, head_init: torch.Generator
+        self,
+        *,
+        backbone: Decoder,
+        loss: Loss,
+        task: LanguageModeling,
+        num_outputs: int,
+        head_init: torch.Generator,
+        class_counts: Tensor | None = None,
     ) -> None:
         super().__init__()
+        num_outputs = loss.num_outputs(num_outputs)
         self.backbone = backbone
         self.projection = backbone.output_projection(num_outputs, head_init)
         self.loss = loss
         self.task = task
-        loss.bind(OutputSpec(num_outputs=num_outputs, hidden_size=backbone.width, generator=head_init))
+        self.teacher: Teacher | None = None
+        loss.bind(
+            OutputSpec(
+                num_outputs=num_outputs,
+                hidden_size=backbone.width,
+                generator=head_init,
+                class_counts=class_counts,
+            )
+        )
 
     def forward(self, batch: Batch | None, observer: Observer | None = None) -> LossSum:
         """The loss's sums for a batch; an evaluation passes an observer, which sees what the loss would, or, without a
@@ -39,7 +70,11 @@ class Network(nn.Module):
         if batch is None:
             assert observer is not None
             return observer(None, self.loss, self.projection)
-        features = self.task.features(self.backbone, batch)
+        features = self.task.features(self.backbone, batch, self.loss.previous_tokens)
+        if self.teacher is not None:
+            taught = self.teacher.hidden(batch)
+            self.loss.teach(self.teacher.log_probs)
+            features = replace(features, extras={**features.extras, "teacher_hidden": taught})
         if observer is not None:
             return observer(features, self.loss, self.projection)
         result: LossSum = self.loss(features, self.projection)

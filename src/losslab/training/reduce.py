@@ -31,12 +31,15 @@ class StepReducer:
         self.ranks = ranks
         self._total: Tensor | None = None
         self._weight: Tensor | None = None
+        self._terms: dict[str, Tensor] = {}
 
     def add(self, result: LossSum) -> Tensor:
         """Note a micro-batch's sums; returns what to call backward on."""
         total, weight = result.total.detach().double(), result.weight.detach().double()
         self._total = total if self._total is None else self._total + total
         self._weight = weight if self._weight is None else self._weight + weight
+        for name, value in result.terms.items():
+            self._terms[name] = self._terms.get(name, torch.zeros_like(total)) + value.detach().double()
         return result.total / self.nominal_weight
 
     def finish(self, flag: bool = False) -> WindowSums:
@@ -47,24 +50,31 @@ class StepReducer:
         """
         assert self._total is not None, "finish() without add()"
         assert self._weight is not None
-        sums = torch.stack([self._total, self._weight, torch.full_like(self._total, float(flag))])
-        self._total = self._weight = None
+        names = list(self._terms)  # the same on every rank: a loss names its terms beforehand
+        flagged = torch.full_like(self._total, float(flag))
+        sums = torch.stack([self._total, self._weight, flagged, *self._terms.values()])
+        self._total, self._weight, self._terms = None, None, {}
         if self.ranks > 1:
             distributed.all_reduce(sums)
-        total, weight, flags = sums.tolist()
+        total, weight, flags, *terms = sums.tolist()
         factor = self.nominal_weight * self.accumulate * self.ranks / weight if weight else 0.0
-        return WindowSums(total=total, weight=weight, factor=factor, flag=flags > 0)
+        means = {name: term / weight if weight else 0.0 for name, term in zip(names, terms, strict=True)}
+        return WindowSums(total=total, weight=weight, factor=factor, flag=flags > 0, terms=means)
 
 
 class WindowSums:
     """The sums of one optimizer step over all micro-batches and ranks."""
 
-    def __init__(self, *, total: float, weight: float, factor: float, flag: bool) -> None:
+    def __init__(
+        self, *, total: float, weight: float, factor: float, flag: bool, terms: dict[str, float] | None = None
+    ) -> None:
         self.total = total
         self.weight = weight
         self.factor = factor
         """What each gradient is multiplied by; 0 where every position was ignored."""
         self.flag = flag
+        self.terms = terms or {}
+        """Of the objective, by name, divided as it is."""
 
     @property
     def objective(self) -> float:

@@ -38,6 +38,7 @@ from losslab.training.random import derive_seed, hash_weights
 from losslab.training.reduce import StepReducer
 from losslab.training.sharding import load_weights
 from losslab.training.signals import StopFlag
+from losslab.training.teacher import attach_teacher
 from losslab.training.trainer import make_trainer
 
 _DEFAULT_THREADS = torch.get_num_threads()
@@ -111,7 +112,8 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     reset_peak_memory()
     state, checkpoint = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
     data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
-    network = build_network(config, data.num_outputs)
+    network = build_network(config, data.num_outputs, torch.as_tensor(data.train_counts))
+    attach_teacher(network, config, data)
     if checkpoint is not None:
         _check_fit(checkpoint, network)
     intervals = Intervals(
@@ -132,7 +134,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     if writes:
         _note_start(folder, config, record, data, network, device, state.step)
         introduce(folder, config, record, data, network, state.step)
-        columns = metric_columns(module.hidden_gradients.names)
+        columns = metric_columns(module.hidden_gradients.names, network.loss.terms)
         log = MetricsLog(
             folder, step=state.step, total=intervals.total, columns=columns, events=config["logger"]["enabled"]
         )

@@ -21,6 +21,7 @@ from losslab.training.claim import SPLIT, Finder, note_other_code
 from losslab.training.devices import check_devices
 from losslab.training.launch import check_ranks, launch
 from losslab.training.slurm import become_rank
+from losslab.training.teacher import teacher_hash
 
 RESUMABLE = (
     "logger.enabled",
@@ -81,12 +82,16 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
     if record.status in DONE:
         return Outcome(folder, "skipped", record)
     config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
-    config = override(_free_split(config, overrides), overrides, (*RESUMABLE, *INPUTS))
+    config = override(
+        _free_split(config, overrides),
+        overrides,
+        (*RESUMABLE, *INPUTS, *(["loss.teacher"] if "teacher" in config["loss"] else [])),
+    )
     config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
     check_components(config)
     check_devices(config)
     check_ranks(config)
-    inputs = build(config["data"], "data").input_hashes()
+    inputs = build(config["data"], "data").input_hashes() | teacher_hash(config)
     if fingerprint(config, inputs) != record.identity:
         if record.hashes.get("data") in inputs.values():
             raise UserError(

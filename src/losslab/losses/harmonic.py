@@ -1,0 +1,77 @@
+"""Harmonic loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+from losslab.losses.execution import LinearMap
+from losslab.types import OutputSpec, Projection
+
+_NEAREST = 1e-6
+"""Of d²: a hidden state on a class's own centre would have an infinite gradient."""
+
+
+class Harmonic(Loss):
+    """Harmonic loss: probabilities from distances to class centres in place of inner products.
+
+    Formula:
+        ℓ = −log(d_y^(−n) / Σ_j d_j^(−n)), d_j = ‖h − w_j‖; cross-entropy of the logits z_j = −(n / 2) log d_j².
+    Gradient:
+        ∂ℓ/∂z_j = p_j − [j = y], p = softmax(z), and ∂z_j/∂h = −n (h − w_j) / d_j².
+    Source:
+        Baek, Liu, Tyagi & Tegmark 2025, arXiv:2502.01628.
+    Use:
+        Where weights should be readable as class centres; finite weights reach the optimum.
+    Weakness:
+        Weight decay moves the centres, and tied weights must serve as inputs and centres both; little tried at scale.
+    Prediction:
+        softmax(z) of these z.
+    Posterior:
+        η = p.
+
+    Args:
+        exponent: n, above 0; null: √D, as the paper has for language models.
+    Raises:
+        UserError: for an exponent outside this range.
+    """
+
+    shift_invariant = True
+    is_proper = True
+    exact_products = True
+
+    def __init__(self, *, exponent: float | None = None) -> None:
+        super().__init__()
+        if exponent is not None and not 0 < exponent < math.inf:
+            raise UserError(f"loss.exponent must be above 0 and finite, not {exponent}")
+        self.exponent = exponent
+
+    def bind(self, spec: OutputSpec) -> None:
+        if self.exponent is None:
+            self.exponent = math.sqrt(spec.hidden_size)
+
+    def adapt(self, hidden: Tensor, projection: Projection) -> tuple[Tensor, Projection]:
+        """d² = ‖h‖² − 2 h · w + ‖w‖² as one product, (h, ‖h‖², 1) · (−2 w, 1, ‖w‖²), in float32, for it cancels; a bias
+        is one more coordinate of w, where h has 1."""
+        dtype = torch.promote_types(projection.weight.dtype, torch.float32)
+        hidden, weight = hidden.to(dtype), projection.weight.to(dtype)
+        lengths = weight.square().sum(dim=-1, keepdim=True)
+        if projection.bias is not None:
+            lengths = lengths + (projection.bias.to(dtype)[:, None] - 1).square()
+        adapted = torch.cat([-2 * weight, torch.ones_like(lengths), lengths], dim=-1)
+        own = hidden.square().sum(dim=-1, keepdim=True)
+        return torch.cat([hidden, own, torch.ones_like(own)], dim=-1), LinearMap(adapted, None)
+
+    def map_logits(self, logits: Tensor) -> Tensor:
+        assert self.exponent is not None
+        return -self.exponent / 2 * logits.clamp(min=_NEAREST).log()
+
+    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+        return -log_prob
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=-1)

@@ -1,0 +1,159 @@
+"""Regularizers, which join any loss of the softmax by one key each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+from losslab.losses.statistics import Statistics
+from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind, Values
+
+OFF = {"z_loss": 0.0, "confidence_penalty": 0.0, "mu_loss": 0.0, "soft_cap": None}
+_OF_STATISTICS = ("from_log_prob", "from_statistics")
+_OF_SOFTMAX = (TargetKind.CLASSES, TargetKind.DISTRIBUTIONS)
+_OF_LOGITS = ("position_loss", "from_logits")
+
+
+def regularize(loss: Loss, settings: dict[str, float | None]) -> Loss:
+    """The loss itself where all of `settings` (as the keys of `regularizers`) are off, else `Regularized`.
+
+    Raises:
+        UserError: for a value out of range, and for a loss that is not one of the softmax.
+    """
+    return loss if settings == OFF else Regularized(loss, **settings)  # type: ignore[arg-type]
+
+
+class Regularized(Loss):
+    """A loss of p = softmax(z) with penalties, each logged apart.
+
+    z_loss: + λ (logsumexp z)², against drift of the logits' level (Chowdhery et al. 2022, arXiv:2204.02311).
+    confidence_penalty: − β H(p) (Pereyra et al. 2017, arXiv:1701.06548).
+    mu_loss: + λ ‖mean_j w_j‖², of the projection's rows, needs no logits (Stollenwerk et al. 2026, arXiv:2601.02031).
+    soft_cap: z ← c tanh(z / c) before anything else, for predictions too (Gemma 2, 2024, arXiv:2408.00118).
+
+    Args:
+        loss: not bound yet; any that predicts softmax(z), z being the product of hidden states and projection.
+        z_loss: λ, 0 or above; PaLM and OLMo have 1e-4.
+        confidence_penalty: β, 0 or above.
+        mu_loss: λ, 0 or above; 1e-4 is usual.
+        soft_cap: c, above 0; Gemma 2 has 30. None: no cap.
+    Raises:
+        UserError: for values outside these ranges, and for another loss.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        *,
+        z_loss: float = 0.0,
+        confidence_penalty: float = 0.0,
+        mu_loss: float = 0.0,
+        soft_cap: float | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in {"z_loss": z_loss, "confidence_penalty": confidence_penalty, "mu_loss": mu_loss}.items():
+            if not 0 <= value < math.inf:
+                raise UserError(f"regularizers.{name} must be 0 or above and finite, not {value}")
+        if soft_cap is not None and not 0 < soft_cap < math.inf:
+            raise UserError(f"regularizers.soft_cap must be above 0 and finite, not {soft_cap}")
+        _check_softmax(loss)
+        self.loss = loss
+        self.z_loss = z_loss
+        self.confidence_penalty = confidence_penalty
+        self.mu_loss = mu_loss
+        self.soft_cap = soft_cap
+        for name in ("target_kind", "position_wise", "has_detached", "exact_products", "temperature"):
+            setattr(self, name, getattr(loss, name))
+        for name in ("previous_tokens", "reads_teacher", "teacher"):
+            setattr(self, name, getattr(loss, name))
+        penalties = {"z_loss": z_loss, "confidence_penalty": confidence_penalty, "mu_loss": mu_loss}
+        self.terms = (*(loss.terms or ("loss",)), *(name for name, value in penalties.items() if value))
+        self.shift_invariant = loss.shift_invariant and not z_loss and soft_cap is None
+        self.is_proper = loss.is_proper and not confidence_penalty
+        needs_logits = confidence_penalty or soft_cap is not None or loss.written_as() in _OF_LOGITS
+        self.cost_class = "F3" if needs_logits else loss.cost_class
+        self._way = "from_logits" if needs_logits else "from_statistics"
+
+    def bind(self, spec: OutputSpec) -> None:
+        self.loss.bind(spec)
+
+    def teach(self, log_probs: Callable[[Tensor], Tensor]) -> None:
+        self.loss.teach(log_probs)
+
+    def written_as(self) -> str:
+        return self._way
+
+    def linear_weights(self, num_outputs: int) -> Tensor | None:
+        return self.loss.linear_weights(num_outputs)
+
+    def from_statistics(self, statistics: Statistics) -> Values:
+        return self._penalised(self.loss.from_statistics(statistics), statistics.logsumexp)
+
+    def from_logits(self, logits: Tensor, features: Features) -> Values:
+        tempered = logits if self.temperature == 1 else logits / self.temperature
+        logsumexp = tempered.logsumexp(dim=-1)
+        values = self._penalised(self.loss.from_logits(logits, features), logsumexp)
+        if self.confidence_penalty:
+            log_p = tempered - logsumexp[:, None]
+            values["confidence_penalty"] = self.confidence_penalty * (log_p.exp() * log_p).sum(dim=-1)
+        return values
+
+    def _penalised(self, values: Values, logsumexp: Tensor) -> dict[str, Tensor]:
+        terms = {"loss": values} if isinstance(values, Tensor) else dict(values)
+        if self.z_loss:
+            terms["z_loss"] = self.z_loss * logsumexp.square()
+        return terms
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        result = super().forward(features, projection)
+        if not self.mu_loss:
+            return result
+        penalty = result.weight * self._off_centre(projection)
+        return replace(result, total=result.total + penalty, terms={**result.terms, "mu_loss": penalty.detach()})
+
+    def values(self, features: Features, projection: Projection) -> Values:
+        values = super().values(features, projection)
+        if not self.mu_loss or isinstance(values, Tensor):
+            return values
+        return {**values, "mu_loss": self._off_centre(projection).expand(len(features))}
+
+    def _off_centre(self, projection: Projection) -> Tensor:
+        with torch.autocast(device_type=projection.weight.device.type, enabled=False):
+            return self.mu_loss * projection.weight.float().mean(dim=0).square().sum()
+
+    def select(self, features: Features) -> Features:
+        return self.loss.select(features)
+
+    def adapt(self, hidden: Tensor, projection: Projection) -> tuple[Tensor, Projection]:
+        return self.loss.adapt(hidden, projection)
+
+    def map_logits(self, logits: Tensor) -> Tensor:
+        logits = self.loss.map_logits(logits)
+        return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
+
+    def position_weight(self, features: Features) -> Tensor | None:
+        return self.loss.position_weight(features)
+
+    def calibrate(self, scale: float) -> None:
+        self.loss.calibrate(scale)
+
+    def predict_log_probs(self, logits: Tensor) -> Tensor:
+        return self.loss.predict_log_probs(logits)
+
+    def posterior(self, logits: Tensor) -> Tensor | None:
+        return None if self.confidence_penalty else self.loss.posterior(logits)
+
+
+def _check_softmax(loss: Loss) -> None:
+    kind = type(loss)
+    own_way = kind.predict_log_probs is not Loss.predict_log_probs or kind.forward is not Loss.forward
+    if own_way or loss.target_kind not in _OF_SOFTMAX or loss.written_as() not in _OF_STATISTICS + _OF_LOGITS:
+        raise UserError(
+            f"regularizers join losses that predict softmax(z), and {kind.__name__} does not; leave out regularizers.*"
+        )

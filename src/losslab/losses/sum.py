@@ -1,0 +1,110 @@
+"""A weighted sum of losses."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+from losslab.types import Features, OutputSpec, added
+
+
+class Sum(Loss):
+    """A weighted sum of losses of the same logits, each logged apart.
+
+    Formula:
+        ℓ = Σ_i a_i ℓ_i(z, y).
+    Gradient:
+        The same sum of the gradients.
+    Source:
+        None; a way to write one.
+    Use:
+        For mixtures that have no name yet: loss=sum loss@loss.first=focal loss@loss.second=brier
+        loss.weights.second=0.5; +loss@loss.third=hinge adds one. TensorBoard shows each as train/objective/NAME.
+    Weakness:
+        The weights are one more thing to tune, with a budget that the other losses should have too.
+    Prediction:
+        That of the first loss.
+    Posterior:
+        None in closed form.
+
+    Args:
+        weights: a_i, above 0, by the names of the losses; those left out are 1.
+        losses: two or more, by name, for one kind of targets.
+    Raises:
+        UserError: for weights out of range or of no loss, and for losses that cannot share logits: those with products
+            of their own, positions of their own, a denominator of their own, or a teacher.
+    """
+
+    def __init__(self, *, weights: dict[str, float] | None = None, **losses: Loss) -> None:
+        super().__init__()
+        if len(losses) < 2:
+            raise UserError("loss=sum needs two losses or more: loss@loss.first=… loss@loss.second=…")
+        for name, loss in losses.items():
+            if not isinstance(loss, Loss):
+                raise UserError(f"loss.{name} must be a loss (loss@loss.{name}=…), not {loss!r}")
+            _check_term(name, loss)
+        given = dict(weights or {})
+        if unknown := sorted(given.keys() - losses.keys()):
+            raise UserError(f"loss.weights.{unknown[0]} weighs no loss: they are {', '.join(losses)}")
+        for name, weight in given.items():
+            if not 0 < weight < math.inf:
+                raise UserError(f"loss.weights.{name} must be above 0 and finite, not {weight}")
+        self.weights = {name: float(given.get(name, 1.0)) for name in losses}
+        self.losses = nn.ModuleDict(losses)
+        self._all = list(losses.values())
+        kinds = {loss.target_kind for loss in self._all}
+        if len(kinds) > 1:
+            raise UserError(f"the losses of a sum must want the same targets, not {sorted(k.value for k in kinds)}")
+        self.target_kind = kinds.pop()
+        self.terms = tuple(losses)
+        self.previous_tokens = max(loss.previous_tokens for loss in self._all)
+        self.position_wise = all(loss.position_wise for loss in self._all)
+        self.shift_invariant = all(loss.shift_invariant for loss in self._all)
+        self.has_detached = any(loss.has_detached for loss in self._all)
+
+    def bind(self, spec: OutputSpec) -> None:
+        for loss in self._all:
+            loss.bind(spec)
+
+    def num_outputs(self, size: int) -> int:
+        counts = {loss.num_outputs(size) for loss in self._all}
+        if len(counts) > 1:
+            raise UserError(f"the losses of a sum must want the same number of outputs, not {sorted(counts)}")
+        return counts.pop()
+
+    def from_logits(self, logits: Tensor, features: Features) -> dict[str, Tensor]:
+        return {
+            name: self.weights[name] * added(loss.from_logits(loss.map_logits(logits), features))
+            for name, loss in zip(self.terms, self._all, strict=True)
+        }
+
+    def select(self, features: Features) -> Features:
+        for name, loss in zip(self.terms, self._all, strict=True):
+            if loss.select(features) is not features:
+                raise UserError(f"loss.{name} ignores positions of its own, which a sum's terms cannot")
+            if loss.position_weight(features) is not None:
+                raise UserError(
+                    f"loss.{name} divides by weights of its own (class_weights), which a sum's terms cannot"
+                )
+        return features
+
+    def calibrate(self, scale: float) -> None:
+        for loss in self._all:
+            loss.calibrate(scale)
+
+    def predict_log_probs(self, logits: Tensor) -> Tensor:
+        first = self._all[0]
+        return first.predict_log_probs(first.map_logits(logits))
+
+    def predict_values(self, logits: Tensor) -> Tensor:
+        return self._all[0].predict_values(logits)
+
+
+def _check_term(name: str, loss: Loss) -> None:
+    kind = type(loss)
+    if kind.adapt is not Loss.adapt or loss.written_as() == "values" or loss.reads_teacher:
+        what = "a teacher" if loss.reads_teacher else "products of its own"
+        raise UserError(f"loss.{name}={kind.__name__} has {what}, and the terms of a sum share their logits")

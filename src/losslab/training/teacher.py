@@ -1,0 +1,82 @@
+"""The run that a distillation loss learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from losslab.config.trust import foreign_targets
+from losslab.data.module import TextDataModule
+from losslab.errors import UserError
+from losslab.losses.execution import LinearMap
+from losslab.records import read
+from losslab.training.loading import load
+from losslab.training.network import Network
+from losslab.types import Batch
+
+KEY = "teacher"
+
+
+def teacher_hash(config: dict[str, Any]) -> dict[str, str]:
+    """`loss.teacher` → what stands for the teacher's weights in a run's identity: its own identity and its results.
+
+    Raises:
+        UserError: where the teacher is no completed run.
+    """
+    folder = config["loss"].get(KEY)
+    if not isinstance(folder, str):
+        return {}
+    record = read(Path(folder))
+    if record.status != "completed":
+        raise UserError(f"loss.teacher={folder} is {record.status}: a teacher must have completed its training")
+    content = json.dumps([record.identity, record.yardsticks], sort_keys=True)
+    return {f"loss.{KEY}": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def attach_teacher(network: Network, config: dict[str, Any], data: TextDataModule) -> None:
+    """Give a network whose loss learns from a run that run's best weights; another network stays as it is.
+
+    Raises:
+        UserError: where the teacher cannot be loaded, or reads another vocabulary or shorter windows.
+    """
+    if not network.loss.reads_teacher:
+        return
+    folder = network.loss.teacher
+    if folder is None or not Path(folder).is_dir():
+        raise UserError(f"loss.teacher={folder} is not there: say where that run lies now, loss.teacher=…")
+    loaded = load(folder, trust=foreign_targets(config))
+    if loaded.tokenizer.digest() != data.tokenizer().digest():
+        raise UserError(f"loss.teacher={folder} reads another vocabulary: give both runs the same data.tokenizer")
+    if loaded.network.backbone.context < data.context:
+        raise UserError(
+            f"loss.teacher={folder} reads {loaded.network.backbone.context} tokens at most, and data.context is "
+            f"{data.context}"
+        )
+    network.teacher = TeacherRun(loaded.network)
+
+
+class TeacherRun:
+    """A frozen network, moved to whatever device asks.
+
+    Args:
+        network: in evaluation mode.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network.requires_grad_(False)
+
+    @torch.no_grad()
+    def hidden(self, batch: Batch) -> Tensor:
+        self.network.to(batch.inputs.device)
+        return self.network.task.features(self.network.backbone, batch).hidden
+
+    @torch.no_grad()
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        loss, projection = self.network.loss, self.network.projection
+        bias = None if projection.bias is None else projection.bias.float()
+        return loss.predict_log_probs(loss.scores(hidden.float(), LinearMap(projection.weight.float(), bias)))

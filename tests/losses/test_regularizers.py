@@ -1,0 +1,195 @@
+"""Penalties that join a loss by a key, and sums of losses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from cases import NUM_OUTPUTS
+from problems import bound, problem_for
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from losslab.conformance import check
+from losslab.conformance.subject import single
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+from losslab.losses.brier import Brier
+from losslab.losses.confidence_penalty import ConfidencePenalty
+from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.distillation import Distillation
+from losslab.losses.entmax import Entmax
+from losslab.losses.focal import Focal
+from losslab.losses.goldfish import Goldfish
+from losslab.losses.harmonic import Harmonic
+from losslab.losses.hinge import Hinge
+from losslab.losses.regularizers import OFF, Regularized, regularize
+from losslab.losses.square import Square
+from losslab.losses.stablemax import StableMax
+from losslab.losses.sum import Sum
+from losslab.losses.unlikelihood import Unlikelihood
+from losslab.models.projection import OutputProjection
+from losslab.types import Features, LossSum, TargetKind
+
+ALL = {"z_loss": 0.01, "confidence_penalty": 0.2, "mu_loss": 0.3, "soft_cap": 5.0}
+
+
+class Errors(Loss):
+    target_kind = TargetKind.VALUES
+
+    def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return (logits - target).abs().sum(dim=-1)
+
+
+each_inner = pytest.mark.parametrize(
+    "inner",
+    [
+        CrossEntropy(label_smoothing=0.1, temperature=2.0),
+        Focal(),
+        Brier(),
+        Goldfish(k=2, context=1),
+        Harmonic(),
+        Unlikelihood(),
+        Distillation(temperature=2.0),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+
+
+def run(loss: Loss) -> tuple[LossSum, Features, Tensor]:
+    features, projection = problem_for(loss, 24)
+    features = replace(single(features), hidden=features.hidden.float().requires_grad_())
+    weight = projection.float().requires_grad_()
+    return bound(loss)(features, OutputProjection(weight)), features, weight
+
+
+@each_inner
+@pytest.mark.parametrize("settings", [{key: value} for key, value in ALL.items()] + [ALL], ids=lambda s: "+".join(s))
+def test_any_softmax_loss_keeps_the_contract_with_any_of_them(inner: Loss, settings: dict[str, Any]) -> None:
+    check(Regularized(inner, **settings))
+
+
+def test_penalties_are_their_formulas_over_plain_logits() -> None:
+    result, features, weight = run(Regularized(CrossEntropy(), **ALL))
+    z = 5.0 * torch.tanh(features.hidden @ weight.T / 5.0)
+    log_p = z.log_softmax(dim=-1)
+    expected = {
+        "loss": F.cross_entropy(z, features.target, reduction="none"),
+        "z_loss": 0.01 * z.logsumexp(dim=-1) ** 2,
+        "confidence_penalty": 0.2 * (log_p.exp() * log_p).sum(dim=-1),
+        "mu_loss": 0.3 * weight.mean(dim=0).square().sum().expand(len(z)),
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(result.terms[name], (features.weight * values).sum().detach())
+    whole = (features.weight * torch.stack(list(expected.values())).sum(dim=0)).sum()
+    torch.testing.assert_close(result.total, whole)
+    for actual, reference in zip(
+        torch.autograd.grad(result.total, [features.hidden, weight]),
+        torch.autograd.grad(whole, [features.hidden, weight]),
+        strict=True,
+    ):
+        assert (actual - reference).norm() <= 1e-6 * reference.norm()
+
+
+def test_z_loss_alone_keeps_the_quick_way_and_tilts_each_row_by_twice_lambda_logsumexp() -> None:
+    loss = Regularized(CrossEntropy(), z_loss=0.01)
+    assert (loss.written_as(), loss.cost_class) == ("from_statistics", "F2")
+    logits = torch.randn(
+        5, NUM_OUTPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
+    features = Features(logits, torch.arange(5), torch.ones(5))
+    values = loss.from_logits(logits, features)
+    assert isinstance(values, dict)
+    (gradient,) = torch.autograd.grad(sum(value.sum() for value in values.values()), logits)
+    torch.testing.assert_close(gradient.sum(dim=-1), 0.02 * logits.logsumexp(dim=-1))
+
+
+def test_confidence_penalty_is_the_loss_of_that_name() -> None:
+    own, *_ = run(Regularized(CrossEntropy(), confidence_penalty=0.3))
+    named, *_ = run(ConfidencePenalty(beta=0.3))
+    torch.testing.assert_close(own.total, named.total)
+
+
+def test_predictions_go_through_the_soft_cap_and_ignore_penalties() -> None:
+    features, projection = problem_for(CrossEntropy(), 5)
+    hidden, given = 100 * features.hidden.float(), OutputProjection(projection.float())
+    loss = bound(Regularized(CrossEntropy(), **ALL))
+    log_p = loss.predict_log_probs(loss.scores(hidden, given))
+    torch.testing.assert_close(log_p, (5 * torch.tanh(given(hidden) / 5)).log_softmax(dim=-1))
+    assert log_p.min() > -2 * 5.0 - torch.tensor(float(NUM_OUTPUTS)).log()
+
+
+def test_all_off_is_the_loss_itself() -> None:
+    loss = Focal()
+    assert regularize(loss, dict(OFF)) is loss
+    assert isinstance(regularize(loss, {**OFF, "z_loss": 1e-4}), Regularized)
+
+
+@pytest.mark.parametrize(
+    "loss", [Square(), Hinge(), Entmax(), StableMax(), Errors()], ids=lambda loss: type(loss).__name__
+)
+def test_a_loss_without_softmax_is_refused_by_name(loss: Loss) -> None:
+    with pytest.raises(UserError, match=f"predict softmax.*{type(loss).__name__} does not"):
+        Regularized(loss, z_loss=0.1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("z_loss", -1.0), ("confidence_penalty", float("nan")), ("mu_loss", -0.1), ("soft_cap", 0.0)]
+)
+def test_values_out_of_range_are_refused(key: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"regularizers\.{key} must be"):
+        Regularized(CrossEntropy(), **{key: value})
+
+
+def test_terms_of_a_sum_are_logged_apart_and_add_up() -> None:
+    result, *_ = run(Sum(first=Focal(), second=Unlikelihood(window=2), weights={"first": 2.0}))
+    assert list(result.terms) == ["first", "second"]
+    torch.testing.assert_close(result.total, result.terms["first"] + result.terms["second"])
+    alone, *_ = run(Focal())
+    torch.testing.assert_close(result.terms["first"], 2 * alone.total.detach())
+
+
+def test_a_sum_predicts_as_its_first_loss() -> None:
+    features, projection = problem_for(CrossEntropy(), 5)
+    loss = bound(Sum(first=Square(), second=CrossEntropy()))
+    loss.calibrate(0.5)
+    logits = (features.hidden @ projection.T).float()
+    torch.testing.assert_close(loss.predict_log_probs(logits), (0.5 * logits).log_softmax(dim=-1))
+
+
+class Foreign(nn.Module):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"first": CrossEntropy()}, "two losses or more"),
+        ({"first": CrossEntropy(), "second": Foreign()}, r"loss\.second must be a loss"),
+        (
+            {"first": CrossEntropy(), "second": Brier(), "weights": {"third": 1.0}},
+            r"third weighs no loss: .*first, second",
+        ),
+        ({"first": CrossEntropy(), "second": Brier(), "weights": {"first": 0.0}}, r"weights\.first must be above 0"),
+        ({"first": CrossEntropy(), "second": Errors()}, "want the same targets"),
+        ({"first": CrossEntropy(), "second": Harmonic()}, "Harmonic has products of its own"),
+        ({"first": CrossEntropy(), "second": Distillation()}, "Distillation has a teacher"),
+    ],
+)
+def test_losses_that_cannot_be_added_are_refused(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Sum(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        (Goldfish(k=2, context=1), "ignores positions of its own"),
+        (CrossEntropy(class_weights=[1.0, 2.0] + [1.0] * (NUM_OUTPUTS - 2)), "divides by weights of its own"),
+    ],
+)
+def test_terms_with_another_denominator_are_refused_when_they_meet_positions(term: Loss, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        run(Sum(first=CrossEntropy(), second=term))
