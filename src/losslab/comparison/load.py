@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from losslab.config.identity import NOT_IDENTITY, flatten, without
+from losslab.config.identity import NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.stored import filled
 from losslab.errors import UserError
 from losslab.records import CONFIG, Record, find_runs, read, read_config
@@ -59,6 +59,10 @@ class Group:
     """Older repetitions (fresh=true) that the newest one stands for."""
 
 
+_OF_LOSS = ("loss.", "regularizers.")
+"""Settings that tell losses apart; all others must be shared by what is compared."""
+
+
 def load_runs(folder: Path) -> list[Run]:
     """All runs directly below `folder`. Raises UserError when there are none."""
     if not folder.is_dir():
@@ -74,8 +78,8 @@ def load_runs(folder: Path) -> list[Run]:
         settings["data.content"] = record.hashes.get("data")
         if settings.get("data.tokenizer") not in ("bpe", "bytes"):
             settings["data.tokenizer"] = record.hashes.get("tokenizer")
-        loss = record.provenance.get("choices", {}).get("loss", config["loss"]["_target_"].rpartition(".")[2])
-        runs.append(Run(path, record, str(loss), config["seed"], settings))
+        choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
+        runs.append(Run(path, record, loss_label(choices), config["seed"], settings))
     if not runs:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and find_runs(path))
         hint = f"; those below it do: {', '.join(inside)}" if inside else ""
@@ -99,7 +103,7 @@ def group_runs(runs: list[Run]) -> list[Group]:
             f"these runs differ in {clash[0]} ({', '.join(values)}) and cannot be compared; "
             "give each setting a name=… of its own"
         )
-    outside = sorted(key for key in varying if not key.startswith("loss."))
+    outside = sorted(key for key in varying if not key.startswith(_OF_LOSS))
     by_loss: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_loss[run.loss].append(run)
@@ -108,7 +112,7 @@ def group_runs(runs: list[Run]) -> list[Group]:
         inside = sorted(
             key
             for key in _keys(own)
-            if key.startswith("loss.") and len({repr(run.settings.get(key)) for run in own}) > 1
+            if key.startswith(_OF_LOSS) and len({repr(run.settings.get(key)) for run in own}) > 1
         )
         for run in own:
             parts = [f"{key.rpartition('.')[2]}={run.settings.get(key)}" for key in (*inside, *outside)]

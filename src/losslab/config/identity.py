@@ -33,7 +33,7 @@ NOT_IDENTITY = [
 """Keys that change where, how fast or how visibly a run is computed, but not what it computes."""
 
 _LONGEST_LABEL = 100
-_FIRST = ("loss", "optimizer", "scheduler", "model", "trainer")
+_FIRST = ("loss", "regularizers", "optimizer", "scheduler", "model", "trainer")
 
 
 def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
@@ -71,6 +71,12 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
     while len("-".join(parts)) > _LONGEST_LABEL and len(parts) > 2:
         parts.pop()  # the fingerprint tells apart what the label no longer can
     return "-".join([*parts, identity[:SHORT]])
+
+
+def loss_label(choices: dict[str, str]) -> str:
+    """What people call a run's loss: the file chosen for it, or for a sum, those of its terms."""
+    terms = [choice for group, choice in sorted(choices.items()) if group.startswith("loss@")]
+    return "+".join(terms) or choices["loss"]
 
 
 def _rank(key: str) -> int:

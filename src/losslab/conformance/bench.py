@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.check import bind_components, check_run
-from losslab.config.compose import compose_job, job_overrides, open_multirun
+from losslab.config.compose import compose_job, job_overrides, open_multirun, quoted
+from losslab.config.identity import loss_label
 from losslab.config.schema import register
 from losslab.conformance.measure import DENSE, FLOOR, Measurement, Shape, Variant, measure
 from losslab.console import say, working
@@ -85,13 +86,14 @@ def _median(measurements: list[Measurement], what: str) -> float:
 
 def _configs(overrides: list[str], config_dir: Path | None) -> dict[str, dict[str, Any]]:
     """One for each loss, by what tells it from the others; only its loss and its shape are read."""
+    overrides = [quoted(override) for override in overrides]
     opened = open_multirun(overrides, config_dir)
     swept = {override.partition("=")[0] for override in overrides if "," in override}
     configs: dict[str, dict[str, Any]] = {}
     for job in job_overrides(opened, config_dir):
         config, choices = compose_job(job, config_dir)
         own = [o for o in job if o.startswith(("loss.", "loss@", "regularizers.")) and o.partition("=")[0] in swept]
-        configs[" ".join([choices["loss"], *own])] = bind_components(check_run(config))
+        configs[" ".join([loss_label(choices), *own])] = bind_components(check_run(config))
     return configs
 
 

@@ -25,6 +25,7 @@ from losslab.config.compose import (
     job_overrides,
     open_multirun,
     own_choices,
+    quoted,
     to_plain,
 )
 from losslab.config.nearest import nearest
@@ -104,7 +105,7 @@ def parse(arguments: list[str]) -> CommandLine:
             hint = f"keys are written {key}=VALUE" if key else "losslab train --help lists them"
             raise UserError(f"there is no flag {flag!r}; {hint}")
         else:
-            line.overrides.append(argument)
+            line.overrides.append(quoted(argument))
     if "--resolve" in line.hydra_flags and "--cfg" not in line.hydra_flags:
         raise UserError("--resolve says how --cfg prints the configuration: write --cfg job --resolve")
     if line.multirun and line.hydra_flags:

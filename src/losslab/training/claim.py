@@ -9,7 +9,7 @@ from typing import Any
 
 from losslab.config.check import bind_components, resolve_budget, resolve_split
 from losslab.config.components import build
-from losslab.config.identity import fingerprint, folder_name
+from losslab.config.identity import fingerprint, folder_name, loss_label
 from losslab.config.stored import filled
 from losslab.config.trust import foreign_targets
 from losslab.console import say
@@ -93,7 +93,7 @@ class Finder:
                 config = _keep_split(config, folder, overrides)
                 self._check(config)
         else:
-            folder = parent / folder_name(bound, defaults, choices["loss"], identity)
+            folder = parent / folder_name(bound, defaults, loss_label(choices), identity)
         return Place(folder, config, identity, inputs, choices, overrides, record)
 
     def has_other_code(self, place: Place) -> bool:

@@ -15,6 +15,7 @@ import torch
 
 from losslab import console
 from losslab.config.components import build
+from losslab.config.identity import loss_label
 from losslab.config.trust import foreign_targets
 from losslab.data.module import TextDataModule
 from losslab.errors import Diverged, Interrupted, UserError, describe
@@ -303,10 +304,10 @@ def _note_end(folder: Path, record: Record) -> None:
 
 
 def _hparams(config: dict[str, Any], record: Record, network: Network) -> dict[str, str | float]:
-    loss = record.provenance.get("choices", {}).get("loss", type(network.loss).__name__)
+    choices = {"loss": type(network.loss).__name__} | record.provenance.get("choices", {})
     return describe_run(
         config,
-        str(loss),
+        loss_label(choices),
         vocab_size=network.projection.weight.shape[0],
         parameters=sum(p.numel() for p in network.parameters()),
     )
