@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,11 @@ def make_config(folder: Path, *arguments: str) -> dict[str, Any]:
     return resolve_split(resolve_budget(config))
 
 
-@pytest.mark.parametrize(("workers", "dropout", "accumulate"), list(product([0, 2], [0, 0.1], [1, 3])))
+EVERY_PAIR = [(0, 0, 1), (0, 0.1, 3), (2, 0, 3), (2, 0.1, 1)]
+"""Every two of the values meet; that all three of them matter together is not to be expected."""
+
+
+@pytest.mark.parametrize(("workers", "dropout", "accumulate"), EVERY_PAIR)
 def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
     tmp_path: Path, workers: int, dropout: float, accumulate: int
 ) -> None:
