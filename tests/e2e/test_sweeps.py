@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from losslab.locks import is_locked
 from losslab.records import find_runs, read
+from losslab.sweeps.train import train
 from runs import TINY, losslab, make_text
 from sweeps import descendants, kill_tree, records_by, wait_for_death, wait_until, write_wrong
 
@@ -45,9 +47,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     """The yardsticks of LONG, run in one go."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "book.txt").write_text(make_text(), encoding="utf-8")
-    process = losslab("train", "-m", *LONG, cwd=folder)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        assert train(["-m", *LONG]) == 0
     return yardsticks(folder / SWEEP)
 
 
@@ -74,9 +77,7 @@ def test_a_sweep_killed_three_times_ends_as_an_undisturbed_one(
             time.sleep(0.05)
         assert {path: contents(done).get(path) for path in finished} == finished
         finished = contents(done)
-    process = losslab("train", "-m", *LONG, cwd=workplace)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    assert train(["-m", *LONG]) == 0
     assert yardsticks(SWEEP) == undisturbed
     assert {path: contents(find_runs(SWEEP))[path] for path in finished} == finished
 
@@ -180,7 +181,9 @@ def test_a_run_that_takes_too_long_is_saved_and_counts_as_failed(workplace: Path
     assert 0 < record.step < 100000
 
 
-def test_a_signal_lets_the_runs_save(workplace: Path, undisturbed: dict[str, dict[str, dict[str, float]]]) -> None:
+def test_a_signal_lets_the_runs_save(
+    workplace: Path, undisturbed: dict[str, dict[str, dict[str, float]]], capsys: pytest.CaptureFixture[str]
+) -> None:
     for number, step in ((signal.SIGINT, 20), (signal.SIGTERM, 50)):
         process = losslab("train", "-m", *LONG, cwd=workplace)
         wait_until(lambda step=step: any(read(run).step >= step for run in find_runs(SWEEP)), process)
@@ -191,10 +194,8 @@ def test_a_signal_lets_the_runs_save(workplace: Path, undisturbed: dict[str, dic
         states = [read(run).status for run in find_runs(SWEEP)]
         assert states.count("planned") >= 2 and "running" not in states
         assert "interrupted" in states
-    last = losslab("train", "-m", *LONG, cwd=workplace)
-    output, _ = last.communicate(timeout=300)
-    assert last.returncode == 0, output
-    assert "continued" in output
+    assert train(["-m", *LONG]) == 0
+    assert "continued" in capsys.readouterr().out
     assert yardsticks(SWEEP) == undisturbed
 
 
