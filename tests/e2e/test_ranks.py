@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import rank_weights
 import torch
+import yaml
 from stopped_runs import make_run
 from torch import Tensor
 
@@ -19,17 +21,17 @@ from losslab.config.check import bind_components, check_run, resolve_budget, res
 from losslab.config.compose import compose_plain
 from losslab.config.paths import conf_dir
 from losslab.locks import is_locked
-from losslab.records import find_runs, read
+from losslab.losses.base import Loss
+from losslab.records import Record, find_runs, read
 from losslab.sweeps.resume import resume
 from losslab.training.run import execute
-from runs import TINY, losslab, only_run, stopping_after
+from runs import TINY, losslab, make_text, only_run, stopping_after
 
 TWO_RANKS = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "square"])
-def test_two_ranks_equal_one(run_tiny: Callable[..., int], loss: str) -> None:
-    common = [f"loss={loss}", "trainer.max_steps=6", "data.val_batch_size=5"]
+def test_two_ranks_equal_one(run_tiny: Callable[..., int]) -> None:
+    common = ["loss=square", "trainer.max_steps=6", "data.val_batch_size=5"]
     assert run_tiny(*common, "name=one") == 0
     assert run_tiny(*common, *TWO_RANKS, "trainer.accumulate_grad_batches=2", "name=two") == 0
     _, one = only_run(Path("outputs/one"))
@@ -40,7 +42,6 @@ def test_two_ranks_equal_one(run_tiny: Callable[..., int], loss: str) -> None:
     assert two.yardsticks["final"] == pytest.approx(one.yardsticks["final"], rel=1e-5)
 
 
-LOSSES = sorted(path.stem for path in (conf_dir() / "loss").glob("*.yaml"))
 FIVE_STEPS = [
     "trainer.max_steps=5",
     "trainer.val_check_interval=5",
@@ -50,47 +51,76 @@ FIVE_STEPS = [
     "data.val_batch_size=71",  # and so one batch more
     "trainer.enable_progress_bar=false",
 ]
+LOSSES = ["cross_entropy", "brier", "hinge", "square", "entmax"]
+"""One for each way to compute a loss, with and without a scale that it receives; and entmax, whose nll is infinite."""
+STRATEGIES = {"ddp": "trainer.accumulate_grad_batches=2", "fsdp": "trainer.accumulate_grad_batches=1"}
+"""Strategy → how its batch is split."""
+NAN = ["loss=kl_divergence", "loss._target_=rank_weights.NanOnOneRank", "~loss.label_smoothing"]
+NINE_STEPS = ["trainer.max_steps=9", "trainer.val_check_interval=4"]
 
 
-def test_every_loss_trains_on_two_ranks_as_on_one(workplace: Path) -> None:
-    def make(name: str, *options: str) -> Path:
-        path = f"data.path={workplace / 'book.txt'}"
-        config = bind_components(check_run(compose_plain([*TINY, path, *options, *FIVE_STEPS])))
-        make_run(workplace / name, resolve_split(resolve_budget(config)))
-        return workplace / name
+def make(place: Path, name: str, *options: str) -> Path:
+    path = f"data.path={place / 'book.txt'}"
+    config = bind_components(check_run(compose_plain([*TINY, path, *FIVE_STEPS, *options])))
+    make_run(place / name, resolve_split(resolve_budget(config)))
+    return place / name
 
-    two = {
-        (loss, strategy): make(f"two/{loss}-{strategy}", f"loss={loss}", f"trainer={strategy}")
-        for loss, strategy in product(LOSSES, ("ddp", "fsdp"))
-    }
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place whose runs in two/ were trained on two ranks, by the same two processes."""
+    place = tmp_path_factory.mktemp("ranks")
+    (place / "book.txt").write_text(make_text(), encoding="utf-8")
+    for loss, (strategy, split) in product(LOSSES, STRATEGIES.items()):
+        make(place, f"two/{loss}-{strategy}", f"loss={loss}", f"trainer={strategy}", split)
+    make(place, "two/nan-fsdp", *NAN, "trainer=fsdp", *NINE_STEPS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = subprocess.run(
-        [*command, rank_weights.__file__, str(workplace / "two")],
+        [*command, rank_weights.__file__, str(place / "two")],
         capture_output=True,
         text=True,
         timeout=rank_weights.SECONDS + 60,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    for loss in LOSSES:
-        one = make(f"one/{loss}", f"loss={loss}")
-        execute(one)
-        expected = torch.load(one / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for strategy in ("ddp", "fsdp"):
-            run = two[loss, strategy]
-            (first, sharded), (second, _) = (torch.load(run / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-            assert len(sharded) == (len(first) if strategy == "fsdp" else 0)
-            assert all(torch.equal(first[name], second[name]) for name in first)
-            assert distance(first, expected) < 1e-6, (loss, strategy)
-            kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-            assert kept.keys() == expected.keys()
-            assert all(torch.equal(kept[f"network.{name}"], first[name]) for name in first)
-            found, whole = read(run).yardsticks["final"], read(one).yardsticks["final"]
-            assert found.keys() == whole.keys()
-            for name in ("val/nll", "test/nll", "val/nll_scaled", "test/nll_scaled", "val/objective"):
-                if whole[name] is None:  # a prediction of exactly 0 has no finite nll
-                    assert loss == "entmax" and found[name] is None
-                else:
-                    assert found[name] == pytest.approx(whole[name], rel=1e-6), (loss, strategy, name)
+    return place
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_trains_on_two_ranks_as_on_one(trained: Path, loss: str) -> None:
+    one = make(trained, f"one/{loss}", f"loss={loss}")
+    execute(one)
+    expected = torch.load(one / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for strategy in STRATEGIES:
+        run = trained / f"two/{loss}-{strategy}"
+        (first, sharded), (second, _) = (torch.load(run / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+        assert len(sharded) == (len(first) if strategy == "fsdp" else 0)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert distance(first, expected) < 1e-6, strategy
+        kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        assert kept.keys() == expected.keys()
+        assert all(torch.equal(kept[f"network.{name}"], first[name]) for name in first)
+        found, whole = read(run).yardsticks["final"], read(one).yardsticks["final"]
+        assert found.keys() == whole.keys()
+        for name in ("val/nll", "test/nll", "val/nll_scaled", "test/nll_scaled", "val/objective"):
+            if whole[name] is None:  # a prediction of exactly 0 has no finite nll
+                assert loss == "entmax" and found[name] is None
+            else:
+                assert found[name] == pytest.approx(whole[name], rel=1e-6), (strategy, name)
+
+
+def test_no_shipped_loss_is_computed_in_a_way_of_its_own() -> None:
+    """What two ranks do to a loss depends on how its sums are made and on its state, not on its formula: any other loss
+    trains as one of those above."""
+    every = [path.stem for path in (conf_dir() / "loss").glob("*.yaml")]
+    assert set(map(way_of, every)) == set(map(way_of, LOSSES))
+
+
+def way_of(loss: str) -> tuple[object, ...]:
+    """Whose `forward` it has, or else which of an author's functions it writes, and whether it receives a scale."""
+    cls = resolve_name(yaml.safe_load((conf_dir() / f"loss/{loss}.yaml").read_text(encoding="utf-8"))["_target_"])
+    own = cls.forward is not Loss.forward
+    softmax = cls.written_as() in ("from_statistics", "from_log_prob")
+    return cls.forward, own or softmax or cls.written_as(), cls.calibrate is not Loss.calibrate
 
 
 def distance(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -102,12 +132,17 @@ def distance(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_nan_on_one_rank_ends_both_as_diverged(run_tiny: Callable[..., int], strategy: str) -> None:
-    own = ["loss=kl_divergence", "loss._target_=rank_weights.NanOnOneRank", "~loss.label_smoothing"]
-    two = [f"trainer={strategy}", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
-    assert run_tiny(*own, *two, "trainer.max_steps=9") == 0
-    run, record = only_run(Path("outputs/runs"))
+def test_nan_on_one_rank_ends_both_as_diverged(run_tiny: Callable[..., int]) -> None:
+    assert run_tiny(*NAN, *TWO_RANKS, "trainer.max_steps=9") == 0
+    check_diverged(*only_run(Path("outputs/runs")))
+
+
+def test_nan_on_one_rank_ends_sharded_ones_as_diverged(trained: Path) -> None:
+    run = trained / "two/nan-fsdp"
+    check_diverged(run, read(run))
+
+
+def check_diverged(run: Path, record: Record) -> None:
     assert (record.status, record.step) == ("diverged", 4)
     assert "NanOnOneRank is nan" in str(record.error) and "at step 7" in str(record.error)
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
