@@ -13,17 +13,16 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from injection import Operation, inject
 from run_state import damage, differences, digest, litter, results, saved_step
 
 from losslab import records
 from losslab.cli import app
-from losslab.config.compose import compose_job, compose_plain
 from losslab.errors import UserError
 from losslab.records import CHECKPOINTS, LAST
 from losslab.sweeps.train import train
@@ -109,19 +108,17 @@ def attempt(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Attempt
 
 @pytest.fixture(autouse=True, scope="module")
 def composed_once() -> Iterator[None]:
-    """Hydra takes half of the time of such a run, and writes nothing."""
-    compose = cache(lambda overrides, config_dir: compose_plain(list(overrides), config_dir))
+    """Hydra takes more than half of the time of such a run, and writes nothing."""
+    load, known = ConfigLoaderImpl.load_configuration, {}
+
+    def load_once(self: ConfigLoaderImpl, config_name: str, overrides: list[str], *arguments: Any, **more: Any) -> Any:
+        key = str((Path.cwd(), config_name, overrides, arguments, more))
+        if key not in known:
+            known[key] = load(self, config_name, overrides, *arguments, **more)
+        return copy.deepcopy(known[key])
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "losslab.sweeps.train.compose_plain",
-            lambda overrides, config_dir: copy.deepcopy(compose(tuple(overrides), config_dir)),
-        )
-        job = cache(lambda overrides, config_dir: compose_job(list(overrides), config_dir))
-        patch.setattr(
-            "losslab.sweeps.train.compose_job",
-            lambda overrides, config_dir: copy.deepcopy(job(tuple(overrides), config_dir)),
-        )
-        patch.setattr("losslab.sweeps.train.is_multirun", lambda overrides, config_dir: False)
+        patch.setattr(ConfigLoaderImpl, "load_configuration", load_once)
         yield
 
 
@@ -304,16 +301,13 @@ def test_what_takes_a_name_is_on_the_disk_before_and_keeps_it(cold: Scene) -> No
     assert not problems, report(problems)
 
 
-def test_a_sweep_goes_on_after_a_failed_write(
-    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("losslab.sweeps.train.is_multirun", lambda overrides, config_dir: True)
+def test_a_sweep_goes_on_after_a_failed_write(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_this_process = "hydra/launcher=basic"
     with inject(workplace, Operation("fsync", "last.ckpt", 1), "EIO"):
-        assert attempt([*TRAIN, "seed=1,2", in_this_process], capsys).code == 1
+        assert attempt([*TRAIN, "-m", "seed=1,2", in_this_process], capsys).code == 1
     runs = records.find_runs(workplace / "outputs/runs")
     assert [records.read(run).status for run in runs] == ["failed", "completed"]
-    assert attempt([*TRAIN, "seed=1,2"], capsys).code == 0
+    assert attempt([*TRAIN, "-m", "seed=1,2"], capsys).code == 0
     assert [records.read(run).status for run in runs] == ["completed", "completed"]
 
 
