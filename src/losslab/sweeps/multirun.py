@@ -39,6 +39,7 @@ class Multirun:
         jobs: by the overrides of each.
         config_dir: a person's own yaml files.
         run_here: one job in this process, for a single run and for Hydra's basic launcher.
+        check_interrupts: raises KeyboardInterrupt where Ctrl-C came while Hydra composed, and was swallowed.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Multirun:
         jobs: dict[tuple[str, ...], Checked],
         config_dir: Path | None,
         run_here: Callable[[DictConfig, str], str],
+        check_interrupts: Callable[[], None] = lambda: None,
     ) -> None:
         self._jobs = jobs
         self._config_dir = config_dir
         self._run_here = run_here
+        self._check_interrupts = check_interrupts
         self._defaults: dict[tuple[str, ...], dict[str, Any]] = {}
         self.statuses: list[str] = []
         """What became of each run."""
@@ -62,6 +65,7 @@ class Multirun:
 
     def __call__(self, config: DictConfig) -> None:
         """One job in this process."""
+        self._check_interrupts()
         status = self._run_here(config, f"[{len(self.statuses) + 1}/{len(self._jobs)}] ")
         self.statuses.append(status)
         if status == "interrupted" and len(self.statuses) < len(self._jobs):
@@ -88,6 +92,7 @@ class Multirun:
 
     def _open(self, plan: Plan) -> list[Run]:
         """Introduce the runs; none where the plan was refused."""
+        self._check_interrupts()
         self.launched = True
         if plan.mistakes:
             self.statuses = [REFUSED]
@@ -124,6 +129,7 @@ class Multirun:
         except EOFError:
             process.join()
             code = process.exitcode
+            self._check_interrupts()
             raise UserError(f"the sweep's classes ended the process that planned it (exit code {code})") from None
         except KeyboardInterrupt:
             process.kill()  # nobody would hear its answer; what it has planned, the next plan finds

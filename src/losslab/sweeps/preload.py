@@ -9,6 +9,7 @@ import signal
 signal.signal(
     signal.SIGINT, signal.SIG_IGN
 )  # a terminal's Ctrl-C is the launcher's; this prints no traceback meanwhile
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as its parent left it
 try:
     import losslab.sweeps.job
     import losslab.sweeps.planning

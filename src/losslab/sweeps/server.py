@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -32,7 +33,8 @@ def warm_up() -> None:
         path = os.pathsep.join(path for path in sys.path if path)
         # Of the current folder only what this process itself imports from, and at the same place in the order.
         waiting = {} if os.environ.keys() & _WAITING.keys() else _WAITING  # whoever set one has decided
-        with changed_environment(_ALONE | waiting | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
+        resource_tracker.ensure_running()  # which the server starts otherwise, and which lets SIGINT through again
+        with changed_environment(_ALONE | waiting | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}), _no_interrupts():
             forkserver.ensure_running()
 
 
@@ -65,6 +67,16 @@ def follow(target: Callable[..., None], *arguments: Any, name: str) -> tuple[Bas
         raise
     finally:
         sending.close()
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """What is started here begins without SIGINT, so that it can say by itself that it ignores it: see preload.py."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

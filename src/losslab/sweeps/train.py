@@ -35,6 +35,7 @@ from losslab.data.sources import find_files
 from losslab.errors import UserError, describe
 from losslab.sweeps import server
 from losslab.sweeps.folder import check_folder
+from losslab.sweeps.interrupts import Interrupts
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, summarise
 from losslab.sweeps.scheduler import check_executor
 from losslab.sweeps.settings import LocalSettings, SlurmSettings
@@ -131,15 +132,27 @@ def train(arguments: list[str]) -> int:
     if line.hydra_flags:
         _hydra(lambda config: None, line)
         return 0
+    with Interrupts() as interrupts:
+        return _train(line, interrupts)
+
+
+def _train(line: CommandLine, interrupts: Interrupts) -> int:
     try:
         line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
-        multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line))
-    except KeyboardInterrupt:
+        multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line), interrupts.check)
+        interrupts.check()
+    except (KeyboardInterrupt, UserError) as error:
+        if isinstance(error, UserError) and not interrupts.noted:
+            raise
         complain("stopped before anything was started")
         return _STOPPED
     try:
         _hydra(multirun, line)
     except KeyboardInterrupt:
+        multirun.stopped = True
+    except UserError:
+        if not interrupts.noted:
+            raise
         multirun.stopped = True
     except OSError as error:  # Hydra's own files
         complain(describe(error))
