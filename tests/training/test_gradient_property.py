@@ -20,10 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from losses.cases import CASES, NUM_OUTPUTS
 from losslab.losses.base import Loss
+from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
 from losslab.training.network import Network
 from losslab.training.reduce import StepReducer
+from losslab.training.teacher import TeacherRun
 from losslab.types import Batch
 from runs import only_run
 
@@ -31,7 +33,7 @@ COUNT = 240
 SECONDS = 120
 
 EACH_LOSS: dict[str, tuple[int, Callable[[], Loss]]] = {
-    **{str(case): (NUM_OUTPUTS, case.make) for case in CASES},
+    **{str(case): (NUM_OUTPUTS, case.make) for case in CASES if case.loss.target_kind is LanguageModeling.target_kind},
     **{f"tiny {name}": (V, lambda name=name: make_losses()[name]) for name in LOSSES},  # type: ignore[misc]
 }
 
@@ -74,12 +76,19 @@ class Draw:
         return f"{self.number}, {self.loss}, {tied}, {sizes} on {self.ranks}, {self.weights}"
 
     def network(self) -> Network:
-        num_outputs, make_loss = EACH_LOSS[self.loss]
+        loss = EACH_LOSS[self.loss][1]()
+        network = self._network(loss)
+        if loss.reads_teacher:
+            network.teacher = TeacherRun(self._network(CrossEntropy()))
+        return network
+
+    def _network(self, loss: Loss) -> Network:
+        num_outputs = EACH_LOSS[self.loss][0]
         sizes = {"num_layers": 2, "num_heads": 2, "width": 8, "context": CONTEXT, "init_std": 0.3}
         generator = torch.Generator().manual_seed(self.number)
         backbone = Decoder(**sizes, norm="layer", tie_embeddings=self.tied, vocab_size=num_outputs, generator=generator)
         return Network(
-            backbone=backbone, loss=make_loss(), task=LanguageModeling(), num_outputs=num_outputs, head_init=generator
+            backbone=backbone, loss=loss, task=LanguageModeling(), num_outputs=num_outputs, head_init=generator
         )
 
     def batch(self) -> Batch:
