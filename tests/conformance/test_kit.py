@@ -121,6 +121,19 @@ class AnyNumber(Loss):
         return -log_prob * self.power
 
 
+class AnyNumbers(Loss):
+    """A list of them, as long as one likes."""
+
+    def __init__(self, *, powers: list[float] | tuple[float, ...] = (1.0, 2.0)) -> None:
+        super().__init__()
+        if not powers:
+            raise UserError("loss.powers must hold a number")
+        self.powers = powers
+
+    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+        return -log_prob * sum(self.powers)
+
+
 class Disconnected(Loss):
     def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return torch.ones(len(target), dtype=logits.dtype)
@@ -158,6 +171,7 @@ FAULTS = [
     (Random, "gradient", ""),
     (WrongLink, "posterior", "the link is another one"),
     (AnyNumber, "options", "power=nan is accepted"),
+    (AnyNumbers, "options", "powers=[nan, 2] is accepted"),
     (Disconnected, "sums, not means", "has no gradient"),
 ]
 

@@ -33,9 +33,11 @@ def extreme_logits_stay_finite(subject: Subject) -> str:
                     f"logits of ±10,000 under {_name(dtype)} give the total {outcome.total:.6g}: an exp without its "
                     "largest logit subtracted, or a log of 0; use log_softmax or logsumexp"
                 )
-            gradients = [outcome.hidden]
-            if dtype is not torch.float16:  # there a gradient times a hidden state of 10,000 overflows by itself
-                gradients.append(outcome.projection)
+            gradients = [outcome.hidden, outcome.projection]
+            if dtype is torch.float16:  # there a gradient times a hidden state of 10,000 overflows by itself
+                gradients.pop()
+                if subject.loss.target_kind is TargetKind.VALUES:  # and so may one that grows with the residual
+                    gradients.pop()
             if not all(gradient.isfinite().all() for gradient in gradients):
                 raise Fault(
                     f"logits of ±10,000 under {_name(dtype)} give a gradient that is not finite: a power or a log of a "

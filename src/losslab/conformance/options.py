@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -16,33 +17,55 @@ _STEPS = 20
 
 
 def options_are_checked(subject: Subject) -> str:
-    """Each number of the constructor at 0, at 1 and doubled: refused in a sentence, or finite; never NaN."""
+    """Each number of the constructor, and of its lists, at 0, at 1 and doubled: refused in a sentence, or finite; never
+    NaN."""
     kind = type(subject.loss)
     parameters = inspect.signature(kind).parameters.items()
     signature = {n: p for n, p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     if any(parameter.default is parameter.empty for parameter in signature.values()):
         return "it has options without defaults"
-    numbers = {n: p.default for n, p in signature.items() if type(p.default) in (int, float)}
-    problem = subject.problem()
-    for name, default in numbers.items():
-        not_a_number = [math.nan] if isinstance(default, float) else []
-        for value in dict.fromkeys([0.0, 1.0, 2.0 * default, *not_a_number]):
-            option = f"{name}={value:g}"
+    tried = {n: trials for n, p in signature.items() if (trials := _trials(p.default))}
+    for name, trials in tried.items():
+        for value in trials:
+            option = f"{name}={_shown(value)}"
             accepted = False
             try:
-                loss = kind(**{name: value if math.isnan(value) else type(default)(value)})
+                loss = kind(**{name: value})
                 accepted = True
-                outcome = Subject(loss).run(problem.features, problem.projection)
+                of_its_own = Subject(loss)  # an option may change the number of outputs
+                problem = of_its_own.problem()
+                outcome = of_its_own.run(problem.features, problem.projection)
             except Exception as error:  # a stranger's loss may raise anything: it is the finding
                 if isinstance(error, UserError) and not accepted:
                     continue
                 how = "is accepted, and then" if accepted else "is not refused in a sentence (UserError), but"
                 raise Fault(f"{option} {how} raises {describe(error)}; refuse it") from None
-            if math.isnan(value):
+            if _holds_nan(value):
                 raise Fault(f"{option} is accepted; refuse it (not low <= {name} <= high refuses NaN too)")
             if not (outcome.total.isfinite() and outcome.hidden.isfinite().all()):
                 raise Fault(f"{option} is accepted, and gives a total or gradient that is not finite; refuse it")
-    return ", ".join(numbers) or "it has no numbers"
+    return ", ".join(tried) or "it has no numbers"
+
+
+def _trials(default: object) -> list[Any]:
+    """What is tried in place of a default: nothing unless it is a number, or a list of them."""
+    if isinstance(default, list | tuple):
+        changed = [[*default[:i], value, *default[i + 1 :]] for i, own in enumerate(default) for value in _trials(own)]
+        return [[], *changed] if changed else []
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return []
+    not_a_number = [math.nan] if isinstance(default, float) else []
+    return [*dict.fromkeys(type(default)(value) for value in (0, 1, 2 * default)), *not_a_number]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _holds_nan(value: Any) -> bool:
+    return any(map(_holds_nan, value)) if isinstance(value, list) else value != value
 
 
 def training_lowers_it(subject: Subject) -> str:
