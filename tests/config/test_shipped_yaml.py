@@ -3,7 +3,7 @@
 import pytest
 
 from losslab.config.check import import_target
-from losslab.config.compose import compose_plain
+from losslab.config.compose import compose_plain, job_overrides, open_multirun
 from losslab.config.paths import conf_dir
 from losslab.config.schema import COMPONENTS
 from losslab.config.trust import allowed, targets
@@ -33,6 +33,15 @@ def test_a_shipped_file_composes_and_binds(choice: str, settle) -> None:
 def test_a_loss_yaml_spells_out_the_defaults_of_its_class(loss: str, settle) -> None:
     """What a person reads in the yaml is all that there is to set."""
     assert compose_plain([loss])["loss"].keys() == settle(loss)["loss"].keys()
+
+
+def test_the_smoke_experiment_trains_every_loss_that_fits_its_task(settle) -> None:
+    tried = {job[0].removeprefix("loss=") for job in job_overrides(open_multirun(["experiment=smoke"]))}
+    task = import_target(settle("experiment=smoke")["task"]["_target_"], "task")
+    shipped = [choice for choice in CHOICES if choice.startswith("loss=")]
+    kinds = {choice: import_target(settle(choice)["loss"]["_target_"], "loss") for choice in shipped}
+    fits = {c for c, kind in kinds.items() if kind.target_kind is task.target_kind and not kind.reads_teacher}
+    assert tried == {choice.removeprefix("loss=") for choice in fits}
 
 
 @pytest.mark.parametrize("target", sorted(allowed()))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from losslab.conformance.subject import Subject
 from losslab.losses.base import Loss
+from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
 from losslab.losses.brier import Brier
 from losslab.losses.confidence_penalty import ConfidencePenalty
 from losslab.losses.cross_entropy import CrossEntropy
@@ -19,13 +20,21 @@ from losslab.losses.distillation import Distillation
 from losslab.losses.dynamic_fine_tuning import DynamicFineTuning
 from losslab.losses.entmax import Entmax
 from losslab.losses.focal import Focal
+from losslab.losses.gaussian_nll import GaussianNLL
 from losslab.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from losslab.losses.goldfish import Goldfish
 from losslab.losses.harmonic import Harmonic
 from losslab.losses.hinge import Hinge
+from losslab.losses.hl_gauss import HLGauss
+from losslab.losses.huber import Huber
 from losslab.losses.kl_divergence import KLDivergence
+from losslab.losses.log_cosh import LogCosh
 from losslab.losses.logit_adjustment import LogitAdjustment
+from losslab.losses.mae import MAE
+from losslab.losses.mse import MSE
 from losslab.losses.poly1 import Poly1
+from losslab.losses.quantile import Quantile
+from losslab.losses.soft_cross_entropy import SoftCrossEntropy
 from losslab.losses.square import Square
 from losslab.losses.squentropy import Squentropy
 from losslab.losses.stablemax import StableMax
@@ -240,6 +249,74 @@ def weighted_sum(logits: Tensor, target: Tensor) -> Tensor:
     return cross_entropy()(logits, target) + 0.5 * brier(logits, target)
 
 
+def of_residual(formula: Callable[[Tensor], Tensor]) -> Reference:
+    """The mean over a position's values of a function of ŷ − y."""
+
+    def reference(predicted: Tensor, target: Tensor) -> Tensor:
+        return formula(predicted - target).mean(dim=-1)
+
+    return reference
+
+
+def huber(*, delta: float) -> Reference:
+    return of_residual(lambda e: torch.where(e.abs() <= delta, e**2 / 2, delta * (e.abs() - delta / 2)))
+
+
+def gaussian_nll(*, beta: float = 0.0, floor: float = 1e-6) -> Reference:
+    """½ (log σ² + (y − μ)² / σ²), times σ^{2β} as a constant."""
+
+    def reference(outputs: Tensor, target: Tensor) -> Tensor:
+        num_values = target.shape[-1]
+        mean, variance = outputs[:, :num_values], outputs[:, num_values:].exp() + floor
+        return (variance.detach() ** beta * (variance.log() + (target - mean) ** 2 / variance) / 2).mean(dim=-1)
+
+    return reference
+
+
+def quantile(*, levels: list[float]) -> Reference:
+    """max(τ e, (τ − 1) e), e = y − ŷ, of each level of each value."""
+
+    def reference(outputs: Tensor, target: Tensor) -> Tensor:
+        rows = []
+        for predicted, wanted in zip(outputs, target, strict=True):
+            pairs = [(y, level) for y in wanted for level in levels]
+            errors = [(y - own, level) for own, (y, level) in zip(predicted, pairs, strict=True)]
+            rows.append(sum(torch.max(level * e, (level - 1) * e) for e, level in errors) / len(errors))
+        return torch.stack(rows)
+
+    return reference
+
+
+def hl_gauss(*, num_bins: int, low: float, high: float, sigma: float) -> Reference:
+    """−Σ_b q_b log p_b, q_b the normal distribution's mass in bin b, renormalised."""
+
+    def reference(outputs: Tensor, target: Tensor) -> Tensor:
+        edges = torch.linspace(low, high, num_bins + 1, dtype=torch.float64)
+        y = target.double().clamp(low, high)[..., None]
+        phi = torch.distributions.Normal(y, sigma * (high - low) / num_bins).cdf(edges)
+        q = phi[..., 1:] - phi[..., :-1]
+        q = q / q.sum(dim=-1, keepdim=True)
+        p = _softmax(outputs.reshape(*target.shape, num_bins))
+        return -(q * p.log()).sum(dim=-1).mean(dim=-1)
+
+    return reference
+
+
+def binary_cross_entropy(*, weight: float = 1.0) -> Reference:
+    """−Σ_j [w y_j log s(z_j) + (1 − y_j) log(1 − s(z_j))]."""
+
+    def reference(logits: Tensor, target: Tensor) -> Tensor:
+        yes, no = 1 / (1 + (-logits).exp()), 1 / (1 + logits.exp())
+        return -(weight * target * yes.log() + (1 - target) * no.log()).sum(dim=-1)
+
+    return reference
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """−Σ_j q_j log p_j."""
+    return -(target * _softmax(logits).log()).sum(dim=-1)
+
+
 @dataclass(frozen=True)
 class Case:
     """A variant of a loss.
@@ -297,6 +374,18 @@ def _cross_entropy_case(
     kwargs = {"label_smoothing": smoothing, "temperature": temperature, "class_weights": weights}
     reference = cross_entropy(smoothing=smoothing, temperature=temperature, weights=weights)
     return Case("cross_entropy", variant, CrossEntropy, reference, kwargs, class_weights=weights)
+
+
+def _beta_nll_case(beta: float) -> Case:
+    reference = gaussian_nll(beta=beta)
+    return Case(
+        "gaussian_nll", f"beta {beta}", GaussianNLL, reference, {"beta": beta}, is_softmax=False, has_detached=True
+    )
+
+
+def _hl_gauss_case(variant: str, **kwargs: Any) -> Case:
+    options = {"num_bins": 100, "low": -4.0, "high": 4.0, "sigma": 0.75} | kwargs
+    return Case("hl_gauss", variant, HLGauss, hl_gauss(**options), kwargs)
 
 
 FAIRSEQ = {"label_smoothing": 0.2, "smoothing_convention": "fairseq"}
@@ -390,4 +479,28 @@ CASES = [
     ),
     Case("hinge", "defaults", Hinge, hinge(), is_softmax=False),
     Case("hinge", "squared", Hinge, hinge(margin=2.0, power=2), {"margin": 2.0, "squared": True}, is_softmax=False),
+    Case("mse", "defaults", MSE, of_residual(torch.square), is_softmax=False),
+    Case("mae", "defaults", MAE, of_residual(torch.abs), is_softmax=False),
+    Case("huber", "defaults", Huber, huber(delta=1.0), is_softmax=False),
+    Case("huber", "narrow", Huber, huber(delta=0.25), {"delta": 0.25}, is_softmax=False),
+    Case("log_cosh", "defaults", LogCosh, of_residual(lambda e: ((e.exp() + (-e).exp()) / 2).log()), is_softmax=False),
+    Case("gaussian_nll", "defaults", GaussianNLL, gaussian_nll(), is_softmax=False),
+    Case("gaussian_nll", "high floor", GaussianNLL, gaussian_nll(floor=0.5), {"variance_floor": 0.5}, is_softmax=False),
+    _beta_nll_case(0.5),
+    _beta_nll_case(1.0),
+    Case("quantile", "defaults", Quantile, quantile(levels=[0.1, 0.5, 0.9]), is_softmax=False),
+    Case("quantile", "one level", Quantile, quantile(levels=[0.75]), {"levels": [0.75]}, is_softmax=False),
+    _hl_gauss_case("defaults"),
+    _hl_gauss_case("cut off", num_bins=5, low=-1.0, high=0.5),
+    _hl_gauss_case("wide", num_bins=8, sigma=2.0),
+    Case("binary_cross_entropy", "defaults", BinaryCrossEntropy, binary_cross_entropy(), is_softmax=False),
+    Case(
+        "binary_cross_entropy",
+        "weighted",
+        BinaryCrossEntropy,
+        binary_cross_entropy(weight=4.0),
+        {"positive_weight": 4.0},
+        is_softmax=False,
+    ),
+    Case("soft_cross_entropy", "defaults", SoftCrossEntropy, soft_cross_entropy),
 ]
