@@ -8,20 +8,19 @@ import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from pkgutil import resolve_name
 
 import pytest
 import rank_weights
 import torch
-import yaml
 from stopped_runs import make_run
 from torch import Tensor
 
 from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
+from losslab.config.components import build
 from losslab.config.compose import compose_plain
 from losslab.config.paths import conf_dir
 from losslab.locks import is_locked
-from losslab.losses.base import Loss
+from losslab.losses.base import _WAYS, Loss
 from losslab.records import Record, find_runs, read
 from losslab.sweeps.resume import resume
 from losslab.training.run import execute
@@ -55,7 +54,7 @@ LOSSES = ["cross_entropy", "brier", "hinge", "square", "entmax"]
 """One for each way to compute a loss, with and without a scale that it receives; and entmax, whose nll is infinite."""
 STRATEGIES = {"ddp": "trainer.accumulate_grad_batches=2", "fsdp": "trainer.accumulate_grad_batches=1"}
 """Strategy → how its batch is split."""
-NAN = ["loss=kl_divergence", "loss._target_=rank_weights.NanOnOneRank", "~loss.label_smoothing"]
+NAN = ["loss=brier", "loss._target_=rank_weights.NanOnOneRank"]
 NINE_STEPS = ["trainer.max_steps=9", "trainer.val_check_interval=4"]
 
 
@@ -115,12 +114,11 @@ def test_no_shipped_loss_is_computed_in_a_way_of_its_own() -> None:
     assert set(map(way_of, every)) == set(map(way_of, LOSSES))
 
 
-def way_of(loss: str) -> tuple[object, ...]:
-    """Whose `forward` it has, or else which of an author's functions it writes, and whether it receives a scale."""
-    cls = resolve_name(yaml.safe_load((conf_dir() / f"loss/{loss}.yaml").read_text(encoding="utf-8"))["_target_"])
-    own = cls.forward is not Loss.forward
-    softmax = cls.written_as() in ("from_statistics", "from_log_prob")
-    return cls.forward, own or softmax or cls.written_as(), cls.calibrate is not Loss.calibrate
+def way_of(name: str) -> tuple[object, ...]:
+    """Whose `forward` it has, or else how the function that its author wrote is run, and whether it has state."""
+    loss = build(compose_plain([f"loss={name}"])["loss"], "loss")
+    forward = type(loss).forward
+    return forward if forward is not Loss.forward else _WAYS[loss.written_as()], bool([*loss.buffers()])
 
 
 def distance(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -152,7 +150,7 @@ def check_diverged(run: Path, record: Record) -> None:
 def test_a_failure_of_one_rank_is_told_and_recorded_in_its_own_words(
     run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = ["loss=kl_divergence", "loss._target_=rank_weights.RaisesOnOneRank", "~loss.label_smoothing"]
+    own = ["loss=brier", "loss._target_=rank_weights.RaisesOnOneRank"]
     assert run_tiny(*own, *TWO_RANKS) == 1
     _, record = only_run(Path("outputs/runs"))
     assert (record.status, record.error) == ("failed", "rank 1: ArithmeticError: no luck here")

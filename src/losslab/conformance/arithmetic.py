@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from losslab.conformance.subject import Fault, Subject, near, single
 from losslab.losses.execution import LinearMap
@@ -116,8 +117,15 @@ def temperature_keeps_the_gradient(subject: Subject) -> str:
     if not (subject.loss.reads_teacher and "temperature" in inspect.signature(kind).parameters):
         return "it learns from no teacher at a temperature"
     problem = subject.problem()
-    low, high = (Subject(kind(temperature=t)).run(problem.features, problem.projection) for t in (50, 100))
-    ratio = (high.hidden.norm() / low.hidden.norm()).item()
+    whole = problem.features
+    other = replace(whole, extras={**whole.extras, "teacher_hidden": -whole.extras["teacher_hidden"]})
+
+    def of_teacher(temperature: float) -> Tensor:
+        """The part of the gradient that another teacher would change; hard targets have none in it."""
+        loss = Subject(kind(temperature=temperature))
+        return loss.run(whole, problem.projection).hidden - loss.run(other, problem.projection).hidden
+
+    ratio = (of_teacher(100).norm() / of_teacher(50).norm()).item()
     if not 0.8 < ratio < 1.25:
         raise Fault(
             f"from T = 50 to T = 100 the gradient grows {ratio:.3g} times, and should stay: the divergence must be "

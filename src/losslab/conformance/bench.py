@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from losslab.config.compose import compose_job, job_overrides, open_multirun, qu
 from losslab.config.identity import loss_label
 from losslab.config.schema import register
 from losslab.conformance.measure import DENSE, FLOOR, Measurement, Shape, Variant, measure
+from losslab.conformance.processes import started
 from losslab.console import say, working
 from losslab.errors import UserError
 from losslab.training.assemble import build_loss
 from losslab.training.devices import cores
 from losslab.types import TargetKind
-
-_context = multiprocessing.get_context("forkserver")
 
 
 def bench(overrides: list[str], *, rounds: int, config_dir: Path | None = None) -> int:
@@ -43,7 +41,6 @@ def bench(overrides: list[str], *, rounds: int, config_dir: Path | None = None) 
         f"{shape.positions:,} positions, width {shape.width:,}, {shape.num_outputs:,} outputs, float32, "
         f"{shape.threads} threads; medians of {rounds} round(s), forward and backward"
     )
-    _context.set_forkserver_preload(["losslab.conformance.measure"])
     found: dict[Variant, list[Measurement]] = {variant: [] for variant in variants}
     for i in working(range(rounds * len(variants)), "measuring", rounds * len(variants)):
         variant = variants[i % len(variants)]  # in turns, so that a slow minute slows them all
@@ -112,14 +109,9 @@ def _shape(config: dict[str, Any]) -> Shape:
 
 
 def _measure(variant: Variant, shape: Shape) -> Measurement:
-    receiving, sending = _context.Pipe(duplex=False)
-    process = _context.Process(target=measure, args=(variant, shape, sending))
-    process.start()
-    sending.close()
-    try:
-        answer: Measurement = receiving.recv()
-    except EOFError:
-        process.join()
-        raise UserError(f"{variant.label} could not be measured (exit code {process.exitcode}); see above") from None
-    process.join()
+    with started(measure, variant, shape) as receiving:
+        try:
+            answer: Measurement = receiving.recv()
+        except EOFError:
+            raise UserError(f"{variant.label} could not be measured; see above") from None
     return answer

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -12,6 +15,7 @@ from losslab.config.check import bind_components, check_run
 from losslab.config.compose import compose_job
 from losslab.config.schema import register
 from losslab.conformance.checks import CHECKS
+from losslab.conformance.processes import FURTHER
 from losslab.conformance.subject import Fault, Subject
 from losslab.console import say
 from losslab.errors import UserError, describe
@@ -37,21 +41,23 @@ class Result:
 def examine(loss: Loss) -> list[Result]:
     """The result of every check, in order. The loss itself is not touched."""
     subject = Subject(loss)
-    results = []
-    for name, check in CHECKS.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            try:
-                results.append(Result(name, True, check(subject)))
-            except Fault as fault:
-                results.append(Result(name, False, str(fault)))
-            except Exception as error:  # a person's code may raise anything; the other checks still tell something
-                results.append(Result(name, False, f"it raises {describe(error)}"))
-    return results
+    return [_try(name, partial(check, subject)) for name, check in CHECKS.items()]
+
+
+def _try(name: str, check: Callable[[], str]) -> Result:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            return Result(name, True, check())
+        except Fault as fault:
+            return Result(name, False, str(fault))
+        except Exception as error:  # a person's code may raise anything; the other checks still tell something
+            return Result(name, False, f"it raises {describe(error)}")
 
 
 def check(loss: Loss) -> None:
-    """For a test of one's own: `losslab.conformance.check(MyLoss())`.
+    """For a test of one's own: `losslab.conformance.check(MyLoss())`. Everything but what needs further processes (two
+    ranks, and the cost), which `losslab check` has too.
 
     Raises:
         AssertionError: naming every fault.
@@ -63,8 +69,9 @@ def check(loss: Loss) -> None:
 
 def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
     """Check the loss `name` (of conf/loss or a dotted path) and print a table; returns 1 if any check failed."""
-    loss = _build(name, overrides, config_dir)
-    results = examine(loss)
+    config = _configure(name, overrides, config_dir)
+    loss = build_loss(config)
+    results = examine(loss) + [_try(name, partial(check, config)) for name, check in FURTHER.items()]
     width = max(len(result.check) for result in results)
     for result in results:
         say(f"{'passed' if result.passed else 'FAILED'}  {result.check:<{width}}  {result.said}")
@@ -74,7 +81,8 @@ def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
     return int(failed > 0)
 
 
-def _build(name: str, overrides: list[str], config_dir: Path | None) -> Loss:
+def _configure(name: str, overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
+    """That of a run with the loss."""
     register()
     wrong = [override for override in overrides if not override.lstrip("+").startswith(_OPTIONS)]
     if wrong:
@@ -86,4 +94,4 @@ def _build(name: str, overrides: list[str], config_dir: Path | None) -> Loss:
         config["loss"] = {"_target_": name, **{key: yaml.safe_load(value) for key, _, value in given}}
     else:
         config, _ = compose_job([f"loss={name}", *overrides], config_dir)
-    return build_loss(bind_components(check_run(config)))
+    return bind_components(check_run(config))

@@ -1,0 +1,150 @@
+"""Checks that need processes of their own: two ranks, and what a loss costs. They get a configuration, not a loss."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from losslab.conformance.measure import Measurement, Shape, Variant, measure
+from losslab.conformance.subject import Fault, Subject, near, single
+from losslab.losses.base import Loss
+from losslab.losses.execution import LinearMap
+from losslab.training.assemble import build_loss
+from losslab.training.reduce import StepReducer
+from losslab.types import Features, LossSum, TargetKind
+
+_SECONDS = 60
+_SHAPE = Shape(positions=2048, width=64, num_outputs=16384, threads=1)
+_MOST_MEMORY, _MOST_TIME = 0.6, 2.0
+"""Of all logits at once. A head in chunks needs a fraction of each; a busy machine must not make a fault."""
+
+context = multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def started(target: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
+    """`target` in a process of its own, its last argument one end of a pipe; yields the other end."""
+    context.set_forkserver_preload([__name__])
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(*arguments, sending))
+    process.start()
+    sending.close()
+    try:
+        yield receiving
+    finally:
+        process.kill()  # it has answered, or will not
+        process.join()
+        receiving.close()
+
+
+def two_ranks_equal_one(config: dict[str, Any]) -> str:
+    """Under DDP on gloo, with uneven counts, and with a rank whose positions are all ignored."""
+    subject = Subject(build_loss(config))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        started(_rank, config, 0, folder) as first,
+        started(_rank, config, 1, folder) as second,
+    ):
+        answers = [_answer(receiving) for receiving in (first, second)]
+    for i, (name, whole, _) in enumerate(_splits(subject)):
+        alone = subject.run(whole, subject.problem().projection)
+        expected = alone.projection / alone.weight
+        for gradients in answers:
+            if not near(torch.from_numpy(gradients[i]), expected):
+                raise Fault(
+                    f"with {name} two ranks have another gradient than one process with all positions: a mean in place "
+                    "of sums, or a denominator of its own"
+                )
+    return "uneven counts, and a rank without any: the gradient of one process"
+
+
+def cost_is_bounded(config: dict[str, Any]) -> str:
+    """Time and memory against the evaluation of all logits at once."""
+    loss = build_loss(config)
+    if loss.target_kind is TargetKind.VALUES:
+        return "it has no vocabulary"
+    own, dense = (_measure(Variant(str(dense), config, dense=dense)) for dense in (False, True))
+    time, memory = own.seconds / dense.seconds, own.mib / max(dense.mib, 1.0)
+    said = f"{time:.2f} of the time and {memory:.2f} of the memory of all logits at once"
+    if loss.position_wise and memory > _MOST_MEMORY:
+        raise Fault(f"{said}: its forward makes logits for all positions; let Loss.forward run it in chunks")
+    if time > _MOST_TIME:
+        raise Fault(f"{said}: its forward repeats the product of hidden states and projection")
+    return said
+
+
+FURTHER: dict[str, Callable[[dict[str, Any]], str]] = {"two ranks": two_ranks_equal_one, "cost": cost_is_bounded}
+
+
+def _measure(variant: Variant) -> Measurement:
+    with started(measure, variant, _SHAPE) as receiving:
+        answer = _answer(receiving)
+    assert isinstance(answer, Measurement)
+    return answer
+
+
+def _answer(receiving: Connection) -> Any:
+    if not receiving.poll(_SECONDS):
+        raise Fault(
+            f"no answer within {_SECONDS} seconds: ranks wait for each other where one has a gradient that the other "
+            "has not; keep a zero gradient connected where all positions are ignored"
+        )
+    try:
+        return receiving.recv()
+    except EOFError:
+        raise Fault("its process ended without an answer; see above") from None
+
+
+class _Head(nn.Module):
+    def __init__(self, loss: Loss, weight: Tensor) -> None:
+        super().__init__()
+        self.loss = loss
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, features: Features) -> LossSum:
+        result: LossSum = self.loss(features, LinearMap(self.weight, None))
+        return result
+
+
+def _splits(subject: Subject) -> list[tuple[str, Features, list[Features]]]:
+    """What to call it, all positions, and the part of each rank."""
+    features = single(subject.problem().features)
+    few = len(features) // 4
+    silent = features.weighted((torch.arange(len(features)) < few).float())
+    return [
+        ("uneven counts", features, [features[:few], features[few:]]),
+        ("a rank without positions that count", silent, [silent[:few], silent[few:]]),
+    ]
+
+
+def _rank(config: dict[str, Any], rank: int, folder: str, answer: Connection) -> None:
+    """Send the gradient in the projection for each of `_splits`, after the reduction that training has."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=_SECONDS / 2),
+    )
+    subject = Subject(build_loss(config))
+    found = []
+    for _, _, parts in _splits(subject):
+        head = _Head(subject.fresh(), subject.problem().projection.float())
+        reducer = StepReducer(nominal_weight=math.pi, accumulate=1, ranks=2)
+        parallel = DistributedDataParallel(head)
+        reducer.add(parallel(parts[rank])).backward()  # type: ignore[no-untyped-call]
+        reducer.finish().rescale([head.weight])
+        assert head.weight.grad is not None
+        found.append(head.weight.grad.numpy())  # which a pipe carries whole: a tensor would be shared memory
+    answer.send(found)
