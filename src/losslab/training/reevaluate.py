@@ -61,7 +61,8 @@ def reevaluate(
         inputs = {key: stored["data"].get(key) for key in ("path", "tokenizer")}
         config = {**config, "data": config["data"] | inputs}
     config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
-    config = bind_components(open_config(override(config, overrides, CHANGEABLE), trust, path))
+    changeable = (*CHANGEABLE, *(["loss.teacher"] if "teacher" in config["loss"] else []))
+    config = bind_components(open_config(override(config, overrides, changeable), trust, path))
     settings = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     set_threads(config, record)
     with quiet_lightning():

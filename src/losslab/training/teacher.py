@@ -46,7 +46,7 @@ def attach_teacher(network: Network, config: dict[str, Any], data: TextDataModul
     """
     if not network.loss.reads_teacher:
         return
-    folder = network.loss.teacher
+    folder = config["loss"].get(KEY)
     if folder is None or not Path(folder).is_dir():
         raise UserError(f"loss.teacher={folder} is not there: say where that run lies now, loss.teacher=…")
     loaded = load(folder, trust=foreign_targets(config))

@@ -1,0 +1,109 @@
+"""A run that learns from a run: trained, interrupted, evaluated, moved."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import losslab
+from losslab.errors import UserError
+from losslab.records import read
+from losslab.sweeps.evaluate import evaluate
+from losslab.sweeps.resume import resume
+from runs import only_run, stopping_after
+
+BYTES = "data.tokenizer=bytes"
+
+
+@pytest.fixture
+def teacher(run_tiny: Callable[..., int]) -> Path:
+    assert run_tiny("name=teachers", "trainer.max_steps=12") == 0
+    return only_run(Path("outputs/teachers"))[0]
+
+
+def test_a_student_learns_from_a_run_and_goes_on_after_a_stop_bitwise(
+    run_tiny: Callable[..., int], teacher: Path
+) -> None:
+    options = ["loss=distillation", f"loss.teacher={teacher}", "loss.temperature=2"]
+    assert run_tiny(*options, "name=whole") == 0
+    with stopping_after(4):
+        assert run_tiny(*options, "name=stopped") == 1
+    stopped, _ = only_run(Path("outputs/stopped"))
+    assert resume(stopped, [], []) == 0
+    _, whole = only_run(Path("outputs/whole"))
+    assert read(stopped).yardsticks == whole.yardsticks
+    assert read(stopped).identity == whole.identity
+    header = (stopped / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/objective/hard", "train/objective/soft"} <= set(header)
+    weights = losslab.load(stopped)
+    assert not [name for name in weights.network.state_dict() if "teacher" in name]
+
+
+def test_another_teacher_is_another_run_and_the_same_one_elsewhere_is_the_same(
+    run_tiny: Callable[..., int], teacher: Path
+) -> None:
+    moved = Path("elsewhere/t=1")
+    shutil.copytree(teacher, moved)
+    assert run_tiny("loss=distillation", f"loss.teacher={teacher}", "name=students") == 0
+    assert run_tiny("loss=distillation", f"loss.teacher={moved}", "name=students") == 0
+    only_run(Path("outputs/students"))
+    assert run_tiny("name=teachers", "trainer.max_steps=12", "seed=2") == 0
+    other = next(path for path in Path("outputs/teachers").iterdir() if path.is_dir() and path != teacher)
+    assert run_tiny("loss=distillation", f"loss.teacher={other}", "name=students") == 0
+    assert len(list(Path("outputs/students").glob("*/run.json"))) == 2
+
+
+def test_a_student_is_loaded_without_its_teacher_and_evaluated_with_it(
+    run_tiny: Callable[..., int], teacher: Path
+) -> None:
+    assert run_tiny("loss=distillation", f"loss.teacher={teacher}", "name=students") == 0
+    student, record = only_run(Path("outputs/students"))
+    assert evaluate(student, checkpoint="best", split=None, overrides=[], trust=[]) == 0
+    shutil.move(teacher, "gone")
+    losslab.load(student)
+    with pytest.raises(UserError, match=r"loss\.teacher=.* is not there: say where that run lies now"):
+        evaluate(student, checkpoint="best", split=None, overrides=[], trust=[])
+    assert evaluate(student, checkpoint="best", split=None, overrides=["loss.teacher=gone"], trust=[]) == 0
+    assert record.status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "loss.teacher is missing"),
+        (["loss.teacher=nowhere"], "nowhere holds no run.json"),
+        (["loss.teacher={teacher}", "data.tokenizer=bpe", "data.vocab_size=300"], "reads another vocabulary"),
+        (["loss.teacher={teacher}", "model.context=64"], "reads 32 tokens at most, and data.context is 64"),
+        (["loss.teacher={teacher}", "loss.temperature=0"], "loss.temperature must be above 0"),
+        (["loss.teacher={teacher}", "loss.alpha=2"], r"loss.alpha must be in [0, 1]"),
+        (["loss.teacher={teacher}", "loss.divergence=sideways"], "loss.divergence cannot be 'sideways'"),
+    ],
+)
+def test_what_cannot_teach_is_refused_in_a_sentence(
+    run_tiny: Callable[..., int], teacher: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    told = refusal(run_tiny, capsys, *(option.format(teacher=teacher) for option in options))
+    assert said in told
+    assert "\n" not in told.strip()
+
+
+def test_a_teacher_that_is_not_done_is_refused(
+    run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stopping_after(4):
+        run_tiny("name=teachers")
+    unfinished, _ = only_run(Path("outputs/teachers"))
+    assert "is interrupted: a teacher must have completed" in refusal(run_tiny, capsys, f"loss.teacher={unfinished}")
+
+
+def refusal(run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What is said, before or after the command has begun its work."""
+    capsys.readouterr()
+    try:
+        assert run_tiny("loss=distillation", *options, "name=students") == 2
+    except UserError as error:
+        return str(error)
+    return capsys.readouterr().err
