@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from losslab.errors import UserError
+from losslab.losses.backends import Backend, run_backend
 from losslab.losses.base import Loss
 from losslab.losses.smoothing import Convention, Smoothing
 from losslab.losses.statistics import Statistics
-from losslab.types import Features, OutputSpec
+from losslab.types import Features, LossSum, OutputSpec, Projection
 
 
 class CrossEntropy(Loss):
@@ -43,6 +44,8 @@ class CrossEntropy(Loss):
         class_weights: w, one number above 0 for each of the V classes.
         smoothing_convention: torch, fairseq or annotated_transformer.
         padding_id: the class that annotated_transformer gives no probability; as a target it is ignored.
+        backend: what computes it: auto or chunked is losslab's engine, dense all logits at once, torch
+            torch.nn.functional.linear_cross_entropy, liger liger-kernel's. What one of them cannot do, ours does.
     Raises:
         UserError: for values outside these ranges, and in `bind` where they do not fit V.
     """
@@ -58,6 +61,7 @@ class CrossEntropy(Loss):
         class_weights: list[float] | None = None,
         smoothing_convention: Convention = "torch",
         padding_id: int | None = None,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         if not 0 < temperature < math.inf:
@@ -67,6 +71,9 @@ class CrossEntropy(Loss):
         self.smoothing = Smoothing(label_smoothing, smoothing_convention, padding_id)
         self.is_proper = label_smoothing == 0 and class_weights is None and padding_id is None
         self.temperature = temperature
+        self.backend = backend
+        self.told = False
+        """Why the backend could not."""
         self.class_weights: Tensor | None  # [V]
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -75,6 +82,10 @@ class CrossEntropy(Loss):
         self.smoothing.check(spec.num_outputs)
         if self.class_weights is not None and len(self.class_weights) != spec.num_outputs:
             raise UserError(f"loss.class_weights has {len(self.class_weights)} numbers for {spec.num_outputs} classes")
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        own = run_backend(self, features, projection)
+        return super().forward(features, projection) if own is None else own
 
     def select(self, features: Features) -> Features:
         return self.smoothing.select(features)

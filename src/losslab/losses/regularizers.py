@@ -152,7 +152,7 @@ class Regularized(Loss):
 
 def _check_softmax(loss: Loss) -> None:
     kind = type(loss)
-    own_way = kind.predict_log_probs is not Loss.predict_log_probs or kind.forward is not Loss.forward
+    own_way = kind.predict_log_probs is not Loss.predict_log_probs
     if own_way or loss.target_kind not in _OF_SOFTMAX or loss.written_as() not in _OF_STATISTICS + _OF_LOGITS:
         raise UserError(
             f"regularizers join losses that predict softmax(z), and {kind.__name__} does not; leave out regularizers.*"
