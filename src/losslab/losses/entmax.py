@@ -64,18 +64,24 @@ def entmax(logits: Tensor, alpha: float) -> Tensor:
     return p / p.sum(dim=-1, keepdim=True)
 
 
+def _candidates(z: Tensor) -> Tensor:
+    """Of each row, in falling order, all that the support can hold: what is within 1 of the largest, which is 0."""
+    most = int((z > -1).sum(dim=-1).max()) if len(z) else 0
+    return z.topk(most, dim=-1).values
+
+
 def _sparsemax_threshold(z: Tensor) -> Tensor:
     """τ with Σ [z − τ]₊ = 1: the mean over the support, less 1 over its size."""
-    ordered = z.sort(dim=-1, descending=True).values
-    size = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
+    ordered = _candidates(z)
+    size = torch.arange(1, ordered.shape[-1] + 1, dtype=z.dtype, device=z.device)
     tau = (ordered.cumsum(dim=-1) - 1) / size
     return _at_support(tau, ordered)
 
 
 def _entmax15_threshold(z: Tensor) -> Tensor:
     """τ with Σ [z − τ]₊² = 1: over the k largest, mean − sqrt((1 − k · variance) / k)."""
-    ordered = z.sort(dim=-1, descending=True).values
-    size = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
+    ordered = _candidates(z)
+    size = torch.arange(1, ordered.shape[-1] + 1, dtype=z.dtype, device=z.device)
     mean = ordered.cumsum(dim=-1) / size
     variance = ordered.square().cumsum(dim=-1) / size - mean.square()
     tau = mean - ((1 - size * variance) / size).clamp(min=0).sqrt()

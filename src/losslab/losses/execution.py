@@ -29,7 +29,7 @@ _BUDGET = {"cpu": 2**25, "cuda": 2**28}
 """Bytes for a chunk's float32 logits: near the last cache of a CPU, and enough to fill a GPU."""
 _MOST_ROWS = 2048
 """More make no product faster."""
-_GRAPH_SHARE = 12
+_GRAPH_SHARE = 16
 """Autograd keeps up to this many copies of the logits that it is given, so it is given this much less of them."""
 Compute = Callable[[], tuple[Tensor, "Gradients"]]
 
