@@ -50,7 +50,7 @@ FIVE_STEPS = [
     "data.val_batch_size=71",  # and so one batch more
     "trainer.enable_progress_bar=false",
 ]
-LOSSES = ["cross_entropy", "brier", "hinge", "square", "entmax"]
+LOSSES = ["cross_entropy", "kl_divergence", "brier", "hinge", "square", "harmonic", "entmax"]
 """One for each way to compute a loss, with and without a scale that it receives; and entmax, whose nll is infinite."""
 STRATEGIES = {"ddp": "trainer.accumulate_grad_batches=2", "fsdp": "trainer.accumulate_grad_batches=1"}
 """Strategy → how its batch is split."""

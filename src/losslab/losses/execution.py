@@ -200,7 +200,7 @@ class Execution:
         self.features = features
         num_outputs, device = len(projection.weight), projection.weight.device
         self.given = projection
-        dtype = projection.weight.dtype
+        dtype = torch.float32 if loss.exact_products else projection.weight.dtype
         if torch.is_autocast_enabled(device.type) and not loss.exact_products:
             dtype = torch.get_autocast_dtype(device.type)
         bias = projection.bias
@@ -213,8 +213,10 @@ class Execution:
         self.parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
         self.terms = torch.zeros(len(loss.terms), dtype=torch.float32, device=device)
 
-    def run(self, add: Callable[[Chunk, Gradients], Tensor]) -> LossSum:
-        """Sum what `add` returns for every chunk; it adds to the gradients itself."""
+    def run(
+        self, add: Callable[[Chunk, Gradients], Tensor], last: Callable[[Gradients], None] | None = None
+    ) -> LossSum:
+        """Sum what `add` returns for every chunk; it adds to the gradients itself, and `last` once more at the end."""
         hidden, weight, bias = self.features.hidden, self.given.weight, self.given.bias
         gradients = Gradients(hidden, self.given, self.parameters)
 
@@ -224,6 +226,8 @@ class Execution:
                 for chunk in self._chunks():
                     total = total + add(chunk, gradients)
                 gradients.finish()
+                if last is not None:
+                    last(gradients)
             return total, gradients
 
         if gradients.needed:

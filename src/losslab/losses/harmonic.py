@@ -9,8 +9,9 @@ from torch import Tensor
 
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.losses.execution import LinearMap
-from losslab.types import OutputSpec, Projection
+from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap
+from losslab.losses.paths import sum_logits
+from losslab.types import Features, LossSum, OutputSpec, Projection
 
 _NEAREST = 1e-6
 """Of d²: a hidden state on a class's own centre would have an infinite gradient."""
@@ -65,6 +66,37 @@ class Harmonic(Loss):
         adapted = torch.cat([-2 * weight, torch.ones_like(lengths), lengths], dim=-1)
         own = hidden.square().sum(dim=-1, keepdim=True)
         return torch.cat([hidden, own, torch.ones_like(own)], dim=-1), LinearMap(adapted, None)
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        """As with `adapt`, without its copy of the weight: the product is of h and w, and the lengths are added."""
+        execution = Execution(self, features, projection, adapt=False)
+        weight, bias = execution.projection
+        lengths = weight.square().sum(dim=-1)
+        if bias is not None:
+            lengths += (bias - 1).square()
+        slope = torch.zeros_like(lengths)
+        """Of the total in ‖w‖²."""
+
+        def add(chunk: Chunk, gradients: Gradients) -> Tensor:
+            hidden = chunk.features.hidden
+            squares = torch.addmm(lengths, hidden, weight.T, alpha=-2).add_(hidden.square().sum(dim=-1, keepdim=True))
+            total = sum_logits(execution, chunk, squares, gradients)
+            if gradients.needed:
+                slope.add_(squares.sum(dim=0))
+                own = squares.sum(dim=-1, keepdim=True)
+                minus_two = torch.full_like(own, -2.0)
+                gradients.add_logits(chunk.rows, squares, minus_two, hidden, LinearMap(weight, None))
+                if gradients.hidden is not None:
+                    gradients.hidden[chunk.rows].addcmul_(own, hidden, value=2)
+            return total
+
+        def last(gradients: Gradients) -> None:
+            if gradients.weight is not None:
+                gradients.weight.addcmul_(slope[:, None], weight, value=2)
+            if gradients.bias is not None and bias is not None:
+                gradients.bias.copy_(2 * slope * (bias - 1))
+
+        return execution.run(add, last)
 
     def map_logits(self, logits: Tensor) -> Tensor:
         assert self.exponent is not None

@@ -76,20 +76,26 @@ def run_logits(loss: Loss, features: Features, projection: Projection) -> LossSu
 
     def add(chunk: Chunk, gradients: Gradients) -> Tensor:
         logits = linear(chunk.features.hidden).float()
-        total = logits.new_zeros(())
-        for piece in chunk.slices(execution.slice_rows):
-            with torch.set_grad_enabled(gradients.needed):
-                leaf = logits[piece.rows].detach().requires_grad_(gradients.needed)
-                part = execution.weigh(piece, loss.from_logits(loss.map_logits(leaf), piece.features))
-            if gradients.needed:
-                (logits[piece.rows],) = execution.differentiate(part, [leaf], gradients)
-            total += part.detach()
+        total = sum_logits(execution, chunk, logits, gradients)
         if gradients.needed:
             one = torch.ones_like(logits[:, :1])
             gradients.add_logits(chunk.rows, logits, one, chunk.features.hidden, linear)
         return total
 
     return execution.run(add)
+
+
+def sum_logits(execution: Execution, chunk: Chunk, logits: Tensor, gradients: Gradients) -> Tensor:
+    """Σ weight · loss of a chunk's logits [n, V], whose place the gradient in them takes, where one is needed."""
+    loss, total = execution.loss, logits.new_zeros(())
+    for piece in chunk.slices(execution.slice_rows):
+        with torch.set_grad_enabled(gradients.needed):
+            leaf = logits[piece.rows].detach().requires_grad_(gradients.needed)
+            part = execution.weigh(piece, loss.from_logits(loss.map_logits(leaf), piece.features))
+        if gradients.needed:
+            (logits[piece.rows],) = execution.differentiate(part, [leaf], gradients)
+        total += part.detach()
+    return total
 
 
 def run_features(loss: Loss, features: Features, projection: Projection) -> LossSum:
