@@ -8,9 +8,23 @@ from losslab.losses.base import Loss
 
 
 class Brier(Loss):
-    """ℓ = Σ_j (p_j − [j = y])² = 1 − 2 p_y + Σ_j p_j², p = softmax(z), in [0, 2].
+    """Brier score: the squared distance between the prediction and the target as probabilities.
 
-    Brier 1950. A proper scoring rule; its gradient vanishes where a position is predicted wrongly and confidently.
+    Formula:
+        ℓ = Σ_j (p_j − [j = y])² = 1 − 2 p_y + Σ_j p_j², p = softmax(z), in [0, 2].
+    Gradient:
+        ∂ℓ/∂z_j = 2 p_j (p_j − [j = y] + p_y − Σ_i p_i²).
+    Source:
+        Brier 1950, "Verification of forecasts expressed in terms of probability".
+    Use:
+        Where single absurd positions should not decide: a proper scoring rule that is bounded.
+    Weakness:
+        The gradient vanishes where a position is predicted wrongly and confidently; from random weights it is about 2 /
+        V of cross-entropy's, so that it starts slowly with many classes. Some libraries halve the value.
+    Prediction:
+        softmax(z).
+    Posterior:
+        η = p.
     """
 
     shift_invariant = True

@@ -12,13 +12,26 @@ from losslab.losses.base import Loss
 
 
 class ConfidencePenalty(Loss):
-    """ℓ = −log p_y − β H(p), H(p) = −Σ_j p_j log p_j, p = softmax(z): certainty costs something.
+    """Confidence penalty: cross-entropy less the prediction's entropy, so that certainty costs something.
 
-    Pereyra et al. 2017, arXiv:1701.06548. The value may be negative, down to −β log V.
+    Formula:
+        ℓ = −log p_y − β H(p), H(p) = −Σ_j p_j log p_j, p = softmax(z). The value may be negative, down to −β log V.
+    Gradient:
+        ∂ℓ/∂z_j = p_j − [j = y] + β p_j (log p_j + H(p)).
+    Source:
+        Pereyra et al. 2017, arXiv:1701.06548.
+    Use:
+        In place of label smoothing, which lifts each class to ε / V: this hardly touches improbable ones. β = 0.1 for
+        translation, up to 1 for few classes. As `regularizers.confidence_penalty` it joins other losses too.
+    Weakness:
+        The predictions are too cautious on purpose, and nll the worse for it; needs the entropy, a sum over all logits.
+    Prediction:
+        softmax(z).
+    Posterior:
+        η_j = p_j (1 + β (log p_j + H(p))); negative entries are no posterior, and are clipped.
 
     Args:
-        beta: β, 0 or above.
-
+        beta: β, 0 or above; 0 is cross-entropy.
     Raises:
         UserError: for a β outside this range.
     """

@@ -8,10 +8,23 @@ from losslab.losses.base import Loss
 
 
 class DynamicFineTuning(Loss):
-    """ℓ = −sg(p_y) log p_y, p = softmax(z), sg without gradient: for fine-tuning a network that already predicts well.
+    """Dynamic fine-tuning: cross-entropy weighted by the target's own probability, for networks that predict well.
 
-    Wu et al. 2025, arXiv:2508.05629. Its gradient is that of 1 − p_y, p_y times cross-entropy's: from random weights,
-    where p_y is near 1 / V, it hardly learns.
+    Formula:
+        ℓ = −sg(p_y) log p_y, p = softmax(z), sg without gradient.
+    Gradient:
+        ∂ℓ/∂z_j = p_y (p_j − [j = y]), that of 1 − p_y.
+    Source:
+        Wu et al. 2025, arXiv:2508.05629.
+    Use:
+        For fine-tuning a pretrained network on instructions: targets that it finds absurd hardly move it.
+    Weakness:
+        From random weights, where p_y is near 1 / V, it hardly learns. Its best prediction is one class for certain, so
+        that probabilities become overconfident; the value has a maximum at p_y = 1 / e, and tells nothing.
+    Prediction:
+        softmax(z).
+    Posterior:
+        None: the minimiser puts everything on one class.
     """
 
     cost_class = "F1"

@@ -14,15 +14,29 @@ _HALVINGS = 60
 
 
 class Entmax(Loss):
-    """ℓ = p* · z + H_α(p*) − z_y, p* = entmax_α(z), H_α(p) = Σ_j (p_j − p_j^α) / (α (α − 1)); gradient p* − e_y.
+    """Entmax: softmax's loss with a sparse mapping in its place, which predicts exactly 0 for most classes.
 
-    The Fenchel-Young loss of the Tsallis entropy: α = 2 is sparsemax (Martins & Astudillo 2016, arXiv:1602.02068),
-    1.5 that of Peters, Niculae & Martins 2019, arXiv:1905.05702, and α → 1 cross-entropy. It predicts p*, in which most
-    classes have exactly 0: where that hits the target, nll is infinite.
+    Formula:
+        ℓ = p* · z + H_α(p*) − z_y, p* = entmax_α(z) = argmax_p p · z + H_α(p), H_α(p) = Σ_j (p_j − p_j^α) / (α
+        (α − 1)): the Fenchel-Young loss of the Tsallis entropy. α = 2 is sparsemax, α → 1 cross-entropy.
+    Gradient:
+        ∂ℓ/∂z_j = p*_j − [j = y].
+    Source:
+        Peters, Niculae & Martins 2019, arXiv:1905.05702 (α = 1.5); sparsemax: Martins & Astudillo 2016,
+        arXiv:1602.02068.
+    Use:
+        Where few classes should be possible at all, as for decoding without a truncation of the tail. The loss is
+        exactly 0, with no gradient, once the target's logit is 1 / (α − 1) above the others.
+    Weakness:
+        One target that gets exactly 0 makes nll infinite: compare it by nll_scaled. Needs a sort, or 60 halvings, of
+        all logits of a position: slow with many classes.
+    Prediction:
+        p*.
+    Posterior:
+        η = p*.
 
     Args:
         alpha: α in (1, 3]; 1.5 and 2 are computed exactly from a sort, others by bisection.
-
     Raises:
         UserError: for an α outside this range.
     """

@@ -12,16 +12,30 @@ from losslab.losses.base import Loss
 
 
 class Focal(Loss):
-    """ℓ = −(1 − p_y)^γ log p_y, p = softmax(z): positions that are predicted well count less.
+    """Focal loss: positions that are predicted well count less.
 
-    Lin et al. 2017, arXiv:1708.02002. With `sample_dependent` it is FLSD-53 (Mukhoti et al. 2020, arXiv:2002.09437):
-    γ is 5 where p_y < 0.2, 3 where p_y < 0.5, and `gamma` above. No proper scoring rule: p is not the posterior, which
-    `posterior` gives (Charoenphakdee et al. 2021, arXiv:2011.09172).
+    Formula:
+        ℓ = −(1 − p_y)^γ log p_y, p = softmax(z). With `sample_dependent` (FLSD-53) γ is 5 where p_y < 0.2, 3 where
+        p_y < 0.5, and `gamma` above.
+    Gradient:
+        ∂ℓ/∂z_j = [(1 − p_y)^γ − γ p_y (1 − p_y)^(γ − 1) log p_y] (p_j − [j = y]).
+    Source:
+        Lin et al. 2017, arXiv:1708.02002; FLSD-53: Mukhoti et al. 2020, arXiv:2002.09437; its posterior: Charoenphakdee
+        et al. 2020, arXiv:2011.09172.
+    Use:
+        Where easy positions drown the hard ones, as background does in detection (γ = 2), and against overconfidence
+        (γ = 3, or FLSD-53).
+    Weakness:
+        No proper scoring rule: p is not the posterior, and mostly too cautious. Wrong labels are hard positions, and
+        count in full. With FLSD-53 the value jumps at p_y = 0.2 and 0.5.
+    Prediction:
+        softmax(z).
+    Posterior:
+        η_j ∝ p_j / [(1 − p_j)^γ − γ p_j (1 − p_j)^(γ − 1) log p_j]; none in closed form with `sample_dependent`.
 
     Args:
         gamma: γ, 0 or above; 0 is cross-entropy.
         sample_dependent: choose γ by p_y.
-
     Raises:
         UserError: for a γ outside this range.
     """

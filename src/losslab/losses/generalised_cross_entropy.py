@@ -11,15 +11,28 @@ from losslab.losses.base import Loss
 
 
 class GeneralisedCrossEntropy(Loss):
-    """ℓ = (1 − p_y^q) / q, p = softmax(z): between cross-entropy (q → 0) and 1 − p_y (q = 1), against wrong labels.
+    """Generalised cross-entropy: between cross-entropy and 1 − p_y, so that wrong labels pull less.
 
-    Zhang & Sabuncu 2018, arXiv:1805.07836. Its gradient is p_y^q times that of cross-entropy, so with many classes it
-    starts slowly unless q is small.
+    Formula:
+        ℓ = (1 − p_y^q) / q, p = softmax(z); cross-entropy for q → 0, 1 − p_y for q = 1. With truncation, p_y at or
+        below k counts as k.
+    Gradient:
+        ∂ℓ/∂z_j = p_y^q (p_j − [j = y]), and 0 where p_y ≤ k.
+    Source:
+        Zhang & Sabuncu 2018, arXiv:1805.07836.
+    Use:
+        For labels of which a good part is wrong; q = 0.7 for a few classes.
+    Weakness:
+        From random weights p_y is near 1 / V, and so the gradient near V^(−q) times cross-entropy's: with thousands of
+        classes it hardly starts unless q is small. No proper scoring rule.
+    Prediction:
+        softmax(z).
+    Posterior:
+        η_j ∝ p_j^(1 − q); none for q = 1, whose best prediction is one class for certain, and none when truncated.
 
     Args:
         q: in (0, 1].
         truncation: k in [0, 1): a position with p_y at or below k has the loss of p_y = k, and no gradient.
-
     Raises:
         UserError: for values outside these ranges.
     """

@@ -12,15 +12,29 @@ from losslab.losses.base import Loss
 
 
 class Hinge(Loss):
-    """ℓ = [m + max_{j≠y} f_j − f_y]₊ on raw scores f, or its square.
+    """Multi-class hinge: the target's score must exceed the largest other one by a margin.
 
-    Crammer & Singer 2001. Not calibrated: the scores are no log-probabilities, and no link makes them so. Predictions
-    are softmax(s · f), with the scale s that nll_scaled fits on half of the validation set (1 before the first fit).
+    Formula:
+        ℓ = [m + max_{j≠y} f_j − f_y]₊ of raw scores f, or its square.
+    Gradient:
+        Where ℓ > 0, with r the largest other class: ∂ℓ/∂f_r = 1, ∂ℓ/∂f_y = −1 and 0 for the rest; squared, times 2
+        [m + f_r − f_y]₊. Where ℓ = 0: 0.
+    Source:
+        Crammer & Singer 2001, "On the algorithmic implementation of multiclass kernel-based vector machines".
+    Use:
+        Where only the first place matters, and positions that are right by a margin should be left alone.
+    Weakness:
+        Not calibrated: the scores are no log-probabilities, and no link makes them so; where no class has more than
+        half of the probability, its minimiser need not even rank them right. Of all rivals it pushes down only the
+        largest.
+    Prediction:
+        softmax(s · f), with the scale s that nll_scaled fits on half of the validation set (1 before the first fit).
+    Posterior:
+        None: the minimiser does not tell the probabilities.
 
     Args:
         margin: m, above 0.
         squared: a smooth loss, that punishes large violations more.
-
     Raises:
         UserError: for a margin outside this range.
     """

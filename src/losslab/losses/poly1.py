@@ -11,13 +11,27 @@ from losslab.losses.base import Loss
 
 
 class Poly1(Loss):
-    """ℓ = −log p_y + ε (1 − p_y), p = softmax(z): the first coefficient of cross-entropy's series in 1 − p_y is 1 + ε.
+    """Poly-1 loss: cross-entropy with another first coefficient in its series in 1 − p_y.
 
-    Leng et al. 2022, arXiv:2204.12511. Symmetric cross-entropy on hard targets is α times this with ε = −Aβ / α.
+    Formula:
+        ℓ = −log p_y + ε (1 − p_y), p = softmax(z): the first coefficient is 1 + ε.
+    Gradient:
+        ∂ℓ/∂z_j = (1 + ε p_y) (p_j − [j = y]).
+    Source:
+        Leng et al. 2022, arXiv:2204.12511.
+    Use:
+        As a small change to cross-entropy with one number to tune: ε above 0 weighs positions that are predicted well
+        more, ε below 0 weighs them less.
+    Weakness:
+        ε must be tuned, with a budget that the other losses should have too; no proper scoring rule unless it is 0.
+        Symmetric cross-entropy on hard targets is α times this with ε = −A β / α: comparing the two compares nothing.
+    Prediction:
+        softmax(z).
+    Posterior:
+        η_j ∝ p_j / (1 + ε p_j); none for ε = −1, whose slope in p_y is 0 at p_y = 1.
 
     Args:
-        epsilon: ε, −1 or above; below, the gradient of a badly predicted position has the wrong sign.
-
+        epsilon: ε, −1 or above; below, the gradient of a well predicted position has the wrong sign.
     Raises:
         UserError: for an ε outside this range.
     """

@@ -14,16 +14,28 @@ from losslab.types import Features, LossSum, Projection
 
 
 class Square(Loss):
-    """ℓ = (1/V) [k (f_y − M)² + Σ_{j≠y} f_j²] on raw scores f, without a softmax.
+    """Square loss: regression of raw scores to M at the target and 0 elsewhere, without a softmax.
 
-    Hui & Belkin 2020, arXiv:2006.07322: k = 1, M = 1 for few classes, larger k and M for many (k = 15, M = 30 for
-    ImageNet). The scores are no log-probabilities: predictions are softmax(s · f), with the scale s that nll_scaled
-    fits on half of the validation set (1 before the first fit).
+    Formula:
+        ℓ = (1 / V) [k (f_y − M)² + Σ_{j≠y} f_j²] of raw scores f.
+    Gradient:
+        ∂ℓ/∂f_y = 2 k (f_y − M) / V, and ∂ℓ/∂f_j = 2 f_j / V for the others.
+    Source:
+        Hui & Belkin 2020, arXiv:2006.07322; without logits: an idea of Vincent et al. 2014, arXiv:1412.7091.
+    Use:
+        To ask whether softmax is needed at all; by far the cheapest with many classes, for no logits exist. k = 1,
+        M = 1 for few classes, larger ones for many: k = 15, M = 30 for the 1,000 of ImageNet.
+    Weakness:
+        The scores are no log-probabilities, and say little about them until they are scaled. It wants a learning rate,
+        k and M of its own: 1 / V makes the gradient small where V is large.
+    Prediction:
+        softmax(s · f), with the scale s that nll_scaled fits on half of the validation set (1 before the first fit).
+    Posterior:
+        η_j = f_j / (k M − (k − 1) f_j), of scores clipped to [0, M], where η is 0 and 1.
 
     Args:
         k: weight of the target's own score, above 0.
         m: the value M that the target's score should have, above 0.
-
     Raises:
         UserError: for values outside these ranges.
     """

@@ -8,10 +8,24 @@ from losslab.losses.base import Loss
 
 
 class StableMax(Loss):
-    """ℓ = −log (s(z_y) / Σ_j s(z_j)), s(z) = z + 1 for z ≥ 0 and 1 / (1 − z) below.
+    """StableMax: cross-entropy with a slowly growing function in place of the exponential.
 
-    Prieto et al. 2025, arXiv:2501.04697, against the collapse of softmax in float32. It is cross-entropy of
-    log s(z) = sign(z) log(1 + |z|). It sees a shift of the logits, and over many classes its tail is heavy.
+    Formula:
+        ℓ = −log (s(z_y) / Σ_j s(z_j)), s(z) = z + 1 for z ≥ 0 and 1 / (1 − z) below: cross-entropy of the logits log
+        s(z) = sign(z) log(1 + |z|).
+    Gradient:
+        ∂ℓ/∂z_j = (p_j − [j = y]) / (1 + |z_j|), p_j = s(z_j) / Σ_i s(z_i).
+    Source:
+        Prieto et al. 2025, arXiv:2501.04697.
+    Use:
+        Against the collapse of softmax in float32, where p_y rounds to 1 and learning stops, as in grokking.
+    Weakness:
+        It sees a shift of the logits, and its tail is heavy: over many classes each must be pushed far down before the
+        target gets much, while the gradient falls as 1 / |z|.
+    Prediction:
+        p, of its own s in place of softmax.
+    Posterior:
+        η = p.
     """
 
     is_proper = True

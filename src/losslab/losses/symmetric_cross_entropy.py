@@ -11,16 +11,28 @@ from losslab.losses.base import Loss
 
 
 class SymmetricCrossEntropy(Loss):
-    """ℓ = −α log p_y − β A (1 − p_y), p = softmax(z): cross-entropy plus its reverse, with log 0 taken as A.
+    """Symmetric cross-entropy: cross-entropy plus its reverse, with log 0 taken as A, against wrong labels.
 
-    Wang et al. 2019, arXiv:1908.06112. On hard targets, as here, it is α times Poly-1 with ε = −Aβ / α, and no other
-    loss.
+    Formula:
+        ℓ = −α log p_y − β A (1 − p_y), p = softmax(z).
+    Gradient:
+        ∂ℓ/∂z_j = (α − β A p_y) (p_j − [j = y]).
+    Source:
+        Wang et al. 2019, arXiv:1908.06112.
+    Use:
+        For labels of which a good part is wrong: the reverse part cannot exceed −β A, however wrong the position is.
+    Weakness:
+        On hard targets, as here, it is α times Poly-1 with ε = −A β / α, and no other loss. α and β suit the noise of
+        one data set each. No proper scoring rule unless β is 0.
+    Prediction:
+        softmax(z).
+    Posterior:
+        η_j ∝ p_j / (α − β A p_j).
 
     Args:
-        alpha: α, above 0.
-        beta: β, 0 or above.
-        log_zero: A, below 0.
-
+        alpha: α, above 0; the weight of cross-entropy.
+        beta: β, 0 or above; the weight of its reverse.
+        log_zero: A, below 0; what stands for log 0.
     Raises:
         UserError: for values outside these ranges.
     """
