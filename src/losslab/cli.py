@@ -131,6 +131,22 @@ def compare(
 
 
 @app.command()
+def losses(
+    name: Annotated[
+        str | None, typer.Argument(help="A name of conf/loss, or a class of yours: my_losses.MyLoss; none: all.")
+    ] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Which losses there are, or all about one: formula, gradient, when to use it, weaknesses, options."""
+    from losslab.conformance.cards import run
+    from losslab.sweeps.trusted import append_current_folder
+
+    append_current_folder()
+    raise typer.Exit(run(name, config_dir, as_json=as_json))
+
+
+@app.command()
 def check(
     loss: Annotated[str, typer.Argument(help="A name of conf/loss, or a class of yours: my_losses.MyLoss.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[loss.KEY=VALUE]…", help="Its options.")] = None,

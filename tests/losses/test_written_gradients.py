@@ -21,6 +21,7 @@ from losslab.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from losslab.losses.hinge import Hinge
 from losslab.losses.kl_divergence import KLDivergence
 from losslab.losses.poly1 import Poly1
+from losslab.losses.regularizers import Regularized
 from losslab.losses.square import Square
 from losslab.losses.squentropy import Squentropy
 from losslab.losses.stablemax import StableMax
@@ -93,6 +94,18 @@ GRADIENTS: list[tuple[Loss, Callable[[At], Tensor]]] = [
     (Entmax(alpha=2.0), lambda at: entmax(at.z, 2.0) - at.e),
     (Squentropy(), lambda at: at.p - at.e + (1 - at.e) * 2 * at.z / (V - 1)),
     (StableMax(), lambda at: (squashed(at.z) - at.e) / (1 + at.z.abs())),
+    (
+        Regularized(CrossEntropy(), z_loss=0.1),
+        lambda at: at.p - at.e + 2 * 0.1 * at.p * at.z.logsumexp(dim=-1, keepdim=True),
+    ),
+    (
+        Regularized(CrossEntropy(), confidence_penalty=0.3),
+        lambda at: at.p - at.e + 0.3 * at.p * (at.p.log() + at.entropy),
+    ),
+    (
+        Regularized(CrossEntropy(), soft_cap=3.0),
+        lambda at: ((3 * (at.z / 3).tanh()).softmax(dim=-1) - at.e) * (1 - (at.z / 3).tanh() ** 2),
+    ),
     (Hinge(), lambda at: (at.violation > 0) * (at.rivals - at.e)),
     (Hinge(squared=True), lambda at: 2 * at.violation * (at.rivals - at.e)),
 ]
@@ -104,7 +117,8 @@ def differences(loss: Loss, at: At) -> Tensor:
     for j in range(V):
         step = STEP * torch.eye(V, dtype=torch.float64)[j]
         high, low = (
-            added(loss.from_logits(z, Features(z, at.y, torch.ones(len(z))))) for z in (at.z + step, at.z - step)
+            added(loss.from_logits(loss.map_logits(z), Features(z, at.y, torch.ones(len(z)))))
+            for z in (at.z + step, at.z - step)
         )
         columns.append((high - low) / (2 * STEP))
     return torch.stack(columns, dim=-1)

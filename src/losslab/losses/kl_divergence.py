@@ -11,7 +11,7 @@ from losslab.types import Features, OutputSpec
 
 
 class KLDivergence(Loss):
-    """Kullback-Leibler divergence from the prediction to the smoothed target.
+    """Kullback-Leibler divergence: how far the prediction is from the smoothed target.
 
     Formula:
         ℓ = KL(q ‖ p) = Σ_j q_j (log q_j − log p_j), p = softmax(z), q the smoothed target: by torch's convention

@@ -32,10 +32,14 @@ def regularize(loss: Loss, settings: dict[str, float | None]) -> Loss:
 class Regularized(Loss):
     """A loss of p = softmax(z) with penalties, each logged apart.
 
-    z_loss: + λ (logsumexp z)², against drift of the logits' level (Chowdhery et al. 2022, arXiv:2204.02311).
-    confidence_penalty: − β H(p) (Pereyra et al. 2017, arXiv:1701.06548).
-    mu_loss: + λ ‖mean_j w_j‖², of the projection's rows, needs no logits (Stollenwerk et al. 2026, arXiv:2601.02031).
-    soft_cap: z ← c tanh(z / c) before anything else, for predictions too (Gemma 2, 2024, arXiv:2408.00118).
+    z_loss: adds λ (logsumexp z)², with the gradient 2 λ p_j logsumexp z: the level of the logits, which softmax does
+        not see, stays near 0. Chowdhery et al. 2022, arXiv:2204.02311.
+    confidence_penalty: subtracts β H(p), with the gradient β p_j (log p_j + H(p)): certainty costs something, and the
+        predictions get too cautious. Pereyra et al. 2017, arXiv:1701.06548.
+    mu_loss: adds λ ‖mean_j w_j‖², of the projection's rows, each of which gets the gradient 2 λ mean_i w_i / V: against
+        the same drift, without a look at the logits. Stollenwerk et al. 2026, arXiv:2601.02031.
+    soft_cap: makes z into c tanh(z / c) before anything else, for predictions too, and so multiplies the gradient by
+        1 − tanh²(z / c): no logit exceeds c, and those near it hardly learn. Gemma 2, 2024, arXiv:2408.00118.
 
     Args:
         loss: not bound yet; any that predicts softmax(z), z being the product of hidden states and projection.

@@ -12,7 +12,7 @@ from losslab.types import Features, OutputSpec, added
 
 
 class Sum(Loss):
-    """A weighted sum of losses of the same logits, each logged apart.
+    """Weighted sum: several losses of the same logits, each logged apart.
 
     Formula:
         ℓ = Σ_i a_i ℓ_i(z, y).
