@@ -135,6 +135,19 @@ def test_a_class_of_one_s_own_gets_a_card_of_what_there_is(own: Path, losses) ->
     assert code == 0 and "power: required" in out and "losslab check my_own.Wanting loss.power=VALUE" in out
 
 
+def test_a_card_says_which_function_holds_the_loss(own: Path) -> None:
+    (own / "my_forward.py").write_text(
+        "from losslab.losses.base import Loss\n\n\nclass Sampled(Loss):\n    def forward(self, features, projection):\n"
+        "        raise NotImplementedError\n",
+        encoding="utf-8",
+    )
+    sys.path.append(str(own))
+    entries = [find(name) for name in ("focal", "square", "harmonic", "my_own.Taylor", "my_forward.Sampled")]
+    ways = ["from_log_prob", "position_loss", "position_loss", "from_log_prob", "forward"]
+    assert [entry.written_as for entry in entries] == ways
+    assert [entry.own_forward for entry in entries] == [False, True, False, False, True]
+
+
 def test_a_folder_of_one_s_own_joins_the_table(own: Path, losses) -> None:
     assert "\ntaylor " in losses("--config-dir", "own_conf")[1]
     code, out, _ = losses("taylor", "--config-dir", "own_conf")

@@ -112,6 +112,8 @@ def facts(entry: Entry) -> dict[str, str]:
         "Positions": "each has its own loss" if entry.position_wise else "each depends on the whole batch",
         "Written": _WAYS.get(entry.written_as, entry.written_as),
     }
+    if entry.own_forward and entry.written_as != "forward":
+        found["Written"] += "; with a forward of its own, that can do it another way"
     if entry.is_proper:
         found["Proper"] = "yes: the prediction that minimises it is the data's distribution"
     if entry.target_kind is TargetKind.VALUES:

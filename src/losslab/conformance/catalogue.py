@@ -66,6 +66,9 @@ class Entry:
     has_detached: bool
     reads_teacher: bool
     written_as: str
+    """The function that says what the loss is; `forward` where that alone does."""
+    own_forward: bool
+    """It has a `forward` of its own, whatever else."""
 
     @property
     def paper(self) -> str:
@@ -163,8 +166,14 @@ def _entry(name: str, node: dict[str, Any], loss: Loss | type[Loss]) -> Entry:
         position_wise=loss.position_wise,
         has_detached=loss.has_detached,
         reads_teacher=loss.reads_teacher,
-        written_as=written_as if kind.forward is Loss.forward else "forward",
+        written_as=_way(kind, written_as),
+        own_forward=kind.forward is not Loss.forward,
     )
+
+
+def _way(kind: type[Loss], written_as: str) -> str:
+    defined = kind.scores is not Loss.scores or getattr(kind, written_as) is not getattr(Loss, written_as)
+    return written_as if defined or kind.forward is Loss.forward else "forward"
 
 
 def _cost_class(loss: Loss | type[Loss], kind: type[Loss], written_as: str) -> str:

@@ -28,8 +28,8 @@ class Entmax(Loss):
         Where few classes should be possible at all, as for decoding without a truncation of the tail. The loss is
         exactly 0, with no gradient, once the target's logit is 1 / (α − 1) above the others.
     Weakness:
-        One target that gets exactly 0 makes nll infinite: compare it by nll_scaled. Needs a sort, or 60 halvings, of
-        all logits of a position: slow with many classes.
+        One target that gets exactly 0 makes nll infinite: compare it by nll_scaled. It needs the largest logits of
+        a position in order, or 60 halvings over all of them: slow with many classes.
     Prediction:
         p*.
     Posterior:
