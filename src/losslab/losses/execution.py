@@ -256,7 +256,9 @@ class Execution:
 
     def _checked(self, values: object, count: int) -> Tensor:
         if not isinstance(values, Tensor) or values.shape != (count,):
-            got = f"shape {list(values.shape)}" if isinstance(values, Tensor) else f"the {type(values).__name__} {values!r}"
+            got = f"the {type(values).__name__} {values!r}"
+            if isinstance(values, Tensor):
+                got = f"shape {list(values.shape)}"
             raise UserError(
                 f"{self._author} returned {got} for {count} positions; it must return one value for each, unreduced"
             )
