@@ -142,7 +142,7 @@ def test_a_card_says_which_function_holds_the_loss(own: Path) -> None:
         encoding="utf-8",
     )
     sys.path.append(str(own))
-    entries = [find(name) for name in ("focal", "square", "harmonic", "my_own.Taylor", "my_forward.Sampled")]
+    entries = [find(name) for name in ("focal", "square", "logit_adjustment", "my_own.Taylor", "my_forward.Sampled")]
     ways = ["from_log_prob", "position_loss", "position_loss", "from_log_prob", "forward"]
     assert [entry.written_as for entry in entries] == ways
     assert [entry.own_forward for entry in entries] == [False, True, False, False, True]
