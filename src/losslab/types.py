@@ -47,7 +47,7 @@ class Features:
     weight: Tensor
     """float32 [N]: 0 = ignored; padding, prompt masking and sample weights all end here."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further tensors of N rows, aligned with `hidden`: `previous` (int64 [N, K], where `Loss.previous_tokens` asks for
+    """Further tensors of N rows, aligned with `hidden`: `previous` (int32 [N, K], where `Loss.previous_tokens` asks for
     it: the tokens up to each position, the latest first, -1 where there are no more), and `teacher_hidden`."""
 
     def __getitem__(self, rows: Tensor | slice) -> Features:
@@ -67,7 +67,8 @@ class Features:
 
     def kept(self) -> Features:
         """The positions with non-zero weight; ignored ones are dropped before anything is projected."""
-        return self[self.weight != 0]
+        counts = self.weight != 0
+        return self if bool(counts.all()) else self[counts]  # no copy of targets [N, V] for nothing
 
     def chunks(self, size: int) -> list[Features]:
         """Consecutive pieces of at most `size` positions."""

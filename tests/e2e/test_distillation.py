@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,17 +65,40 @@ def test_a_student_is_loaded_without_its_teacher_and_evaluated_with_it(
     assert evaluate(student, checkpoint="best", split=None, overrides=[], trust=[]) == 0
     shutil.move(teacher, "gone")
     losslab.load(student)
-    with pytest.raises(UserError, match=r"loss\.teacher=.* is not there: say where that run lies now"):
+    with pytest.raises(UserError, match=r"loss\.teacher=.* is not there: say where that run lies"):
         evaluate(student, checkpoint="best", split=None, overrides=[], trust=[])
     assert evaluate(student, checkpoint="best", split=None, overrides=["loss.teacher=gone"], trust=[]) == 0
     assert record.status == "completed"
+    assert run_tiny("name=teachers", "trainer.max_steps=12", "seed=2") == 0
+    other = only_run(Path("outputs/teachers"))[0]
+    for command in (evaluate_with, resume_with):
+        with pytest.raises(UserError, match="is another run than the one that taught"):
+            command(student, f"loss.teacher={other}")
+
+
+def evaluate_with(run: Path, option: str) -> None:
+    evaluate(run, checkpoint="best", split=None, overrides=[option], trust=[])
+
+
+def resume_with(run: Path, option: str) -> None:
+    with unfinished(run):
+        resume(run, [], [option])
+
+
+@contextmanager
+def unfinished(run: Path) -> Iterator[None]:
+    """As if it had been killed after its last step."""
+    record = read(run)
+    record.status = "interrupted"
+    record.write(run)
+    yield
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ([], "loss.teacher is missing"),
-        (["loss.teacher=nowhere"], "nowhere holds no run.json"),
+        (["loss.teacher=nowhere"], "loss.teacher=nowhere is not there"),
         (["loss.teacher={teacher}", "data.tokenizer=bpe", "data.vocab_size=300"], "reads another vocabulary"),
         (["loss.teacher={teacher}", "model.context=64"], "reads 32 tokens at most, and data.context is 64"),
         (["loss.teacher={teacher}", "loss.temperature=0"], "loss.temperature must be above 0"),

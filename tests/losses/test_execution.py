@@ -287,3 +287,22 @@ def test_logits_free_and_fused_paths_are_taken(loss: Loss, features: Features, m
     """What the cost class promises: no autograd over the logits."""
     monkeypatch.setitem(base._WAYS, "position_loss", None)
     run(loss, features, *leaves(loss, features, bias=True)).total.backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.loss.target_kind is TargetKind.CLASSES], ids=str)
+def test_nothing_is_made_on_another_device(case: Case) -> None:
+    """On the meta device, which refuses to meet the CPU as CUDA does."""
+    loss = bound(case).to("meta")
+    features, projection = problem_for(case, 4)
+    if loss.reads_teacher:
+        loss.teach(lambda hidden: torch.zeros(len(hidden), NUM_OUTPUTS, device="meta"))
+    moved = Features(
+        features.hidden.float().to("meta"),
+        features.target.to("meta"),
+        features.weight.float().to("meta"),
+        {name: value.to("meta") for name, value in features.extras.items()},
+    )
+    if case.name == "entmax" and case.variant != "bisected":
+        pytest.skip("how much it sorts depends on values, which meta tensors have not")
+    values = loss.values(moved, OutputProjection(projection.float().to("meta")))
+    assert added(values).device.type == "meta"

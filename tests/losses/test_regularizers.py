@@ -131,7 +131,7 @@ def test_all_off_is_the_loss_itself() -> None:
     "loss", [Square(), Hinge(), Entmax(), StableMax(), Errors()], ids=lambda loss: type(loss).__name__
 )
 def test_a_loss_without_softmax_is_refused_by_name(loss: Loss) -> None:
-    with pytest.raises(UserError, match=f"predict softmax.*{type(loss).__name__} does not"):
+    with pytest.raises(UserError, match=f"predict softmax.*{type(loss).__name__} is none"):
         Regularized(loss, z_loss=0.1)
 
 
@@ -159,6 +159,9 @@ def test_a_sum_predicts_as_its_first_loss() -> None:
     torch.testing.assert_close(loss.predict_log_probs(logits), (0.5 * logits).log_softmax(dim=-1))
 
 
+PADDED = CrossEntropy(label_smoothing=0.1, smoothing_convention="annotated_transformer", padding_id=0)
+
+
 class Foreign(nn.Module):
     pass
 
@@ -176,6 +179,10 @@ class Foreign(nn.Module):
         ({"first": CrossEntropy(), "second": Errors()}, "want the same targets"),
         ({"first": CrossEntropy(), "second": Harmonic()}, "Harmonic has products of its own"),
         ({"first": CrossEntropy(), "second": Distillation()}, "Distillation has a teacher"),
+        ({"first": CrossEntropy(), "second": Goldfish()}, "Goldfish ignores positions of its own"),
+        ({"first": CrossEntropy(), "second": PADDED}, "CrossEntropy ignores positions of its own"),
+        ({"first": CrossEntropy(), "second": CrossEntropy(class_weights=[1.0, 2.0])}, "divides by weights of its own"),
+        ({"first": CrossEntropy(), "second": CrossEntropy(backend="dense")}, "backend=dense computes plain"),
     ],
 )
 def test_losses_that_cannot_be_added_are_refused(arguments: dict[str, Any], said: str) -> None:
@@ -183,13 +190,10 @@ def test_losses_that_cannot_be_added_are_refused(arguments: dict[str, Any], said
         Sum(**arguments)
 
 
-@pytest.mark.parametrize(
-    ("term", "said"),
-    [
-        (Goldfish(k=2, context=1), "ignores positions of its own"),
-        (CrossEntropy(class_weights=[1.0, 2.0] + [1.0] * (NUM_OUTPUTS - 2)), "divides by weights of its own"),
-    ],
-)
-def test_terms_with_another_denominator_are_refused_when_they_meet_positions(term: Loss, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        run(Sum(first=CrossEntropy(), second=term))
+def test_a_term_with_a_regularizers_name_is_not_overwritten() -> None:
+    class Own(CrossEntropy):
+        terms = ("ce", "z_loss")
+
+    with pytest.raises(UserError, match="has a term named z_loss itself"):
+        Regularized(Own(), z_loss=0.1)
+    Regularized(Own(), confidence_penalty=0.1)

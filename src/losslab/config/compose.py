@@ -38,6 +38,12 @@ def quoted(override: str) -> str:
     return f"{key}=" + ",".join(f"'{part}'" if "=" in part and "'" not in part else part for part in value.split(","))
 
 
+def typed(override: str) -> tuple[str, Any]:
+    """KEY=VALUE as Hydra reads it. Raises UserError where it cannot."""
+    (parsed,) = _parse([override], None)
+    return parsed.key_or_group, parsed.value()
+
+
 def compose_plain(overrides: list[str], config_dir: Path | None = None, *, resolve: bool = True) -> dict[str, Any]:
     """The composed configuration as plain, resolved values. Raises UserError for every mistake Hydra can see."""
     return to_plain(_compose(overrides, config_dir), config_dir, resolve=resolve)

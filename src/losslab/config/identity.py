@@ -15,6 +15,7 @@ NOT_IDENTITY = [
     "output_dir",
     "fresh",
     "logger",
+    "loss.backend",
     "data.num_workers",
     "data.val_batch_size",
     "checkpoints.keep",
@@ -44,7 +45,7 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
         inputs: dotted key → SHA-256 of what lies under that path.
     """
     content = without(config, NOT_IDENTITY)
-    # A regularizer that is off is none: runs from before there were any are the same runs.
+    # A regularizer that is off is none, whether it was said or not.
     content["regularizers"] = {k: v for k, v in content.get("regularizers", {}).items() if v}
     if not content["regularizers"]:
         del content["regularizers"]

@@ -80,7 +80,7 @@ def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, .
 
 
 def _parse(key: str, value: str) -> Any:
-    if key in INPUTS:
+    if key in (*INPUTS, "loss.teacher"):
         if value in ("bpe", "bytes", ""):
             return value
         home = os.path.expanduser(value)  # noqa: PTH111 (where there is no such home, it leaves the path as it is)

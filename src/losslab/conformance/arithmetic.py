@@ -114,6 +114,9 @@ def temperature_keeps_the_gradient(subject: Subject) -> str:
     """The gradient of a distillation loss tends to a limit as T grows, thanks to its factor T² (Hinton et al. 2015,
     arXiv:1503.02531, section 2.1)."""
     kind = type(subject.loss)
+    options = {
+        name: getattr(subject.loss, name) for name in inspect.signature(kind).parameters if name in vars(subject.loss)
+    }
     if not (subject.loss.reads_teacher and "temperature" in inspect.signature(kind).parameters):
         return "it learns from no teacher at a temperature"
     problem = subject.problem()
@@ -122,7 +125,7 @@ def temperature_keeps_the_gradient(subject: Subject) -> str:
 
     def of_teacher(temperature: float) -> Tensor:
         """The part of the gradient that another teacher would change; hard targets have none in it."""
-        loss = Subject(kind(temperature=temperature))
+        loss = Subject(kind(**{**options, "temperature": temperature}))
         return loss.run(whole, problem.projection).hidden - loss.run(other, problem.projection).hidden
 
     ratio = (of_teacher(100).norm() / of_teacher(50).norm()).item()

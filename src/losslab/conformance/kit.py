@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from losslab.config.check import bind_components, check_run
-from losslab.config.compose import compose_job
+from losslab.config.compose import compose_job, quoted, typed
 from losslab.config.schema import register
 from losslab.conformance.checks import CHECKS
 from losslab.conformance.processes import FURTHER
@@ -84,14 +83,15 @@ def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
 def _configure(name: str, overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
     """That of a run with the loss."""
     register()
+    overrides = [quoted(override) for override in overrides]
     wrong = [override for override in overrides if not override.lstrip("+").startswith(_OPTIONS)]
     if wrong:
         raise UserError(f"{wrong[0]} is no option of the loss: they are written loss.KEY=VALUE (or regularizers.KEY)")
     if "." in name:
         own = [override for override in overrides if override.lstrip("+").startswith("loss.")]
-        given = (override.lstrip("+").removeprefix("loss.").partition("=") for override in own)
+        given = [typed(override.lstrip("+").removeprefix("loss.")) for override in own]
         config, _ = compose_job([override for override in overrides if override not in own], config_dir)
-        config["loss"] = {"_target_": name, **{key: yaml.safe_load(value) for key, _, value in given}}
+        config["loss"] = {"_target_": name, **dict(given)}
     else:
         config, _ = compose_job([f"loss={name}", *overrides], config_dir)
     return bind_components(check_run(config))

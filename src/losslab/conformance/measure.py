@@ -61,7 +61,8 @@ def measure(variant: Variant, shape: Shape, answer: Connection) -> None:
     keep_freed_memory()
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(shape.positions, shape.width, generator=generator).requires_grad_()
-    weight = (torch.randn(shape.num_outputs, shape.width, generator=generator) / shape.width**0.5).requires_grad_()
+    # In place: a freed copy would lie ready for what is measured, which would seem to need less.
+    weight = torch.randn(shape.num_outputs, shape.width, generator=generator).div_(shape.width**0.5).requires_grad_()
     target = torch.randint(shape.num_outputs, (shape.positions,), generator=generator)
     work = _work(variant, hidden, weight, target)
     torch.mm(hidden[:64].detach(), weight[:64].detach().T)  # the pool of threads exists from here on
@@ -108,7 +109,7 @@ def _features(loss: Loss, hidden: Tensor, target: Tensor, num_outputs: int) -> F
         columns = min(loss.previous_tokens, _CONTEXT)
         extras["previous"] = torch.randint(num_outputs, (len(target), columns), generator=generator)
     if loss.reads_teacher:
-        taught = torch.randn(num_outputs, hidden.shape[1], generator=generator) / hidden.shape[1] ** 0.5
+        taught = torch.randn(num_outputs, hidden.shape[1], generator=generator).div_(hidden.shape[1] ** 0.5)
         loss.teach(lambda states: (states @ taught.T).log_softmax(dim=-1))
         extras["teacher_hidden"] = torch.randn(hidden.shape, generator=generator)
     if loss.target_kind is not TargetKind.CLASSES:

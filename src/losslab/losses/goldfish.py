@@ -57,10 +57,10 @@ class Goldfish(Loss):
         return features.weighted(~self.dropped(features.extras["previous"]))
 
     def dropped(self, previous: Tensor) -> Tensor:
-        """bool [N], for the tokens before each target, int64 [N, K]; the latest first."""
+        """bool [N], for the tokens before each target, [N, K]; the latest first."""
         if previous.shape[1] < self.previous_tokens:  # no window is that long
             return torch.zeros_like(previous[:, 0], dtype=torch.bool)
-        previous = previous[:, : self.previous_tokens]
+        previous = previous[:, : self.previous_tokens].long()
         hashed = torch.zeros_like(previous[:, 0])
         for token in previous.unbind(dim=1):
             hashed = (hashed * _MULTIPLIER + token + 1) % _PRIME

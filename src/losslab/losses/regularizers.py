@@ -76,8 +76,12 @@ class Regularized(Loss):
             setattr(self, name, getattr(loss, name))
         for name in ("previous_tokens", "reads_teacher", "teacher"):
             setattr(self, name, getattr(loss, name))
+        check_backend(loss)
         penalties = {"z_loss": z_loss, "confidence_penalty": confidence_penalty, "mu_loss": mu_loss}
-        self.terms = (*(loss.terms or ("loss",)), *(name for name, value in penalties.items() if value))
+        added = tuple(name for name, value in penalties.items() if value)
+        if taken := sorted({*loss.terms} & {*added}):
+            raise UserError(f"the loss has a term named {taken[0]} itself; leave out regularizers.{taken[0]}")
+        self.terms = (*(loss.terms or ("loss",)), *added)
         self.shift_invariant = loss.shift_invariant and not z_loss and soft_cap is None
         self.is_proper = loss.is_proper and not confidence_penalty
         needs_logits = confidence_penalty or soft_cap is not None or loss.written_as() in _OF_LOGITS
@@ -154,10 +158,18 @@ class Regularized(Loss):
         return None if self.confidence_penalty else self.loss.posterior(logits)
 
 
+def check_backend(loss: Loss) -> None:
+    """Raises UserError for a backend that is not ours: those know plain cross-entropy alone."""
+    backend = getattr(loss, "backend", "auto")
+    if backend not in ("auto", "chunked"):
+        raise UserError(f"loss.backend={backend} computes plain cross-entropy alone; leave it out beside anything else")
+
+
 def _check_softmax(loss: Loss) -> None:
     kind = type(loss)
     own_way = kind.predict_log_probs is not Loss.predict_log_probs
     if own_way or loss.target_kind not in _OF_SOFTMAX or loss.written_as() not in _OF_STATISTICS + _OF_LOGITS:
         raise UserError(
-            f"regularizers join losses that predict softmax(z), and {kind.__name__} does not; leave out regularizers.*"
+            f"regularizers join single losses that predict softmax(z), and {kind.__name__} is none; leave out "
+            "regularizers.*"
         )

@@ -36,5 +36,5 @@ class Statistics:
             target=target,
             target_logit=logits.gather(-1, target[:, None])[:, 0],
             logsumexp=logits.logsumexp(dim=-1),
-            linear=None if linear_weights is None else logits @ linear_weights.to(logits.dtype),
+            linear=None if linear_weights is None else logits @ linear_weights.to(logits),
         )

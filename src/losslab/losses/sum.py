@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import Features, OutputSpec, added
+from losslab.losses.regularizers import check_backend
+from losslab.types import Features, OutputSpec, TargetKind, added
 
 
 class Sum(Loss):
@@ -53,7 +55,7 @@ class Sum(Loss):
             if not 0 < weight < math.inf:
                 raise UserError(f"loss.weights.{name} must be above 0 and finite, not {weight}")
         self.weights = {name: float(given.get(name, 1.0)) for name in losses}
-        self.losses = nn.ModuleDict(losses)
+        self.losses = nn.ModuleList(losses.values())
         self._all = list(losses.values())
         kinds = {loss.target_kind for loss in self._all}
         if len(kinds) > 1:
@@ -81,16 +83,6 @@ class Sum(Loss):
             for name, loss in zip(self.terms, self._all, strict=True)
         }
 
-    def select(self, features: Features) -> Features:
-        for name, loss in zip(self.terms, self._all, strict=True):
-            if loss.select(features) is not features:
-                raise UserError(f"loss.{name} ignores positions of its own, which a sum's terms cannot")
-            if loss.position_weight(features) is not None:
-                raise UserError(
-                    f"loss.{name} divides by weights of its own (class_weights), which a sum's terms cannot"
-                )
-        return features
-
     def calibrate(self, scale: float) -> None:
         for loss in self._all:
             loss.calibrate(scale)
@@ -105,6 +97,14 @@ class Sum(Loss):
 
 def _check_term(name: str, loss: Loss) -> None:
     kind = type(loss)
+    check_backend(loss)
     if kind.adapt is not Loss.adapt or loss.written_as() == "values" or loss.reads_teacher:
         what = "a teacher" if loss.reads_teacher else "products of its own"
         raise UserError(f"loss.{name}={kind.__name__} has {what}, and the terms of a sum share their logits")
+    target = torch.zeros(1, 1) if loss.target_kind is TargetKind.VALUES else torch.zeros(1, dtype=torch.int64)
+    extras = {"previous": torch.zeros(1, loss.previous_tokens, dtype=torch.int32)}
+    position = Features(torch.zeros(1, 1), target, torch.ones(1), extras)
+    if loss.select(position) is not position:
+        raise UserError(f"loss.{name}={kind.__name__} ignores positions of its own, which a sum's terms cannot")
+    if loss.position_weight(position) is not None:
+        raise UserError(f"loss.{name} divides by weights of its own (class_weights), which a sum's terms cannot")

@@ -63,7 +63,7 @@ class Unlikelihood(Loss):
 def seen(previous: Tensor, num_outputs: int) -> Tensor:
     """bool [N, V]: which classes are among `previous` [N, K], where -1 is none."""
     marked = torch.zeros(len(previous), num_outputs + 1, dtype=torch.bool, device=previous.device)
-    return marked.scatter_(-1, previous + 1, True)[:, 1:].contiguous()
+    return marked.scatter_(-1, previous.long() + 1, True)[:, 1:].contiguous()
 
 
 def log_one_minus_softmax(logits: Tensor) -> Tensor:

@@ -34,6 +34,6 @@ class LanguageModeling:
 
 
 def _previous(inputs: Tensor, count: int) -> Tensor:
-    """int64 [B, T, K], K at most T: the inputs up to each position, the latest first; -1 before the first."""
+    """int32 [B, T, K], K at most T: the inputs up to each position, the latest first; -1 before the first."""
     count = min(count, inputs.shape[1])
-    return F.pad(inputs, (count - 1, 0), value=-1).unfold(1, count, 1).flip(-1)
+    return F.pad(inputs.int(), (count - 1, 0), value=-1).unfold(1, count, 1).flip(-1)

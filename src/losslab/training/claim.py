@@ -180,7 +180,10 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
         if f"data.{key}" in inputs:
             data[key] = str(Path(data[key]).expanduser().absolute())
     if "loss.teacher" in inputs:
-        config = {**config, "loss": config["loss"] | {"teacher": str(Path(config["loss"]["teacher"]).absolute())}}
+        config = {
+            **config,
+            "loss": config["loss"] | {"teacher": str(Path(config["loss"]["teacher"]).expanduser().absolute())},
+        }
     return {**config, "data": data}
 
 

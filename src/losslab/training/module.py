@@ -72,6 +72,7 @@ class LossModule(pl.LightningModule):
         self.is_logged = is_logged
         self.stop_requested = stop_requested
         self.hidden_gradients = HiddenGradients(network.backbone)
+        self._loss_buffers = {name: buffer.clone() for name, buffer in network.loss.named_buffers()}
         self.report: StepReport | None = None
 
     def configure_model(self) -> None:
@@ -88,8 +89,15 @@ class LossModule(pl.LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """A loss computes in float32, whatever the weights are: its buffers and parameters too."""
-        self.network.loss.float()
+        """A loss computes in float32, whatever the weights are: its buffers and parameters too. Those buffers that
+        only the precision of the weights had rounded are what they were."""
+        loss = self.network.loss
+        rounded = {name: buffer.clone() for name, buffer in loss.named_buffers()}
+        loss.float()
+        for name, buffer in loss.named_buffers():
+            exact = self._loss_buffers[name].to(buffer.device)
+            if torch.equal(rounded[name], exact.to(rounded[name].dtype)):
+                buffer.copy_(exact)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step, micro = self.trainer.global_step, batch_idx % self.reducer.accumulate

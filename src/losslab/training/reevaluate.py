@@ -20,7 +20,7 @@ from losslab.training.loading import Loaded, find_checkpoint, rebuild
 from losslab.training.messages import quiet_lightning
 from losslab.training.provenance import hardware, versions
 from losslab.training.run import set_threads
-from losslab.training.teacher import attach_teacher
+from losslab.training.teacher import attach_teacher, teacher_hash
 from losslab.training.trainer import make_trainer
 
 EVALUATIONS = "evaluations.jsonl"
@@ -79,6 +79,8 @@ def reevaluate(
             raise UserError(f"the tokenizer of {path} is not the one that its text gives now; put that back")
     else:
         data.open_text(loaded.tokenizer, split)
+    if record.hashes.get("teacher") not in (None, teacher_hash(config).get("loss.teacher")):
+        raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
     attach_teacher(loaded.network, config, data)
     evaluator = Evaluator(
         loaded.network.to(device), data, device=device, context=trainer.precision_plugin.val_step_context

@@ -39,7 +39,7 @@ from losslab.training.random import derive_seed, hash_weights
 from losslab.training.reduce import StepReducer
 from losslab.training.sharding import load_weights
 from losslab.training.signals import StopFlag
-from losslab.training.teacher import attach_teacher
+from losslab.training.teacher import attach_teacher, teacher_hash
 from losslab.training.trainer import make_trainer
 
 _DEFAULT_THREADS = torch.get_num_threads()
@@ -280,6 +280,7 @@ def _note_start(
         record.provenance.setdefault("changes", []).append(change)
     hashes = {"batches": data.hash_batches(derive_seed(config["seed"], "data_order"))}
     hashes["tokenizer"] = data.cache.meta["tokenizer"]
+    hashes |= {key.rpartition(".")[2]: digest for key, digest in teacher_hash(config).items()}
     for name, value in hashes.items():
         if step and record.hashes.get(name) not in (None, value):
             raise UserError(f"the {name} of {folder} are not those it began with; train it anew, under another name=…")

@@ -92,6 +92,8 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
     check_devices(config)
     check_ranks(config)
     inputs = build(config["data"], "data").input_hashes() | teacher_hash(config)
+    if record.hashes.get("teacher") not in (None, inputs.get("loss.teacher")):
+        raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
     if fingerprint(config, inputs) != record.identity:
         if record.hashes.get("data") in inputs.values():
             raise UserError(

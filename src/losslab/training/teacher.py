@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losslab.config.trust import foreign_targets
+from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.losses.execution import LinearMap
-from losslab.records import read
+from losslab.records import read, read_config
 from losslab.training.loading import load
 from losslab.training.network import Network
 from losslab.types import Batch
@@ -28,12 +28,20 @@ def teacher_hash(config: dict[str, Any]) -> dict[str, str]:
     Raises:
         UserError: where the teacher is no completed run.
     """
-    folder = config["loss"].get(KEY)
-    if not isinstance(folder, str):
+    folder = _folder(config)
+    if folder is None:
         return {}
-    record = read(Path(folder))
+    if not folder.is_dir():
+        raise UserError(f"loss.teacher={folder} is not there: say where that run lies, loss.teacher=…")
+    record = read(folder)
     if record.status != "completed":
         raise UserError(f"loss.teacher={folder} is {record.status}: a teacher must have completed its training")
+    unknown = sorted(targets(read_config(folder)) - allowed() - {*foreign_targets(config)})
+    if unknown:
+        raise UserError(
+            f"loss.teacher={folder} uses code outside losslab ({', '.join(unknown)}), which a teacher may only where "
+            "the run that it teaches uses it too"
+        )
     content = json.dumps([record.identity, record.yardsticks], sort_keys=True)
     return {f"loss.{KEY}": hashlib.sha256(content.encode()).hexdigest()}
 
@@ -46,9 +54,9 @@ def attach_teacher(network: Network, config: dict[str, Any], data: TextDataModul
     """
     if not network.loss.reads_teacher:
         return
-    folder = config["loss"].get(KEY)
-    if folder is None or not Path(folder).is_dir():
-        raise UserError(f"loss.teacher={folder} is not there: say where that run lies now, loss.teacher=…")
+    folder = _folder(config)
+    if folder is None:
+        raise UserError(f"loss.teacher is missing: {type(network.loss).__name__} learns from a run, name its folder")
     loaded = load(folder, trust=foreign_targets(config))
     if loaded.tokenizer.digest() != data.tokenizer().digest():
         raise UserError(f"loss.teacher={folder} reads another vocabulary: give both runs the same data.tokenizer")
@@ -58,6 +66,11 @@ def attach_teacher(network: Network, config: dict[str, Any], data: TextDataModul
             f"{data.context}"
         )
     network.teacher = TeacherRun(loaded.network)
+
+
+def _folder(config: dict[str, Any]) -> Path | None:
+    folder = config["loss"].get(KEY)
+    return Path(folder).expanduser() if isinstance(folder, str) else None
 
 
 class TeacherRun:
