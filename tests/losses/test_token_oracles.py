@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,13 +12,14 @@ from problems import WIDTH, bound, problem_for
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.errors import UserError
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
 from losslab.losses.goldfish import Goldfish
 from losslab.losses.harmonic import Harmonic
 from losslab.losses.kl_divergence import KLDivergence
 from losslab.losses.logit_adjustment import LogitAdjustment
-from losslab.losses.unlikelihood import log_one_minus_softmax, seen
+from losslab.losses.unlikelihood import Unlikelihood, log_one_minus_softmax, seen
 from losslab.models.projection import OutputProjection
 from losslab.types import Features, OutputSpec
 
@@ -168,3 +170,38 @@ def test_logit_adjustment_takes_the_prior_out_of_its_predictions(logits: Tensor,
     assert posterior is not None
     torch.testing.assert_close(posterior, prior[None])
     torch.testing.assert_close(loss.position_loss(scores, torch.tensor([0])), -prior[:1].log())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Goldfish(k=1), r"loss\.k must be 2 or above, not 1"),
+        (lambda: Goldfish(context=0), r"loss\.context must be 1 or above, not 0"),
+        (lambda: Unlikelihood(alpha=-1.0), r"loss\.alpha must be 0 or above and finite, not -1.0"),
+        (lambda: Unlikelihood(window=0), r"loss\.window must be 1 or above, not 0"),
+        (lambda: Harmonic(exponent=0.0), r"loss\.exponent must be above 0 and finite, not 0.0"),
+        (lambda: LogitAdjustment(tau=math.nan), r"loss\.tau must be 0 or above and finite, not nan"),
+        (lambda: Distillation(temperature=0.0), r"loss\.temperature must be above 0 and finite, not 0.0"),
+        (lambda: Distillation(alpha=1.5), r"loss\.alpha must be in \[0, 1\], not 1.5"),
+        (lambda: Distillation(beta=-0.1), r"loss\.beta must be in \[0, 1\], not -0.1"),
+        (lambda: CrossEntropy(label_smoothing=1.0), r"loss\.label_smoothing must be in \[0, 1\), not 1.0"),
+        (lambda: CrossEntropy(padding_id=3), r"loss\.padding_id is the class that annotated_transformer leaves out"),
+        (lambda: KLDivergence(smoothing_convention="annotated_transformer"), r"loss\.padding_id is the class"),
+        (lambda: rush(padding_id=-1), r"loss\.padding_id must be 0 or above, not -1"),
+        (lambda: bound(rush(padding_id=7)), r"loss\.padding_id=7 is no class: there are 7"),
+    ],
+)
+def test_values_out_of_range_are_refused_in_a_sentence(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make()
+
+
+def rush(padding_id: int) -> CrossEntropy:
+    return CrossEntropy(label_smoothing=0.1, smoothing_convention="annotated_transformer", padding_id=padding_id)
+
+
+def test_fairseqs_smoothing_is_torchs_with_another_epsilon(logits: Tensor, target: Tensor) -> None:
+    """ε V / (V − 1)."""
+    fairseq = CrossEntropy(label_smoothing=0.1, smoothing_convention="fairseq").position_loss(logits, target)
+    other = 0.1 * NUM_OUTPUTS / (NUM_OUTPUTS - 1)
+    torch.testing.assert_close(fairseq, F.cross_entropy(logits, target, reduction="none", label_smoothing=other))
