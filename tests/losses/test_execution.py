@@ -289,7 +289,15 @@ def test_logits_free_and_fused_paths_are_taken(loss: Loss, features: Features, m
     run(loss, features, *leaves(loss, features, bias=True)).total.backward()  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.loss.target_kind is TargetKind.CLASSES], ids=str)
+# How much exact entmax sorts depends on values, which meta tensors have not.
+ON_META = [
+    case
+    for case in CASES
+    if case.loss.target_kind is TargetKind.CLASSES and (case.name, case.variant == "bisected") != ("entmax", False)
+]
+
+
+@pytest.mark.parametrize("case", ON_META, ids=str)
 def test_nothing_is_made_on_another_device(case: Case) -> None:
     """On the meta device, which refuses to meet the CPU as CUDA does."""
     loss = bound(case).to("meta")
@@ -302,7 +310,5 @@ def test_nothing_is_made_on_another_device(case: Case) -> None:
         features.weight.float().to("meta"),
         {name: value.to("meta") for name, value in features.extras.items()},
     )
-    if case.name == "entmax" and case.variant != "bisected":
-        pytest.skip("how much it sorts depends on values, which meta tensors have not")
     values = loss.values(moved, OutputProjection(projection.float().to("meta")))
     assert added(values).device.type == "meta"
