@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from problems import bound, problem_for
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from losslab.config.schema import RegularizersConfig
 from losslab.conformance import check
 from losslab.conformance.subject import single
 from losslab.errors import UserError
@@ -25,7 +26,7 @@ from losslab.losses.focal import Focal
 from losslab.losses.goldfish import Goldfish
 from losslab.losses.harmonic import Harmonic
 from losslab.losses.hinge import Hinge
-from losslab.losses.regularizers import OFF, Regularized, regularize
+from losslab.losses.regularizers import Regularized, regularize
 from losslab.losses.square import Square
 from losslab.losses.stablemax import StableMax
 from losslab.losses.sum import Sum
@@ -123,8 +124,8 @@ def test_predictions_go_through_the_soft_cap_and_ignore_penalties() -> None:
 
 def test_all_off_is_the_loss_itself() -> None:
     loss = Focal()
-    assert regularize(loss, dict(OFF)) is loss
-    assert isinstance(regularize(loss, {**OFF, "z_loss": 1e-4}), Regularized)
+    assert regularize(loss, asdict(RegularizersConfig())) is loss
+    assert isinstance(regularize(loss, {**asdict(RegularizersConfig()), "z_loss": 1e-4}), Regularized)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from losslab.losses.base import Loss
 from losslab.losses.statistics import Statistics
 from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind, Values
 
-OFF = {"z_loss": 0.0, "confidence_penalty": 0.0, "mu_loss": 0.0, "soft_cap": None}
 _OF_STATISTICS = ("from_log_prob", "from_statistics")
 _OF_SOFTMAX = (TargetKind.CLASSES, TargetKind.DISTRIBUTIONS)
 _OF_LOGITS = ("position_loss", "from_logits")
@@ -26,7 +25,7 @@ def regularize(loss: Loss, settings: dict[str, float | None]) -> Loss:
     Raises:
         UserError: for a value out of range, and for a loss that is not one of the softmax.
     """
-    return loss if settings == OFF else Regularized(loss, **settings)  # type: ignore[arg-type]
+    return loss if settings == Regularized.__init__.__kwdefaults__ else Regularized(loss, **settings)  # type: ignore[arg-type]
 
 
 class Regularized(Loss):
