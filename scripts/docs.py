@@ -13,7 +13,7 @@ from docs_plots import NOTES, draw
 from losslab.conformance.cards import TARGETS, written
 from losslab.conformance.catalogue import Entry, catalogue
 from losslab.conformance.docstrings import arguments, blocks, describe
-from losslab.losses.regularizers import OFF, Regularized
+from losslab.losses.regularizers import Regularized
 from losslab.losses.smoothing import Smoothing
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -88,7 +88,12 @@ def _regularizers() -> list[str]:
     (_, text), *rest = blocks(inspect.cleandoc(Regularized.__doc__ or ""))
     meanings = arguments(dict(rest)["Args"])
     rows = [
-        [f"`regularizers.{name}`", f"`{written(OFF[name])}`", _prose(what), _escaped(meanings[name])]
+        [
+            f"`regularizers.{name}`",
+            f"`{written(Regularized.__init__.__kwdefaults__[name])}`",
+            _prose(what),
+            _escaped(meanings[name]),
+        ]
         for name, what in arguments(text).items()
     ]
     intro = (

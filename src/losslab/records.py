@@ -1,6 +1,6 @@
 """run.json: the record that each run keeps of itself. No torch here.
 
-Schema 3. Every key is always present; unknown values are null.
+Schema 4. Every key is always present; unknown values are null.
 
 identity    SHA-256 of what determines the run's numbers (config/identity.py)
 name        the sweep's folder below the output folder
@@ -18,12 +18,13 @@ timing      started, updated (ISO 8601, UTC), seconds (training time over all se
 hardware    threads (of a run that its sweep has planned, those it will use), device (kind),
             visible_devices (CUDA_VISIBLE_DEVICES), ranks, micro_batch_size, accumulate_grad_batches, precision,
             strategy, deterministic, float32_matmul_precision, cudnn_allow_tf32, host
-throughput  tokens_per_second
+throughput  tokens_per_second (validation included), flops_per_token (of a forward and backward pass; those of a
+            teacher included)
 memory      peak_mib
 error       null, or what ended the run
 
 Schema 1 had no diff, folder and changes, and no strategy and flags in hardware; schema 2 had no status planned, and no
-first_step and visible_devices. Both are read as schema 3, with null there.
+first_step and visible_devices; schema 3 had no flops_per_token. All are read as schema 4, with null there.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ import yaml
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
-SCHEMA = 3
+SCHEMA = 4
 FILE = "run.json"
 CONFIG = "config.yaml"
+SCORES = "test_scores.npz"
+"""Of the best weights on test. `unit`: document or window; `units`, float32 [4, U]: of each of them the weight, and the
+sums of nll_scaled, nll and hits; `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group of
+confidence the weight, and the sums of hits and confidence."""
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 CACHE = ".cache"
 """Of tokens, beside the sweeps."""
@@ -130,7 +135,12 @@ def _from_2(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_MIGRATIONS = {1: _from_1, 2: _from_2}
+def _from_3(content: dict[str, Any]) -> dict[str, Any]:
+    throughput: dict[str, Any] = {"flops_per_token": None}
+    return {**content, "schema": 4, "throughput": throughput | content.get("throughput", {})}
+
+
+_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3}
 """Schema → what turns its records into those of the next."""
 
 

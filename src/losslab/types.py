@@ -33,7 +33,8 @@ class Batch(NamedTuple):
     weight: Tensor
     """float32 [B, T]: 0 = ignored (padding)."""
     extras: dict[str, Tensor]
-    """Aligned [B, T] tensors: `bytes` (raw UTF-8 bytes of the target), `fit` (1 in the half that fits the scale)."""
+    """Aligned [B, T] tensors: `bytes` (raw UTF-8 bytes of the target), `fit` (1 in the half that fits the scale),
+    `unit` (which document, or window, is scored with it)."""
 
 
 @dataclass(frozen=True)

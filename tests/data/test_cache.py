@@ -15,7 +15,7 @@ from losslab.data.splits import SPLITS, document_hash, split_documents
 from losslab.data.tokenizer import FileTokenizer
 
 SETTINGS = {"source": "s", "documents": "auto", "tokenizer": "bytes"}
-KINDS = ("tokens", "bytes", "fit")
+KINDS = ("tokens", "bytes", "fit", "lengths")
 
 
 def build(root: Path, documents: list[str], tokenizer: str = "bytes", vocab_size: int = 300, **changes) -> TokenCache:

@@ -22,7 +22,8 @@ BATCH_SIZE = 12
 def make_split(length: int, documents: int = 30) -> TokenSplit:
     tokens = np.arange(length, dtype=np.uint16)
     fit = (np.arange(length) * documents // length) % 3 == 0
-    return TokenSplit(tokens=tokens, bytes=(tokens % 5).astype(np.uint32), fit=fit.astype(np.uint8))
+    lengths = np.bincount(np.arange(length) * documents // length, minlength=documents)
+    return TokenSplit(tokens, (tokens % 5).astype(np.uint32), fit.astype(np.uint8), lengths)
 
 
 orders = st.builds(
@@ -209,3 +210,27 @@ def test_the_fit_takes_windows_up_to_a_number_of_positions(most: int, batch_size
     assert max(len(batch.inputs) for batch in batches) <= batch_size
     again = list(windows.fit_batches(batch_size, most))
     assert predicted(again) == predicted(batches)
+
+
+def test_each_target_knows_its_document() -> None:
+    split = make_split(203, documents=30)
+    windows = EvalWindows(split, 10, by_window=False)
+    assert windows.num_units == 30
+    found = np.concatenate([batch.extras["unit"][batch.weight > 0] for batch in windows.batches(4)])
+    assert found.tolist() == [k * 30 // 203 for k in range(1, 203)]
+
+
+def test_of_few_documents_each_window_is_scored_apart() -> None:
+    windows = EvalWindows(make_split(48, documents=2), 10, by_window=True)
+    (batch,) = windows.batches(9)
+    assert windows.num_units == 5
+    assert (batch.extras["unit"] == torch.arange(5)[:, None]).all()
+
+
+def test_of_very_many_documents_neighbours_share_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("losslab.data.windows.MOST_UNITS", 7)
+    windows = EvalWindows(make_split(300, documents=30), 10, by_window=False)
+    found = np.concatenate([batch.extras["unit"][batch.weight > 0] for batch in windows.batches(4)])
+    sizes = np.bincount(found)
+    assert len(sizes) == windows.num_units == 7 and (np.diff(found) >= 0).all()
+    assert sizes.min() >= 40 - 1 and sizes.max() <= 50

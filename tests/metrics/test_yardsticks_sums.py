@@ -157,6 +157,7 @@ def by_hand(row: Row, features: Features, projection: OutputProjection, *, held_
         "bits_per_byte": nll / math.log(2) / extras["bytes"].sum(),
         "top1": (weight * (z.argmax(axis=-1) == y)).sum() / count,
         "objective": (weight * row.losses(z, y)).sum() / (weight * row.share(y)).sum(),
+        "logit_norm": (weight * np.sqrt((z**2).sum(axis=-1))).sum() / count,
         "scale": SCALE,
         "nll_linked": -(weight * np.log(of_target(clipped / clipped.sum(axis=-1, keepdims=True), y))).sum() / count,
         "nll_linked_clipped": (weight * (of_target(eta, y) < CLIP)).sum() / count,

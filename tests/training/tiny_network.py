@@ -54,6 +54,7 @@ def make_batch(*, windows: int = WINDOWS, seed: int = 2, all_ignored: bool = Fal
     extras = {
         "bytes": torch.randint(1, 5, (windows, CONTEXT), generator=generator).float(),
         "fit": (torch.arange(windows) % 2 == 0)[:, None].expand(windows, CONTEXT).float(),
+        "unit": (torch.arange(windows) % 3)[:, None].expand(windows, CONTEXT),
     }
     return Batch(tokens[:, :-1], tokens[:, 1:], weight.float() * (not all_ignored), extras)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from losslab import console
+from losslab.config.schema import RegularizersConfig
 from losslab.conformance.catalogue import Entry, catalogue, find
-from losslab.losses.regularizers import OFF
 from losslab.types import TargetKind
 
 COSTS = {
@@ -69,7 +70,9 @@ def run(name: str | None, config_dir: Path | None, *, as_json: bool) -> int:
             console.say(line)
     console.say("")
     console.say("cost: losslab losses NAME says what it means, and all else; losslab bench measures it")
-    console.say(f"with losses of the softmax go regularizers.{', '.join(OFF)}")
+    console.say(
+        f"with losses of the softmax go regularizers.{', '.join(field.name for field in fields(RegularizersConfig))}"
+    )
     return 0
 
 

@@ -23,9 +23,9 @@ from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from losslab.files import TEMPORARY, sync_folder
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
-_FORMAT = 3
+_FORMAT = 4
 _META = "meta.json"
-_KINDS = ("tokens", "bytes", "fit")
+_KINDS = ("tokens", "bytes", "fit", "lengths")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class TokenSplit:
     """[num_tokens] raw UTF-8 bytes of each token; 0 for the end of a document."""
     fit: NDArray[Any]
     """[num_tokens] uint8: 1 in the half that fits the temperature of nll_scaled, 0 in the half it is scored on."""
+    lengths: NDArray[Any]
+    """[num_documents] int64: tokens of each document."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def _join(documents: list[str], encoded: Iterator[tuple[list[int], list[int]]], 
     tokens: list[int] = []
     sizes: list[int] = []
     fit: list[int] = []
+    lengths: list[int] = []
     for text in documents:
         ids, ids_bytes = next(encoded)
         if tokenizer.end is not None:
@@ -137,8 +140,14 @@ def _join(documents: list[str], encoded: Iterator[tuple[list[int], list[int]]], 
         tokens += ids
         sizes += ids_bytes
         fit += [document_hash(text) & 1] * len(ids)
+        lengths.append(len(ids))
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    return TokenSplit(np.array(tokens, dtype=dtype), np.array(sizes, dtype=np.uint32), np.array(fit, dtype=np.uint8))
+    return TokenSplit(
+        tokens=np.array(tokens, dtype=dtype),
+        bytes=np.array(sizes, dtype=np.uint32),
+        fit=np.array(fit, dtype=np.uint8),
+        lengths=np.array(lengths, dtype=np.int64),
+    )
 
 
 def _checksum(path: Path) -> int:

@@ -164,6 +164,14 @@ class TextDataModule(pl.LightningDataModule):
         """The tokens that an evaluation of `split` predicts, each once."""
         return np.asarray(self._eval_windows(split).split.tokens[1:])
 
+    def num_units(self, split: str) -> int:
+        """How many parts of `split` are scored apart."""
+        return self._eval_windows(split).num_units
+
+    def unit(self, split: str) -> str:
+        """What those are: document or window."""
+        return "window" if self._eval_windows(split).by_window else "document"
+
     def order(self, seed: int) -> TrainOrder:
         """The order of training windows under the data_order stream `seed`."""
         return TrainOrder(len(self.cache.splits["train"].tokens), self.context, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -99,12 +99,16 @@ def hash_batches(tokens: NDArray[Any], order: TrainOrder, batch_size: int, count
     return digest.hexdigest()
 
 
+MOST_UNITS = 4096
+"""Documents whose scores a run keeps apart; of more, neighbours are scored together."""
+
+
 class EvalWindows:
     """Windows side by side over a whole split: every token but the first is predicted exactly once.
 
     Args:
         by_window: every other window is the fitting half (of a single window its first half), for splits with too few
-            documents to halve.
+            documents to halve; and windows, not documents, are the units that are scored apart.
     """
 
     def __init__(self, split: TokenSplit, context: int, *, by_window: bool) -> None:
@@ -112,6 +116,9 @@ class EvalWindows:
         self.context = context
         self.by_window = by_window
         self.count = -(-(len(split.tokens) - 1) // context)
+        found = self.count if by_window else len(split.lengths)
+        self.num_units = min(found, MOST_UNITS)
+        self._merged = found / self.num_units
         self._fit_windows: dict[int, list[int]] = {}
 
     def batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
@@ -141,8 +148,21 @@ class EvalWindows:
         extras = {
             "bytes": torch.from_numpy(self.split.bytes[target_at].astype(np.float32)),
             "fit": torch.from_numpy(fit.astype(np.uint8)),
+            "unit": torch.from_numpy(self._units(windows, target_at)),
         }
         return Batch(tokens[:, :-1], tokens[:, 1:], torch.from_numpy(inside[:, 1:].astype(np.float32)), extras)
+
+    def _units(self, windows: NDArray[np.int64], target_at: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Of each target, which document (or window) it belongs to; neighbours share a number where there are many."""
+        if self.by_window:
+            found = np.repeat(windows[:, None], self.context, axis=1)
+        else:
+            found = np.searchsorted(self._ends, target_at, side="right")
+        return (found / self._merged).astype(np.int32)
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.asarray(self.split.lengths, dtype=np.int64).cumsum()
 
     def fit_batches(self, batch_size: int, most: int) -> Iterator[Batch]:
         """Windows in an order of hashes that hold at most `most` positions of the fitting half, but at least one."""

@@ -7,6 +7,9 @@ perplexity     exp(nll)
 bits_per_byte  Σ nll / (ln 2 · UTF-8 bytes of the predicted text)
 top1           share of targets with the largest probability
 objective      what the loss itself reports; never compared across losses
+logit_norm     mean Euclidean norm of a position's logits
+
+At the last and the best weights, and on test, also those of `metrics/details.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 
+from losslab.metrics.details import Details
 from losslab.metrics.scorer import Scorer
 from losslab.types import Features, LossSum, Projection
 
@@ -31,6 +35,7 @@ _SUMS = [
     "linked_nll",
     "linked_clipped",
     "top1",
+    "logit_norm",
     "bytes",
     "objective",
     "objective_weight",
@@ -48,12 +53,20 @@ class Yardsticks:
     Args:
         scale: s of nll_scaled.
         held_out: score nll_scaled only outside the fitting half (val), or everywhere (test).
+        details: the dearer ones, where they are wanted.
     """
 
-    def __init__(self, scale: float, *, held_out: bool, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, scale: float, *, held_out: bool, device: torch.device | str = "cpu", details: Details | None = None
+    ) -> None:
         self.scale = scale
         self.held_out = held_out
+        self.details = details
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=device)
+
+    def states(self) -> list[Tensor]:
+        """What ranks add up."""
+        return [self.sums, *(self.details.states() if self.details else ())]
 
     @torch.no_grad()
     def update(self, features: Features | None, loss: Scorer, projection: Projection) -> LossSum:
@@ -74,13 +87,15 @@ class Yardsticks:
         scored = weight * (1 - chunk.extras["fit"].double()) if self.held_out else weight
         log_probs = loss.predict_log_probs(logits)
         scaled = logits * self.scale
+        normaliser = scaled.logsumexp(dim=-1, keepdim=True)
         new = {
             "count": weight,
             "nll": -weight * _at(log_probs, chunk.target),
             "top1": weight * (log_probs.argmax(dim=-1) == chunk.target),
+            "logit_norm": weight * logits.norm(dim=-1).double(),
             "bytes": chunk.extras["bytes"].double(),
             "scaled_count": scored,
-            "scaled_nll": scored * (scaled.logsumexp(dim=-1).double() - _at(scaled, chunk.target)),
+            "scaled_nll": scored * (normaliser[:, 0].double() - _at(scaled, chunk.target)),
         }
         posterior = loss.posterior(logits)
         if posterior is not None:
@@ -94,6 +109,8 @@ class Yardsticks:
             }
         for name, value in new.items():
             self.sums[_SUMS.index(name)] += value.sum()
+        if self.details is not None:
+            self.details.update(chunk, log_probs, scaled - normaliser, scored)
 
     def values(self) -> dict[str, float]:
         """Each yardstick by name, from the sums (of all ranks, once they are added up)."""
@@ -107,12 +124,13 @@ class Yardsticks:
             "bits_per_byte": _ratio(sums["nll"] / math.log(2), sums["bytes"]),
             "top1": sums["top1"] / count,
             "objective": _ratio(sums["objective"], sums["objective_weight"]),
+            "logit_norm": sums["logit_norm"] / count,
             "scale": self.scale,
         }
         if sums["linked_count"]:
             values["nll_linked"] = sums["linked_nll"] / count
             values["nll_linked_clipped"] = sums["linked_clipped"] / count
-        return values
+        return values | (self.details.values() if self.details else {})
 
 
 def _at(values: Tensor, target: Tensor) -> Tensor:

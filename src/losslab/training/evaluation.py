@@ -3,14 +3,20 @@ fitted before the first batch is scored."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import distributed
 
 from losslab.data.module import TextDataModule
+from losslab.files import write_atomic
 from losslab.losses.base import Loss
+from losslab.metrics.details import Details
+from losslab.metrics.frequency import frequency_groups
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.unigram import unigram_nll
 from losslab.metrics.yardsticks import Yardsticks, chunk_rows
@@ -45,18 +51,36 @@ class Evaluator:
         self.ranks = ranks
         self.context = context
 
-    def validate(self, *, most: int = FIT_POSITIONS) -> dict[str, float]:
-        """Fit the temperature on one half of val, then score val; keys `val/…`."""
-        scale = self._fit(most)
-        return self._score("val", scale)
+    def validate(self, *, thorough: bool = False) -> dict[str, float]:
+        """Fit the temperature on one half of val, then score val; keys `val/…`.
 
-    def test(self, scale: float) -> dict[str, float]:
-        """Score test with a temperature fitted on val; keys `test/…`."""
-        return self._score("test", scale)
+        Args:
+            thorough: for the last and the best weights: fit on more positions, and give the dearer yardsticks too.
+        """
+        scale = self._fit(LAST_FIT_POSITIONS if thorough else FIT_POSITIONS)
+        return self._score("val", scale, self._details("val") if thorough else None)
+
+    def test(self, scale: float, *, keep: Path | None = None) -> dict[str, float]:
+        """Score test with a temperature fitted on val; keys `test/…`.
+
+        Args:
+            keep: where rank 0 writes each document's scores, for the comparison.
+        """
+        details = self._details("test", units=True)
+        values = self._score("test", scale, details)
+        if keep is not None and self.rank == 0:
+            content = io.BytesIO()
+            np.savez_compressed(content, allow_pickle=False, unit=np.array(self.data.unit("test")), **details.arrays())
+            write_atomic(keep, content.getbuffer())
+        return values
 
     def text(self, scale: float) -> dict[str, float]:
         """Score another text (`TextDataModule.open_text`) with a temperature fitted before; keys `text/…`."""
-        return self._score("text", scale)
+        return self._score("text", scale, Details(device=self.device))
+
+    def _details(self, split: str, *, units: bool = False) -> Details:
+        groups = torch.from_numpy(frequency_groups(self.data.train_counts)).to(self.device)
+        return Details(groups=groups, num_units=self.data.num_units(split) if units else 0, device=self.device)
 
     def _fit(self, most: int) -> float:
         kept: list[Features] = []
@@ -80,11 +104,12 @@ class Evaluator:
         self._run([None], fit)
         return scale
 
-    def _score(self, split: str, scale: float) -> dict[str, float]:
-        yardsticks = Yardsticks(scale, held_out=split == "val", device=self.device)
+    def _score(self, split: str, scale: float, details: Details | None) -> dict[str, float]:
+        yardsticks = Yardsticks(scale, held_out=split == "val", device=self.device, details=details)
         self._run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks), yardsticks.update)
         if self.ranks > 1:
-            distributed.all_reduce(yardsticks.sums)
+            for state in yardsticks.states():
+                distributed.all_reduce(state)
         values = yardsticks.values()
         if split != "text":  # whose tokens were not counted in train
             values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split))

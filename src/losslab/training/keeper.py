@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 from losslab.errors import Diverged, Interrupted, UserError
 from losslab.records import BEST, CHECKPOINTS, LAST, Record
 from losslab.training.checkpoints import keep_newest, link
-from losslab.training.evaluation import FIT_POSITIONS, LAST_FIT_POSITIONS, Evaluator
+from losslab.training.evaluation import Evaluator
 from losslab.training.logs import MetricsLog
 from losslab.training.module import LossModule
 from losslab.training.progress import RunProgress
@@ -146,8 +146,7 @@ class RunKeeper(pl.Callback):
 
     def _validate(self, row: dict[str, float]) -> bool:
         """Returns whether this is the best validation so far."""
-        last = self.state.step == self.intervals.total
-        values = self.evaluator.validate(most=LAST_FIT_POSITIONS if last else FIT_POSITIONS)
+        values = self.evaluator.validate(thorough=self.state.step == self.intervals.total)
         if not math.isfinite(values[PRIMARY]):
             raise Diverged(f"{PRIMARY} is {values[PRIMARY]} after step {self.state.step}")
         row |= values

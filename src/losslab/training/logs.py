@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from losslab.files import naming, write_atomic
+from losslab.metrics.details import DETAILS
 from losslab.training.events import YARDSTICKS, EventFile
 
 METRICS = "metrics.csv"
 _YARDSTICKS = (
-    "nll nll_scaled nll_linked nll_linked_clipped perplexity bits_per_byte top1 objective scale unigram_nll"
-).split()
+    *"nll nll_scaled nll_linked nll_linked_clipped perplexity bits_per_byte top1".split(),
+    *"objective scale logit_norm unigram_nll".split(),
+    *DETAILS,
+)
 
 
 def metric_columns(hidden: list[str], terms: Iterable[str] = ()) -> list[str]:

@@ -28,6 +28,10 @@ class Teacher(Protocol):
         """[N, D'] → what it predicts, [N, V]."""
         ...
 
+    def flops_per_token(self) -> int:
+        """Of one forward pass."""
+        ...
+
 
 class Network(nn.Module):
     """Nothing reads a weight outside this module's forward, so that wrappers see every use.
@@ -87,5 +91,6 @@ class Network(nn.Module):
             layer.forward = torch.compile(layer.forward)
 
     def flops_per_token(self) -> int:
-        """Of one forward and backward pass, output projection included."""
-        return self.backbone.flops_per_token() + 6 * self.projection.weight.numel()
+        """Of one forward and backward pass, output projection included, and a teacher's forward pass."""
+        own = self.backbone.flops_per_token() + 6 * self.projection.weight.numel()
+        return own + (self.teacher.flops_per_token() if self.teacher is not None else 0)

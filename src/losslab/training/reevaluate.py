@@ -15,7 +15,7 @@ from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.records import CHECKPOINTS, CONFIG, Record, now, read, read_config
 from losslab.training.assemble import open_data
-from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
+from losslab.training.evaluation import Evaluator
 from losslab.training.loading import Loaded, find_checkpoint, rebuild
 from losslab.training.messages import quiet_lightning
 from losslab.training.provenance import hardware, versions
@@ -111,7 +111,7 @@ def note_evaluation(folder: Path, entry: dict[str, Any]) -> None:
 
 
 def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:
-    validated = evaluator.validate(most=LAST_FIT_POSITIONS)
+    validated = evaluator.validate(thorough=True)
     return validated if split == "val" else evaluator.test(validated["val/scale"])
 
 

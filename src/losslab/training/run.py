@@ -20,10 +20,10 @@ from losslab.config.trust import foreign_targets
 from losslab.data.module import TextDataModule
 from losslab.errors import Diverged, Interrupted, UserError, describe
 from losslab.locks import lock
-from losslab.records import BEST, CHECKPOINTS, DONE, LAST, Record, now, read, read_config
+from losslab.records import BEST, CHECKPOINTS, DONE, LAST, SCORES, Record, now, read, read_config
 from losslab.training.assemble import build_network, open_data
 from losslab.training.checkpoints import keep_newest, link, newest, read_checkpoint
-from losslab.training.evaluation import LAST_FIT_POSITIONS, Evaluator
+from losslab.training.evaluation import Evaluator
 from losslab.training.events import describe_run
 from losslab.training.keeper import Intervals, RunKeeper, RunState
 from losslab.training.loading import PREFIX
@@ -291,6 +291,7 @@ def _note_start(
     record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {
         key: settings[key] for key in ("micro_batch_size", "accumulate_grad_batches", "precision", "strategy")
     }
+    record.throughput["flops_per_token"] = network.flops_per_token()
     record.max_steps = settings["max_steps"]
     record.timing.setdefault("started", now())
     record.write(folder)
@@ -317,12 +318,13 @@ def _hparams(config: dict[str, Any], record: Record, network: Network) -> dict[s
 def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:
     """Test the last and the best weights, each with the temperature fitted on val at those weights."""
     module.to(evaluator.device)
-    final = state.latest | evaluator.test(state.latest["val/scale"])
+    earlier = state.best.get("step", state.step) != state.step
+    final = state.latest | evaluator.test(state.latest["val/scale"], keep=None if earlier else folder / SCORES)
     best = dict(final) | {"step": state.step}
-    if state.best.get("step", state.step) != state.step:
+    if earlier:
         load_weights(module, read_checkpoint(folder / CHECKPOINTS / BEST)["state_dict"])
-        validated = evaluator.validate(most=LAST_FIT_POSITIONS)
-        best = validated | evaluator.test(validated["val/scale"]) | {"step": state.best["step"]}
+        validated = evaluator.validate(thorough=True)
+        best = validated | evaluator.test(validated["val/scale"], keep=folder / SCORES) | {"step": state.best["step"]}
     record.step = state.step
     record.yardsticks = {"final": final, "best": best}
     record.timing["seconds"] = state.seconds

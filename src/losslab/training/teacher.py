@@ -93,3 +93,6 @@ class TeacherRun:
         loss, projection = self.network.loss, self.network.projection
         bias = None if projection.bias is None else projection.bias.float()
         return loss.predict_log_probs(loss.scores(hidden.float(), LinearMap(projection.weight.float(), bias)))
+
+    def flops_per_token(self) -> int:
+        return self.network.flops_per_token() // 3  # a backward pass costs two forward ones
