@@ -1,4 +1,4 @@
-"""What scripts/benchmark runs: the same multirun under our launcher and under Hydra's basic one, in turns.
+"""What scripts/benchmark runs: the time of losslab compare (benchmark_compare.py), or the same multirun under our launcher and under Hydra's basic one, in turns.
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.
@@ -16,6 +16,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import benchmark_compare
 
 from losslab.data.python_docs import read_texts
 
@@ -77,10 +79,13 @@ def first_steps(folder: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["sweeps"], default="sweeps")
+    parser.add_argument("what", nargs="?", choices=["sweeps", "compare"], default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
     arguments = parser.parse_args()
+    if arguments.what == "compare":
+        benchmark_compare.main()
+        return
     print(f"{os.cpu_count()} cores; {arguments.rounds} round(s); wall seconds of the same runs, and their ratio")
     print(f"{'size':<8}{'runs':>5}{'steps':>6}{'basic':>9}{'local':>9}{'local/basic':>13}", flush=True)
     waits: list[float] = []

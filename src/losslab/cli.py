@@ -118,16 +118,42 @@ def clean(
 
 @app.command()
 def compare(
-    folder: Annotated[Path, typer.Argument(help="A folder of runs, such as outputs/first.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of runs, such as outputs/first, or a .csv table of results.")
+    ],
     baseline: Annotated[str, typer.Option(help="The loss that the others are compared with.")] = "cross_entropy",
     metric: Annotated[
         str, typer.Option(help="A yardstick of the record, such as test/nll_scaled.")
     ] = "test/nll_scaled",
+    margin: Annotated[
+        float | None, typer.Option(help="A difference below it counts as none; default: 0.01 nats, 0.005 of top1, …")
+    ] = None,
+    tune: Annotated[
+        str,
+        typer.Option(help="Over what each loss takes its best setting: auto, all, none, or keys: optimizer.lr,…"),
+    ] = "auto",
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only runs with this setting; may be repeated.")
+    ] = None,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Runs of several data, budgets or precisions: each kind on its own.")
+    ] = False,
+    tokens: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="LOSS_A LOSS_B", help="Also: on which tokens do these two differ?")
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="With --tokens: whose attention to show, from 1; default: the last.")
+    ] = None,
+    trust: Trust = None,
 ) -> None:
-    """Compare losses over shared seeds: a table, a CSV and a figure."""
+    """Which loss is better: a table with intervals, a report, and figures for a paper."""
     from losslab.comparison.compare import compare as run
 
-    raise typer.Exit(run(folder, baseline=baseline, metric=metric))
+    code = run(
+        folder, baseline=baseline, metric=metric, margin=margin, tune=tune, where=where or [], mixed=mixed,
+        tokens=tokens, layer=layer, trust=trust or [],
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -180,13 +180,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Plain values only. Anchors and aliases, which losslab never writes, can hide what a file says, or blow it up."""
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as quick, where PyYAML came with it
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("it holds a YAML alias, which losslab never writes")
-        return super().compose_node(parent, index)
+
+def _load_plain(text: str) -> Any:
+    """Plain values only. Anchors and aliases, which losslab never writes, can hide what a file says, or blow it up."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_Loader)):
+        raise yaml.YAMLError("it holds a YAML alias, which losslab never writes")
+    return yaml.load(text, Loader=_Loader)
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -203,7 +204,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The resolved configuration in `folder`. Raises UserError when it is missing or damaged."""
     path = folder / CONFIG
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+        content = _load_plain(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no {CONFIG}; only the command that made the run can write it again") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -84,6 +84,75 @@ def test_hparams_have_one_row_a_run_with_the_same_keys_and_types(sweep: list[Pat
     assert not any(math.isnan(value) for row in rows for value in row.values() if isinstance(value, float))
 
 
+BAD_LOSSES = """
+import os
+from torch.nn.functional import cross_entropy
+from losslab.losses.base import Loss
+
+class Late(Loss):
+    calls = 0
+    def position_loss(self, logits, target):
+        self.calls += self.training
+        loss = cross_entropy(logits, target, reduction="none")
+        return loss if self.calls < 6 or "MENDED" in os.environ else self.fail(loss)
+
+class Exploding(Late):
+    def fail(self, loss):
+        return loss * float("nan")
+
+class Broken(Late):
+    def fail(self, loss):
+        raise RuntimeError("no such thing")
+
+class Stillborn(Late):
+    def bind(self, spec):
+        if "MENDED" not in os.environ:
+            raise RuntimeError("born dead")
+"""
+
+
+def test_a_sweep_of_all_ends_has_one_row_a_run_and_the_right_status(
+    run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("bad_losses.py").write_text(BAD_LOSSES)
+    Path("conf/loss").mkdir(parents=True)
+    for name in ("Exploding", "Broken", "Stillborn"):
+        Path(f"conf/loss/{name.lower()}.yaml").write_text(f"_target_: bad_losses.{name}\n")
+    common = ["--config-dir", "conf", "logger=tensorboard", "name=mixed"]
+    terms = ["loss=sum", "loss@loss.first=focal", "loss@loss.second=brier"]
+    sweep = [*common, "loss=cross_entropy,focal,exploding,broken,stillborn"]
+    assert run_tiny("-m", *common, *terms) == 0
+    assert run_tiny("-m", *sweep) == 1
+    ends = {"exploding": api_pb2.STATUS_FAILURE}
+    expected = ends | dict.fromkeys(("broken", "stillborn"), api_pb2.STATUS_FAILURE)
+    check_rows(Path("outputs/mixed"), expected)
+    # The same command tries failed runs again: their rows are those of the new attempt.
+    monkeypatch.setenv("MENDED", "1")
+    assert run_tiny("-m", *sweep) == 0
+    check_rows(Path("outputs/mixed"), ends)
+
+
+def check_rows(folder: Path, ends: dict[str, int]) -> None:
+    """One row a run, whatever became of it, with the same keys and types, and the best val/nll."""
+    rows, shown = [], []
+    for run in find_runs(folder):
+        events, record = read_back(run), read(run)
+        row, tags, status = hparams_of(events)
+        assert status == ends.get(row["loss"], api_pb2.STATUS_SUCCESS), (run, record.status)
+        assert "hp_metric" not in [*events.Tags()["scalars"], *tags]
+        if record.status == "completed":
+            best = record.yardsticks["best"]["val/nll"]
+            assert events.Scalars("best/val/nll")[-1].value == pytest.approx(best, rel=1e-6)
+            assert math.isfinite(row["parameters"])
+        rows.append(row)
+        shown.append(tags)
+    assert len(rows) == 6
+    assert len({row["loss"] for row in rows}) == 6
+    assert all(tags == shown[0] for tags in shown)
+    types = [{key: type(value) for key, value in row.items()} for row in rows]
+    assert all(found == types[0] for found in types)
+
+
 def test_a_run_killed_twice_reads_as_one_series(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     one = [*SWEEP[: len(TINY)], *SWEEP[len(TINY) + 2 : -1], "loss=square", "checkpoints.every_n_steps=2"]
     assert run_tiny(*one, "name=whole") == 0

@@ -32,7 +32,7 @@ def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
     [
         [],
         [".slots/host-0.lock", ".gitignore"],
-        ["comparison.md", "comparison.csv", "curves.png", "curves.svg", "multirun.yaml"],
+        ["comparison/report.html", "comparison-test-top1/report.html", "multirun.yaml"],
         [f"killed early/{CONFIG}"],
         ["killed earlier/.lock"],
         ["killed earlier still/"],
@@ -53,7 +53,7 @@ def test_what_losslab_leaves_is_in_nobodys_way(paths: list[str], sweep: Path) ->
         (["photos/cat.jpg"], "photos"),
         (["photos/.thumbnails", "photos/cat.jpg"], "photos"),
         (["z", "b", "a"], "a"),
-        (["comparison.md", "thesis.tex"], "thesis.tex"),
+        (["comparison/report.html", "thesis.tex"], "thesis.tex"),
     ],
     ids=str,
 )

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams import api_pb2, metadata
 
-from losslab.training.events import EventFile, describe_run
+from losslab.training.events import EventFile, describe_run, note_failure
 from losslab.training.logs import MetricsLog
 
 COLUMNS = ["train/objective", "val/nll_scaled"]
@@ -90,6 +90,7 @@ def config(**changes: Any) -> dict[str, Any]:
     plain = {
         "seed": 1,
         "loss": {"_target_": "a.CrossEntropy", "label_smoothing": 0.0},
+        "regularizers": {"z_loss": 0.0, "soft_cap": None},
         "model": {"_target_": "a.Decoder", "num_layers": 1, "num_heads": 1, "width": 8, "context": 4, "dropout": 0},
         "data": {"corpus": None, "path": "/somewhere/book.txt", "batch_size": 4},
         "optimizer": {"_target_": "a.AdamW", "lr": 3e-3},
@@ -113,6 +114,7 @@ def row_of(folder: Path, described: dict[str, Any]) -> dict[str, str]:
 def test_every_run_has_the_same_hparams_with_the_same_types(tmp_path: Path) -> None:
     other = config(
         loss={"_target_": "a.Square", "k": 15.0, "m": 30.0},
+        regularizers={"z_loss": 1e-4, "soft_cap": None},
         model={"_target_": "a.Other", "depth": 3},
         optimizer={"_target_": "a.SGD", "lr": None, "momentum": 0.9},
         trainer={"max_steps": 6, "gradient_clip_val": 1.0, "precision": "bf16-mixed"},
@@ -133,3 +135,88 @@ def test_the_hparams_name_yardsticks_and_no_metric_of_lightnings(tmp_path: Path)
     tags = [info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos]
     assert {"val/nll_scaled", "best/val/nll_scaled", "test/nll_scaled", "best/test/nll_scaled"} <= set(tags)
     assert "hp_metric" not in tags
+
+
+def test_the_settings_name_the_terms_of_a_sum_and_the_regularizers_in_use() -> None:
+    first = {"_target_": "losslab.losses.focal.Focal", "gamma": 2.0}
+    described = config(
+        loss={"_target_": "a.Sum", "first": first, "weights": {"first": 0.5}},
+        regularizers={"z_loss": 1e-4, "soft_cap": None},
+    )
+    row = describe_run(described, "focal", vocab_size=7, parameters=9)
+    assert row["loss_settings"] == "first=Focal first.gamma=2.0 weights.first=0.5"
+    assert row["regularizers"] == "z_loss=0.0001"
+    assert describe_run(config(), "x")["regularizers"] == "none"
+
+
+def test_the_tab_shows_first_what_a_comparison_varies(tmp_path: Path) -> None:
+    row_of(tmp_path, config())
+    content = read_back(tmp_path).SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    infos = metadata.parse_experiment_plugin_data(content).hparam_infos
+    # As the plugin sorts them; it shows five until a person asks for more.
+    first = [info.name for info in sorted(infos, key=lambda info: (not info.differs, info.name))][:5]
+    assert first == ["loss", "loss_settings", "lr", "regularizers", "seed"]
+
+
+def status_of(folder: Path) -> int | None:
+    events = read_back(folder)
+    if metadata.SESSION_END_INFO_TAG not in events.summary_metadata:
+        return None
+    content = events.SummaryMetadata(metadata.SESSION_END_INFO_TAG).plugin_data.content
+    status: int = metadata.parse_session_end_info_plugin_data(content).status
+    return status
+
+
+ROW: dict[str, str | float] = {"loss": "x", "seed": 1.0}
+
+
+def test_a_failed_run_that_goes_on_and_ends_well_is_a_success(tmp_path: Path) -> None:
+    log = open_log(tmp_path, 0)
+    log.describe(ROW)
+    log.write(1, {"train/objective": 1.0}, {})
+    log.close()
+    note_failure(tmp_path, ROW)
+    assert status_of(tmp_path) == api_pb2.STATUS_FAILURE
+    assert len(list(tmp_path.glob("events*"))) == 1
+    log = open_log(tmp_path, 1)
+    log.describe(ROW | {"seed": 2.0})
+    assert status_of(tmp_path) is None
+    log.write(2, {"train/objective": 2.0}, {})
+    log.result(success=True)
+    log.close()
+    assert status_of(tmp_path) == api_pb2.STATUS_SUCCESS
+    assert series(tmp_path, "train/objective") == [(1, 1.0), (2, 2.0)]
+    content = read_back(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    assert metadata.parse_session_start_info_plugin_data(content).hparams["seed"].number_value == 2.0
+
+
+def test_a_run_that_fails_before_it_logs_has_a_row_that_the_next_session_mends(tmp_path: Path) -> None:
+    unknown = describe_run(config(), "x")
+    for _ in range(2):
+        note_failure(tmp_path, unknown)
+    assert status_of(tmp_path) == api_pb2.STATUS_FAILURE
+    assert len(list(tmp_path.glob("events*"))) == 1
+    known = describe_run(config(), "x", vocab_size=7, parameters=9)
+    assert {key: type(value) for key, value in known.items()} == {key: type(value) for key, value in unknown.items()}
+    log = open_log(tmp_path, 0)
+    log.describe(known)
+    log.close()
+    content = read_back(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    assert metadata.parse_session_start_info_plugin_data(content).hparams["parameters"].number_value == 9.0
+    assert status_of(tmp_path) is None
+
+
+@pytest.mark.parametrize("tail", [b"\x05", b"\x00" * 40, b"\x08" + b"\x00" * 11 + b"\xff" * 12])
+def test_a_torn_file_keeps_what_was_whole_when_its_row_is_forgotten(tmp_path: Path, tail: bytes) -> None:
+    log = open_log(tmp_path, 0)
+    log.describe(ROW)
+    log.write(1, {"train/objective": 1.0}, {})
+    log.close()
+    (file,) = tmp_path.glob("events*")
+    file.write_bytes(file.read_bytes() + tail)
+    log = open_log(tmp_path, 1)
+    log.describe(ROW | {"seed": 2.0})
+    log.close()
+    assert series(tmp_path, "train/objective") == [(1, 1.0)]
+    content = read_back(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    assert metadata.parse_session_start_info_plugin_data(content).hparams["seed"].number_value == 2.0

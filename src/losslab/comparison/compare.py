@@ -1,51 +1,171 @@
-"""`losslab compare`: which loss is better, with intervals."""
+"""`losslab compare`: which loss is better, with intervals; a table, and files for a paper."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
-from losslab.comparison.load import group_runs, load_runs
-from losslab.comparison.table import make_rows, notes, to_csv, to_markdown
-from losslab.console import say
+import numpy as np
+
+from losslab.comparison.analysis import PRIMARY, Comparison, analyse
+from losslab.comparison.events import Series, write_events
+from losslab.comparison.groups import find_baselines
+from losslab.comparison.load import load_runs
+from losslab.comparison.tables import to_csv, to_latex, to_markdown, to_terminal
+from losslab.comparison.words import caption, protocol, question, sentences
+from losslab.console import out, say
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
-REPORT, TABLE, CURVES = "comparison.md", "comparison.csv", "curves"
-PRIMARY = "test/nll_scaled"
+FOLDER, FIGURES, TOKENS = "comparison", "figures", "tokens"
+REPORT, SUMMARY = "report.html", "summary"
 
 
-def compare(folder: Path, *, baseline: str, metric: str) -> int:
-    """Print the table, and write comparison.md, comparison.csv, curves.png and curves.svg into `folder`.
+def compare(
+    source: Path,
+    *,
+    baseline: str,
+    metric: str,
+    margin: float | None = None,
+    tune: str = "auto",
+    where: Sequence[str] = (),
+    mixed: bool = False,
+    tokens: tuple[str, str] | None = None,
+    layer: int | None = None,
+    trust: Sequence[str] = (),
+) -> int:
+    """Print the table, and write comparison/ (beside a .csv table: NAME-comparison/).
 
-    Another metric than the primary one has files of its own: comparison-test-top1.md, …
+    Another metric than the primary one, and some of the runs, have folders of their own: comparison-test-top1/, …
+
+    Args:
+        margin, tune, mixed: as in `analysis.analyse`.
+        where: KEY=VALUE; only such runs count.
+        tokens: two losses to be compared token by token, too, with the attention of `layer`; this loads the networks
+            (`trust`: classes outside losslab that they may name).
 
     Raises:
         UserError: when there is nothing to compare, or the runs do not belong together.
     """
-    groups = group_runs(load_runs(folder))
-    rows = make_rows(groups, baseline=baseline, metric=metric)
-    remarks = notes(groups, baseline=baseline, metric=metric)
-    caption = (
-        f"{metric} at each run's best checkpoint (smallest val/nll_scaled); differences to {baseline} on shared seeds, "
-        "paired-t 95% interval."
-    )
-    table = to_markdown(rows, metric)
-    suffix = "" if metric == PRIMARY else f"-{metric.replace('/', '-')}"
-    report_file, table_file = (name.replace(".", f"{suffix}.") for name in (REPORT, TABLE))
-    report = [f"# {folder.name}", "", table, "", caption, "", *(f"- {remark}" for remark in remarks)]
-    report += ["", f"![val/nll_scaled against the optimizer step]({CURVES}.png)", ""]
-    from losslab.comparison.figure import draw_curves
-
+    if margin is not None and not margin > 0:
+        raise UserError(f"--margin must be above 0, not {margin:g}")
+    if layer is not None and tokens is None:
+        raise UserError("--layer goes with --tokens LOSS_A LOSS_B, whose attention it chooses")
+    c = analyse(load_runs(source, where=where), baseline=baseline, metric=metric, margin=margin, tune=tune, mixed=mixed)
+    pairs = None if tokens is None else _pairs(c, tokens)
+    target = target_of(source, metric, where)
     try:
-        draw_curves(groups, folder / CURVES)  # first: it reads what may be damaged
-        write_atomic(folder / report_file, "\n".join(report).encode())
-        write_atomic(folder / table_file, to_csv(rows, metric).encode())
+        _write(c, target)
     except OSError as error:
-        raise UserError(f"the comparison cannot be written to {folder}: {error.strerror}") from None
-    say(table)
-    say("")
-    say(caption)
-    for remark in remarks:
-        say(f"- {remark}")
-    say(f"written: {folder / report_file}, {table_file}, {CURVES}.png, {CURVES}.svg")
+        raise UserError(f"the comparison cannot be written to {target}: {error.strerror}") from None
+    _show(c)
+    if pairs is not None and tokens is not None:
+        _look_inside(pairs, tokens, target, layer=layer, trust=list(trust))
+    say(f"written: {target / REPORT} (open it in a browser), {SUMMARY}.md, .csv and .tex, {FIGURES}/")
     return 0
+
+
+def target_of(source: Path, metric: str, where: Sequence[str] = ()) -> Path:
+    """Where the comparison of a folder or a table is written: another question has a folder of its own."""
+    parts = [FOLDER, *([] if metric == PRIMARY else [metric]), *where]
+    name = "-".join(re.sub(r"[^\w.=-]+", "-", part) for part in parts)
+    return source / name if source.is_dir() else source.with_name(f"{source.stem}-{name}")
+
+
+def _show(c: Comparison) -> None:
+    say(question(c))
+    say("")
+    if out.is_terminal:
+        out.print(to_terminal(c), soft_wrap=False)
+    else:
+        say(to_markdown(c, c.rows, c.metric))
+    say("")
+    say(caption(c))
+    say("")
+    for text in sentences(c):
+        say(text)
+    for text in c.caveats:
+        say(f"- {text}")
+    say("")
+
+
+def _write(c: Comparison, target: Path) -> None:
+    # matplotlib takes its time: what is wrong with the runs has been said by now.
+    from losslab.comparison.figures.style import inline_svg, save
+    from losslab.comparison.pictures import pictures
+    from losslab.comparison.report import to_html
+
+    figures = target / FIGURES
+    figures.mkdir(parents=True, exist_ok=True)
+    drawn, images = [], {}
+    for picture in pictures(c):
+        figure = picture.draw()
+        svg = save(figure, figures / picture.file)
+        write_atomic(figures / f"{picture.file}.csv", picture.to_csv().encode())
+        drawn.append((picture, inline_svg(figure, svg)))
+        images[picture.file] = (figures / f"{picture.file}.png").read_bytes()
+    write_atomic(target / REPORT, to_html(c, drawn).encode())
+    write_atomic(target / f"{SUMMARY}.md", to_summary(c).encode())
+    write_atomic(target / f"{SUMMARY}.csv", to_csv(c).encode())
+    write_atomic(target / f"{SUMMARY}.tex", to_latex(c, caption(c)).encode())
+    if any(run.folder is not None for run in c.runs):
+        write_events(target, _series(c), images=images, time=_newest(c))
+
+
+def _series(c: Comparison) -> list[Series]:
+    return [
+        Series(metric, label, curve.steps.astype(np.int64), curve.mean, curve.mean - curve.std, curve.mean + curve.std)
+        for label, curves in c.curves.items()
+        for metric, curve in curves.items()
+    ]
+
+
+def _newest(c: Comparison) -> float:
+    """When the last of the runs was written: the same runs give the same event file."""
+    updated = [run.record.timing.get("updated") for run in c.runs]
+    return max((datetime.fromisoformat(text).timestamp() for text in updated if text), default=0.0)
+
+
+def _pairs(c: Comparison, names: tuple[str, str]) -> list[tuple[int, Path, Path]]:
+    """Seed and folders of the runs of two losses that share a seed."""
+    first, second = (next(iter(find_baselines(c.contenders, name).values())) for name in names)
+    found = [
+        (seed, own, other)
+        for seed in sorted(first.runs.keys() & second.runs.keys())
+        if (own := first.runs[seed].folder) is not None and (other := second.runs[seed].folder) is not None
+    ]
+    if first is second or not found:
+        reason = "they are the same" if first is second else "they have no completed run of a common seed"
+        raise UserError(f"--tokens {names[0]} {names[1]}: nothing to compare, because {reason}")
+    return found
+
+
+def _look_inside(
+    pairs: list[tuple[int, Path, Path]], names: tuple[str, str], target: Path, *, layer: int | None, trust: list[str]
+) -> None:
+    from losslab.comparison.token_page import write_token_page
+    from losslab.sweeps.tokens import score_runs
+
+    folders = [folder for _, *both in pairs for folder in both]
+    paths = score_runs(folders, target / TOKENS, layer=layer, trust=trust)
+    page = target / f"tokens-{names[0]}-{names[1]}.html".replace(" ", "_").replace("/", "_")
+    summary = write_token_page(
+        list(zip(paths[::2], paths[1::2], strict=True)), seeds=[seed for seed, *_ in pairs], names=names, target=page
+    )
+    for line in summary.lines():
+        say(line)
+    say(f"written: {page} (open it in a browser)")
+
+
+def to_summary(c: Comparison) -> str:
+    """The answer in Markdown."""
+    parts = [f"# {c.source.name}", "", question(c), "", to_markdown(c, c.rows, c.metric), "", caption(c), ""]
+    parts += [f"- {text}" for text in sentences(c)]
+    if c.caveats:
+        parts += ["", "## What to keep in mind", "", *(f"- {text}" for text in c.caveats)]
+    parts += ["", "## Protocol", "", *(f"{text}\n" for text in protocol(c))]
+    if c.curves:
+        parts.append(f"![val/nll_scaled against the optimizer step]({FIGURES}/curves.png)\n")
+    return "\n".join(parts)

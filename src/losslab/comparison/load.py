@@ -1,139 +1,230 @@
-"""Read the records of a folder of runs and sort them by what was compared. No torch."""
+"""Read what a folder of runs, or a table of results made elsewhere, says. No torch."""
 
 from __future__ import annotations
 
 import csv
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
 from losslab.config.identity import NOT_IDENTITY, flatten, loss_label, without
+from losslab.config.nearest import nearest
 from losslab.config.stored import filled
 from losslab.errors import UserError
-from losslab.records import CONFIG, Record, find_runs, read, read_config
+from losslab.records import CONFIG, SCORES, Record, find_runs, read, read_config
 from losslab.records import FILE as RECORD
 
-_MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.")
-"""Runs that differ here answer different questions."""
+METRICS = "metrics.csv"
+_WITHOUT_EFFECT = ("checkpoints.every_n_steps",)
+_DAMAGED = (OSError, ValueError, KeyError, EOFError)
 
 
 @dataclass(frozen=True)
 class Run:
     """A run as the comparison sees it."""
 
-    folder: Path
+    folder: Path | None
+    """None for a line of somebody's table."""
     record: Record
     loss: str
+    """What people call its loss: the choice of conf/loss."""
     seed: int
     settings: dict[str, Any]
     """Dotted key → value of everything in its identity but the seed."""
+    plain: bool
+    """Its loss and regularizers are at the defaults of that choice."""
 
-    def curve(self, metric: str) -> dict[int, float]:
-        """Step → value, out of metrics.csv."""
-        path = self.folder / "metrics.csv"
-        if not path.exists():
+    @property
+    def name(self) -> str:
+        return self.folder.name if self.folder is not None else self.record.name
+
+    def best(self, metric: str) -> float | None:
+        """A yardstick at the best checkpoint; None where it is missing or was not finite."""
+        return self.record.yardsticks.get("best", {}).get(metric)
+
+    def curves(self, wanted: Sequence[str]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Metric → (steps, values), out of metrics.csv; of those wanted, the ones that have values.
+
+        Raises:
+            UserError: where the file is damaged.
+        """
+        if self.folder is None or not (path := self.folder / METRICS).exists():
             return {}
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [(row["step"], row.get(metric)) for row in csv.DictReader(file)]
-            return {int(step): float(value) for step, value in rows if value}
-        except (ValueError, KeyError, csv.Error) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"{path} is damaged ({reason}); move it away to compare without its curve") from None
+            *lines, torn = path.read_text(encoding="utf-8").split("\n")
+            if torn or not lines:
+                raise ValueError("its last line is torn")  # an empty file has not even a first one
+            # Numbers without quotes: splitting lines takes a third of the time of the csv module and numpy.
+            header = lines[0].split(",")
+            rows = [line.split(",") for line in lines[1:]]
+            if {len(row) for row in rows} - {len(header)}:
+                raise ValueError("its lines differ in length")
+            shown = [(name, place) for place, name in enumerate(header) if name in wanted]
+            places = [header.index("step"), *(place for _, place in shown)]
+            table = np.array([[float(row[place] or "nan") for place in places] for row in rows])
+            found = {}
+            for column, (name, _) in enumerate(shown, start=1):
+                told = np.array([row[places[column]] != "" for row in rows])
+                if told.any():
+                    found[name] = (table[told, 0], table[told, column])
+            return found
+        except _DAMAGED as error:
+            raise UserError(f"{path} is damaged ({error}); its curves are left out") from None
+
+    def scores(self) -> dict[str, NDArray[Any]] | None:
+        """What test_scores.npz holds (`losslab.records.SCORES`); None where there is none.
+
+        Raises:
+            UserError: where the file is damaged.
+        """
+        if self.folder is None or not (path := self.folder / SCORES).exists():
+            return None
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                found = {name: content[name] for name in ("unit", "units", "reliability")}
+            if len(found["units"]) != 4 or found["reliability"].shape[:2] != (2, 3):
+                raise ValueError("it holds arrays of another shape")
+            return found
+        except Exception as error:  # zipfile and numpy raise half a dozen kinds
+            raise UserError(f"{path} is damaged ({error}); it is left out") from None
 
 
-@dataclass
-class Group:
-    """One loss under one setting: a row of the table."""
+@dataclass(frozen=True)
+class Loaded:
+    """What was found."""
 
-    loss: str
-    context: tuple[tuple[str, Any], ...]
-    """Settings outside the loss that vary between the compared runs (a learning rate, say)."""
-    label: str
-    runs: dict[int, Run] = field(default_factory=dict)
-    """Seed → its newest completed run."""
-    others: Counter[str] = field(default_factory=Counter)
-    """Status → number of runs without a result."""
-    repeated: int = 0
-    """Older repetitions (fresh=true) that the newest one stands for."""
+    source: Path
+    runs: list[Run]
+    problems: list[str]
+    """What could not be read, a sentence each."""
 
 
-_OF_LOSS = ("loss.", "regularizers.")
-"""Settings that tell losses apart; all others must be shared by what is compared."""
+def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:
+    """All runs directly below a folder, or all lines of a table (.csv).
+
+    Args:
+        where: KEY=VALUE of settings; only runs that have them count.
+
+    Raises:
+        UserError: when there are none.
+    """
+    if source.suffix.lower() == ".csv" and source.is_file():
+        loaded = Loaded(source, _read_table(source), [])
+    else:
+        loaded = _read_folder(source)
+    for text in where:
+        loaded = Loaded(source, _only(loaded.runs, text), loaded.problems)
+    return loaded
 
 
-def load_runs(folder: Path) -> list[Run]:
-    """All runs directly below `folder`. Raises UserError when there are none."""
+def _read_folder(folder: Path) -> Loaded:
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
+        raise UserError(f"{folder} is neither a folder of runs nor a .csv table of results")
     if (folder / RECORD).is_file():
         raise UserError(f"{folder} is one run; compare the folder of runs above it: {folder.parent}")
-    runs = []
+    runs, problems = [], []
     for path in find_runs(folder):
-        record = read(path)
-        config = read_config(path)
-        config = filled(config, path / CONFIG)
-        settings = flatten(without(config, [*NOT_IDENTITY, "seed", "data.path"]))
-        settings["data.content"] = record.hashes.get("data")
-        if settings.get("data.tokenizer") not in ("bpe", "bytes"):
-            settings["data.tokenizer"] = record.hashes.get("tokenizer")
-        choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
-        runs.append(Run(path, record, loss_label(choices), config["seed"], settings))
+        try:
+            runs.append(_read_run(path))
+        except UserError as error:
+            problems.append(f"left out, because it cannot be read: {error}")
     if not runs:
+        if problems:
+            raise UserError(problems[0].partition(": ")[2])
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and find_runs(path))
         hint = f"; those below it do: {', '.join(inside)}" if inside else ""
         raise UserError(f"{folder} holds no runs{hint}")
+    return Loaded(folder, runs, problems)
+
+
+def _read_run(path: Path) -> Run:
+    record = read(path)
+    config = filled(read_config(path), path / CONFIG)
+    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", "data.path"]))
+    settings["data.content"] = record.hashes.get("data")
+    if settings.get("data.tokenizer") not in ("bpe", "bytes"):
+        settings["data.tokenizer"] = record.hashes.get("tokenizer")
+    choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
+    plain = not any(text.lstrip("+~").startswith(("loss.", "regularizers.")) for text in record.overrides)
+    return Run(path, record, loss_label(choices), config["seed"], settings, plain)
+
+
+def _only(runs: list[Run], text: str) -> list[Run]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--where {text} cannot be read: write KEY=VALUE, such as trainer.precision=32-true")
+    known = {"loss", "seed"}.union(*(run.settings for run in runs))
+    if key not in known:
+        raise UserError(f"no run has a setting {key!r}: {nearest(key, known)}")
+    try:
+        wanted = yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError):  # a day that no month has is a ValueError
+        wanted = value
+    found = [
+        run
+        for run in runs
+        for own in [{"loss": run.loss, "seed": run.seed}.get(key, run.settings.get(key))]
+        if own == wanted or str(own) == value or (isinstance(own, float) and own == _number(value))
+    ]
+    if not found:
+        values = sorted({str(run.settings.get(key, getattr(run, key, None))) for run in runs})
+        raise UserError(f"no run has {text}; there are: {', '.join(values)}")
+    return found
+
+
+def _read_table(path: Path) -> list[Run]:
+    """Lines of loss, seed and yardsticks. A column with a dot in its name, such as optimizer.lr, is a setting; `status`
+    may say completed, failed or diverged."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = reader.fieldnames or []
+            lines = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table: {error}") from None
+    missing = [name for name in ("loss", "seed") if name not in columns]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]!r}: a table needs loss, seed, and one column a yardstick")
+    settings = [name for name in columns if "." in name]
+    # Without a name: the numbers of the lines, which pandas writes.
+    metrics = [name for name in columns if name and name not in ("loss", "seed", "status", *settings)]
+    if not lines or not metrics:
+        raise UserError(f"{path} holds no {'results' if metrics else 'column of a yardstick beside loss and seed'}")
+    runs = []
+    for number, line in enumerate(lines, start=2):
+        loss, seed = (" ".join((line[name] or "").split()) for name in ("loss", "seed"))
+        if not loss or not seed.isdecimal() or None in line:
+            raise UserError(f"{path}, line {number}: needs a loss, a seed (a whole number), and a cell a column")
+        values = {}
+        for name in metrics:
+            if (cell := (line[name] or "").strip()) and (value := _number(cell)) is None:
+                raise UserError(f"{path}, line {number}: {cell!r} is no number for {name!r}")
+            elif cell and math.isfinite(value):  # type: ignore[arg-type]
+                values[name] = value
+        status = (line.get("status") or "").strip() or "completed"
+        if status not in ("completed", "failed", "diverged", "interrupted", "running", "planned"):
+            raise UserError(f"{path}, line {number}: {status!r} is no status; completed, failed or diverged, say")
+        record = Record(identity="", name=f"line {number}", status=status, yardsticks={"best": values})  # type: ignore[dict-item]
+        own = {name: _cell(line[name]) for name in settings}
+        runs.append(Run(None, record, loss, int(seed), own, plain=True))
     return runs
 
 
-def group_runs(runs: list[Run]) -> list[Group]:
-    """One group for each loss and setting, in the order of their labels.
-
-    Raises:
-        UserError: when runs differ in data, budget or precision.
-    """
-    # Attempts that came to nothing must not keep the others from being compared.
-    counting = [run for run in runs if run.record.status == "completed"] or runs
-    varying = {key for key in _keys(counting) if len({repr(run.settings.get(key)) for run in counting}) > 1}
-    clash = sorted(key for key in varying if key.startswith(_MUST_MATCH))
-    if clash:
-        values = sorted({repr(run.settings.get(clash[0])) for run in counting})
-        raise UserError(
-            f"these runs differ in {clash[0]} ({', '.join(values)}) and cannot be compared; "
-            "give each setting a name=… of its own"
-        )
-    outside = sorted(key for key in varying if not key.startswith(_OF_LOSS))
-    by_loss: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_loss[run.loss].append(run)
-    groups: dict[str, Group] = {}
-    for loss, own in by_loss.items():
-        inside = sorted(
-            key
-            for key in _keys(own)
-            if key.startswith(_OF_LOSS) and len({repr(run.settings.get(key)) for run in own}) > 1
-        )
-        for run in own:
-            parts = [f"{key.rpartition('.')[2]}={run.settings.get(key)}" for key in (*inside, *outside)]
-            label = " ".join([loss, *parts])
-            context = tuple((key, run.settings.get(key)) for key in outside)
-            group = groups.setdefault(label, Group(loss, context, label))
-            _place(group, run)
-    return [groups[label] for label in sorted(groups)]
+def _cell(text: str | None) -> Any:
+    value = _number(text or "")
+    if value is None:
+        return text or None
+    return value if math.isfinite(value) else None
 
 
-def _keys(runs: list[Run]) -> set[str]:
-    return set().union(*(run.settings for run in runs))
-
-
-def _place(group: Group, run: Run) -> None:
-    if run.record.status != "completed":
-        group.others[run.record.status] += 1
-        return
-    known = group.runs.get(run.seed)
-    if known is not None:
-        group.repeated += 1
-        if known.record.timing.get("started", "") > run.record.timing.get("started", ""):
-            return
-    group.runs[run.seed] = run
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

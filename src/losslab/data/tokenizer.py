@@ -172,7 +172,7 @@ def as_json(tokenizer: Tokenizer) -> str:
     from tokenizers import Tokenizer as Backend
 
     # Byte-level BPE without a merge: each byte has its stand-in character (Radford et al. 2019), whose id is the byte.
-    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    vocabulary = {character: byte for byte, character in enumerate(byte_characters())}
     backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
@@ -187,7 +187,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return FileTokenizer.read(str(path)) if path.is_file() else ByteTokenizer()
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> list[str]:
     """[256]: printable bytes stand for themselves, the others for the characters from 256 on."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,16 +32,30 @@ class CausalSelfAttention(nn.Module):
         self.rotary = RotaryPositions(width // num_heads, context) if rotary else None
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
-        q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
-        )
-        if self.rotary is not None:
-            q, k = self.rotary(q), self.rotary(k)
+        q, k, v = self._heads(hidden_BTD)
         mixed = F.scaled_dot_product_attention(
             q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0
         )
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(-2))
         return output
+
+    def weights(self, hidden_BTD: Tensor) -> Tensor:
+        """How much each position (row) takes from itself and those before it: softmax(q kᵀ / √C), with zeros above the
+        diagonal; float32 [B, H, T, T]. `forward` never holds them; they are for looking at."""
+        q, k, _ = self._heads(hidden_BTD)
+        with torch.autocast(device_type=q.device.type, enabled=False):
+            scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
+        later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
+        return scores.masked_fill(later, -math.inf).softmax(dim=-1)
+
+    def _heads(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, [B, H, T, C] each, with the positions that are told by rotation."""
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
+        )
+        if self.rotary is not None:
+            q, k = self.rotary(q), self.rotary(k)
+        return q, k, v
 
 
 class RotaryPositions(nn.Module):

@@ -8,8 +8,9 @@ from pathlib import Path
 from losslab.errors import UserError
 from losslab.records import CONFIG, FILE, find_runs
 
-_OURS = ("comparison.md", "comparison.csv", "curves.png", "curves.svg", "multirun.yaml")
-"""What commands leave beside the runs; so do names that begin with a dot."""
+_OURS = ("curves.png", "curves.svg", "multirun.yaml")
+_REPORT = "comparison"
+"""What commands leave beside the runs; so do names that begin with a dot, and those that begin as a report's."""
 
 
 def check_folder(folder: Path) -> None:
@@ -34,6 +35,6 @@ def check_folder(folder: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     """A report, or a run's folder, which a kill may have left without its record."""
-    if path.name.startswith(".") or path.name in _OURS:
+    if path.name.startswith((".", _REPORT)) or path.name in _OURS:
         return True
     return path.is_dir() and ((path / CONFIG).exists() or all(p.name.startswith(".") for p in path.iterdir()))

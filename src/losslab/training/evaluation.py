@@ -100,13 +100,13 @@ class Evaluator:
             return LossSum(total=torch.zeros(()), weight=torch.zeros(()))
 
         # Every rank fits on the same windows; the projection, which may be sharded, is whole only inside a forward.
-        self._run(self.data.fit_batches(most), collect)
-        self._run([None], fit)
+        self.run(self.data.fit_batches(most), collect)
+        self.run([None], fit)
         return scale
 
     def _score(self, split: str, scale: float, details: Details | None) -> dict[str, float]:
         yardsticks = Yardsticks(scale, held_out=split == "val", device=self.device, details=details)
-        self._run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks), yardsticks.update)
+        self.run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks), yardsticks.update)
         if self.ranks > 1:
             for state in yardsticks.states():
                 distributed.all_reduce(state)
@@ -116,7 +116,8 @@ class Evaluator:
         return {f"{split}/{name}": value for name, value in values.items()}
 
     @torch.no_grad()
-    def _run(self, batches: Iterable[Batch | None], observer: Observer) -> None:
+    def run(self, batches: Iterable[Batch | None], observer: Observer) -> None:
+        """Show the network's features for each batch to an observer, in evaluation mode and without gradients."""
         training = self.network.training
         self.network.eval()
         try:

@@ -3,41 +3,51 @@ flushed is on disk, and a full disk is an exception here and now, not a lost thr
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from losslab.files import naming
+from losslab.config.identity import flatten
+from losslab.files import naming, write_atomic
 
 YARDSTICKS = ("nll_scaled", "nll", "bits_per_byte", "top1")
 """Those that the HParams tab shows."""
 _PARTS = ("val/", "test/", "best/val/", "best/test/")
 """Of the last step, and of the best checkpoint."""
+_VARIED = ("loss", "loss_settings", "lr", "regularizers", "seed")
+"""What most comparisons vary: the tab shows five columns unasked, and these before the others."""
+_FILES = "events.out.tfevents."
+_HEADER, _FOOTER = 12, 4
+"""Bytes around a record: its length and that length's checksum; its own checksum."""
 
 
 class EventFile:
     """One session's events of a run; several sessions lie side by side in its folder, and readers see one series.
 
     Args:
-        purge_from: readers forget what earlier sessions logged from this step on.
+        purge_from: readers forget what earlier sessions logged from this step on; None goes on with the last session.
     """
 
-    def __init__(self, folder: Path, *, purge_from: int) -> None:
+    def __init__(self, folder: Path, *, purge_from: int | None) -> None:
         # Readers take files in the order of their names: microseconds tell sessions of one second apart.
-        name = f"events.out.tfevents.{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
-        self.path = folder / name
+        name = f"{_FILES}{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / name if purge_from is not None else _event_files(folder)[-1]
         self._file = self.path.open("ab")
         self._records = RecordWriter(self._file)
-        self._write(Event(file_version="brain.Event:2"))
-        self._write(Event(step=purge_from, session_log=SessionLog(status=SessionLog.START)))
+        if purge_from is not None:
+            self._write(Event(file_version="brain.Event:2"))
+            self._write(Event(step=purge_from, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log values at an optimizer step."""
@@ -45,10 +55,13 @@ class EventFile:
         self._write(Event(step=step, summary=Summary(value=content)))
 
     def hparams(self, values: Mapping[str, str | float]) -> None:
-        """Describe the run for the HParams tab: one row. Every run gives the same keys with the same types."""
+        """Describe the run for the HParams tab: one row, in place of the one that earlier sessions of this run left.
+        Every run gives the same keys with the same types."""
         infos = [
             api_pb2.HParamInfo(
-                name=key, type=api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
+                name=key,
+                type=api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64,
+                differs=key in _VARIED,
             )
             for key, value in values.items()
         ]
@@ -63,6 +76,10 @@ class EventFile:
         experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics)
         self._plugin(metadata.EXPERIMENT_TAG, experiment=experiment)
         self._plugin(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+        self.flush()
+        for path in _event_files(self.path.parent):
+            if path != self.path:
+                _forget_row(path)
 
     def result(self, success: bool) -> None:
         """Close the row; a run that was only stopped stays open."""
@@ -88,12 +105,62 @@ class EventFile:
         self._records.write(event.SerializeToString())
 
 
-def describe_run(config: Mapping[str, Any], loss: str, *, vocab_size: int, parameters: int) -> dict[str, str | float]:
+def note_failure(folder: Path, values: Mapping[str, str | float]) -> None:
+    """Close the row of a run that failed or diverged, once its own log is closed.
+
+    Args:
+        values: the row, if the run came to its end before it had one.
+    """
+    described = any(_is_row(event) for path in _event_files(folder) for _, event in _records(path))
+    events = EventFile(folder, purge_from=None if described else 1)
+    if not described:
+        events.hparams(values)
+    events.result(success=False)
+    events.flush()
+    events.close()
+
+
+def _forget_row(path: Path) -> None:
+    """Readers keep the first row that they find, and would show a failure that was mended since."""
+    records = list(_records(path))
+    kept = [content for content, event in records if not _is_row(event)]
+    if len(kept) < len(records):
+        write_atomic(path, b"".join(kept))
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{_FILES}*"))
+
+
+def _records(path: Path) -> Iterator[tuple[bytes, Event]]:
+    """The bytes of each record and what it says, up to where a kill tore the file: readers come no further."""
+    content, start = path.read_bytes(), 0
+    while len(content) >= start + _HEADER:
+        (length,) = struct.unpack_from("<Q", content, start)
+        end = start + _HEADER + length + _FOOTER
+        if len(content) < end:
+            return
+        try:
+            event = Event.FromString(content[start + _HEADER : end - _FOOTER])
+        except DecodeError:
+            return
+        yield content[start:end], event
+        start = end
+
+
+def _is_row(event: Event) -> bool:
+    return any(value.metadata.plugin_data.plugin_name == metadata.PLUGIN_NAME for value in event.summary.value)
+
+
+def describe_run(
+    config: Mapping[str, Any], loss: str, *, vocab_size: float = math.nan, parameters: float = math.nan
+) -> dict[str, str | float]:
     """What the HParams tab shows of a run. Keys and types are fixed, whatever the components: what only some of them
-    have stands in a text of settings, and a number that a model lacks is NaN."""
+    have stands in a text of settings, and a number that a model lacks, or that is not known, is NaN: an empty cell."""
     model, data, trainer = config["model"], config["data"], config["trainer"]
     row: dict[str, str | float] = {"loss": loss, "loss_settings": _settings(config["loss"])}
-    row |= {"seed": float(config["seed"])}
+    used = {key: value for key, value in config["regularizers"].items() if value}
+    row |= {"regularizers": _settings(used), "seed": float(config["seed"])}
     row |= {key: _number(model.get(key)) for key in ("num_layers", "num_heads", "width", "context", "dropout")}
     row |= {"parameters": float(parameters), "vocab_size": float(vocab_size)}
     row |= {"data": str(data["corpus"] or Path(str(data["path"])).name), "batch_size": float(data["batch_size"])}
@@ -104,8 +171,14 @@ def describe_run(config: Mapping[str, Any], loss: str, *, vocab_size: int, param
 
 
 def _settings(node: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in node.items() if key != "_target_") or "none"
+    """Without the component's own name, but with those of the components in it, as the terms of a sum are."""
+    values = {key: value for key, value in flatten(dict(node)).items() if key != "_target_"}
+    shown = {
+        key.removesuffix("._target_"): str(value).rpartition(".")[2] if key.endswith("._target_") else value
+        for key, value in values.items()
+    }
+    return " ".join(f"{key}={value}" for key, value in shown.items()) or "none"
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
+    return float(value) if isinstance(value, int | float) else math.nan

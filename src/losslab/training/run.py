@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from losslab.records import BEST, CHECKPOINTS, DONE, LAST, SCORES, Record, now, 
 from losslab.training.assemble import build_network, open_data
 from losslab.training.checkpoints import keep_newest, link, newest, read_checkpoint
 from losslab.training.evaluation import Evaluator
-from losslab.training.events import describe_run
+from losslab.training.events import describe_run, note_failure
 from losslab.training.keeper import Intervals, RunKeeper, RunState
 from losslab.training.loading import PREFIX
 from losslab.training.logs import MetricsLog, metric_columns
@@ -96,7 +96,7 @@ def execute(folder: Path, *, began: float | None = None) -> Record:
             record.status, record.error = "failed", describe(error)
         finally:
             if rank == 0:
-                _note_end(folder, record)
+                _note_end(folder, config, record)
     return record
 
 
@@ -167,10 +167,6 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         _finish(folder, module, evaluator, state, record)
         if log is not None:
             log.finish(state.step, record.yardsticks)
-    except Diverged:
-        if log is not None:
-            log.result(success=False)
-        raise
     finally:
         if log is not None:
             log.close()
@@ -297,22 +293,24 @@ def _note_start(
     record.write(folder)
 
 
-def _note_end(folder: Path, record: Record) -> None:
+def _note_end(folder: Path, config: dict[str, Any], record: Record) -> None:
     try:
         record.write(folder)
     except OSError as error:
         # The run ends here either way; its last record still stands, and the lock it held tells that it is over.
         record.status, record.error = "failed", record.error or describe(error)
+    if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
+        with suppress(OSError):  # a disk that is full by now must not hide what ended the run
+            note_failure(folder, _hparams(config, record))
 
 
-def _hparams(config: dict[str, Any], record: Record, network: Network) -> dict[str, str | float]:
-    choices = {"loss": type(network.loss).__name__} | record.provenance.get("choices", {})
-    return describe_run(
-        config,
-        loss_label(choices),
-        vocab_size=network.projection.weight.shape[0],
-        parameters=sum(p.numel() for p in network.parameters()),
-    )
+def _hparams(config: dict[str, Any], record: Record, network: Network | None = None) -> dict[str, str | float]:
+    choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
+    sizes = {}
+    if network is not None:
+        sizes["vocab_size"] = network.projection.weight.shape[0]
+        sizes["parameters"] = sum(p.numel() for p in network.parameters())
+    return describe_run(config, loss_label(choices), **sizes)
 
 
 def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:

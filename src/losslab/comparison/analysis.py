@@ -1,0 +1,238 @@
+"""From runs to an answer: everything that a report says, as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from losslab.comparison.caveats import caveats
+from losslab.comparison.curves import MeanCurve, RunCurves, at_equal_time, mean_curves, read_curves
+from losslab.comparison.groups import Contender, Setting, find_baselines, group_runs
+from losslab.comparison.load import Loaded, Run
+from losslab.comparison.metrics import NO_YARDSTICK, higher_is_better, margin_of, short
+from losslab.comparison.noise import Documents, Noises
+from losslab.comparison.rows import Row, make_rows
+from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
+from losslab.config.nearest import nearest
+from losslab.errors import UserError
+
+PRIMARY = "test/nll_scaled"
+OF_DOCUMENTS = {"test/nll_scaled": 1, "test/nll": 2, "test/top1": 3}
+"""Yardsticks that each run keeps for every document, and their place in test_scores.npz."""
+_CHECKED = ("test/nll", "test/top1")
+"""On these a verdict of the primary number should hold, too."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is said of a folder of runs."""
+
+    source: Path
+    metric: str
+    selection: str | None
+    """The validation yardstick by which each loss took its setting."""
+    margin: float | None
+    contenders: list[Contender]
+    baselines: dict[Setting, Contender]
+    rows: list[Row]
+    also: dict[str, list[Row]]
+    """The same for every other yardstick."""
+    caveats: list[str]
+    curves: dict[str, dict[str, MeanCurve]]
+    """Label → metric → over seeds."""
+    equal_time: dict[str, tuple[float, NDArray[np.float64]]]
+    axes: list[Axis]
+    expected: list[Expected]
+    noises: dict[str, dict[str, Noises]]
+    """Label → yardstick → intervals over documents, seeds and both."""
+    unit: str
+    """What the documents are: document or window."""
+    reliability: dict[str, NDArray[np.float64]]
+    """Label → [2, 3, 15], summed over seeds."""
+
+    @property
+    def baseline(self) -> str:
+        """Its name in sentences: of several strata, the loss's."""
+        found = list(self.baselines.values())
+        return found[0].label if len(found) == 1 else found[0].loss
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for contender in self.contenders for run in contender.tried]
+
+    @property
+    def checked(self) -> dict[str, list[Row]]:
+        """The yardsticks on which the verdicts should hold, too."""
+        return {name: self.also[name] for name in _CHECKED if name in self.also}
+
+
+def analyse(
+    loaded: Loaded,
+    *,
+    baseline: str = "cross_entropy",
+    metric: str = PRIMARY,
+    margin: float | None = None,
+    tune: str = "auto",
+    mixed: bool = False,
+) -> Comparison:
+    """Group, choose, pair and judge.
+
+    Args:
+        margin: a difference below it counts as none; None: what is customary for the yardstick.
+        tune, mixed: as in `groups.group_runs`.
+
+    Raises:
+        UserError: when the runs do not belong together, nothing is completed, or there is no such baseline or metric.
+    """
+    runs = loaded.runs
+    metric = _known(metric, runs)
+    selection = validation_of(metric, runs)
+    if selection is None and tune not in ("auto", "none"):
+        raise UserError(
+            f"--tune {tune}: settings are chosen on validation, and these runs have no val/{short(metric)}; "
+            "--tune none keeps each setting apart"
+        )
+    contenders = group_runs(runs, tune="none" if selection is None else tune, mixed=mixed)
+    baselines = find_baselines(contenders, baseline)
+    if selection is not None:
+        choose(contenders, selection)
+    margin = margin_of(metric) if margin is None else margin
+    rows = make_rows(contenders, baselines, metric=metric, margin=margin)
+    also = {
+        name: make_rows(contenders, baselines, metric=name, margin=margin_of(name))
+        for name in _others(contenders, metric)
+    }
+    read, problems = read_curves([run for c in contenders for run in c.runs.values()])
+    noises, unit, reliability, damaged = _scores(contenders, baselines)
+    told = caveats(contenders, rows, baselines, metric=metric, selection=selection)
+    return Comparison(
+        source=loaded.source,
+        metric=metric,
+        selection=selection,
+        margin=margin,
+        contenders=contenders,
+        baselines=baselines,
+        rows=rows,
+        also=also,
+        caveats=[*loaded.problems, *told, *problems, *damaged],
+        curves={c.label: curves for c in contenders if (curves := mean_curves(c, read))},
+        equal_time=_equal_time(contenders, read, metric),
+        axes=[axis for c in contenders if selection for axis in axes_of(c, selection)],
+        expected=_expected(contenders, selection),
+        noises=noises,
+        unit=unit,
+        reliability=reliability,
+    )
+
+
+def _known(metric: str, runs: Sequence[Run]) -> str:
+    """The metric, if a run has it; of a table with a single yardstick, that one."""
+    finished = [run.record.yardsticks.get("best", {}) for run in runs if run.record.status == "completed"]
+    known = {key for best in finished for key, value in best.items() if value is not None and key != "step"}
+    if known and short(metric) in NO_YARDSTICK:
+        raise UserError(f"{metric} does not say which loss is better; choose from {', '.join(_compared(known))}")
+    if metric in known:
+        return metric
+    if any(metric in best for best in finished):
+        raise UserError(f"{metric} is not finite in any of these runs; choose another --metric")
+    if finished and not known:
+        raise UserError(f"the records of these {len(finished)} completed run(s) hold no yardstick that is finite")
+    if not known:
+        states: dict[str, int] = {}
+        for run in runs:
+            states[f"{run.loss}: {{}} {run.record.status}"] = states.get(f"{run.loss}: {{}} {run.record.status}", 0) + 1
+        told = "; ".join(text.format(count) for text, count in sorted(states.items()))
+        over = all(run.record.status == "diverged" for run in runs)
+        then = "diverged runs are results, and stay" if over else "the command that started them continues them"
+        raise UserError(f"no run is completed yet ({told}); {then}")
+    if metric == PRIMARY and len(known) == 1 and all(run.folder is None for run in runs):
+        return next(iter(known))
+    hint = f"did you mean 'test/{metric}'?" if f"test/{metric}" in known else nearest(metric, _compared(known))
+    raise UserError(f"no run has the metric {metric!r}; choose another --metric: {hint}")
+
+
+def _compared(known: Iterable[str]) -> list[str]:
+    return sorted(name for name in known if short(name) not in NO_YARDSTICK)
+
+
+def _others(contenders: Sequence[Contender], metric: str) -> list[str]:
+    """The other yardsticks of test (of a table, of all), in the order in which records hold them."""
+    names: dict[str, None] = {}
+    for c in contenders:
+        for run in c.runs.values():
+            names |= dict.fromkeys(run.record.yardsticks.get("best", {}))
+    of_folder = metric.startswith(("test/", "val/"))
+    return [
+        name
+        for name in sorted(names)
+        if name != metric and short(name) not in NO_YARDSTICK and (name.startswith("test/") or not of_folder)
+    ]
+
+
+def _equal_time(
+    contenders: Sequence[Contender], read: dict[int, RunCurves], metric: str
+) -> dict[str, tuple[float, NDArray[np.float64]]]:
+    return at_equal_time(contenders, read) if short(metric) == "nll_scaled" else {}
+
+
+def _expected(contenders: Sequence[Contender], selection: str | None) -> list[Expected]:
+    if selection is None:
+        return []
+    values = [value for c in contenders for run in c.tried if (value := run.best(selection)) is not None]
+    if not values:
+        return []
+    worst = min(values) if higher_is_better(selection) else max(values)
+    found = [item for c in contenders if (item := expected_best(c, selection, worst=worst)) is not None]
+    if all(item.cost[0] > 1 for item in found):
+        return found
+    return [replace(item, cost=item.trials.astype(np.float64)) for item in found]  # or the axis would mix two units
+
+
+def _scores(
+    contenders: Sequence[Contender], baselines: dict[Setting, Contender]
+) -> tuple[dict[str, dict[str, Noises]], str, dict[str, NDArray[np.float64]], list[str]]:
+    """What the runs keep beside their records: noises, the unit, reliability, and what is damaged."""
+    scores: dict[int, dict[str, NDArray[np.generic]]] = {}
+    problems = []
+    for run in (run for c in contenders for run in c.runs.values()):
+        try:
+            content = run.scores()
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if content is not None:
+            scores[id(run)] = content
+    reliability = {}
+    for c in contenders:
+        own = [np.asarray(scores[id(run)]["reliability"], np.float64) for run in c.runs.values() if id(run) in scores]
+        if own:
+            reliability[c.label] = np.sum(own, axis=0)
+    units = {str(content["unit"]) for content in scores.values()}
+    noises: dict[str, dict[str, Noises]] = {}
+    resamples: dict[int, Documents] = {}
+    for c in contenders:
+        reference = baselines.get(c.stratum)
+        if reference is None or reference is c:
+            continue
+        pairs = [
+            (np.asarray(scores[id(own)]["units"], np.float64), np.asarray(scores[id(other)]["units"], np.float64))
+            for seed in sorted(c.runs.keys() & reference.runs.keys())
+            for own, other in [(c.runs[seed], reference.runs[seed])]
+            if id(own) in scores and id(other) in scores
+        ]
+        if not pairs or any(not np.array_equal(own[0], pairs[0][1][0]) for pair in pairs for own in pair):
+            continue
+        weight = pairs[0][0][0]
+        if hash(weight.tobytes()) not in resamples:
+            resamples[hash(weight.tobytes())] = Documents(weight)
+        noises[c.label] = {
+            name: resamples[hash(weight.tobytes())].compare(np.stack([own[at] - other[at] for own, other in pairs]))
+            for name, at in OF_DOCUMENTS.items()
+            if all(math.isfinite(float(part[at].sum())) for pair in pairs for part in pair)
+        }
+    return noises, units.pop() if len(units) == 1 else "document", reliability, problems

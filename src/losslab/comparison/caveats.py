@@ -1,0 +1,170 @@
+"""What a reader of the table must know, a sentence each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from losslab.comparison.groups import INTERVAL, Contender, Setting, shown
+from losslab.comparison.load import Run
+from losslab.comparison.metrics import short
+from losslab.comparison.rows import Row
+from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
+from losslab.comparison.tuning import tuning_caveats
+
+ONE_LEARNING_RATE = "one learning rate for all losses: this ranks settings, not losses"
+SAME_SEEDS = (
+    "the settings were chosen (on validation) with the very seeds that the table reports: all losses alike, but the "
+    "chosen ones look a little better than they are; fresh seeds at the chosen settings would be the strictest test"
+)
+ALONE = "there is only one loss here: nothing to compare it with"
+_LONGEST_ERROR = 200
+
+
+def caveats(
+    contenders: Sequence[Contender],
+    rows: Sequence[Row],
+    baselines: dict[Setting, Contender],
+    *,
+    metric: str,
+    selection: str | None,
+) -> list[str]:
+    """Every caveat that the records give rise to, the gravest first."""
+    found = [ALONE] if len(contenders) == 1 else []
+    found += _lost(contenders)
+    found += _missing(contenders, rows, metric)
+    found += _unequal_starts(contenders, baselines)
+    found += _unequal_origins(contenders)
+    found += _unequal_validations(contenders)
+    tuned = selection is not None and any(len(c.groups) > 1 for c in contenders)
+    if selection is not None and any(c.chosen.setting for c in contenders):
+        found += tuning_caveats(contenders, selection)
+    if tuned:
+        found.append(SAME_SEEDS)
+    rates = {repr(run.settings.get("optimizer.lr")) for c in contenders for run in c.tried}
+    known = any("optimizer.lr" in run.settings for c in contenders for run in c.tried)
+    if len(rates) == 1 and known and len(contenders) > 1:
+        found.append(ONE_LEARNING_RATE)
+    found += _few_seeds(rows)
+    found += _still_improving(contenders)
+    return found
+
+
+def _lost(contenders: Sequence[Contender]) -> list[str]:
+    found = []
+    for contender in contenders:
+        by_status: dict[str, list[Run]] = defaultdict(list)
+        places: dict[str, dict[str, None]] = defaultdict(dict)
+        for group in contender.groups:
+            for run in group.others:
+                by_status[run.record.status].append(run)
+                places[run.record.status][shown(group.setting)] = None
+        for status, runs in sorted(by_status.items()):
+            seeds = ", ".join(sorted({str(run.seed) for run in runs}, key=int))
+            error = next((run.record.error for run in runs if run.record.error), None)
+            at = f" at {', '.join(places[status])}" if any(places[status]) else ""
+            why = f" ({_cut(error)})" if error and status in ("failed", "diverged") else ""
+            result = "a result, but not in these means" if status == "diverged" else "not in these means"
+            found.append(f"{contender.label}: {len(runs)} {status}{at}, seed {seeds}{why}: {result}")
+        repeated = sum(group.repeated for group in contender.groups)
+        if repeated:
+            found.append(f"{contender.label}: of repeated runs the newest counts ({repeated} older left out)")
+    return found
+
+
+def _cut(error: str) -> str:
+    line = " ".join(error.split())
+    return line if len(line) <= _LONGEST_ERROR else line[: _LONGEST_ERROR - 1] + "…"
+
+
+def _missing(contenders: Sequence[Contender], rows: Sequence[Row], metric: str) -> list[str]:
+    found = []
+    values = {row.label: row.values for row in rows}
+    for c in contenders:
+        without = sorted(c.runs.keys() - values[c.label].keys())
+        if without:
+            told = f"{c.label}: no {metric} (missing or not finite) for seed {', '.join(map(str, without))}"
+            found.append(told + ("; this loss has no link in closed form" * (short(metric) == "nll_linked")))
+    for stratum in dict.fromkeys(c.stratum for c in contenders):
+        own = [c for c in contenders if c.stratum == stratum]
+        every = set().union(*(c.runs.keys() for c in own))
+        found += [
+            f"{c.label}: no completed run for seed {', '.join(map(str, sorted(every - c.runs.keys())))}; means over "
+            "unequal seeds are not comparable, the differences are"
+            for c in own
+            if c.runs and every - c.runs.keys()
+        ]
+    return found
+
+
+def _unequal_starts(contenders: Sequence[Contender], baselines: dict[Setting, Contender]) -> list[str]:
+    """Pairs whose initial weights or batches are not the same are no pairs."""
+    found = []
+    for c in contenders:
+        reference = baselines.get(c.stratum)
+        if reference is None or reference is c:
+            continue
+        for seed in sorted(c.runs.keys() & reference.runs.keys()):
+            own, other = c.runs[seed].record.hashes, reference.runs[seed].record.hashes
+            unequal = [key for key in ("backbone_init", "batches") if own.get(key) != other.get(key)]
+            if unequal:
+                names = " and ".join(unequal)
+                found.append(f"{c.label}, seed {seed}: {names} differ from the baseline's: it is no pair")
+    return found
+
+
+def _unequal_origins(contenders: Sequence[Contender]) -> list[str]:
+    """What the compared runs were made with, where it is not one and the same."""
+    records = [run.record for c in contenders for run in c.runs.values() if run.folder is not None]
+    origins: dict[str, set[str]] = defaultdict(set)
+    for c in contenders:
+        own = {str(run.record.hashes.get("own_code")) for run in c.runs.values()}
+        if len(own) > 1:
+            origins[f"own code of {c.label}"] = own
+    for record in records:
+        origins["code of losslab"].add(str(record.hashes.get("code")))
+        origins["device"].add(str(record.hardware.get("device_name") or record.hardware.get("device")))
+        origins["number of threads"].add(str(record.hardware.get("threads")))
+        for package, version in record.versions.items():
+            origins[f"version of {package}"].add(version)
+    unequal = [name for name, values in origins.items() if len(values) > 1]
+    found = [f"these runs differ in the {', '.join(unequal)}: see each run.json"] if unequal else []
+    changed = [record for record in records if record.provenance.get("changes")]
+    if changed:
+        found.append(f"{len(changed)} run(s) were continued with other code or versions than they began with")
+    return found
+
+
+def _unequal_validations(contenders: Sequence[Contender]) -> list[str]:
+    counts: dict[int, set[str]] = defaultdict(set)
+    for c in contenders:
+        for run in c.runs.values():
+            interval = run.settings.get(INTERVAL)
+            if isinstance(interval, int) and interval > 0:
+                counts[-(-run.record.max_steps // interval)].add(c.label)
+    if len(counts) < 2:
+        return []
+    told = ", ".join(f"{count} of {', '.join(sorted(labels))}" for count, labels in sorted(counts.items()))
+    return [f"unequal numbers of validations ({told}): more of them find a better best checkpoint"]
+
+
+def _few_seeds(rows: Sequence[Row]) -> list[str]:
+    few = sorted({row.paired.n for row in rows if row.paired is not None and row.paired.n < SEEDS_FOR_A_CLAIM})
+    if not few:
+        return []
+    told = " or ".join(map(str, few))
+    return [
+        f"{told} shared seed{'s' * (few != [1])}: too few for a claim, because no exact test can reach p < 0.05 with "
+        f"fewer than {SEEDS_FOR_A_CLAIM}; add some: the same command with more seeds runs only the missing ones"
+    ]
+
+
+def _still_improving(contenders: Sequence[Contender]) -> list[str]:
+    runs = [run for c in contenders for run in c.runs.values() if run.record.max_steps and run.best("step") is not None]
+    last = [run for run in runs if run.best("step") == run.record.max_steps]
+    if not last:
+        return []
+    return [
+        f"{len(last)} of {len(runs)} runs were best at their last step and might still improve: the order may be "
+        "another one with a longer budget"
+    ]

@@ -1,0 +1,1 @@
+"""Pictures of a comparison: arrays in, a matplotlib figure out; `style` writes them."""

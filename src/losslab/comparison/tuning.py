@@ -1,0 +1,222 @@
+"""Fair tuning: each loss takes its best setting on validation, out of equally many; and what that cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from losslab.comparison.groups import Contender, Group, Setting, order, shown
+from losslab.comparison.load import Run
+from losslab.comparison.metrics import PRIMARY, higher_is_better
+
+FALLBACK = f"val/{PRIMARY}"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One value of an axis: over seeds, at the best of the other axes."""
+
+    value: Any
+    mean: float
+    """NaN where nothing completed."""
+    std: float
+    missing: str
+    """`1 diverged, 2 failed`: what has no result there; or nothing."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A loss over the values of what it was tuned over."""
+
+    label: str
+    key: str
+    tried: tuple[Tried, ...]
+    best: int
+    """Index of the chosen value."""
+
+    @property
+    def on_edge(self) -> bool:
+        """The best number is the smallest or the largest: a better one may lie beyond."""
+        numbers = all(isinstance(tried.value, int | float) for tried in self.tried)
+        found = not math.isnan(self.tried[self.best].mean)
+        return numbers and found and len(self.tried) > 1 and self.best in (0, len(self.tried) - 1)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Expected best validation after n of N settings, drawn without replacement (Dodge et al. 2019, arXiv 1909.03004,
+    in the unbiased form of Tang et al. 2020, arXiv 2004.13705)."""
+
+    label: str
+    trials: NDArray[np.int64]
+    cost: NDArray[np.float64]
+    """FLOPs of that many trials; the number of trials where a record does not know them."""
+    mean: NDArray[np.float64]
+    """Over seeds."""
+    std: NDArray[np.float64]
+    seeds: int
+
+
+def validation_of(metric: str, runs: Sequence[Run]) -> str | None:
+    """`test/top1` → `val/top1`, where runs have it: by what each loss's setting is chosen."""
+    name = f"val/{metric.rpartition('/')[2]}"
+    return name if any(run.best(name) is not None for run in runs) else None
+
+
+def choose(contenders: Sequence[Contender], metric: str) -> None:
+    """Give each contender its best setting by the mean over seeds of `metric`, on validation. A setting that lost seeds
+    to divergence or failure comes after those that have all of them. A loss without any value of the metric is tuned
+    by the primary one."""
+    for contender in contenders:
+        by = metric if _is_known(contender, metric) else FALLBACK
+        ranks = [_rank(group, by) for group in contender.groups]
+        contender.chosen = contender.groups[ranks.index(min(ranks))]
+
+
+def _is_known(contender: Contender, metric: str) -> bool:
+    return any(_values(group, metric) for group in contender.groups)
+
+
+def _rank(group: Group, metric: str) -> tuple[int, float]:
+    values = _values(group, metric)
+    if not values:
+        return (0, math.inf)
+    mean = float(np.mean(values))
+    return (-len(values), -mean if higher_is_better(metric) else mean)
+
+
+def _values(group: Group, metric: str) -> list[float]:
+    return [value for _, run in sorted(group.runs.items()) if (value := run.best(metric)) is not None]
+
+
+def axes_of(contender: Contender, metric: str) -> list[Axis]:
+    """Each axis that the contender was tuned over, at the best of the others."""
+    found = []
+    for place, (key, chosen) in enumerate(contender.chosen.setting):
+        values = sorted({group.setting[place][1] for group in contender.groups}, key=order)
+        if len(values) < 2:
+            continue
+        tried = []
+        for value in values:
+            own = [group for group in contender.groups if group.setting[place][1] == value]
+            best = min(own, key=lambda group: _rank(group, metric))
+            got = _values(best, metric)
+            counts = best.counts
+            tried.append(
+                Tried(
+                    value=value,
+                    mean=float(np.mean(got)) if got else math.nan,
+                    std=float(np.std(got, ddof=1)) if len(got) > 1 else math.nan,
+                    missing=", ".join(f"{counts[status]} {status}" for status in sorted(counts)),
+                )
+            )
+        found.append(Axis(contender.label, key, tuple(tried), values.index(chosen)))
+    return found
+
+
+def budget_of(contender: Contender) -> dict[Setting, int]:
+    """Setting → how many runs were started with it."""
+    return {group.setting: len(group.runs) + group.repeated + len(group.others) for group in contender.groups}
+
+
+def expected_best(contender: Contender, metric: str, *, worst: float) -> Expected | None:
+    """How good the best of n settings is on average; None with a single setting.
+
+    Args:
+        worst: what a run without a result counts as.
+    """
+    count = len(contender.groups)
+    seeds = sorted({run.seed for run in contender.tried})
+    if count < 2 or not _is_known(contender, metric):
+        return None
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    rows = []
+    for seed in seeds:
+        runs = [group.runs.get(seed) for group in contender.groups]
+        values = [worst if run is None or (value := run.best(metric)) is None else value for run in runs]
+        rows.append(sign * expected_maximum(sign * np.array(values)))
+    table = np.array(rows)
+    trials = np.arange(1, count + 1)
+    flops = [value for run in contender.tried if (value := _flops(run)) is not None]
+    return Expected(
+        label=contender.label,
+        trials=trials,
+        cost=trials.astype(np.float64) * (float(np.median(flops)) if flops else 1.0),
+        mean=table.mean(axis=0),
+        std=table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(count),
+        seeds=len(seeds),
+    )
+
+
+def expected_maximum(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N]: of n = 1 … N of these values drawn without replacement, the expected largest."""
+    ordered, count = np.sort(values), len(values)
+    return np.array(
+        [
+            sum(ordered[i - 1] * math.comb(i - 1, n - 1) for i in range(n, count + 1)) / math.comb(count, n)
+            for n in range(1, count + 1)
+        ]
+    )
+
+
+def tokens_of(run: Run) -> float | None:
+    """How many tokens the whole run trains on."""
+    size, context = run.settings.get("data.batch_size"), run.settings.get("model.context")
+    steps = run.record.max_steps
+    if not (isinstance(size, int) and isinstance(context, int) and steps):
+        return None
+    return float(steps * size * context)
+
+
+def _flops(run: Run) -> float | None:
+    of_token, tokens = run.record.throughput.get("flops_per_token"), tokens_of(run)
+    return of_token * tokens if of_token and tokens else None
+
+
+def tuning_caveats(contenders: Sequence[Contender], metric: str) -> list[str]:
+    """What makes the choice of settings less than fair, a sentence each."""
+    found = []
+    for contender in contenders:
+        for axis in axes_of(contender, metric):
+            if axis.on_edge:
+                side = "smallest" if axis.best == 0 else "largest"
+                name = axis.key.rpartition(".")[2]
+                found.append(
+                    f"{contender.label}: the best {name} is the {side} that was tried "
+                    f"({axis.tried[axis.best].value}); try beyond it before you believe its row"
+                )
+        if len(contender.groups) > 1 and contender.runs and not _is_known(contender, metric):
+            found.append(f"{contender.label}: no {metric} at any setting; its setting is the best by {FALLBACK}")
+    return found + _unequal_budgets(contenders)
+
+
+def _unequal_budgets(contenders: Sequence[Contender]) -> list[str]:
+    budgets = {contender.label: budget_of(contender) for contender in contenders}
+    if len({tuple(sorted(map(str, budget.items()))) for budget in budgets.values()}) < 2:
+        return []
+    if len({(len(budget), sum(budget.values())) for budget in budgets.values()}) > 1:
+        told = ", ".join(f"{label} {_size(budget)}" for label, budget in budgets.items())
+        why = "more trials find more"
+    else:
+        told = "; ".join(f"{label} {_listed(budget)}" for label, budget in budgets.items())
+        why = "a difference may be one of settings, not of losses"
+    return [f"the losses were not tuned over the same settings and seeds: {told}; {why}"]
+
+
+def _size(budget: dict[Setting, int]) -> str:
+    settings, runs = len(budget), sum(budget.values())
+    return f"{settings} setting{'s' * (settings != 1)} and {runs} run{'s' * (runs != 1)}"
+
+
+def _listed(budget: dict[Setting, int]) -> str:
+    return ", ".join(f"{shown(setting)} ({runs} run{'s' * (runs != 1)})" for setting, runs in budget.items())
+
+
+def describe_choice(contender: Contender) -> str:
+    """`lr=0.003`: the chosen setting, where settings vary and the loss has a result."""
+    return shown(contender.chosen.setting) if contender.runs else ""

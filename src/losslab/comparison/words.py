@@ -1,0 +1,179 @@
+"""The answer in sentences: the question, the protocol, the verdicts and how far they carry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from losslab.comparison.analysis import Comparison
+from losslab.comparison.groups import shown
+from losslab.comparison.load import Run
+from losslab.comparison.metrics import higher_is_better, name, unit
+from losslab.comparison.rows import Row
+from losslab.comparison.statistics import LEVEL
+from losslab.comparison.tuning import tokens_of
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """Four decimals; a dash where there is nothing."""
+    return "—" if not math.isfinite(value) else f"{value:+.4f}" if sign else f"{value:.4f}"
+
+
+def p_value(value: float) -> str:
+    """Four decimals, and never a zero."""
+    return "< 0.0001" if value < 1e-4 else number(value)
+
+
+def interval(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"[{number(low, sign=True)}, {number(high, sign=True)}]"
+
+
+def difference(row: Row) -> str:
+    """`+0.0512 [+0.0490, +0.0534]`."""
+    if row.paired is None:
+        return "—"
+    return " ".join(filter(None, [number(row.paired.mean, sign=True), interval(row.paired.low, row.paired.high)]))
+
+
+def question(c: Comparison) -> str:
+    side = "largest" if higher_is_better(c.metric) else "smallest"
+    measure = f", {unit(c.metric)}" if unit(c.metric) else ""
+    return f"Which final loss gives the {side} {c.metric} ({name(c.metric)}{measure})?"
+
+
+def caption(c: Comparison) -> str:
+    """What the table's numbers are."""
+    at = f"{c.metric} at each run's best checkpoint (smallest val/nll_scaled)"
+    if all(run.folder is None for run in c.runs):
+        at = c.metric
+    tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""
+    return (
+        f"{at}; {tuned}differences to {c.baseline} on shared seeds, paired-t 95% interval; p of the paired t test, "
+        "adjusted by Holm."
+    )
+
+
+def sentences(c: Comparison) -> list[str]:
+    """The verdict on each loss, with what it means on the other yardsticks."""
+    return [_sentence(c, row) for row in c.rows if row.paired is not None]
+
+
+def _sentence(c: Comparison, row: Row) -> str:
+    assert row.paired is not None
+    result, measure = row.paired, f" {unit(c.metric)}".rstrip()
+    spread = f" {interval(result.low, result.high)}" if result.n > 1 else ""
+    size = f"{number(result.mean, sign=True)}{measure}{spread}"
+    at = f" (at {row.setting})" if row.setting else ""
+    if row.verdict.word == "undecided":
+        told = f"{row.label}{at} against {c.baseline}: undecided, {size}."
+        return " ".join([told, *_how_far(row)])
+    relation = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}[row.verdict.word]
+    p = row.p_equivalence if row.verdict.word == "equivalent" else row.p_holm
+    limits = row.verdict.text.partition(" (")[2].rstrip(")")
+    told = f"{row.label}{at} is {relation} {c.baseline}: {size}, p {p_value(p) if p < 1e-4 else f'= {p_value(p)}'}"
+    return " ".join([told + (f" ({limits})." if limits else "."), *_elsewhere(c, row)])
+
+
+def _how_far(row: Row) -> list[str]:
+    assert row.paired is not None
+    if math.isnan(row.paired.detectable):
+        return ["One seed cannot tell a loss from luck."]
+    found = [f"With this spread, {row.paired.n} seeds tell {row.paired.detectable:.4f} apart (power 0.8)."]
+    if row.more_seeds is not None:
+        found.append(f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it.")
+    else:
+        found.append("No thousand seeds would settle it.")
+    return found
+
+
+def _elsewhere(c: Comparison, row: Row) -> list[str]:
+    """Whether it holds on the raw number and on top-1."""
+    if row.verdict.word == "equivalent":
+        return []
+    holds, differs = [], []
+    for metric, rows in c.checked.items():
+        other = next(r for r in rows if r.label == row.label)
+        if other.verdict.word == row.verdict.word:
+            holds.append(metric)
+        elif other.paired is not None:
+            differs.append(f"{other.verdict.word} on {metric}")
+    found = [f"It holds on {' and '.join(holds)}."] if holds else []
+    return found + ([f"But it is {' and '.join(differs)}."] if differs else [])
+
+
+def protocol(c: Comparison) -> list[str]:
+    """What was done, in sentences."""
+    runs = c.runs
+    done = [run for run in runs if run.record.status == "completed"]
+    seeds = sorted({run.seed for run in runs})
+    losses = {x.label.removesuffix(shown(x.stratum)).rstrip() for x in c.contenders}  # of each width the same ones
+    found = [
+        f"{len(runs)} runs, {len(done)} of them completed: {_count(len(losses), 'loss', 'losses')}, "
+        f"{_count(len(seeds), 'seed', 'seeds')} ({_listed(seeds)})."
+    ]
+    if all(run.folder is None for run in runs):
+        return [*found, f"Results of a table, {c.source.name}; how they were made, it does not say."]
+    found += _setup(done or runs)
+    for key in dict.fromkeys(axis.key for axis in c.axes):
+        values = [str(tried.value) for axis in c.axes if axis.key == key for tried in axis.tried]
+        found.append(
+            f"Each loss took its best {key.rpartition('.')[2]} of {', '.join(dict.fromkeys(values))} by the mean of "
+            f"{c.selection} over seeds."
+        )
+    found.append(
+        "Runs of one seed share initial weights of the backbone, batches and dropout (checked by hash; where they do "
+        "not, it is said above), and are measured alike, whatever their loss. The checkpoint with the smallest "
+        "val/nll_scaled counts, scored once on test."
+    )
+    margin = f" Differences below {c.margin:g} count as none (equivalence: TOST)." if c.margin is not None else ""
+    found.append(
+        f"Differences are paired on seeds. Better or worse: the paired-t p, adjusted by Holm over the table's "
+        f"losses, and the exact sign-flip p are below {LEVEL}.{margin}"
+    )
+    return found
+
+
+def _setup(runs: Sequence[Run]) -> list[str]:
+    def told(key: str) -> str:
+        values = dict.fromkeys(str(run.settings[key]) for run in runs if run.settings.get(key) is not None)
+        return " or ".join(values)
+
+    model = told("model._target_").rpartition(".")[2]
+    shape = ", ".join(
+        f"{told(key)} {word}"
+        for key, word in (
+            ("model.num_layers", "layers"),
+            ("model.width", "wide"),
+            ("model.context", "tokens of context"),
+        )
+        if told(key)
+    )
+    text = " or ".join(dict.fromkeys(_text(run) for run in runs))
+    vocabulary = f" ({told('data.tokenizer')}, vocabulary {told('data.vocab_size')})" if told("data.vocab_size") else ""
+    budgets = dict.fromkeys(run.record.max_steps for run in runs)
+    tokens = tokens_of(runs[0])
+    size = f", {tokens / 1e6:.3g} M tokens" if tokens and len(budgets) == 1 else ""
+    return [
+        f"{model} ({shape}) on {text}{vocabulary}: {' or '.join(map(str, budgets))} optimizer steps of "
+        f"{told('data.batch_size')} sequences{size}, {told('trainer.precision')}."
+    ]
+
+
+def _text(run: Run) -> str:
+    path: Any = run.settings.get("data.corpus")
+    if path:
+        return str(path)
+    given = next((text.partition("=")[2] for text in run.record.overrides if text.startswith("data.path=")), "")
+    return given.rstrip("/").rpartition("/")[2] or "a text of one's own"
+
+
+def _count(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def _listed(values: Sequence[int]) -> str:
+    """1–6 for a row without a gap."""
+    if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
+        return f"{values[0]}–{values[-1]}"
+    return ", ".join(map(str, values))

@@ -1,0 +1,236 @@
+"""What may go wrong in a sweep, planted, and the sentence that a reader finds of it."""
+
+import json
+from typing import Any
+
+import pytest
+from made_runs import Sweep, comparison_of, edit_record, page_text, read, rows_of
+
+from losslab.comparison.caveats import ALONE, ONE_LEARNING_RATE
+from losslab.errors import UserError
+
+
+def test_runs_that_need_no_word_have_none_but_of_their_learning_rate(paired_sweep: Sweep) -> None:
+    assert comparison_of(paired_sweep).caveats == [ONE_LEARNING_RATE]
+    assert "- one learning rate for all losses: this ranks settings, not losses\n" in read(comparison_of(paired_sweep))
+
+
+def test_a_missing_seed_is_left_out_of_the_pairs(sweep: Sweep) -> None:
+    for seed in (1, 2, 3):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+    for seed in (2, 3):
+        sweep.add("square", seed, 2.5 + seed)
+    c = comparison_of(sweep)
+    row = next(row for row in c.rows if row.label == "square")
+    assert (row.n, row.paired.n, row.paired.mean) == (2, 2, -0.5)
+    told = (
+        "square: no completed run for seed 1; means over unequal seeds are not comparable, the differences are\n"
+        "- one learning"
+    )
+    assert told in read(c)
+    assert "2 shared seeds: too few for a claim" in read(c)
+
+
+def test_diverged_failed_and_unfinished_runs_are_told_apart(sweep: Sweep) -> None:
+    for seed in (1, 2):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("square", seed, 3.0 + seed * 1.1)
+    sweep.add("square", 3, status="diverged", error="step 40: the objective is not finite")
+    sweep.add("square", 10, status="diverged")
+    sweep.add("square", 5, status="failed", error="OutOfMemoryError: 2 GiB\n  " + "x" * 300)
+    sweep.add("hinge", 1, status="interrupted")
+    sweep.add("hinge", 2, status="planned")
+    c = comparison_of(sweep)
+    summary = read(c)
+    for told in (
+        "- square: 2 diverged, seed 3, 10 (step 40: the objective is not finite): a result, but not in these means\n",
+        "- hinge: 1 interrupted, seed 1: not in these means\n",
+        "- hinge: 1 planned, seed 2: not in these means\n",
+    ):
+        assert told in summary
+    (failed,) = [text for text in c.caveats if "failed" in text]
+    assert failed.startswith("square: 1 failed, seed 5 (OutOfMemoryError: 2 GiB xxx") and failed.endswith(
+        "x…): not in these means"
+    )
+    assert len(failed) < 270 and "\n" not in failed
+    rows = {row.label: row for row in c.rows}
+    assert (rows["square"].n, rows["square"].lost) == (2, "2 diverged, 1 failed")
+    assert "| 2 diverged, 1 failed " in summary
+    assert list(rows)[-1] == "hinge", "without a result, last"
+    assert (rows["hinge"].n, rows["hinge"].lost) == (0, "1 interrupted, 1 planned")
+    assert rows["hinge"].verdict.text == "no result" and "no result" in summary
+    assert not any("hinge: no completed run" in text for text in c.caveats), "said already"
+
+
+def test_a_baseline_without_a_result_leaves_nothing_to_pair(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, status="failed", error="killed")
+    sweep.add("square", 1, 3.0)
+    c = comparison_of(sweep)
+    assert {row.label: row.verdict.text for row in c.rows} == {
+        "square": "no seed in common with the baseline",
+        "cross_entropy": "baseline",
+    }
+    assert "cross_entropy: 1 failed, seed 1 (killed): not in these means" in read(c)
+    assert "There is nothing to compare the baseline with." in page_text(c)
+
+
+@pytest.mark.parametrize(
+    "missing", [{}, {"test/nll": 2.0}, {"test/nll_scaled": None}], ids=["no yardsticks", "another", "null"]
+)
+def test_a_completed_run_without_the_metric_is_told(missing: dict[str, Any], sweep: Sweep) -> None:
+    for seed in (1, 2):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("square", seed, 3.5 + seed)
+    sweep.add("cross_entropy", 3, 6.0)
+    sweep.add("square", 3, metrics=missing)
+    told = "- square: no test/nll_scaled (missing or not finite) for seed 3\n"
+    assert told in read(comparison_of(sweep)), "a NaN, which is null in the record, vanished without a word"
+
+
+def test_a_loss_without_a_posterior_has_no_nll_linked_and_is_told_why(sweep: Sweep) -> None:
+    for seed in (1, 2):
+        sweep.add("cross_entropy", seed, 3.0 + seed, metrics={"test/nll_linked": 3.1 + seed})
+        sweep.add("hinge", seed, 3.5 + seed, metrics={"test/nll_linked": None})
+    c = comparison_of(sweep, metric="test/nll_linked")
+    told = "- hinge: no test/nll_linked (missing or not finite) for seed 1, 2; this loss has no link in closed form\n"
+    assert told in read(c)
+    assert c.rows[-1].verdict.text == "no result"
+    primary = comparison_of(sweep)
+    read(primary)
+    assert "| — |" not in page_text(primary)
+
+
+def test_an_infinite_nll_is_a_dash_everywhere(sweep: Sweep) -> None:
+    """Entmax gives tokens a probability of exactly zero: its record says null."""
+    for seed in (1, 2, 3):
+        sweep.add("cross_entropy", seed, 3.0 + seed, val=3.0, metrics={"test/nll": 3.1 + seed, "val/nll": 3.0})
+        sweep.add("entmax", seed, 2.9 + seed, val=2.9, metrics={"test/nll": None, "val/nll": None})
+    c = comparison_of(sweep)
+    read(c)
+    assert next(row for row in c.also["test/nll"] if row.label == "entmax").n == 0
+    other = comparison_of(sweep, metric="test/nll")
+    assert "- entmax: no test/nll (missing or not finite) for seed 1, 2, 3\n" in read(other)
+
+
+def test_the_newest_of_repeated_runs_is_told(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, 3.0)
+    sweep.add("square", 1, 4.0, started="2026-01-01")
+    sweep.add("square", 1, 2.0, started="2026-01-02")
+    assert "- square: of repeated runs the newest counts (1 older left out)\n" in read(comparison_of(sweep))
+
+
+def test_pairs_that_did_not_start_alike_are_told(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, 3.0)
+    sweep.add("square", 1, 3.0, hashes={"batches": "others"})
+    sweep.add("hinge", 1, 3.0, hashes={"backbone_init": "x", "batches": "y"})
+    summary = read(comparison_of(sweep))
+    assert "- square, seed 1: batches differ from the baseline's: it is no pair\n" in summary
+    assert "- hinge, seed 1: backbone_init and batches differ from the baseline's: it is no pair\n" in summary
+
+
+ORIGINS: dict[str, tuple[dict[str, Any], str]] = {
+    "code": ({"hashes": {"data": "d" * 64, "code": "2"}}, "the code of losslab"),
+    "device": ({"hardware": {"device": "cuda", "device_name": "H100"}}, "the device"),
+    "threads": ({"hardware": {"threads": 7}}, "the number of threads"),
+    "torch": ({"versions": {"torch": "2.11"}}, "the version of torch"),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), ORIGINS.values(), ids=ORIGINS)
+def test_runs_of_several_origins_are_told(changes: dict[str, Any], told: str, sweep: Sweep) -> None:
+    for loss in ("cross_entropy", "square"):
+        folder = sweep.add(loss, 1, 3.0)
+        edit_record(folder, versions={"torch": "2.13"})
+    edit_record(folder, **changes)
+    assert f"- these runs differ in {told}: see each run.json\n" in read(comparison_of(sweep))
+
+
+def test_a_run_that_was_continued_with_other_code_is_told(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, 3.0)
+    folder = sweep.add("square", 1, 3.1)
+    provenance = json.loads((folder / "run.json").read_text())["provenance"]
+    edit_record(folder, provenance=provenance | {"changes": [{"step": 50}]})
+    told = "- 1 run(s) were continued with other code or versions than they began with\n"
+    assert told in read(comparison_of(sweep))
+
+
+def test_unequal_numbers_of_validations_are_told_and_no_setting_of_their_own(sweep: Sweep) -> None:
+    for seed in (1, 2):
+        sweep.add("cross_entropy", seed, 3.0 + seed, val=3.0)
+        sweep.add("square", seed, 3.5 + seed, val=3.5, changes={"trainer.val_check_interval": 30})
+    c = comparison_of(sweep)
+    told = (
+        "- unequal numbers of validations (4 of square, 10 of cross_entropy): more of them find a better best "
+        "checkpoint\n"
+    )
+    assert told in read(c)
+    assert {row.label: row.setting for row in c.rows} == {"cross_entropy": "", "square": ""}
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5, 6])
+def test_too_few_seeds_for_a_claim_are_told(seeds: int, sweep: Sweep) -> None:
+    for seed in range(1, seeds + 1):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("square", seed, 3.5 + seed * 1.01)
+    summary = read(comparison_of(sweep))
+    told = f"- {seeds} shared seed{'s' * (seeds > 1)}: too few for a claim, because no exact test can reach p < 0.05"
+    assert (told in summary) == (seeds < 6)
+    assert ("One seed cannot tell a loss from luck." in summary) == (seeds == 1)
+    if seeds == 1:
+        assert "square against cross_entropy: undecided, +0.5100 nats per token. One seed" in summary
+
+
+def test_runs_that_were_best_at_their_last_step_might_improve(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, 3.0, metrics={"step": 100.0})
+    sweep.add("square", 1, 3.1)
+    assert "- 1 of 2 runs were best at their last step and might still improve" in read(comparison_of(sweep))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_loss_alone_has_nothing_to_be_compared_with(seeds: int, sweep: Sweep) -> None:
+    for seed in range(1, seeds + 1):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+    c = comparison_of(sweep)
+    assert c.caveats == [ALONE], "nothing else matters then"
+    assert f"- {ALONE}\n" in read(c)
+    assert "| baseline |" in read(c)
+
+
+def test_no_runs_at_all_and_no_completed_runs_say_how_to_go_on(sweep: Sweep) -> None:
+    with pytest.raises(UserError, match="is neither a folder of runs nor a"):
+        rows_of(sweep)
+    sweep.add("cross_entropy", 1, status="interrupted")
+    sweep.add("square", 1, status="failed")
+    sweep.add("square", 2, status="failed")
+    with pytest.raises(UserError) as caught:
+        rows_of(sweep)
+    assert str(caught.value) == (
+        "no run is completed yet (cross_entropy: 1 interrupted; square: 2 failed); the command that started them "
+        "continues them"
+    )
+
+
+def test_runs_that_all_diverged_are_not_said_to_continue(sweep: Sweep) -> None:
+    sweep.add("square", 1, status="diverged")
+    with pytest.raises(UserError, match=r"square: 1 diverged\); diverged runs are results, and stay"):
+        rows_of(sweep, baseline="square")
+
+
+@pytest.mark.parametrize("metrics", [{}, {"test/nll": None}], ids=["none", "null"])
+def test_completed_runs_without_any_number_are_not_called_unfinished(metrics: dict[str, Any], sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, metrics=metrics)
+    with pytest.raises(UserError, match=r"these 1 completed run\(s\) hold no yardstick that is finite"):
+        rows_of(sweep)
+
+
+def test_a_verdict_that_another_yardstick_denies_is_told(sweep: Sweep) -> None:
+    for seed in range(1, 7):
+        for loss, shift in (("cross_entropy", 0.0), ("square", -0.2)):
+            metrics: dict[str, float | None] = {
+                "test/nll": 4.0 + seed - shift * (1 + seed / 50),
+                "test/top1": 0.4 + seed / 100 - shift / 10 - shift * seed / 1000,
+            }
+            sweep.add(loss, seed, 3.0 + seed + shift * (1 + seed / 50), metrics=metrics)
+    summary = read(comparison_of(sweep))
+    assert "- square is better than cross_entropy: -0.2140 nats per token" in summary
+    assert "It holds on test/top1. But it is worse on test/nll." in summary
