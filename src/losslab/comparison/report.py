@@ -45,6 +45,8 @@ code { font: .85em ui-monospace, Menlo, Consolas, monospace; background: var(--s
 pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; } pre code { padding: 0; }
 details { margin: 1rem 0; } summary { cursor: pointer; }
 a { color: inherit; }
+@media screen and (max-width: 38rem) { .wide::before { content: "scroll sideways →"; position: sticky; left: 0;
+  color: var(--soft); font-size: .8rem; } }
 @media print { :root { --ink: #000; --paper: #fff; --soft: #444; --line: #bbb; --shade: #f2f2f2; --better: #0a6b4b;
   --worse: #a8321f; --equivalent: #1f5fa8; } body { max-width: none; font-size: 11pt; padding: 0; }
   figure, tr { break-inside: avoid; } figure svg { min-width: 0; } .wide { overflow: visible; }
