@@ -52,8 +52,13 @@ FILES = {
     "metrics.csv": ["metrics.csv"],
     "events": ["events"],
     "train.log": ["train.log"],
+    "test_scores.npz": ["test_scores.npz"],
     "cache": [
-        *(f"{split}.{kind}.npy" for split in ("train", "val", "test") for kind in ("tokens", "bytes", "fit")),
+        *(
+            f"{split}.{kind}.npy"
+            for split in ("train", "val", "test")
+            for kind in ("tokens", "bytes", "fit", "lengths")
+        ),
         "counts.npy",
         "meta.json",
         "the cache's folder",

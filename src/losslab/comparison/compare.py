@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from losslab.comparison.analysis import PRIMARY, Comparison, analyse
+from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM
+from losslab.comparison.curves import PRIMARY as PRIMARY_CURVE
 from losslab.comparison.events import Series, write_events
 from losslab.comparison.groups import find_baselines
 from losslab.comparison.load import load_runs
@@ -20,6 +22,8 @@ from losslab.errors import UserError
 from losslab.files import write_atomic
 
 FOLDER, FIGURES, TOKENS = "comparison", "figures", "tokens"
+IN_TENSORBOARD = (PRIMARY_CURVE, "val/nll", "val/bits_per_byte", "val/top1", LOGIT_NORM, GRADIENT_NORM)
+"""Each is two charts, and TensorBoard asks for every run's points anew for each."""
 REPORT, SUMMARY = "report.html", "summary"
 
 
@@ -119,6 +123,7 @@ def _series(c: Comparison) -> list[Series]:
         Series(metric, label, curve.steps.astype(np.int64), curve.mean, curve.mean - curve.std, curve.mean + curve.std)
         for label, curves in c.curves.items()
         for metric, curve in curves.items()
+        if metric in IN_TENSORBOARD
     ]
 
 
