@@ -1,4 +1,5 @@
-"""What scripts/benchmark runs: the time of losslab compare (benchmark_compare.py), or the same multirun under our launcher and under Hydra's basic one, in turns.
+"""What scripts/benchmark runs: the same multirun under our launcher and under Hydra's basic one, in turns; or, asked
+for `compare`, the time that losslab compare takes (benchmark_compare.py).
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.

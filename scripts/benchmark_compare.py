@@ -1,4 +1,4 @@
-"""scripts/benchmark compare: how long `losslab compare` takes, for a sweep as people have it and for a very large one."""
+"""scripts/benchmark compare: time and memory of `losslab compare`, for a sweep as people have it and for large ones."""
 
 from __future__ import annotations
 

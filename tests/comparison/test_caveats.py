@@ -131,7 +131,6 @@ def test_pairs_that_did_not_start_alike_are_told(sweep: Sweep) -> None:
 ORIGINS: dict[str, tuple[dict[str, Any], str]] = {
     "code": ({"hashes": {"data": "d" * 64, "code": "2"}}, "the code of losslab"),
     "device": ({"hardware": {"device": "cuda", "device_name": "H100"}}, "the device"),
-    "threads": ({"hardware": {"threads": 7}}, "the number of threads"),
     "torch": ({"versions": {"torch": "2.11"}}, "the version of torch"),
 }
 
@@ -143,6 +142,13 @@ def test_runs_of_several_origins_are_told(changes: dict[str, Any], told: str, sw
         edit_record(folder, versions={"torch": "2.13"})
     edit_record(folder, **changes)
     assert f"- these runs differ in {told}: see each run.json\n" in read(comparison_of(sweep))
+
+
+def test_other_numbers_of_threads_are_told(sweep: Sweep) -> None:
+    for loss, threads in (("cross_entropy", 1), ("square", 2)):
+        edit_record(sweep.add(loss, 1, 3.0), hardware={"threads": threads})
+    told = "- runs used 1 or 2 threads, which add up in another order: trainer.threads=1 makes them alike\n"
+    assert told in read(comparison_of(sweep))
 
 
 def test_a_run_that_was_continued_with_other_code_is_told(sweep: Sweep) -> None:

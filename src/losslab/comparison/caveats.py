@@ -124,11 +124,14 @@ def _unequal_origins(contenders: Sequence[Contender]) -> list[str]:
     for record in records:
         origins["code of losslab"].add(str(record.hashes.get("code")))
         origins["device"].add(str(record.hardware.get("device_name") or record.hardware.get("device")))
-        origins["number of threads"].add(str(record.hardware.get("threads")))
         for package, version in record.versions.items():
             origins[f"version of {package}"].add(version)
     unequal = [name for name, values in origins.items() if len(values) > 1]
     found = [f"these runs differ in the {', '.join(unequal)}: see each run.json"] if unequal else []
+    threads = sorted({threads for record in records if (threads := record.hardware.get("threads")) is not None})
+    if len(threads) > 1:
+        told = " or ".join(map(str, threads))
+        found.append(f"runs used {told} threads, which add up in another order: trainer.threads=1 makes them alike")
     changed = [record for record in records if record.provenance.get("changes")]
     if changed:
         found.append(f"{len(changed)} run(s) were continued with other code or versions than they began with")
