@@ -180,7 +180,7 @@ def test_categories_have_no_edge(key: str, values: tuple[Any, ...] | None, sweep
 def test_the_edge_is_that_of_numbers_where_the_grid_has_holes() -> None:
     """The values of the second axis do not come in their order."""
     groups = []
-    for (lr, decay), val in {(0.001, 0.1): 3.0, (0.001, 1.0): 3.3, (0.01, 0.01): 3.2}.items():
+    for (lr, decay), val in {(0.001, 2.0): 3.0, (0.001, 10.0): 3.3, (0.01, 1.0): 3.2}.items():
         run = Run(
             None, Record("", "", status="completed", yardsticks={"best": {"val/nll": val}}), "square", 1, {}, True
         )
@@ -188,7 +188,7 @@ def test_the_edge_is_that_of_numbers_where_the_grid_has_holes() -> None:
     found = Contender("square", "square", True, (), groups, groups[0])
     choose([found], "val/nll")
     rate, decay = axes_of(found, "val/nll")
-    assert [tried.value for tried in decay.tried] == [0.01, 0.1, 1.0]
+    assert [tried.value for tried in decay.tried] == [1.0, 2.0, 10.0]
     assert (rate.on_edge, decay.on_edge) == (True, False)
 
 
