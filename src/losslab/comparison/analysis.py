@@ -225,7 +225,12 @@ def _scores(
             for own, other in [(c.runs[seed], reference.runs[seed])]
             if id(own) in scores and id(other) in scores
         ]
-        if not pairs or any(not np.array_equal(own[0], pairs[0][1][0]) for pair in pairs for own in pair):
+        if not pairs:
+            continue
+        if any(not np.array_equal(own[0], pairs[0][1][0]) for pair in pairs for own in pair):
+            problems.append(
+                f"{c.label}: its runs were scored on other documents than the baseline's: no two noises for it"
+            )
             continue
         weight = pairs[0][0][0]
         if hash(weight.tobytes()) not in resamples:

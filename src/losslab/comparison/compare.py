@@ -15,7 +15,7 @@ from losslab.comparison.curves import PRIMARY as PRIMARY_CURVE
 from losslab.comparison.events import Series, write_events
 from losslab.comparison.groups import find_baselines
 from losslab.comparison.load import load_runs
-from losslab.comparison.tables import to_csv, to_latex, to_markdown, to_terminal
+from losslab.comparison.tables import escape_markdown, to_csv, to_latex, to_markdown, to_terminal
 from losslab.comparison.words import caption, protocol, question, sentences
 from losslab.console import out, say
 from losslab.errors import UserError
@@ -166,11 +166,12 @@ def _look_inside(
 
 def to_summary(c: Comparison) -> str:
     """The answer in Markdown."""
-    parts = [f"# {c.source.name}", "", question(c), "", to_markdown(c, c.rows, c.metric), "", caption(c), ""]
-    parts += [f"- {text}" for text in sentences(c)]
-    if c.caveats:
-        parts += ["", "## What to keep in mind", "", *(f"- {text}" for text in c.caveats)]
-    parts += ["", "## Protocol", "", *(f"{text}\n" for text in protocol(c))]
+    said, kept, done = ([escape_markdown(text) for text in texts] for texts in (sentences(c), c.caveats, protocol(c)))
+    parts = [f"# {escape_markdown(c.source.name)}", "", escape_markdown(question(c)), ""]
+    parts += [to_markdown(c, c.rows, c.metric), "", escape_markdown(caption(c)), "", *(f"- {text}" for text in said)]
+    if kept:
+        parts += ["", "## What to keep in mind", "", *(f"- {text}" for text in kept)]
+    parts += ["", "## Protocol", "", *(f"{text}\n" for text in done)]
     if c.curves:
         parts.append(f"![val/nll_scaled against the optimizer step]({FIGURES}/curves.png)\n")
     return "\n".join(parts)

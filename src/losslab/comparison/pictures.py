@@ -106,7 +106,7 @@ def _curves(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
     shown = "val/nll_scaled"
     by_step = _curve_items(c, shown, {})
     if by_step:
-        text = "Where does each loss stand at every step? val/nll_scaled, after one fitted temperature."
+        text = f"Where does each loss stand at every step? val/nll_scaled, after one fitted temperature.{_same_cost(c)}"
         yield _curve_picture("curves", "Curves", text, by_step, style, "optimizer step", shown)
     for file, x_label, of, text in (
         ("compute", "training compute, FLOPs", flops_per_step, "And at every amount of compute?"),
@@ -119,13 +119,21 @@ def _curves(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
     ):
         factors = {x.label: factor for x in c.contenders if (factor := of(x)) is not None}
         items = _curve_items(c, shown, factors)
-        if factors and items and len(items) == len(by_step):
+        if not factors or not items or len(items) < len(by_step):
+            continue
+        # Where every loss's step costs the same FLOPs, the curves by step are those by compute: the caption says so.
+        if of is not flops_per_step or len(set(factors.values())) > 1:
             yield _curve_picture(f"curves-{file}", "Curves", text, items, style, x_label, shown)
     for metric, text in _OTHER_CURVES.items():
         items = _curve_items(c, metric, {})
         if items:
             file = f"curves-{_slug(metric)}"
             yield _curve_picture(file, "Curves of other yardsticks", text, items, style, "optimizer step", metric)
+
+
+def _same_cost(c: Comparison) -> str:
+    flops = {factor for x in c.contenders if x.runs and (factor := flops_per_step(x)) is not None}
+    return f" A step costs {flops.pop():.3g} FLOPs, whatever the loss." if len(flops) == 1 else ""
 
 
 def _curve_items(c: Comparison, metric: str, factors: dict[str, float]) -> list[Curve]:

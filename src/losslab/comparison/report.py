@@ -8,6 +8,7 @@ from html import escape
 from itertools import groupby
 
 from losslab.comparison.analysis import Comparison
+from losslab.comparison.groups import shown
 from losslab.comparison.load import Run
 from losslab.comparison.metrics import short
 from losslab.comparison.noise import Interval
@@ -185,7 +186,7 @@ def _statistics(c: Comparison) -> list[str]:
             body.append([*own, *["—"] * 10])
             continue
         values = [r.p_t, r.p_sign_flip, r.p_wilcoxon, row.p_holm, row.p_equivalence]
-        bca = interval(r.bca_low, r.bca_high) or f"from {SEEDS_FOR_BCA} seeds"
+        bca = interval(r.bca_low, r.bca_high) or ("—" if r.n >= SEEDS_FOR_BCA else f"from {SEEDS_FOR_BCA} seeds")
         more = (
             "—" if row.verdict.word != "undecided" else "over 1000" if row.more_seeds is None else str(row.more_seeds)
         )
@@ -226,7 +227,7 @@ def _all_runs(c: Comparison) -> list[str]:
     for contender in c.contenders:
         for group in contender.groups:
             runs = sorted([*group.runs.values(), *group.others], key=lambda run: (run.seed, run.name))
-            at = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in group.setting) or "—"
+            at = shown(group.setting) or "—"
             body += [[contender.label, at, *_of_run(run, c.metric)] for run in runs]
     rows = table(header, body)
     return ["<h2>All runs</h2>", f"<details><summary>{len(body)} runs</summary>{rows}</details>"]
