@@ -143,7 +143,9 @@ def _curve_items(c: Comparison, metric: str, factors: dict[str, float]) -> list[
         if curve is None or (factors and contender.label not in factors):
             continue
         x = curve.steps * factors.get(contender.label, 1.0)
-        found.append(Curve(contender.label, x, curve.mean, curve.mean - curve.std, curve.mean + curve.std, curve.n))
+        low = curve.mean - curve.std
+        low = np.maximum(low, 0.0) if metric in (GRADIENT_NORM, LOGIT_NORM) else low  # no norm is below 0
+        found.append(Curve(contender.label, x, curve.mean, low, curve.mean + curve.std, curve.n))
     return found
 
 

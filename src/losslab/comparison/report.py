@@ -111,7 +111,7 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]], *, marks: Sequen
 
 def _cell(text: str) -> str:
     word = text.partition(" ")[0]
-    kinds = [*([word] if word in _WORDS else []), *(["text"] if len(text) > 40 else [])]
+    kinds = [*([word] if word in _WORDS else []), *(["text"] if len(text) > 30 else [])]
     return f'<td class="{" ".join(kinds)}">{escape(text)}</td>' if kinds else f"<td>{escape(text)}</td>"
 
 

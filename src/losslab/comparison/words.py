@@ -48,9 +48,10 @@ def caption(c: Comparison) -> str:
     if all(run.folder is None for run in c.runs):
         at = c.metric
     tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""
+    timed = " Val at equal time: val/nll_scaled when the quickest loss had done all its steps." if c.equal_time else ""
     return (
         f"{at}; {tuned}differences to {c.baseline} on shared seeds, paired-t 95% interval; p of the paired t test, "
-        "adjusted by Holm."
+        f"adjusted by Holm.{timed}"
     )
 
 
