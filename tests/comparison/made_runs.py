@@ -20,7 +20,7 @@ from losslab.comparison import Comparison, analyse, load_runs
 from losslab.comparison.compare import to_summary
 from losslab.comparison.report import to_html
 from losslab.comparison.rows import Row
-from losslab.comparison.tables import cells, to_latex, to_terminal
+from losslab.comparison.tables import cells, escape_markdown, to_latex, to_terminal
 from losslab.comparison.words import caption
 from losslab.records import Record
 
@@ -218,7 +218,7 @@ def read(c: Comparison) -> str:
         assert not _NOTHING.search(text), _NOTHING.search(text)
     for sentence in c.caveats:
         assert sentence in html.unescape(" ".join(page.text))
-        assert sentence in summary
+        assert escape_markdown(sentence) in summary
     return summary
 
 
