@@ -124,8 +124,18 @@ def test_pairs_that_did_not_start_alike_are_told(sweep: Sweep) -> None:
     sweep.add("square", 1, 3.0, hashes={"batches": "others"})
     sweep.add("hinge", 1, 3.0, hashes={"backbone_init": "x", "batches": "y"})
     summary = read(comparison_of(sweep))
-    assert "- square, seed 1: batches differ from the baseline's: it is no pair\n" in summary
-    assert "- hinge, seed 1: backbone_init and batches differ from the baseline's: it is no pair\n" in summary
+    left_out = "differ from the baseline's: left out, because it is no pair\n"
+    assert f"- square, seed 1: batches {left_out}" in summary
+    assert f"- hinge, seed 1: backbone_init and batches {left_out}" in summary
+    assert summary.count("no pair with the baseline: every start differs") == 2
+
+
+def test_pairs_that_started_alike_count_without_the_others(sweep: Sweep) -> None:
+    for seed in (1, 2, 3):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("square", seed, 3.5 + seed if seed < 3 else 99.0, hashes={"batches": "x"} if seed == 3 else None)
+    (row,) = (row for row in comparison_of(sweep).rows if row.label == "square")
+    assert row.differences == {1: 0.5, 2: 0.5}
 
 
 ORIGINS: dict[str, tuple[dict[str, Any], str]] = {

@@ -255,3 +255,10 @@ def test_names_are_as_short_as_they_can_be() -> None:
     assert shown((("data.content", "0123456789abcdef" * 4),)) == "content=0123456789"
     assert shown((("loss.name", "two\nlines"),)) == "name=two lines"
     assert shown(()) == ""
+
+
+def test_where_takes_any_of_several_values_and_the_report_says_so(grid: Sweep) -> None:
+    c = comparison_of(grid, where=("optimizer.lr=0.003,0.01", "seed=2"))
+    assert {run.seed for run in c.runs} == {2} and len(c.runs) == 4
+    assert "Asked for: only runs with optimizer.lr=0.003,0.01 and seed=2, 4 of 16." in read(c)
+    assert "Asked for: no tuning, every setting is a row." in read(comparison_of(grid, tune="none"))

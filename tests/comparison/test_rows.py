@@ -1,7 +1,7 @@
 """Rows and verdicts on runs whose differences are known."""
 
 import pytest
-from made_runs import Sweep, comparison_of, rows_of
+from made_runs import Sweep, comparison_of, read, rows_of
 from scipy import stats
 
 from losslab.errors import UserError
@@ -108,3 +108,32 @@ def test_a_metric_that_no_run_has_is_told(metric: str, answer: str, sweep: Sweep
     with pytest.raises(UserError) as caught:
         rows_of(sweep, metric=metric)
     assert str(caught.value) == answer
+
+
+def test_a_verdict_over_survivors_says_so(sweep: Sweep) -> None:
+    for seed in range(1, 7):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("square", seed, 2.5 + seed + seed / 1000)
+    sweep.add("cross_entropy", 7, 10.0)
+    sweep.add("square", 7, status="diverged")
+    row = next(row for row in comparison_of(sweep).rows if row.label == "square")
+    assert row.verdict.text == "better (without those lost: square 1 diverged)"
+
+
+def test_what_only_the_sign_flip_holds_back_is_told(sweep: Sweep) -> None:
+    for seed, difference in enumerate([-0.05, -0.05, -0.06, -0.05, -0.06, 0.01], start=1):
+        sweep.add("cross_entropy", seed, 3.0)
+        sweep.add("square", seed, 3.0 + difference)
+    c = comparison_of(sweep)
+    row = next(row for row in c.rows if row.label == "square")
+    assert row.p_holm < 0.05 and row.verdict.word == "undecided" and row.more_seeds is None
+    assert "The t test finds a difference; the exact sign-flip test does not (p = 0.0625)." in read(c)
+
+
+def test_an_equivalence_on_one_yardstick_is_checked_on_the_others(sweep: Sweep) -> None:
+    for seed in range(1, 7):
+        level = 3.0 + seed / 10
+        sweep.add("cross_entropy", seed, level, metrics={"test/nll": level})
+        sweep.add("square", seed, level + seed * 1e-5, metrics={"test/nll": level + 0.4 + seed / 1000})
+    summary = read(comparison_of(sweep))
+    assert "square is equivalent to cross_entropy" in summary and "But it is worse on test/nll." in summary

@@ -115,7 +115,7 @@ def test_a_column_with_a_dot_is_a_setting(tmp_path: Path) -> None:
 
 
 def test_an_empty_setting_is_spelled(tmp_path: Path) -> None:
-    text = "loss,seed,optimizer.lr,nll\ncross_entropy,1,,3\nsquare,1,,3\nsquare,1,nan,3\nsquare,1,0.1,3\n"
+    text = "loss,seed,optimizer.lr,nll\ncross_entropy,1,,3\nsquare,1,,3\nsquare,2,nan,3\nsquare,1,0.1,3\n"
     c = comparison_of(write(tmp_path, text))
     assert {row.label for row in c.rows} == {"cross_entropy lr=null", "square lr=null", "square lr=0.1"}
     read(c)
@@ -141,3 +141,24 @@ def test_without_pairs_there_is_no_verdict(tmp_path: Path) -> None:
     assert "no seed in common with the baseline" in read(c)
     assert "There is nothing to compare the baseline with." in page_text(c)
     assert "- square: no completed run for seed 1; means over unequal seeds are not comparable" in read(c)
+
+
+def test_a_setting_without_a_dot_is_no_second_result_of_a_seed(tmp_path: Path) -> None:
+    text = "loss,seed,lr,accuracy\nce,1,0.1,0.5\nce,1,0.2,0.6\n"
+    with pytest.raises(
+        UserError, match=r"line 3: it repeats the loss and seed of line 2; a setting's column needs a dot"
+    ):
+        comparison_of(write(tmp_path, text), baseline="ce")
+
+
+@pytest.mark.parametrize(
+    ("name", "better"), [("auc", "b"), ("val_accuracy", "b"), ("rouge1", "b"), ("error_rate", "a")]
+)
+def test_the_name_of_a_yardstick_says_which_side_is_better(tmp_path: Path, name: str, better: str) -> None:
+    c = comparison_of(write(tmp_path, f"loss,seed,{name}\na,1,0.1\nb,1,0.2\n"), baseline="a")
+    assert c.rows[0].label == better
+
+
+def test_a_name_that_does_not_say_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is more of 'glue' better, or less"):
+        comparison_of(write(tmp_path, "loss,seed,glue\na,1,0.1\nb,1,0.2\n"), baseline="a")

@@ -167,7 +167,8 @@ def test_markdown_is_escaped_where_it_would_be_more_than_text(text: str, escaped
 def test_what_is_not_there_has_no_column(grid: Sweep) -> None:
     c = comparison_of(grid, where=("optimizer.lr=0.003",))
     assert cells(c, c.rows, c.metric)[0][:3] == ["loss", "n", "test/nll_scaled"]
-    grid.add("square", 3, status="diverged", changes={"optimizer.lr": 0.01})
+    for lr in (0.001, 0.003, 0.01, 0.03):  # where none diverged, that rate would be chosen
+        grid.add("square", 3, status="diverged", changes={"optimizer.lr": lr})
     c = comparison_of(grid)
     assert cells(c, c.rows, c.metric)[0][:5] == ["loss", "at", "n", "lost", "test/nll_scaled"]
     assert [line[1:4] for line in cells(c, c.rows, c.metric)[1:]] == [

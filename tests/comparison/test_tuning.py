@@ -281,3 +281,22 @@ def test_values_that_are_nothing_are_spelled_as_they_are_typed(sweep: Sweep) -> 
             sweep.add(loss, 1, val, val=val, changes={"trainer.gradient_clip_val": clip})
     assert {row.setting for row in rows_of(sweep).values()} == {"gradient_clip_val=null"}
     assert "its best gradient_clip_val of 1.0, null by" in read(comparison_of(sweep))
+
+
+def test_settings_are_chosen_on_the_seeds_that_they_share(sweep: Sweep) -> None:
+    """Somebody added seeds at one rate only; the better one must not lose for having fewer."""
+    for seed in range(1, 7):
+        sweep.add("cross_entropy", seed, 3.0 + seed, val=3.0 + seed, changes={"optimizer.lr": 0.003})
+    for seed in (1, 2, 3):
+        sweep.add("cross_entropy", seed, 2.8 + seed, val=2.8 + seed, changes={"optimizer.lr": 0.01})
+    c = comparison_of(sweep)
+    assert c.rows[0].setting == "lr=0.01" and c.rows[0].n == 3
+    told = "cross_entropy: unequal numbers of runs at its settings (lr=0.003: 6, lr=0.01: 3); it was tuned on the seeds"
+    assert told in read(c)
+    (expected,) = c.expected
+    assert expected.seeds == 3 and expected.mean[-1] == pytest.approx(2.8 + 2)
+
+
+def test_no_value_below_nothing_is_an_edge(sweep: Sweep) -> None:
+    sweep.add_grid("cross_entropy", {0.0: 3.0, 0.1: 3.1}, key="model.dropout")
+    assert not any("try beyond it" in text for text in comparison_of(sweep).caveats)

@@ -14,7 +14,7 @@ from losslab.comparison.caveats import caveats
 from losslab.comparison.curves import MeanCurve, RunCurves, at_equal_time, mean_curves, read_curves
 from losslab.comparison.groups import Contender, Setting, find_baselines, group_runs
 from losslab.comparison.load import Loaded, Run
-from losslab.comparison.metrics import NO_YARDSTICK, higher_is_better, margin_of, short
+from losslab.comparison.metrics import NO_YARDSTICK, higher_is_better, is_known, margin_of, short
 from losslab.comparison.noise import Documents, Noises
 from losslab.comparison.rows import Row, make_rows
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
@@ -33,6 +33,8 @@ class Comparison:
     """All that is said of a folder of runs."""
 
     source: Path
+    asked: tuple[str, ...]
+    """What was asked for beyond the runs, the baseline and the yardstick: a filter, other ways to tune."""
     metric: str
     selection: str | None
     """The validation yardstick by which each loss took its setting."""
@@ -91,6 +93,10 @@ def analyse(
     """
     runs = loaded.runs
     metric = _known(metric, runs)
+    if not is_known(metric):
+        raise UserError(
+            f"is more of {metric!r} better, or less? Its name does not say: call it {metric}_score or {metric}_error"
+        )
     selection = validation_of(metric, runs)
     if selection is None and tune not in ("auto", "none"):
         raise UserError(
@@ -112,6 +118,7 @@ def analyse(
     told = caveats(contenders, rows, baselines, metric=metric, selection=selection)
     return Comparison(
         source=loaded.source,
+        asked=(*loaded.asked, *_asked(tune, mixed)),
         metric=metric,
         selection=selection,
         margin=margin,
@@ -128,6 +135,12 @@ def analyse(
         unit=unit,
         reliability=reliability,
     )
+
+
+def _asked(tune: str, mixed: bool) -> list[str]:
+    told = {"none": "no tuning, every setting is a row", "all": "each loss's best over every setting"}
+    found = [] if tune == "auto" else [told.get(tune, f"each loss's best over {tune}")]
+    return [*found, *(["runs of several data, budgets or precisions, each kind on its own"] if mixed else [])]
 
 
 def _known(metric: str, runs: Sequence[Run]) -> str:
@@ -170,7 +183,10 @@ def _others(contenders: Sequence[Contender], metric: str) -> list[str]:
     return [
         name
         for name in sorted(names)
-        if name != metric and short(name) not in NO_YARDSTICK and (name.startswith("test/") or not of_folder)
+        if name != metric
+        and short(name) not in NO_YARDSTICK
+        and is_known(name)
+        and (name.startswith("test/") or not of_folder)
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from losslab.comparison.groups import INTERVAL, Contender, Setting, shown
 from losslab.comparison.load import Run
 from losslab.comparison.metrics import short
-from losslab.comparison.rows import Row
+from losslab.comparison.rows import Row, unequal_start
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.tuning import tuning_caveats
 
@@ -45,7 +45,7 @@ def caveats(
     known = any("optimizer.lr" in run.settings for c in contenders for run in c.tried)
     if len(rates) == 1 and known and len(contenders) > 1:
         found.append(ONE_LEARNING_RATE)
-    found += _few_seeds(rows)
+    found += _few_seeds(rows, is_table=all(run.folder is None for c in contenders for run in c.tried))
     found += _still_improving(contenders)
     return found
 
@@ -104,12 +104,14 @@ def _unequal_starts(contenders: Sequence[Contender], baselines: dict[Setting, Co
         reference = baselines.get(c.stratum)
         if reference is None or reference is c:
             continue
+        by_what: dict[str, list[str]] = defaultdict(list)
         for seed in sorted(c.runs.keys() & reference.runs.keys()):
-            own, other = c.runs[seed].record.hashes, reference.runs[seed].record.hashes
-            unequal = [key for key in ("backbone_init", "batches") if own.get(key) != other.get(key)]
-            if unequal:
-                names = " and ".join(unequal)
-                found.append(f"{c.label}, seed {seed}: {names} differ from the baseline's: it is no pair")
+            if unequal := unequal_start(c, reference, seed):
+                by_what[" and ".join(unequal)].append(str(seed))
+        found += [
+            f"{c.label}, seed {', '.join(seeds)}: {what} differ from the baseline's: left out, because it is no pair"
+            for what, seeds in by_what.items()
+        ]
     return found
 
 
@@ -151,14 +153,15 @@ def _unequal_validations(contenders: Sequence[Contender]) -> list[str]:
     return [f"unequal numbers of validations ({told}): more of them find a better best checkpoint"]
 
 
-def _few_seeds(rows: Sequence[Row]) -> list[str]:
+def _few_seeds(rows: Sequence[Row], *, is_table: bool) -> list[str]:
     few = sorted({row.paired.n for row in rows if row.paired is not None and row.paired.n < SEEDS_FOR_A_CLAIM})
     if not few:
         return []
     told = " or ".join(map(str, few))
+    more = "" if is_table else "; add some: the same command with more seeds runs only the missing ones"
     return [
         f"{told} shared seed{'s' * (few != [1])}: too few for a claim, because no exact test can reach p < 0.05 with "
-        f"fewer than {SEEDS_FOR_A_CLAIM}; add some: the same command with more seeds runs only the missing ones"
+        f"fewer than {SEEDS_FOR_A_CLAIM}{more}"
     ]
 
 

@@ -16,7 +16,7 @@ from losslab.comparison.events import Series, write_events
 from losslab.comparison.groups import find_baselines
 from losslab.comparison.load import load_runs
 from losslab.comparison.tables import escape_markdown, to_csv, to_latex, to_markdown, to_terminal
-from losslab.comparison.words import caption, protocol, question, sentences
+from losslab.comparison.words import caption, name_of, protocol, question, sentences
 from losslab.console import out, say
 from losslab.errors import UserError
 from losslab.files import write_atomic
@@ -167,7 +167,7 @@ def _look_inside(
 def to_summary(c: Comparison) -> str:
     """The answer in Markdown."""
     said, kept, done = ([escape_markdown(text) for text in texts] for texts in (sentences(c), c.caveats, protocol(c)))
-    parts = [f"# {escape_markdown(c.source.name)}", "", escape_markdown(question(c)), ""]
+    parts = [f"# {escape_markdown(name_of(c))}", "", escape_markdown(question(c)), ""]
     parts += [to_markdown(c, c.rows, c.metric), "", escape_markdown(caption(c)), "", *(f"- {text}" for text in said)]
     if kept:
         parts += ["", "## What to keep in mind", "", *(f"- {text}" for text in kept)]

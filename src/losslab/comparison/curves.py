@@ -79,10 +79,8 @@ def at_equal_time(
     validation): where losses cost noticeably different time, on equal machines; else nothing."""
     speeds = {c.label: speed_of(c) for c in contenders if c.runs}
     known = [speed for speed in speeds.values() if speed is not None]
-    used = [run.record.hardware for c in contenders for run in c.runs.values()]
-    machines = {(own.get("device_name") or own.get("device"), own.get("threads")) for own in used}
     strata = {c.stratum for c in contenders}
-    if len(known) < len(speeds) or len(known) < 2 or len(machines) > 1 or len(strata) > 1:
+    if len(known) < len(speeds) or len(known) < 2 or len(strata) > 1 or not on_equal_machines(contenders):
         return {}
     if max(known) < NOTICEABLE * min(known) or not _told_apart(contenders):
         return {}
@@ -95,6 +93,12 @@ def at_equal_time(
         values = [np.interp(share * run.record.max_steps, *curves[PRIMARY], left=math.nan) for run, curves in own]
         found[c.label] = (share, np.array(values))
     return found
+
+
+def on_equal_machines(contenders: Sequence[Contender]) -> bool:
+    """Whether all runs had the same kind of device and as many threads, so that their times can be compared."""
+    used = [run.record.hardware for c in contenders for run in c.runs.values()]
+    return len({(own.get("device_name") or own.get("device"), own.get("threads")) for own in used}) == 1
 
 
 def _told_apart(contenders: Sequence[Contender]) -> bool:

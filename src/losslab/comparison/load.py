@@ -103,13 +103,15 @@ class Loaded:
     runs: list[Run]
     problems: list[str]
     """What could not be read, a sentence each."""
+    asked: tuple[str, ...] = ()
+    """Which of the runs were asked for, if not all."""
 
 
 def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:
     """All runs directly below a folder, or all lines of a table (.csv).
 
     Args:
-        where: KEY=VALUE of settings; only runs that have them count.
+        where: KEY=VALUE of settings (seed=7,8,9: any of these); only runs that have them count.
 
     Raises:
         UserError: when there are none.
@@ -118,9 +120,11 @@ def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:
         loaded = Loaded(source, _read_table(source), [])
     else:
         loaded = _read_folder(source)
+    runs = loaded.runs
     for text in where:
-        loaded = Loaded(source, _only(loaded.runs, text), loaded.problems)
-    return loaded
+        runs = _only(runs, text)
+    asked = (f"only runs with {' and '.join(where)}, {len(runs)} of {len(loaded.runs)}",) if where else ()
+    return Loaded(source, runs, loaded.problems, asked)
 
 
 def _read_folder(folder: Path) -> Loaded:
@@ -162,20 +166,21 @@ def _only(runs: list[Run], text: str) -> list[Run]:
     known = {"loss", "seed"}.union(*(run.settings for run in runs))
     if key not in known:
         raise UserError(f"no run has a setting {key!r}: {nearest(key, known)}")
-    try:
-        wanted = yaml.safe_load(value)
-    except (ValueError, yaml.YAMLError):  # a day that no month has is a ValueError
-        wanted = value
-    found = [
-        run
-        for run in runs
-        for own in [{"loss": run.loss, "seed": run.seed}.get(key, run.settings.get(key))]
-        if own == wanted or str(own) == value or (isinstance(own, float) and own == _number(value))
-    ]
+    wanted = [value, *value.split(",")]  # a whole value may hold a comma
+    found = [run for run in runs if any(_has(run, key, text) for text in wanted)]
     if not found:
         values = sorted({str(run.settings.get(key, getattr(run, key, None))) for run in runs})
         raise UserError(f"no run has {text}; there are: {', '.join(values)}")
     return found
+
+
+def _has(run: Run, key: str, value: str) -> bool:
+    own = {"loss": run.loss, "seed": run.seed}.get(key, run.settings.get(key))
+    try:
+        wanted = yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError):  # a day that no month has is a ValueError
+        wanted = value
+    return own == wanted or str(own) == value or (isinstance(own, float) and own == _number(value))
 
 
 def _read_table(path: Path) -> list[Run]:
@@ -197,6 +202,7 @@ def _read_table(path: Path) -> list[Run]:
     if not lines or not metrics:
         raise UserError(f"{path} holds no {'results' if metrics else 'column of a yardstick beside loss and seed'}")
     runs = []
+    known: dict[tuple[Any, ...], int] = {}
     for number, line in enumerate(lines, start=2):
         loss, seed = (" ".join((line[name] or "").split()) for name in ("loss", "seed"))
         if not loss or not seed.isdecimal() or None in line:
@@ -212,6 +218,13 @@ def _read_table(path: Path) -> list[Run]:
             raise UserError(f"{path}, line {number}: {status!r} is no status; completed, failed or diverged, say")
         record = Record(identity="", name=f"line {number}", status=status, yardsticks={"best": values})  # type: ignore[dict-item]
         own = {name: _cell(line[name]) for name in settings}
+        key = (loss, int(seed), *own.values())
+        if key in known:
+            raise UserError(
+                f"{path}, line {number}: it repeats the loss and seed of line {known[key]}; a setting's column needs "
+                "a dot in its name, such as optimizer.lr"
+            )
+        known[key] = number
         runs.append(Run(None, record, loss, int(seed), own, plain=True))
     return runs
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 PRIMARY = "nll_scaled"
-HIGHER_IS_BETTER = frozenset(
-    {"top1", "top5", "mrr", "accuracy", "acc", "f1", "macro_f1", "mcc", "exact_match", "bleu", "chrf", "pearson"}
+_HIGHER = (
+    "top1 top5 mrr acc acc1 acc5 accuracy auc auroc f1 em mcc match bleu chrf rouge meteor pearson spearman r2".split()
 )
-"""Those of losslab, and what tables of results made elsewhere hold."""
+_HIGHER += "precision recall ndcg map win score rate".split()
+_LOWER = "nll loss perplexity ppl bits bpb bpc brier ece error err rmse mse mae wer cer ter".split()
+"""Words in the names of yardsticks, losslab's own and those of tables made elsewhere."""
 NO_YARDSTICK = frozenset(
     {"step", "objective", "scale", "unigram_nll", "nll_linked_clipped", "logit_norm", "entropy", "zeros"}
 )
@@ -41,7 +45,25 @@ def short(metric: str) -> str:
 
 
 def higher_is_better(metric: str) -> bool:
-    return short(metric).lower() in HIGHER_IS_BETTER
+    """Raises KeyError for a name that says neither (`is_known`)."""
+    side = _side(metric)
+    if side is None:
+        raise KeyError(metric)
+    return side
+
+
+def is_known(metric: str) -> bool:
+    """Whether the name says which side is better."""
+    return _side(metric) is not None
+
+
+def _side(metric: str) -> bool | None:
+    found = re.findall(r"[a-z]+\d*", short(metric).lower())
+    words = [*found, *(word.rstrip("0123456789") for word in found)]  # f1, and rouge of rouge1
+    # An error_rate is an error, whatever else it is.
+    if any(word in _LOWER for word in words):
+        return False
+    return True if any(word in _HIGHER for word in words) else None
 
 
 def is_nll(metric: str) -> bool:

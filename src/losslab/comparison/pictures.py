@@ -12,14 +12,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from losslab.comparison.analysis import Comparison
-from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM, flops_per_step, seconds_per_step
+from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM, flops_per_step, on_equal_machines, seconds_per_step
 from losslab.comparison.figures.curves import Curve, draw_curves
 from losslab.comparison.figures.differences import Difference, draw_differences
 from losslab.comparison.figures.frequency import ByFrequency, draw_frequency
 from losslab.comparison.figures.reliability import Reliability, draw_reliability
 from losslab.comparison.figures.sensitivity import Sensitivity, draw_sensitivity
 from losslab.comparison.figures.style import Look, looks
-from losslab.comparison.metrics import higher_is_better, name, unit
+from losslab.comparison.groups import Contender
+from losslab.comparison.metrics import higher_is_better, margin_of, name, unit
 from losslab.comparison.rows import Row, values_of
 from losslab.comparison.statistics import paired
 
@@ -89,8 +90,6 @@ def _difference(row: Row) -> Difference:
 
 
 def _forest(items: list[Difference], style: dict[str, Look], c: Comparison, metric: str) -> Callable[[], Figure]:
-    from losslab.comparison.metrics import margin_of
-
     margin = c.margin if metric == c.metric else margin_of(metric)
     return lambda: draw_differences(
         items,
@@ -114,12 +113,14 @@ def _curves(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             "time",
             "training time, seconds",
             seconds_per_step,
-            "And at every training time? (At each loss's mean speed.)",
+            "And at every training time? (At each loss's median speed.)",
         ),
     ):
         factors = {x.label: factor for x in c.contenders if (factor := of(x)) is not None}
         items = _curve_items(c, shown, factors)
         if not factors or not items or len(items) < len(by_step):
+            continue
+        if of is seconds_per_step and not on_equal_machines(c.contenders):
             continue
         # Where every loss's step costs the same FLOPs, the curves by step are those by compute: the caption says so.
         if of is not flops_per_step or len(set(factors.values())) > 1:
@@ -133,7 +134,7 @@ def _curves(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
 
 def _same_cost(c: Comparison) -> str:
     flops = {factor for x in c.contenders if x.runs and (factor := flops_per_step(x)) is not None}
-    return f" A step costs {flops.pop():.3g} FLOPs, whatever the loss." if len(flops) == 1 else ""
+    return f" A step costs {flops.pop():.3g} FLOPs, the loss itself not counted." if len(flops) == 1 else ""
 
 
 def _curve_items(c: Comparison, metric: str, factors: dict[str, float]) -> list[Curve]:
@@ -226,8 +227,14 @@ def _expected(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
 
 def _reliability(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
     items = [
-        Reliability(label, groups[0], groups[1], (_gap(groups[0]), _gap(groups[1])))
-        for label, groups in c.reliability.items()
+        Reliability(
+            x.label,
+            c.reliability[x.label][0],
+            c.reliability[x.label][1],
+            (_mean(x, "test/ece"), _mean(x, "test/ece_scaled")),
+        )
+        for x in c.contenders
+        if x.label in c.reliability
     ]
     if items:
         yield Picture(
@@ -235,7 +242,8 @@ def _reliability(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             section="Calibration",
             caption=(
                 "Is a token that gets probability p right p of the time, before and after one temperature is fitted? "
-                "15 groups of equal mass, test, all seeds together; ece is the mean distance from the diagonal."
+                "15 groups of equal mass, test, all seeds together; ece, the mean distance from the diagonal, "
+                "is the mean of the seeds' own."
             ),
             columns=("loss", "scaled", "group", "confidence", "accuracy", "tokens"),
             data=[
@@ -249,8 +257,9 @@ def _reliability(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
         )
 
 
-def _gap(groups: np.ndarray[Any, Any]) -> float:
-    return float(np.abs(groups[1] - groups[2]).sum() / groups[0].sum())
+def _mean(contender: Contender, metric: str) -> float:
+    values = list(values_of(contender, metric).values())
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _frequency(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:

@@ -16,7 +16,7 @@ from losslab.comparison.pictures import Picture
 from losslab.comparison.rows import Row
 from losslab.comparison.statistics import SEEDS_FOR_BCA
 from losslab.comparison.tables import cells
-from losslab.comparison.words import caption, interval, number, p_value, protocol, question, sentences
+from losslab.comparison.words import caption, interval, name_of, number, p_value, protocol, question, sentences
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --paper: #ffffff; --soft: #5b6470; --line: #d9dde3; --shade: #f4f6f8;
@@ -62,7 +62,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
     Args:
         drawn: each figure, and its SVG for a page (`figures.style.inline_svg`).
     """
-    title = f"{c.source.name}: {question(c)}"
+    title = f"{name_of(c)}: {question(c)}"
     answer = sentences(c)
     parts = [
         "<!doctype html>",
@@ -70,7 +70,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(question(c))}</h1>",
-        f'<p class="soft">{escape(c.source.name)} · baseline {escape(c.baseline)} · written by losslab compare</p>',
+        f'<p class="soft">{escape(name_of(c))} · baseline {escape(c.baseline)} · written by losslab compare</p>',
         "<h2>Answer</h2>",
         _list(answer) if answer else "<p>There is nothing to compare the baseline with.</p>",
         _main_table(c),
@@ -151,11 +151,13 @@ def _noises(c: Comparison) -> list[str]:
         for metric, noises in by_metric.items()
     ]
     units = next(iter(next(iter(c.noises.values())).values())).units if any(c.noises.values()) else 0
+    windows = " Windows of few documents depend on one another: read theirs as too short." if c.unit == "window" else ""
     header = ["loss", "yardstick", "difference", f"other {c.unit}s", "other seeds", "both"]
     text = (
         f"The difference to {c.baseline} has two noises. Other {c.unit}s: would other text of the same source say the "
         "same of these very models? Other seeds: would models trained anew say the same on this text? The verdicts "
-        f"above are about seeds. Bootstrap 95% intervals, paired; test has {units:,} {c.unit}s, which are drawn whole."
+        "above are about seeds. Paired bootstrap 95% intervals, those over seeds made wider for being few; test has "
+        f"{units:,} {c.unit}s, which are drawn whole.{windows}"
     )
     return ["<h2>Two noises</h2>", f"<p>{escape(text)}</p>", table(header, body)]
 
@@ -197,7 +199,8 @@ def _statistics(c: Comparison) -> list[str]:
     note = (
         f"{c.metric}. IQM: mean of the middle half. BCa bootstrap intervals are printed from {SEEDS_FOR_BCA} seeds on, "
         "and are somewhat too short even then. Equivalence: two one-sided t tests (TOST), "
-        f"{margin}. Detectable: the true difference that this many seeds find with power 0.8. More seeds: about how "
+        f"{margin}. Detectable: the true difference that this many seeds find with power 0.8 by the t test, at "
+        "Holm's first step (the sign-flip test asks for somewhat more below ten seeds). More seeds: about how "
         "many would settle what is undecided, if the difference and its spread were those seen."
     )
     return ["<h2>All statistics</h2>", table(header, body, note=note)]

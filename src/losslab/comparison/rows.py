@@ -10,10 +10,11 @@ from statistics import mean, median, stdev
 
 from losslab.comparison.groups import Contender, Setting
 from losslab.comparison.metrics import higher_is_better
-from losslab.comparison.statistics import Paired, Verdict, holm, iqm, judge, paired, seeds_needed
+from losslab.comparison.statistics import LEVEL, Paired, Verdict, holm, iqm, judge, paired, seeds_needed
 from losslab.comparison.tuning import describe_choice
 
 NO_PAIR = "no seed in common with the baseline"
+OTHER_START = "no pair with the baseline: every start differs"
 NO_BASELINE = "no baseline of this setting"
 NO_RESULT = "no result"
 
@@ -56,16 +57,18 @@ def make_rows(
     """Rows in the order of their means, best first, those without a value last."""
     values = {id(c): values_of(c, metric) for c in contenders}
     differences: dict[int, dict[int, float]] = {}
-    results: dict[int, Paired] = {}
     for c in contenders:
         reference = baselines.get(c.stratum)
         if reference is None or reference is c:
             continue
         mine, other = values[id(c)], values[id(reference)]
-        shared = {seed: mine[seed] - other[seed] for seed in sorted(mine.keys() & other.keys())}
-        if shared:
-            differences[id(c)] = shared
-            results[id(c)] = paired(list(shared.values()), margin=margin)
+        seeds = [seed for seed in sorted(mine.keys() & other.keys()) if not unequal_start(c, reference, seed)]
+        if seeds:
+            differences[id(c)] = {seed: mine[seed] - other[seed] for seed in seeds}
+    results = {
+        key: paired(list(shared.values()), margin=margin, comparisons=len(differences))
+        for key, shared in differences.items()
+    }
     p_holm = dict(zip(results, holm([r.p_t for r in results.values()]), strict=True))
     p_same = dict(zip(results, holm([r.p_equivalence for r in results.values()]), strict=True))
     higher = higher_is_better(metric)
@@ -75,13 +78,17 @@ def make_rows(
         result = results.get(id(c))
         is_baseline = baselines.get(c.stratum) is c
         if result is not None:
-            verdict = judge(result, p_holm[id(c)], p_same[id(c)], higher_is_better=higher, margin=margin)
+            lost = "; ".join(filter(None, [_lost(c), _lost(baselines[c.stratum])]))
+            verdict = judge(result, p_holm[id(c)], p_same[id(c)], higher_is_better=higher, margin=margin, lost=lost)
         else:
-            apart = NO_PAIR if c.stratum in baselines else NO_BASELINE
+            reference = baselines.get(c.stratum)
+            in_common = reference is not None and values[id(c)].keys() & values[id(reference)].keys()
+            apart = NO_BASELINE if reference is None else OTHER_START if in_common else NO_PAIR
             text = "baseline" if is_baseline else apart if own else NO_RESULT
             verdict = Verdict(text, text)
         more = None
-        if result is not None and verdict.word == "undecided":
+        # Where only the sign-flip test holds a word back, no t test tells how many seeds are missing.
+        if result is not None and verdict.word == "undecided" and not p_holm[id(c)] < LEVEL:
             needed = seeds_needed(result, comparisons=len(results), margin=margin)
             more = None if needed is None else max(needed - result.n, 1)
         counts = sum((group.counts for group in ([c.chosen] if c.runs else c.groups)), Counter[str]())
@@ -106,6 +113,19 @@ def make_rows(
             )
         )
     return sorted(rows, key=lambda row: math.inf if math.isnan(row.mean) else -row.mean if higher else row.mean)
+
+
+def unequal_start(contender: Contender, reference: Contender, seed: int) -> list[str]:
+    """What differs between the starts of two runs of a seed, which are then no pair: backbone_init, batches."""
+    own, other = contender.runs[seed].record.hashes, reference.runs[seed].record.hashes
+    return [key for key in ("backbone_init", "batches") if own.get(key) != other.get(key)]
+
+
+def _lost(contender: Contender) -> str:
+    """`focal 2 diverged`: runs of the chosen setting that came to an end without a result."""
+    counts = contender.chosen.counts
+    told = [f"{counts[status]} {status}" for status in ("diverged", "failed") if counts[status]]
+    return f"{contender.label} {', '.join(told)}" if told else ""
 
 
 def values_of(contender: Contender, metric: str) -> dict[int, float]:

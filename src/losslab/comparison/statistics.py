@@ -46,14 +46,18 @@ class Paired:
     p_equivalence: float
     """The larger of the two one-sided t tests against the margin (TOST: Schuirmann 1987); NaN without a margin."""
     detectable: float
-    """The smallest true mean that a two-sided t test at 0.05 finds with power 0.8, given this n and std."""
+    """The smallest true mean that a two-sided t test finds with power 0.8, given this n and std, at 0.05 over the
+    number of comparisons (Holm's first step)."""
 
 
-def paired(differences: Sequence[float] | NDArray[np.float64], *, margin: float | None = None) -> Paired:
+def paired(
+    differences: Sequence[float] | NDArray[np.float64], *, margin: float | None = None, comparisons: int = 1
+) -> Paired:
     """Statistics of the differences, one a seed.
 
     Args:
         margin: differences below it count as none, in the unit of the differences.
+        comparisons: how many losses the table compares with the baseline.
     """
     values = np.asarray(differences, dtype=np.float64)
     n, mean, median = len(values), float(values.mean()), float(np.median(values))
@@ -75,7 +79,7 @@ def paired(differences: Sequence[float] | NDArray[np.float64], *, margin: float 
         p_sign_flip=sign_flip(values),
         p_wilcoxon=_wilcoxon(values),
         p_equivalence=math.nan if margin is None else equivalence(values, margin),
-        detectable=detectable(std, n),
+        detectable=detectable(std, n, level=LEVEL / comparisons),
     )
 
 
@@ -226,17 +230,24 @@ class Verdict:
 
 
 def judge(
-    result: Paired, p_difference: float, p_equivalence: float, *, higher_is_better: bool, margin: float | None
+    result: Paired,
+    p_difference: float,
+    p_equivalence: float,
+    *,
+    higher_is_better: bool,
+    margin: float | None,
+    lost: str = "",
 ) -> Verdict:
     """Better or worse where the Holm-adjusted paired-t p and the sign-flip p are below 0.05; equivalent where the
     Holm-adjusted TOST p is; else undecided. A word stands alone only from six seeds on.
 
     Args:
         p_difference, p_equivalence: adjusted over the table's comparisons.
+        lost: which runs have no result, so that the word is about the others alone.
     """
     hint = f"{result.n} seed{'s' * (result.n != 1)}: a hint, not a claim" if result.n < SEEDS_FOR_A_CLAIM else ""
     same = p_equivalence < LEVEL
-    notes = [hint] if hint else []
+    notes = [*([f"without those lost: {lost}"] if lost else []), *([hint] if hint else [])]
     # Below six seeds the exact test cannot reach 0.05, whatever the data: the hint says as much.
     if p_difference < LEVEL and (hint or result.p_sign_flip < LEVEL):
         word = "better" if (result.mean > 0) == higher_is_better else "worse"

@@ -15,6 +15,7 @@ from losslab.comparison.load import Run
 from losslab.comparison.metrics import PRIMARY, higher_is_better
 
 FALLBACK = f"val/{PRIMARY}"
+_ENDED = ("completed", "diverged", "failed")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Axis:
         """The best number is the smallest or the largest: a better one may lie beyond."""
         numbers = all(isinstance(tried.value, int | float) for tried in self.tried)
         found = not math.isnan(self.tried[self.best].mean)
-        return numbers and found and len(self.tried) > 1 and self.best in (0, len(self.tried) - 1)
+        inside = 0 < self.best < len(self.tried) - 1
+        nothing_below = self.best == 0 and self.tried[0].value == 0  # no dropout, say
+        return numbers and found and len(self.tried) > 1 and not inside and not nothing_below
 
 
 @dataclass(frozen=True)
@@ -69,34 +72,44 @@ def validation_of(metric: str, runs: Sequence[Run]) -> str | None:
 
 
 def choose(contenders: Sequence[Contender], metric: str) -> None:
-    """Give each contender its best setting by the mean over seeds of `metric`, on validation. A setting that lost seeds
-    to divergence or failure comes after those that have all of them. A loss without any value of the metric is tuned
-    by the primary one."""
+    """Give each contender its best setting by the mean of `metric`, on validation, over the seeds that its settings
+    share. A setting that lost runs to divergence or failure comes after those that lost fewer. A loss without any value
+    of the metric is tuned by the primary one."""
     for contender in contenders:
         by = metric if _is_known(contender, metric) else FALLBACK
-        ranks = [_rank(group, by) for group in contender.groups]
+        ranks = [_rank(group, by, shared_seeds(contender, by)) for group in contender.groups]
         contender.chosen = contender.groups[ranks.index(min(ranks))]
+
+
+def shared_seeds(contender: Contender, metric: str) -> set[int]:
+    """Those with a value at every setting that lost none; settings of which too few runs are there yet do not count."""
+    seeds = [set(_values(group, metric)) for group in contender.groups if not _lost(group)]
+    return set.intersection(*(own for own in seeds if own)) if any(seeds) else set()
 
 
 def _is_known(contender: Contender, metric: str) -> bool:
     return any(_values(group, metric) for group in contender.groups)
 
 
-def _rank(group: Group, metric: str) -> tuple[int, float]:
+def _rank(group: Group, metric: str, shared: set[int]) -> tuple[bool, int, float]:
     values = _values(group, metric)
-    if not values:
-        return (0, math.inf)
-    mean = float(np.mean(values))
-    return (-len(values), -mean if higher_is_better(metric) else mean)
+    counting = [value for seed, value in values.items() if seed in shared] or list(values.values())
+    mean = float(np.mean(counting)) if counting else math.inf
+    return (not counting, _lost(group), -mean if higher_is_better(metric) and counting else mean)
 
 
-def _values(group: Group, metric: str) -> list[float]:
-    return [value for _, run in sorted(group.runs.items()) if (value := run.best(metric)) is not None]
+def _lost(group: Group) -> int:
+    return group.counts["diverged"] + group.counts["failed"]
+
+
+def _values(group: Group, metric: str) -> dict[int, float]:
+    return {seed: value for seed, run in sorted(group.runs.items()) if (value := run.best(metric)) is not None}
 
 
 def axes_of(contender: Contender, metric: str) -> list[Axis]:
     """Each axis that the contender was tuned over, at the best of the others."""
     found = []
+    shared = shared_seeds(contender, metric)
     for place, (key, chosen) in enumerate(contender.chosen.setting):
         values = sorted({group.setting[place][1] for group in contender.groups}, key=order)
         if len(values) < 2:
@@ -104,8 +117,8 @@ def axes_of(contender: Contender, metric: str) -> list[Axis]:
         tried = []
         for value in values:
             own = [group for group in contender.groups if group.setting[place][1] == value]
-            best = min(own, key=lambda group: _rank(group, metric))
-            got = _values(best, metric)
+            best = min(own, key=lambda group: _rank(group, metric, shared))
+            got = list(_values(best, metric).values())
             counts = best.counts
             tried.append(
                 Tried(
@@ -131,8 +144,13 @@ def expected_best(contender: Contender, metric: str, *, worst: float) -> Expecte
         worst: what a run without a result counts as.
     """
     count = len(contender.groups)
-    seeds = sorted({run.seed for run in contender.tried})
-    if count < 2 or not _is_known(contender, metric):
+    # A seed that was not tried at every setting is no draw of settings.
+    ended = [
+        {run.seed for run in (*group.runs.values(), *group.others) if run.record.status in _ENDED}
+        for group in contender.groups
+    ]
+    seeds = sorted(set.intersection(*ended))
+    if count < 2 or not seeds or not _is_known(contender, metric):
         return None
     sign = 1.0 if higher_is_better(metric) else -1.0
     rows = []
@@ -164,6 +182,17 @@ def expected_maximum(values: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
+def _unequal_seeds(contender: Contender) -> list[str]:
+    sizes = {shown(group.setting): len(group.runs) + len(group.others) for group in contender.groups}
+    if len(set(sizes.values())) < 2:
+        return []
+    told = ", ".join(f"{setting}: {size}" for setting, size in sizes.items())
+    return [
+        f"{contender.label}: unequal numbers of runs at its settings ({told}); it was tuned on the seeds that they "
+        "share"
+    ]
+
+
 def tokens_of(run: Run) -> float | None:
     """How many tokens the whole run trains on."""
     size, context = run.settings.get("data.batch_size"), run.settings.get("model.context")
@@ -190,6 +219,7 @@ def tuning_caveats(contenders: Sequence[Contender], metric: str) -> list[str]:
                     f"{contender.label}: the best {name} is the {side} that was tried "
                     f"({axis.tried[axis.best].value}); try beyond it before you believe its row"
                 )
+        found += _unequal_seeds(contender)
         if len(contender.groups) > 1 and contender.runs and not _is_known(contender, metric):
             found.append(f"{contender.label}: no {metric} at any setting; its setting is the best by {FALLBACK}")
     return found + _unequal_budgets(contenders)

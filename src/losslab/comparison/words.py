@@ -36,6 +36,11 @@ def difference(row: Row) -> str:
     return " ".join(filter(None, [number(row.paired.mean, sign=True), interval(row.paired.low, row.paired.high)]))
 
 
+def name_of(c: Comparison) -> str:
+    """Of the folder or the table."""
+    return c.source.resolve().name
+
+
 def question(c: Comparison) -> str:
     side = "largest" if higher_is_better(c.metric) else "smallest"
     measure = f", {unit(c.metric)}" if unit(c.metric) else ""
@@ -51,7 +56,7 @@ def caption(c: Comparison) -> str:
     timed = " Val at equal time: val/nll_scaled when the quickest loss had done all its steps." if c.equal_time else ""
     return (
         f"{at}; {tuned}differences to {c.baseline} on shared seeds, paired-t 95% interval; p of the paired t test, "
-        f"adjusted by Holm.{timed}"
+        f"adjusted by Holm; a verdict asks the exact sign-flip test, too.{timed}"
     )
 
 
@@ -80,7 +85,9 @@ def _how_far(row: Row) -> list[str]:
     assert row.paired is not None
     if math.isnan(row.paired.detectable):
         return ["One seed cannot tell a loss from luck."]
-    found = [f"With this spread, {row.paired.n} seeds tell {row.paired.detectable:.4f} apart (power 0.8)."]
+    if row.p_holm < LEVEL:
+        return [f"The t test finds a difference; the exact sign-flip test does not (p = {row.paired.p_sign_flip:.4f})."]
+    found = [f"With this spread, {row.paired.n} seeds tell about {row.paired.detectable:.4f} apart."]
     if row.more_seeds is not None:
         found.append(f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it.")
     else:
@@ -90,8 +97,6 @@ def _how_far(row: Row) -> list[str]:
 
 def _elsewhere(c: Comparison, row: Row) -> list[str]:
     """Whether it holds on the raw number and on top-1."""
-    if row.verdict.word == "equivalent":
-        return []
     holds, differs = [], []
     for metric, rows in c.checked.items():
         other = next(r for r in rows if r.label == row.label)
@@ -109,7 +114,8 @@ def protocol(c: Comparison) -> list[str]:
     done = [run for run in runs if run.record.status == "completed"]
     seeds = sorted({run.seed for run in runs})
     losses = {x.label.removesuffix(shown(x.stratum)).rstrip() for x in c.contenders}  # of each width the same ones
-    found = [
+    found = [f"Asked for: {text}." for text in c.asked]
+    found += [
         f"{len(runs)} runs, {len(done)} of them completed: {_count(len(losses), 'loss', 'losses')}, "
         f"{_count(len(seeds), 'seed', 'seeds')} ({_listed(seeds)})."
     ]
@@ -123,14 +129,14 @@ def protocol(c: Comparison) -> list[str]:
             f"{c.selection} over seeds."
         )
     found.append(
-        "Runs of one seed share initial weights of the backbone, batches and dropout (checked by hash; where they do "
-        "not, it is said above), and are measured alike, whatever their loss. The checkpoint with the smallest "
-        "val/nll_scaled counts, scored once on test."
+        "Runs of one seed share the backbone's initial weights, batches (hashes in their records prove both) and "
+        "dropout, and are measured alike, whatever their loss. The checkpoint with the smallest val/nll_scaled counts; "
+        "test chose nothing."
     )
     margin = f" Differences below {c.margin:g} count as none (equivalence: TOST)." if c.margin is not None else ""
     found.append(
         f"Differences are paired on seeds. Better or worse: the paired-t p, adjusted by Holm over the table's "
-        f"losses, and the exact sign-flip p are below {LEVEL}.{margin}"
+        f"losses, and the sign-flip p (exact up to 16 pairs) are below {LEVEL}.{margin}"
     )
     return found
 
