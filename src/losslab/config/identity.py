@@ -33,6 +33,10 @@ NOT_IDENTITY = [
 ]
 """Keys that change where, how fast or how visibly a run is computed, but not what it computes."""
 
+ADDED_LATER: dict[str, Any] = {}
+"""Dotted key → the value under which results are those from before the key was there. While it holds that value, the
+key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
+
 _LONGEST_LABEL = 100
 _FIRST = ("loss", "regularizers", "optimizer", "scheduler", "model", "trainer")
 
@@ -45,6 +49,8 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
         inputs: dotted key → SHA-256 of what lies under that path.
     """
     content = without(config, NOT_IDENTITY)
+    known = flatten(content)
+    content = without(content, [key for key, old in ADDED_LATER.items() if key in known and known[key] == old])
     # A regularizer that is off is none, whether it was said or not.
     content["regularizers"] = {k: v for k, v in content.get("regularizers", {}).items() if v}
     if not content["regularizers"]:
@@ -90,9 +96,12 @@ def without(config: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     """A copy that lacks these dotted keys; those it does not have are passed over."""
     content = copy.deepcopy(config)
     for key in keys:
-        section, _, last = key.rpartition(".")
-        holder = content.get(section, {}) if section else content
-        holder.pop(last, None)
+        *sections, last = key.split(".")
+        holder: Any = content
+        for section in sections:
+            holder = holder.get(section) if isinstance(holder, dict) else None
+        if isinstance(holder, dict):
+            holder.pop(last, None)
     return content
 
 

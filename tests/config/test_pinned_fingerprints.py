@@ -1,0 +1,44 @@
+"""Fingerprints of yesterday: a run is found again by them, so no change of the code may change one."""
+
+import pytest
+
+from losslab.config.identity import ADDED_LATER, fingerprint
+
+INPUTS = {"data.corpus": "c" * 64}
+AS_BEFORE: list[str] = []
+"""Overrides that give back the results of before, for keys whose default has changed since."""
+TEXT_INPUTS = {"data.path": "d" * 64}
+PINNED = {
+    "seed=1": "27f8590d58aca3fd72b43ba7",
+    "seed=2 loss=square": "82780acadbe1bee60c485d44",
+    "loss=focal loss.gamma=1.5": "de49924cd2787e1dcbfe31dd",
+    "loss=kl_divergence loss.label_smoothing=0.2": "de934f661a92fd190201563a",
+    "loss=gaussian_nll": "fb591c7cd40895a3d98a4773",
+    "loss=sum loss@loss.first=cross_entropy loss@loss.second=focal": "ca546b32f7a91dddde4380a5",
+    "loss=cross_entropy regularizers.z_loss=1e-4": "c5731917dad82cdd40705ae1",
+    "model/size=micro model.dropout=0.1 optimizer.lr=1e-3": "d9807bca7120695e85748b65",
+    "data=text data.path=book.txt": "7cea43b981d1def333e3e58f",
+    "data=text data.path=book.txt data.documents=block data.tokenizer=bytes": "8dda48581833ca3470a7014d",
+    "trainer.max_tokens=1000000 scheduler=constant": "e10c5a910b505892768abf23",
+    "trainer.precision=bf16-mixed trainer.gradient_clip_val=null": "c459d40d609be3bacd7c615d",
+    "trainer=ddp trainer.devices=2 trainer.max_steps=7": "76947cdd5498f72430fb884f",
+    "loss=entmax data.vocab_size=512 data.batch_size=64": "0010c64edb3659b46d349fca",
+}
+
+
+@pytest.mark.parametrize("typed", PINNED)
+def test_a_fingerprint_stays_as_it_is(typed: str, settle) -> None:
+    inputs = TEXT_INPUTS if "data=text" in typed else INPUTS
+    assert fingerprint(settle(*typed.split(), *AS_BEFORE), inputs).startswith(PINNED[typed])
+
+
+@pytest.mark.parametrize("key", ADDED_LATER)
+def test_a_key_added_later_counts_once_it_holds_another_value(key: str, settle) -> None:
+    config = settle(*AS_BEFORE)
+    before = fingerprint(config, INPUTS)
+    *sections, last = key.split(".")
+    holder = config
+    for section in sections:
+        holder = holder.setdefault(section, {})
+    holder[last] = "another value"
+    assert fingerprint(config, INPUTS) != before
