@@ -33,36 +33,44 @@ OPTIONS = [
 ]
 TWO_RANKS = {"ddp": "trainer.accumulate_grad_batches=1", "fsdp": "trainer.accumulate_grad_batches=3"}
 """Strategy → how its batch is split."""
+OPTIMIZER = {"ddp": "optimizer=adamw", "fsdp": "optimizer=muon"}
 
 
-def make_config(folder: Path, *arguments: str) -> dict[str, Any]:
+ONE_CYCLE = {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.3, "total_steps": STEPS}
+"""A schedule with states of its own, which also moves the optimizer's betas."""
+
+
+def make_config(folder: Path, *arguments: str, scheduler: dict[str, Any] | None = None) -> dict[str, Any]:
     """What `start` would store, with the text in `folder`."""
     text = folder / "book.txt"
     text.write_text(make_text(paragraphs=20), encoding="utf-8")
-    config = bind_components(check_run(compose_plain([*OPTIONS, f"data.path={text}", *arguments])))
+    config = compose_plain([*OPTIONS, f"data.path={text}", *arguments])
+    config = bind_components(check_run(config | ({"scheduler": scheduler} if scheduler else {})))
     return resolve_split(resolve_budget(config))
 
 
-EVERY_PAIR = [(0, 0, 1), (0, 0.1, 3), (2, 0, 3), (2, 0.1, 1)]
+EVERY_PAIR = [(0, 0, 1, "adamw"), (0, 0.1, 3, "muon"), (2, 0, 3, "adamw"), (2, 0.1, 1, "muon")]
 """Every two of the values meet; that all three of them matter together is not to be expected."""
 
 
-@pytest.mark.parametrize(("workers", "dropout", "accumulate"), EVERY_PAIR)
+@pytest.mark.parametrize(("workers", "dropout", "accumulate", "optimizer"), EVERY_PAIR)
 def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
-    tmp_path: Path, workers: int, dropout: float, accumulate: int
+    tmp_path: Path, workers: int, dropout: float, accumulate: int, optimizer: str
 ) -> None:
     config = make_config(
         tmp_path,
         f"data.num_workers={workers}",
         f"model.dropout={dropout}",
         f"trainer.accumulate_grad_batches={accumulate}",
+        f"optimizer={optimizer}",
+        scheduler=ONE_CYCLE if optimizer == "adamw" and workers else None,
     )
     runs = {name: tmp_path / "runs" / name for name in ("undisturbed", "at each", *map(str, range(1, STEPS + 1)))}
     for run in runs.values():
         make_run(run, config)
     train(runs["undisturbed"])
     expected = remains(runs["undisturbed"])
-    assert expected["yardsticks"]["best"]["step"] == 5
+    assert expected["yardsticks"]["best"]["step"] < STEPS
     for step in range(1, STEPS + 1):
         train(runs[str(step)], stop_in=step)
         train(runs[str(step)], after=step)
@@ -75,7 +83,7 @@ def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
 def test_two_ranks_stopped_at_any_step_end_as_the_undisturbed_ones(tmp_path: Path) -> None:
     for strategy, split in TWO_RANKS.items():
         on_cpu = ["trainer.accelerator=cpu", "trainer.precision=32-true"]
-        config = make_config(tmp_path, f"trainer={strategy}", *on_cpu, "model.dropout=0.1", split)
+        config = make_config(tmp_path, f"trainer={strategy}", *on_cpu, "model.dropout=0.1", split, OPTIMIZER[strategy])
         (tmp_path / f"{strategy}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = subprocess.run(

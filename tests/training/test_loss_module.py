@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_network import CONTEXT, LOSSES, WINDOWS, make_batch, make_network, relative_error, split, token_mean_gradient
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 import losslab.training.module
@@ -37,7 +38,7 @@ def train(
     module = LossModule(
         network=network,
         make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=1.0),
-        schedule=lambda step: 0.5**step,
+        make_scheduler=lambda optimizer: LambdaLR(optimizer, lambda step: 0.5**step),
         seed=seed,
         reducer=StepReducer(nominal_weight=len(micro_batches[0].inputs) * CONTEXT, accumulate=accumulate, ranks=1),
         gradient_clip_val=clip,
@@ -135,7 +136,7 @@ def test_the_schedule_counts_optimizer_steps_and_its_rate_is_reported() -> None:
     for steps, rate in ((1, 1.0), (2, 0.5), (4, 0.125)):
         module = train(make_network(), micro_batches, steps=steps)
         assert module.report is not None
-        assert module.report.learning_rate == rate
+        assert module.report.learning_rates == {"": rate}
 
 
 def test_dropout_follows_the_seed_and_no_other_random_number() -> None:

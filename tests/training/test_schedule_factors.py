@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from losslab.config.trust import allowed
 from losslab.errors import UserError
-from losslab.training.schedules import Constant, Cosine
+from losslab.training.schedules import Constant, Cosine, make_scheduler
 
 
 def learning_rates(schedule: Callable[[int], float], steps: int, peak: float) -> list[float]:
@@ -69,3 +72,90 @@ def test_learning_rates_never_rise_after_the_warmup_and_end_at_the_final_fractio
 def test_values_outside_their_range_are_refused_by_name(make: Callable[[], object], named: str) -> None:
     with pytest.raises(UserError, match=named):
         make()
+
+
+TORCH = {
+    "ConstantLR": {"factor": 0.5, "total_iters": 3},
+    "CosineAnnealingLR": {"T_max": 8},
+    "CosineAnnealingWarmRestarts": {"T_0": 3},
+    "CyclicLR": {"base_lr": 0.1, "max_lr": 1.0, "step_size_up": 2, "cycle_momentum": False},
+    "ExponentialLR": {"gamma": 0.9},
+    "LinearLR": {"total_iters": 4},
+    "MultiStepLR": {"milestones": [2, 5]},
+    "OneCycleLR": {"max_lr": 1.0, "total_steps": 8},
+    "PolynomialLR": {"total_iters": 8, "power": 2.0},
+    "StepLR": {"step_size": 3},
+}
+
+
+def _pair(name: str) -> tuple[torch.optim.Optimizer, Any]:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    node = {"_target_": f"torch.optim.lr_scheduler.{name}", **TORCH[name]}
+    return optimizer, make_scheduler(node, optimizer, max_steps=8)
+
+
+def _step(optimizer: torch.optim.Optimizer, scheduler: Any, steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_a_schedule_of_torch_continues_from_what_a_checkpoint_may_hold(name: str) -> None:
+    undisturbed = _step(*_pair(name), steps=8)
+    assert len(set(undisturbed)) > 1
+    optimizer, scheduler = _pair(name)
+    rates = _step(optimizer, scheduler, steps=3)
+    file = io.BytesIO()
+    torch.save([optimizer.state_dict(), scheduler.state_dict()], file)
+    file.seek(0)
+    states = torch.load(file, weights_only=True)
+    optimizer, scheduler = _pair(name)
+    optimizer.load_state_dict(states[0])
+    scheduler.load_state_dict(states[1])
+    assert rates + _step(optimizer, scheduler, steps=5) == undisturbed
+
+
+def test_every_schedule_of_torch_that_a_folder_may_name_is_tried() -> None:
+    assert {f"torch.optim.lr_scheduler.{name}" for name in TORCH} == {
+        name for name in allowed() if name.startswith("torch.optim.lr_scheduler.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, "follows a metric"),
+        (
+            {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 1.0, "total_steps": 7},
+            "OneCycleLR ends after 7 steps, and the run has 8",
+        ),
+        (
+            {"_target_": "torch.optim.lr_scheduler.CosineAnnealingWarmRestarts", "T_0": 0},
+            "WarmRestarts refuses its settings",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_serve_a_run_is_refused(node: dict[str, Any], said: str) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    with pytest.raises(UserError, match=said):
+        make_scheduler(node, optimizer, max_steps=8)
+
+
+class Halving:
+    """A person's own, which has no use for the budget."""
+
+    def __init__(self, *, every: int) -> None:
+        self.every = every
+
+    def __call__(self, step: int) -> float:
+        return 0.5 ** (step // self.every)
+
+
+def test_a_schedule_of_ones_own_need_not_take_the_budget() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = make_scheduler({"_target_": f"{__name__}.Halving", "every": 2}, optimizer, max_steps=8)
+    assert _step(optimizer, scheduler, 4) == [1.0, 1.0, 0.5, 0.5]

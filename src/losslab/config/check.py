@@ -11,10 +11,12 @@ import inspect
 import math
 import types
 import typing
+from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin
 
 from losslab.config.mistakes import nearest_key
 from losslab.config.nearest import nearest
+from losslab.config.optimizer_groups import GROUPS, bind_groups
 from losslab.config.schema import (
     COMPONENTS,
     DEFAULT_MAX_STEPS,
@@ -26,7 +28,7 @@ from losslab.config.schema import (
 )
 from losslab.errors import UserError
 
-LATE = {"model": {"vocab_size", "generator"}, "optimizer": {"params"}, "scheduler": {"max_steps"}}
+LATE = {"model": {"vocab_size", "generator"}, "optimizer": {"params"}, "scheduler": {"max_steps", "optimizer"}}
 """Arguments that are known only once the data is; run.py supplies them."""
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
@@ -140,7 +142,11 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
     mistakes: list[str] = []
     bound = dict(config)
     for group in COMPONENTS:
-        bound[group] = _bind(group, config[group], LATE.get(group, set()), mistakes)
+        node = {key: value for key, value in config[group].items() if (group, key) != ("optimizer", GROUPS)}
+        bound[group] = _bind(group, node, mistakes, late=LATE.get(group, set()))
+    bind_group = partial(_bind, late=LATE["optimizer"])
+    if groups := bind_groups(config["optimizer"], bind_group, mistakes):
+        bound["optimizer"][GROUPS] = groups
     _raise(mistakes)
     return bound
 
@@ -184,7 +190,7 @@ def import_target(path: str, where: str) -> Any:
     return target
 
 
-def _bind(where: str, node: dict[str, Any], late: set[str], mistakes: list[str]) -> dict[str, Any]:
+def _bind(where: str, node: dict[str, Any], mistakes: list[str], *, late: set[str]) -> dict[str, Any]:
     try:
         target = import_target(node["_target_"], where)
     except UserError as error:
@@ -202,7 +208,7 @@ def _bind(where: str, node: dict[str, Any], late: set[str], mistakes: list[str])
             known = {f"{where}.{name}" for name in named}
             mistakes.append(f"there is no key '{where}.{key}': {nearest_key(f'{where}.{key}', known)}")
         elif isinstance(value, dict) and "_target_" in value:
-            bound[key] = _bind(f"{where}.{key}", value, set(), mistakes)
+            bound[key] = _bind(f"{where}.{key}", value, mistakes, late=set())
         else:
             bound[key] = _convert(f"{where}.{key}", value, hints.get(key, Any), mistakes)
     for key, parameter in named.items():

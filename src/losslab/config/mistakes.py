@@ -43,6 +43,8 @@ def explain(error: Exception, known: set[str]) -> UserError:
     if found := re.search(r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?) Config search", text):
         group, choice, options = found.groups()
         return UserError(f"there is no {group} named {choice!r}: {nearest(choice, options.split())}")
+    if found := re.search(r"Could not override '(optimizer\.groups\.[^']+)'", text):
+        return UserError(f"there is no key {found[1]!r} yet: a plus adds it, +{found[1]}=…")
     if found := re.search(r"Could not override '([^']+)'", text):
         return UserError(f"there is no key {found[1]!r}: {nearest_key(found[1], known)}")
     if found := re.search(r"Value '(.*?)'(?: of type '\w+')? could not be converted to (\w+).*full_key: (\S+)", cause):

@@ -13,6 +13,13 @@ from losslab.config.paths import conf_dir
 from losslab.config.schema import COMPONENTS
 from losslab.errors import UserError
 
+_OPTIMIZERS = (
+    "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Muon NAdam RAdam RMSprop Rprop SGD".split()  # no closure needed
+)
+_SCHEDULERS = (
+    "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR LinearLR MultiStepLR OneCycleLR "
+    "PolynomialLR StepLR".split()  # of the step alone, with settings that a yaml can hold
+)
 _ALLOWED = frozenset(
     [
         "losslab.tasks.lm.LanguageModeling",
@@ -20,9 +27,8 @@ _ALLOWED = frozenset(
         "losslab.data.module.TextDataModule",
         "losslab.training.schedules.Constant",
         "losslab.training.schedules.Cosine",
-        "torch.optim.AdamW",
-        "torch.optim.Adam",
-        "torch.optim.SGD",
+        *(f"torch.optim.{name}" for name in _OPTIMIZERS),
+        *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS),
     ]
 )
 """With the shipped losses. Exact classes, never a prefix and never a function: torch and its neighbours hold callables

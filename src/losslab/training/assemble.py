@@ -15,23 +15,33 @@ from losslab.losses.base import Loss
 from losslab.losses.regularizers import regularize
 from losslab.records import CACHE
 from losslab.training.network import Network
+from losslab.training.optimizers import make_optimizer
 from losslab.training.random import generator
+from losslab.training.schedules import make_scheduler
 
 
 def check_components(config: dict[str, Any]) -> None:
     """Construct everything once, on no device and without data, so that bad values are refused before any is read."""
     with torch.device("meta"):
-        build(config["model"], "model", vocab_size=1)
+        backbone = build(config["model"], "model", vocab_size=1)
     loss = build_loss(config)
     if loss.reads_teacher and loss.teacher is None:
         raise UserError(f"loss.teacher is missing: {type(loss).__name__} learns from a run, name its folder")
     task = build(config["task"], "task")
     if loss.target_kind is not task.target_kind:
         raise UserError(f"loss wants {loss.target_kind.value} as targets, and the task has {task.target_kind.value}")
-    build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])
-    groups: list[dict[str, Any]] = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(2)]
-    build(config["optimizer"], "optimizer", params=[groups[0], groups[1] | {"weight_decay": 0.0}])
-    if config["trainer"]["precision"] == "16-mixed" and config["optimizer"].get("fused"):
+    _check_optimizer(config, backbone)
+
+
+def _check_optimizer(config: dict[str, Any], backbone: torch.nn.Module) -> None:
+    """Make optimizer and scheduler once, for the parameters that this model has; those of a loss come with the data."""
+    parts = torch.nn.ModuleDict({"backbone": backbone})
+    with torch.device("meta"):
+        parts["projection"] = backbone.output_projection(1, torch.Generator())  # type: ignore[operator]
+    optimizer = make_optimizer(config["optimizer"], parts)
+    make_scheduler(config["scheduler"], optimizer, max_steps=config["trainer"]["max_steps"])
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    if config["trainer"]["precision"] == "16-mixed" and fused:
         # A fused optimizer unscales inside its step: norms and clipping would see gradients of the scaled loss.
         raise UserError("trainer.precision=16-mixed does not go with optimizer.fused=true; leave one out")
 

@@ -16,7 +16,7 @@ from losslab.errors import Diverged, Interrupted, UserError
 from losslab.records import BEST, CHECKPOINTS, LAST, Record
 from losslab.training.checkpoints import keep_newest, link
 from losslab.training.evaluation import Evaluator
-from losslab.training.logs import MetricsLog
+from losslab.training.logs import MetricsLog, learning_rate_column
 from losslab.training.module import LossModule
 from losslab.training.progress import RunProgress
 
@@ -120,9 +120,9 @@ class RunKeeper(pl.Callback):
         if self.intervals.logged(step):
             row |= {
                 "train/objective": report.objective,
-                "train/lr": report.learning_rate,
                 "train/tokens": self.state.tokens,
             }
+            row |= {learning_rate_column(name): rate for name, rate in report.learning_rates.items()}
             row |= {f"train/objective/{name}": value for name, value in report.terms.items()}
             row |= {f"grad_norm/{name}": norm for name, norm in report.gradient_norms.items()}
         if self.intervals.saved(step) or report.stop:
@@ -141,7 +141,8 @@ class RunKeeper(pl.Callback):
     ) -> None:
         checkpoint["losslab"] = dict(vars(self.state))
         for schedule in checkpoint["lr_schedulers"]:  # a pure function of the step, whatever it keeps to itself
-            schedule["lr_lambdas"] = [None] * len(schedule.get("lr_lambdas", []))
+            if "lr_lambdas" in schedule:
+                schedule["lr_lambdas"] = [None] * len(schedule["lr_lambdas"])
         checkpoint.update(self.contents)
 
     def _validate(self, row: dict[str, float]) -> bool:

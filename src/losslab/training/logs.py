@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from losslab.config.optimizer_groups import REST
 from losslab.files import naming, write_atomic
 from losslab.metrics.details import DETAILS
 from losslab.training.events import YARDSTICKS, EventFile
@@ -21,17 +22,23 @@ _YARDSTICKS = (
 )
 
 
-def metric_columns(hidden: list[str], terms: Iterable[str] = ()) -> list[str]:
+def metric_columns(hidden: list[str], terms: Iterable[str] = (), groups: Iterable[str] = ()) -> list[str]:
     """Everything that a run logs; `hidden` names the hidden states whose gradients are measured, `terms` the parts of
-    the objective."""
+    the objective, `groups` those of the optimizer."""
     return [
         "train/objective",
         *(f"train/objective/{name}" for name in terms),
-        "train/lr",
+        learning_rate_column(REST),
+        *(learning_rate_column(name) for name in groups),
         "train/tokens",
         *(f"grad_norm/{name}" for name in ["all", *hidden]),
         *(f"val/{name}" for name in _YARDSTICKS),
     ]
+
+
+def learning_rate_column(group: str) -> str:
+    """Under which name the learning rate of a group of the optimizer's is logged."""
+    return f"train/lr/{group}" if group else "train/lr"
 
 
 class MetricsLog:

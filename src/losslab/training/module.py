@@ -11,11 +11,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, distributed
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
+from losslab.config.optimizer_groups import REST
 from losslab.errors import Diverged
 from losslab.training.gradients import HiddenGradients
 from losslab.training.network import Network
+from losslab.training.optimizers import NAME
 from losslab.training.random import seed_dropout
 from losslab.training.reduce import StepReducer
 from losslab.training.sharding import ShardedStrategy, all_finite, total_norm
@@ -30,7 +32,8 @@ class StepReport:
     terms: dict[str, float]
     """The parts of the objective that the loss names."""
     weight: float
-    learning_rate: float
+    learning_rates: dict[str, float]
+    """Of each of the optimizer's named groups, and of all other parameters under the empty name."""
     gradient_norms: dict[str, float] = field(default_factory=dict)
     """After the rescale, before clipping: `all`, and on logged steps one for each hidden state."""
     stop: bool = False
@@ -42,7 +45,7 @@ class LossModule(pl.LightningModule):
 
     Args:
         make_optimizer: given the network, the optimizer.
-        schedule: optimizer step → factor of the learning rate.
+        make_scheduler: given the optimizer, the schedule of its learning rates, stepped after each optimizer step.
         seed: the run's seed, for the dropout stream.
         reducer: sums the accumulation window.
         gradient_clip_val: largest norm of the whole gradient, or None.
@@ -55,7 +58,7 @@ class LossModule(pl.LightningModule):
         *,
         network: Network,
         make_optimizer: Callable[[Network], Optimizer],
-        schedule: Callable[[int], float],
+        make_scheduler: Callable[[Optimizer], LRScheduler],
         seed: int,
         reducer: StepReducer,
         gradient_clip_val: float | None,
@@ -65,7 +68,7 @@ class LossModule(pl.LightningModule):
         super().__init__()
         self.network = network
         self.make_optimizer = make_optimizer
-        self.schedule = schedule
+        self.make_scheduler = make_scheduler
         self.seed = seed
         self.reducer = reducer
         self.gradient_clip_val = gradient_clip_val
@@ -85,7 +88,7 @@ class LossModule(pl.LightningModule):
         optimizer = self.make_optimizer(self.network)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.schedule), "interval": "step"},
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
         }
 
     def on_fit_start(self) -> None:
@@ -127,7 +130,7 @@ class LossModule(pl.LightningModule):
             objective=sums.objective,
             terms=sums.terms,
             weight=sums.weight,
-            learning_rate=optimizer.param_groups[0]["lr"],
+            learning_rates={group.get(NAME, REST): float(group["lr"]) for group in reversed(optimizer.param_groups)},
             gradient_norms={"all": norm, **hidden},
             stop=sums.flag,
         )

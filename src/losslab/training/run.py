@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import lightning.pytorch as pl
 import torch
 
 from losslab import console
-from losslab.config.components import build
 from losslab.config.identity import loss_label
+from losslab.config.optimizer_groups import GROUPS
 from losslab.config.trust import foreign_targets
 from losslab.data.module import TextDataModule
 from losslab.errors import Diverged, Interrupted, UserError, describe
@@ -32,11 +33,12 @@ from losslab.training.memory import keep_freed_memory, peak_memory_mib, reset_pe
 from losslab.training.messages import introduce, logging_to, note, report
 from losslab.training.module import LossModule
 from losslab.training.network import Network
-from losslab.training.optimizers import parameter_groups
+from losslab.training.optimizers import make_optimizer
 from losslab.training.progress import RunProgress
 from losslab.training.provenance import hardware, hash_code, versions
 from losslab.training.random import derive_seed, hash_weights
 from losslab.training.reduce import StepReducer
+from losslab.training.schedules import make_scheduler
 from losslab.training.sharding import load_weights
 from losslab.training.signals import StopFlag
 from losslab.training.teacher import attach_teacher, teacher_hash
@@ -135,7 +137,8 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     if writes:
         _note_start(folder, config, record, data, network, device, state.step)
         introduce(folder, config, record, data, network, state.step)
-        columns = metric_columns(module.hidden_gradients.names, network.loss.terms)
+        groups = config["optimizer"].get(GROUPS, {})
+        columns = metric_columns(module.hidden_gradients.names, network.loss.terms, groups)
         log = MetricsLog(
             folder, step=state.step, total=intervals.total, columns=columns, events=config["logger"]["enabled"]
         )
@@ -248,8 +251,8 @@ def _build_module(
     )
     return LossModule(
         network=network,
-        make_optimizer=lambda net: build(config["optimizer"], "optimizer", params=parameter_groups(net)),
-        schedule=build(config["scheduler"], "scheduler", max_steps=settings["max_steps"]),
+        make_optimizer=partial(make_optimizer, config["optimizer"]),
+        make_scheduler=partial(make_scheduler, config["scheduler"], max_steps=settings["max_steps"]),
         seed=config["seed"],
         reducer=reducer,
         gradient_clip_val=settings["gradient_clip_val"],

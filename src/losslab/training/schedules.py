@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from losslab.config.check import import_target
+from losslab.config.components import build
 from losslab.errors import UserError
+
+
+def make_scheduler(node: dict[str, Any], optimizer: Optimizer, *, max_steps: int) -> LRScheduler:
+    """The scheduler of a bound `scheduler` node: one of torch's, or step → factor of the learning rate, stepped after
+    each optimizer step.
+
+    Args:
+        max_steps: the run's budget.
+
+    Raises:
+        UserError: for settings that it refuses, and for one that ends before the run.
+    """
+    target = import_target(node["_target_"], "scheduler")
+    if issubclass(target, ReduceLROnPlateau):
+        raise UserError(
+            "scheduler: ReduceLROnPlateau follows a metric, and so differs between paired runs; choose a schedule of "
+            "the step, such as scheduler=cosine"
+        )
+    if not issubclass(target, LRScheduler):
+        known = inspect.signature(target).parameters
+        return LambdaLR(
+            optimizer, build(node, "scheduler", **({"max_steps": max_steps} if "max_steps" in known else {}))
+        )
+    scheduler: LRScheduler = build(node, "scheduler", optimizer=optimizer)
+    ends = getattr(scheduler, "total_steps", None)
+    if ends is not None and ends < max_steps:
+        raise UserError(f"scheduler: {target.__name__} ends after {ends} steps, and the run has {max_steps}")
+    return scheduler
 
 
 class Constant:

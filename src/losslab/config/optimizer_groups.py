@@ -1,0 +1,65 @@
+"""`optimizer.groups`: settings, or an optimizer, for some of the parameters. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from losslab.config.nearest import nearest
+
+GROUPS = "groups"
+MATCH = "match"
+"""Key of a group: a role or a pattern of parameter names, or a list of them; the group's own name unless given."""
+ROLES = ("embedding", "norm", "matrix", "head", "bias", "loss")
+INHERITED = {"lr", "weight_decay"}
+REST = ""
+"""The parameters that no group claims."""
+
+Bind = Callable[[str, dict[str, Any], list[str]], dict[str, Any]]
+
+
+def bind_groups(node: dict[str, Any], bind: Bind, mistakes: list[str]) -> dict[str, Any]:
+    """The bound groups of an optimizer's node; {} where it has none.
+
+    A group without a `_target_` holds settings of the main optimizer, and keeps only those that were given. One that
+    has an optimizer of its own keeps that one's defaults, but not those of INHERITED: they are the main optimizer's.
+
+    Args:
+        bind: (place, node with _target_, mistakes) → the node bound to its class.
+        mistakes: takes what is wrong.
+    """
+    groups = node.get(GROUPS) or {}
+    if not isinstance(groups, dict):
+        mistakes.append(f"optimizer.{GROUPS} must hold groups by name, not {groups!r}")
+        return {}
+    bound: dict[str, Any] = {}
+    for name, group in groups.items():
+        where = f"optimizer.{GROUPS}.{name}"
+        if group is None:
+            continue  # a shipped group that was taken away
+        if not isinstance(group, dict):
+            mistakes.append(f"{where} must hold settings such as lr=…, not {group!r}")
+            continue
+        _check_match(where, str(name), group.get(MATCH, name), mistakes)
+        settings = {k: v for k, v in group.items() if k != MATCH and not (k in INHERITED and v is None)}
+        whole = bind(
+            where, settings if "_target_" in settings else {"_target_": node["_target_"], **settings}, mistakes
+        )
+        filled_in = whole.keys() - settings.keys()
+        dropped = filled_in & INHERITED if "_target_" in settings else filled_in | {"_target_"}
+        whole = {key: value for key, value in whole.items() if key not in dropped}
+        bound[str(name)] = whole | ({MATCH: group[MATCH]} if MATCH in group else {})
+    return bound
+
+
+def _check_match(where: str, name: str, match: Any, mistakes: list[str]) -> None:
+    patterns = match if isinstance(match, list) else [match]
+    if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+        mistakes.append(f"{where}.{MATCH} must be a role or a pattern of names, or a list of them, not {match!r}")
+        return
+    for pattern in patterns:
+        if pattern not in ROLES and not any(sign in pattern for sign in ".*?["):
+            mistakes.append(
+                f"{where}.{MATCH}: {pattern!r} is no role and no name of a parameter: {nearest(pattern, ROLES)}; "
+                "patterns look like backbone.layers.0.*"
+            )
