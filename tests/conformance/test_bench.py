@@ -20,7 +20,7 @@ def test_every_loss_has_a_row_with_its_cost(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     lines = output.splitlines()
-    assert lines[0].startswith("64 positions, width 16, 512 outputs, float32, 1 threads")
+    assert lines[0].startswith("64 positions, width 16, 512 outputs, 32-true, 1 threads")
     rows = {line[:30].strip(): line[30:].split() for line in lines[2:]}
     assert set(rows) - {""} >= {FLOOR, "cross_entropy", "focal"}
     for name in ("cross_entropy", "focal"):

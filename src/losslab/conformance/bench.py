@@ -6,16 +6,18 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from losslab.config.check import bind_components, check_run
 from losslab.config.compose import compose_job, job_overrides, open_multirun, quoted
 from losslab.config.identity import loss_label
 from losslab.config.schema import register
-from losslab.conformance.measure import DENSE, FLOOR, Measurement, Shape, Variant, measure
+from losslab.conformance.measure import COMPILED, DENSE, FLOOR, Measurement, Shape, Variant, measure
 from losslab.conformance.processes import started
 from losslab.console import say, working
 from losslab.errors import UserError
 from losslab.training.assemble import build_loss
-from losslab.training.devices import cores
+from losslab.training.devices import cores, uses_gpu
 from losslab.types import TargetKind
 
 
@@ -35,11 +37,13 @@ def bench(overrides: list[str], *, rounds: int, config_dir: Path | None = None) 
             raise UserError(f"{type(loss).__name__} has outputs for a few values, not a vocabulary: nothing to measure")
     shape = _shape(next(iter(configs.values())))
     variants = [Variant(FLOOR), Variant(DENSE)]
+    if next(iter(configs.values()))["trainer"]["compile"]:
+        variants.append(Variant(COMPILED))
     for label, config in configs.items():
         variants += [Variant(label, config), Variant(label, config, dense=True)]
     say(
-        f"{shape.positions:,} positions, width {shape.width:,}, {shape.num_outputs:,} outputs, float32, "
-        f"{shape.threads} threads; medians of {rounds} round(s), forward and backward"
+        f"{shape.positions:,} positions, width {shape.width:,}, {shape.num_outputs:,} outputs, {shape.precision}, "
+        f"{device_name(shape)}; medians of {rounds} round(s), forward and backward"
     )
     found: dict[Variant, list[Measurement]] = {variant: [] for variant in variants}
     for i in working(range(rounds * len(variants)), "measuring", rounds * len(variants)):
@@ -47,11 +51,19 @@ def bench(overrides: list[str], *, rounds: int, config_dir: Path | None = None) 
         found[variant].append(_measure(variant, shape))
     for line in table(variants, found):
         say(line)
+    for variant in variants:
+        if note := found[variant][0].note:
+            say(f"{variant.label} {note}; losslab's own engine was measured")
     return 0
 
 
+def device_name(shape: Shape) -> str:
+    """The card, or how many threads of the CPU."""
+    return torch.cuda.get_device_name() if shape.device == "cuda" else f"{shape.threads} threads"
+
+
 def table(variants: list[Variant], found: dict[Variant, list[Measurement]]) -> list[str]:
-    """A row for each loss, between the two yardsticks."""
+    """A row for each loss, after the yardsticks."""
     width = max(len(variant.label) for variant in variants)
     lines = [
         f"{'':<{width}}{'seconds':>10}{'of dense':>10}{'of its own':>12}{'MiB':>8}{'of dense':>10}{'of its own':>12}"
@@ -105,6 +117,8 @@ def _shape(config: dict[str, Any]) -> Shape:
         width=config["model"]["width"],
         num_outputs=data["vocab_size"],
         threads=trainer["threads"] or cores(),
+        device="cuda" if uses_gpu(trainer) else "cpu",
+        precision=trainer["precision"],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,18 +20,33 @@ from losslab.training.memory import keep_freed_memory, peak_memory_mib, reset_pe
 from losslab.types import Features, OutputSpec, TargetKind, added
 
 FLOOR, DENSE = "the three matrix products", "F.linear and F.cross_entropy"
+COMPILED = "the same under torch.compile"
 _REPEATS = 2
+_DTYPES = {"32": torch.float32, "64": torch.float64, "16": torch.float16, "bf16": torch.bfloat16}
 _CONTEXT = 128
 
 
 @dataclass(frozen=True)
 class Shape:
-    """N positions of width D, V outputs."""
+    """N positions of width D, V outputs; where, and in which of Lightning's precisions."""
 
     positions: int
     width: int
     num_outputs: int
     threads: int
+    device: str = "cpu"
+    precision: str = "32-true"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What weights and hidden states are kept in."""
+        bits, _, mode = self.precision.partition("-")
+        return _DTYPES[bits] if mode == "true" else torch.float32
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around each forward pass, as Lightning has it."""
+        bits, _, mode = self.precision.partition("-")
+        return torch.autocast(self.device, dtype=_DTYPES[bits]) if mode == "mixed" else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ class Variant:
 
     Args:
         label: for people.
-        config: that of a run with the loss, or None for the two yardsticks, which `label` names.
+        config: that of a run with the loss, or None for the yardsticks, which `label` names.
         dense: all of the loss's logits at once, by autograd, in place of its own execution.
     """
 
@@ -53,45 +69,73 @@ class Measurement:
     seconds: float
     mib: float
     """Peak, beyond the inputs and the gradient in the weight."""
+    note: str = ""
+    """Why something else was measured than was asked for."""
 
 
 def measure(variant: Variant, shape: Shape, answer: Connection) -> None:
     """Send a `Measurement`: the quickest of some repeats, and the peak of the first."""
     torch.set_num_threads(shape.threads)
     keep_freed_memory()
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(shape.positions, shape.width, generator=generator).requires_grad_()
+    device = torch.device(shape.device)
+    generator = torch.Generator(device).manual_seed(0)
+    like: dict[str, Any] = {"device": device, "dtype": shape.dtype, "generator": generator}
+    hidden = torch.randn(shape.positions, shape.width, **like).requires_grad_()
     # In place: a freed copy would lie ready for what is measured, which would seem to need less.
-    weight = torch.randn(shape.num_outputs, shape.width, generator=generator).div_(shape.width**0.5).requires_grad_()
-    target = torch.randint(shape.num_outputs, (shape.positions,), generator=generator)
-    work = _work(variant, hidden, weight, target)
+    weight = torch.randn(shape.num_outputs, shape.width, **like).div_(shape.width**0.5).requires_grad_()
+    target = torch.randint(shape.num_outputs, (shape.positions,), device=device, generator=generator)
+    loss = None if variant.config is None else _bound(variant.config, weight)
+    work = _work(variant, loss, hidden, weight, target)
     torch.mm(hidden[:64].detach(), weight[:64].detach().T)  # the pool of threads exists from here on
-    device = hidden.device
+    if variant == Variant(COMPILED):
+        _run(work, shape)
+    hidden.grad = weight.grad = None
     reset_peak_memory()
     before = peak_memory_mib(device)
     seconds = []
     peak = 0.0
     for i in range(1 + _REPEATS):
         hidden.grad = weight.grad = None
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(_run(work, shape))
         if i == 0:
             peak = peak_memory_mib(device) - before - weight.numel() * weight.element_size() / 2**20
-    answer.send(Measurement(seconds=min(seconds), mib=max(0.0, peak)))
+    answer.send(Measurement(min(seconds), max(0.0, peak), note=getattr(loss, "fallback", "")))
 
 
-def _work(variant: Variant, hidden: Tensor, weight: Tensor, target: Tensor) -> Callable[[], None]:
-    if variant.label == FLOOR and variant.config is None:
-        return lambda: _products(hidden, weight)
-    if variant.config is None:
-        return lambda: F.cross_entropy(F.linear(hidden, weight), target, reduction="sum").backward()  # type: ignore[no-untyped-call]
-    loss = build_loss(variant.config)
-    loss.bind(_sizes(weight))
+def _run(work: Callable[[], Tensor | None], shape: Shape) -> float:
+    """Seconds of one forward and backward pass."""
+    started = time.perf_counter()
+    with shape.autocast():
+        total = work()
+    if total is not None:
+        total.backward()  # type: ignore[no-untyped-call]
+    if shape.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _work(
+    variant: Variant, loss: Loss | None, hidden: Tensor, weight: Tensor, target: Tensor
+) -> Callable[[], Tensor | None]:
+    if loss is None:
+        if variant.label == FLOOR:
+            return lambda: _products(hidden, weight)
+        whole = torch.compile(_cross_entropy) if variant.label == COMPILED else _cross_entropy
+        return lambda: whole(hidden, weight, target)
     features = _features(loss, hidden, target, len(weight))
     if variant.dense:
-        return lambda: _dense(loss, features, LinearMap(weight, None)).backward()  # type: ignore[no-untyped-call]
-    return lambda: loss(features, LinearMap(weight, None)).total.backward()
+        return lambda: _dense(loss, features, LinearMap(weight, None))
+    return lambda: loss(features, LinearMap(weight, None)).total
+
+
+def _cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(hidden, weight), target, reduction="sum")
+
+
+def _bound(config: dict[str, Any], weight: Tensor) -> Loss:
+    loss = build_loss(config)
+    loss.bind(_sizes(weight))
+    return loss.to(weight.device)
 
 
 def _sizes(weight: Tensor) -> OutputSpec:
@@ -103,18 +147,20 @@ def _sizes(weight: Tensor) -> OutputSpec:
 
 def _features(loss: Loss, hidden: Tensor, target: Tensor, num_outputs: int) -> Features:
     """With whatever the loss reads: random tokens before each target, a teacher as wide as the network."""
-    generator = torch.Generator().manual_seed(2)
+    device = hidden.device
+    generator = torch.Generator(device).manual_seed(2)
     extras = {}
     if loss.previous_tokens:
-        columns = min(loss.previous_tokens, _CONTEXT)
-        extras["previous"] = torch.randint(num_outputs, (len(target), columns), generator=generator)
+        size = (len(target), min(loss.previous_tokens, _CONTEXT))
+        extras["previous"] = torch.randint(num_outputs, size, generator=generator, device=device)
     if loss.reads_teacher:
-        taught = torch.randn(num_outputs, hidden.shape[1], generator=generator).div_(hidden.shape[1] ** 0.5)
+        taught = torch.randn(num_outputs, hidden.shape[1], generator=generator, device=device)
+        taught.div_(hidden.shape[1] ** 0.5)
         loss.teach(lambda states: (states @ taught.T).log_softmax(dim=-1))
-        extras["teacher_hidden"] = torch.randn(hidden.shape, generator=generator)
+        extras["teacher_hidden"] = torch.randn(hidden.shape, generator=generator, device=device)
     if loss.target_kind is not TargetKind.CLASSES:
-        target = torch.zeros(len(target), num_outputs).scatter_(-1, target[:, None], 1.0)
-    return Features(hidden, target, torch.ones(len(target)), extras)
+        target = torch.zeros(len(target), num_outputs, device=device).scatter_(-1, target[:, None], 1.0)
+    return Features(hidden, target, torch.ones(len(target), device=device), extras)
 
 
 def _dense(loss: Loss, features: Features, projection: LinearMap) -> Tensor:
@@ -125,7 +171,10 @@ def _dense(loss: Loss, features: Features, projection: LinearMap) -> Tensor:
 @torch.no_grad()
 def _products(hidden: Tensor, weight: Tensor) -> None:
     """Logits, and both gradients: no head that multiplies by all of the weight does less."""
-    rows = 256
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    rows = 256 if hidden.device.type == "cpu" else len(hidden) // 4 or 1
     total = torch.zeros_like(weight)
     for i in range(0, len(hidden), rows):
         piece = hidden[i : i + rows]

@@ -36,9 +36,9 @@ def run_backend(loss: CrossEntropy, features: Features, projection: Projection) 
     kept = loss.select(kept).kept()
     reason = _refusal(loss, kept, projection)
     if reason:
-        if not loss.told:
+        if not loss.fallback:
             _log.info("loss.backend=%s %s; losslab's own engine computes the loss", loss.backend, reason)
-            loss.told = True
+            loss.fallback = reason
         return None
     share = loss.position_weight(kept)
     weight = kept.weight.float() if share is None else kept.weight.float() * share

@@ -72,8 +72,8 @@ class CrossEntropy(Loss):
         self.is_proper = label_smoothing == 0 and class_weights is None and padding_id is None
         self.temperature = temperature
         self.backend = backend
-        self.told = False
-        """Why the backend could not."""
+        self.fallback = ""
+        """Why `backend` could not compute a batch, once that was so."""
         self.class_weights: Tensor | None  # [V]
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
