@@ -25,7 +25,7 @@ def library(tmp_path) -> Path:
     """A folder with text, other files and hidden ones."""
     for name in ("b.txt", "a.md", "deep/er/c.txt", "x.py", ".hidden.txt", ".git/d.txt", "deep/.cache/e.md"):
         write(tmp_path / name, name.encode())
-    write(tmp_path / "z.gz", gzip.compress(b"z.gz"))
+    write(tmp_path / "z.gz", gzip.compress(b"z.gz", mtime=0))
     return tmp_path
 
 
@@ -61,8 +61,8 @@ def test_find_files_knows_the_home_folder(library, monkeypatch) -> None:
     [
         ("plain.txt", TEXT.encode()),
         ("with_a_bom.txt", b"\xef\xbb\xbf" + TEXT.encode()),
-        ("packed.txt.gz", gzip.compress(TEXT.encode())),
-        ("packed_with_a_bom.gz", gzip.compress(b"\xef\xbb\xbf" + TEXT.encode())),
+        ("packed.txt.gz", gzip.compress(TEXT.encode(), mtime=0)),
+        ("packed_with_a_bom.gz", gzip.compress(b"\xef\xbb\xbf" + TEXT.encode(), mtime=0)),
     ],
 )
 def test_read_file_gives_the_text_as_it_is(name: str, content: bytes, tmp_path) -> None:
@@ -81,10 +81,10 @@ def test_read_file_gives_the_text_as_it_is(name: str, content: bytes, tmp_path) 
         ({"folder/picture.png": b"x"}, "folder", "without .txt, .md, .gz files"),
         ({"latin.txt": "naïve".encode("latin-1")}, "latin.txt", "not UTF-8 text: byte 2"),
         ({"utf16.txt": "text".encode("utf-16")}, "utf16.txt", "not UTF-8 text"),
-        ({"picture.gz": gzip.compress(b"\x89PNG\xff")}, "picture.gz", "not UTF-8 text"),
-        ({"cut.gz": gzip.compress(b"text" * 100)[:-9]}, "cut.gz", "cannot be read"),
+        ({"picture.gz": gzip.compress(b"\x89PNG\xff", mtime=0)}, "picture.gz", "not UTF-8 text"),
+        ({"cut.gz": gzip.compress(b"text" * 100, mtime=0)[:-9]}, "cut.gz", "cannot be read"),
         ({"false.gz": b"not packed"}, "false.gz", "cannot be read"),
-        ({"broken.gz": gzip.compress(b"text" * 100)[:12] + b"\xff" * 30}, "broken.gz", "cannot be read"),
+        ({"broken.gz": gzip.compress(b"text" * 100, mtime=0)[:12] + b"\xff" * 30}, "broken.gz", "cannot be read"),
     ],
 )
 def test_unreadable_text_is_refused_by_its_path(files: dict[str, bytes], asked: str, reason: str, tmp_path) -> None:
@@ -117,7 +117,7 @@ def test_the_hash_is_of_the_content_and_its_division() -> None:
 def test_the_hash_does_not_depend_on_names_or_packing(tmp_path) -> None:
     for folder, names in (("one", ("a.txt", "b.txt")), ("two", ("x.md", "y.txt.gz"))):
         for name, content in zip(names, (b"first", b"second"), strict=True):
-            write(tmp_path / folder / name, gzip.compress(content) if name.endswith("gz") else content)
+            write(tmp_path / folder / name, gzip.compress(content, mtime=0) if name.endswith("gz") else content)
     assert hash_texts(read_texts(str(tmp_path / "one"))) == hash_texts(read_texts(str(tmp_path / "two")))
 
 
