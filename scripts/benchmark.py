@@ -1,5 +1,6 @@
 """What scripts/benchmark runs: the same multirun under our launcher and under Hydra's basic one, in turns; or, asked
-for `compare`, the time that losslab compare takes (benchmark_compare.py).
+for `compare`, the time that losslab compare takes (benchmark_compare.py), or for `scoring`, the time that scoring takes
+beside the product of hidden states and projection (benchmark_scoring.py).
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import benchmark_compare
+import benchmark_scoring
 
 from losslab.data.python_docs import read_texts
 
@@ -80,12 +82,15 @@ def first_steps(folder: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["sweeps", "compare"], default="sweeps")
+    parser.add_argument("what", nargs="?", choices=["sweeps", "compare", "scoring"], default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
     arguments = parser.parse_args()
     if arguments.what == "compare":
         benchmark_compare.main()
+        return
+    if arguments.what == "scoring":
+        benchmark_scoring.main(arguments.rounds)
         return
     print(f"{os.cpu_count()} cores; {arguments.rounds} round(s); wall seconds of the same runs, and their ratio")
     print(f"{'size':<8}{'runs':>5}{'steps':>6}{'basic':>9}{'local':>9}{'local/basic':>13}", flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from losslab.errors import UserError
-from losslab.losses.paths import run_features, run_logits, run_softmax
+from losslab.losses.paths import run_features, run_logits, run_softmax, sum_scores
 from losslab.losses.statistics import Statistics
 from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind, Values
 
@@ -44,6 +44,9 @@ class Loss(nn.Module):
     """What the statistics and their softmax divide the logits by."""
     terms: tuple[str, ...] = ()
     """Parts to be logged apart: the author's function then returns them by name, and the loss is their sum."""
+    forward_sums_scores: bool = True
+    """A class that overrides `forward` says True in its own body where `forward` only is a quicker way to the sum of
+    `from_logits` over `scores`; else an evaluation calls it, beside the scores that it makes for the predictions."""
     previous_tokens: int = 0
     """How many of the tokens up to each position it reads, in `features.extras["previous"]`."""
 
@@ -123,6 +126,21 @@ class Loss(nn.Module):
         """
         return _WAYS[self.written_as()](self, features, projection)
 
+    def from_scores(
+        self, features: Features, projection: Projection, logits: Tensor, logsumexp: Tensor | None
+    ) -> LossSum | None:
+        """The sums of `forward`, without a gradient, where `scores` have been made; None where only `forward` can say.
+
+        Args:
+            features: N positions with weight.
+            logits: float32 [N, V], their `scores`.
+            logsumexp: float32 [N], of logits · `softmax_factor`; None where there is no factor.
+        """
+        owner = next(base for base in type(self).__mro__ if "forward" in vars(base))
+        if not (vars(owner).get("forward_sums_scores", False) and self.position_wise) or self.written_as() == "values":
+            return None
+        return sum_scores(self, features, logits, logsumexp)
+
     def written_as(self) -> str:
         """Which of an author's functions says what the loss is: of the most derived class, the first in the list."""
         kind = type(self)
@@ -144,6 +162,10 @@ class Loss(nn.Module):
     def predict_log_probs(self, logits: Tensor) -> Tensor:
         """The log-probabilities [N, V] that the model predicts with. Default: softmax, at the loss's temperature."""
         return (logits if self.temperature == 1 else logits / self.temperature).log_softmax(dim=-1)
+
+    def softmax_factor(self) -> float | None:
+        """f, where `predict_log_probs` is log softmax(f · logits); None where it is something else."""
+        return 1 / self.temperature if type(self).predict_log_probs is Loss.predict_log_probs else None
 
     def predict_values(self, logits: Tensor) -> Tensor:
         """The values [N, K] that the model predicts, where targets are values. Default: the outputs themselves."""

@@ -52,6 +52,7 @@ class CrossEntropy(Loss):
 
     cost_class = "F2"
     shift_invariant = True
+    forward_sums_scores = True
 
     def __init__(
         self,

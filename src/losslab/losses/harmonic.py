@@ -44,6 +44,7 @@ class Harmonic(Loss):
     shift_invariant = True
     is_proper = True
     exact_products = True
+    forward_sums_scores = True
 
     def __init__(self, *, exponent: float | None = None) -> None:
         super().__init__()

@@ -62,3 +62,7 @@ class Hinge(Loss):
 
     def predict_log_probs(self, logits: Tensor) -> Tensor:
         return (self.prediction_scale * logits).log_softmax(dim=-1)
+
+    def softmax_factor(self) -> float | None:
+        own = type(self).predict_log_probs is Hinge.predict_log_probs
+        return self.prediction_scale.item() if own else super().softmax_factor()

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap, feature_rows
 from losslab.losses.statistics import Statistics
-from losslab.types import Features, LossSum, Projection
+from losslab.losses.targets import check_targets
+from losslab.types import Features, LossSum, Projection, added
 
 if TYPE_CHECKING:
     from losslab.losses.base import Loss
 
 _TINY = 1e-30
+_WAYS_OF_SOFTMAX = ("from_log_prob", "from_statistics")
 
 
 def run_softmax(loss: Loss, features: Features, projection: Projection) -> LossSum:
@@ -123,3 +125,24 @@ def run_features(loss: Loss, features: Features, projection: Projection) -> Loss
         return total.detach()
 
     return execution.run(add)
+
+
+def sum_scores(loss: Loss, features: Features, logits: Tensor, logsumexp: Tensor | None) -> LossSum:
+    """For scores that have been made already, without a gradient; see `Loss.from_scores`."""
+    check_targets(features.target, loss, logits.shape[-1])
+    features = loss.select(features)
+    counts = features.weight != 0
+    if not bool(counts.all()):
+        features, logits = features[counts], logits[counts]
+        logsumexp = None if logsumexp is None else logsumexp[counts]
+    weight, share = features.weight.float(), loss.position_weight(features)
+    if loss.written_as() not in _WAYS_OF_SOFTMAX or logsumexp is None:
+        values = loss.from_logits(logits, features)
+    else:
+        target, u, scale = features.target, loss.linear_weights(logits.shape[-1]), 1 / loss.temperature
+        own = scale * logits.gather(-1, target[:, None])[:, 0]
+        linear = None if u is None else scale * (logits @ u.to(logits))
+        values = loss.from_statistics(Statistics(logits.shape[-1], target, own, logsumexp, linear))
+    return LossSum(
+        total=(weight * added(values)).sum(), weight=weight.sum() if share is None else (weight * share).sum()
+    )

@@ -50,6 +50,8 @@ class Regularized(Loss):
         UserError: for values outside these ranges, and for another loss.
     """
 
+    forward_sums_scores = True
+
     def __init__(
         self,
         loss: Loss,
@@ -124,6 +126,14 @@ class Regularized(Loss):
         penalty = result.weight * self._off_centre(projection)
         return replace(result, total=result.total + penalty, terms={**result.terms, "mu_loss": penalty.detach()})
 
+    def from_scores(
+        self, features: Features, projection: Projection, logits: Tensor, logsumexp: Tensor | None
+    ) -> LossSum | None:
+        """None where a penalty is of the weights, or the loss divides by weights of its own: `forward` joins those."""
+        if self.mu_loss or self.loss.position_weight(features) is not None:
+            return None
+        return super().from_scores(features, projection, logits, logsumexp)
+
     def values(self, features: Features, projection: Projection) -> Values:
         values = super().values(features, projection)
         if not self.mu_loss or isinstance(values, Tensor):
@@ -152,6 +162,9 @@ class Regularized(Loss):
 
     def predict_log_probs(self, logits: Tensor) -> Tensor:
         return self.loss.predict_log_probs(logits)
+
+    def softmax_factor(self) -> float | None:
+        return self.loss.softmax_factor()
 
     def posterior(self, logits: Tensor) -> Tensor | None:
         return None if self.confidence_penalty else self.loss.posterior(logits)

@@ -41,6 +41,7 @@ class Square(Loss):
     """
 
     cost_class = "F5"
+    forward_sums_scores = True
 
     def __init__(self, *, k: float = 15.0, m: float = 30.0) -> None:
         super().__init__()
@@ -92,6 +93,10 @@ class Square(Loss):
 
     def predict_log_probs(self, logits: Tensor) -> Tensor:
         return (self.prediction_scale * logits).log_softmax(dim=-1)
+
+    def softmax_factor(self) -> float | None:
+        own = type(self).predict_log_probs is Square.predict_log_probs
+        return self.prediction_scale.item() if own else super().softmax_factor()
 
     def posterior(self, logits: Tensor) -> Tensor:
         """The minimiser is f_j = k M η_j / (1 + (k − 1) η_j), solved for η.

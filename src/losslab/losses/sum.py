@@ -91,6 +91,10 @@ class Sum(Loss):
         first = self._all[0]
         return first.predict_log_probs(first.map_logits(logits))
 
+    def softmax_factor(self) -> float | None:
+        first = self._all[0]
+        return first.softmax_factor() if type(first).map_logits is Loss.map_logits else None
+
     def predict_values(self, logits: Tensor) -> Tensor:
         return self._all[0].predict_values(logits)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from losslab.metrics.calibration import BINS, add_to_bins, calibration_error, equal_mass
 from losslab.metrics.frequency import FREQUENCY_GROUPS
+from losslab.metrics.rows import Rows
 from losslab.types import Features
 
 EPSILON = 1e-6
@@ -51,38 +52,34 @@ class Details:
         """What ranks add up."""
         return [self.count, self.sums, self.bins, self.frequency, self.units]
 
-    def update(self, chunk: Features, log_probs: Tensor, scaled: Tensor, scored: Tensor) -> None:
+    def update(self, features: Features, rows: Rows, scored: Tensor, num_outputs: int) -> None:
         """Add positions.
 
         Args:
-            log_probs: [N, V], of what the model predicts with.
-            scaled: [N, V], log softmax(s · z).
+            rows: of a thorough reader.
             scored: float64 [N], the weight of positions that count for nll_scaled.
         """
-        target, weight = chunk.target, chunk.weight.double()
-        own = log_probs.gather(-1, target[:, None])
-        p, p_own = log_probs.exp(), own[:, 0].double().exp()
-        rank = 1 + (log_probs > own).sum(dim=-1) + ((log_probs == own).sum(dim=-1) - 1) / 2
-        confidence, first = log_probs.max(dim=-1)
+        assert rows.rank is not None and rows.squares is not None and rows.entropy is not None
+        target, weight = features.target, features.weight.double()
+        p = rows.log_prob.exp()
         values = {
-            "top5": rank <= _TOP,
-            "mrr": 1 / rank,
-            "brier": p.double().square().sum(dim=-1) - 2 * p_own + 1,
-            "entropy": torch.special.entr(p).sum(dim=-1),
-            "nll_epsilon": -((p_own + EPSILON) / (1 + EPSILON * p.shape[-1])).log(),
-            "zeros": p_own == 0,
+            "top5": rows.rank <= _TOP,
+            "mrr": 1 / rows.rank,
+            "brier": rows.squares - 2 * p + 1,
+            "entropy": rows.entropy,
+            "nll_epsilon": -((p + EPSILON) / (1 + EPSILON * num_outputs)).log(),
+            "zeros": p == 0,
         }
         self.count += weight.sum()
         self.sums += torch.stack([(weight * values[name]).sum() for name in MEANS])
-        add_to_bins(self.bins[0], confidence, first == target, weight)
-        scaled_confidence, scaled_first = scaled.max(dim=-1)
-        add_to_bins(self.bins[1], scaled_confidence, scaled_first == target, scored)
-        nll_scaled = -scaled.gather(-1, target[:, None])[:, 0].double()
+        add_to_bins(self.bins[0], rows.confidence, rows.hit, weight)
+        add_to_bins(self.bins[1], rows.scaled_confidence, rows.hit, scored)
+        nll_scaled = -rows.scaled_log_prob
         if self.groups is not None:
             self.frequency.index_add_(1, self.groups[target], torch.stack([scored, scored * nll_scaled]))
         if self.units.shape[1]:
-            rows = [weight, weight * nll_scaled, -weight * own[:, 0].double(), weight * (first == target)]
-            self.units.index_add_(1, chunk.extras["unit"].long(), torch.stack(rows))
+            sums = [weight, weight * nll_scaled, -weight * rows.log_prob, weight * rows.hit]
+            self.units.index_add_(1, features.extras["unit"].long(), torch.stack(sums))
 
     def values(self) -> dict[str, float]:
         """Each yardstick by name; NaN where nothing counted."""

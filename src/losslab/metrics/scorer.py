@@ -12,7 +12,19 @@ from losslab.types import Features, LossSum, Projection
 class Scorer(Protocol):
     """Objective and predictions; see `losses.base.Loss` for each."""
 
+    @property
+    def is_proper(self) -> bool: ...
+
+    @property
+    def position_wise(self) -> bool: ...
+
     def __call__(self, features: Features, projection: Projection) -> LossSum: ...
+
+    def from_scores(
+        self, features: Features, projection: Projection, logits: Tensor, logsumexp: Tensor | None
+    ) -> LossSum | None: ...
+
+    def softmax_factor(self) -> float | None: ...
 
     def scores(self, hidden: Tensor, projection: Projection) -> Tensor: ...
 

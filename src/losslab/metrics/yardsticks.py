@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from losslab.metrics.details import Details
+from losslab.metrics.rows import RowReader, Rows
 from losslab.metrics.scorer import Scorer
 from losslab.types import Features, LossSum, Projection
 
 _LOGITS_AT_ONCE = 2**21
-_CLIP = 1e-6
 _LARGEST_EXPONENT = 700.0
 _SUMS = [
     "count",
@@ -73,44 +73,49 @@ class Yardsticks:
         """Add a batch's positions, in chunks. Returns the objective's sums."""
         assert features is not None
         features = features.kept()
-        objective = torch.zeros(2, dtype=torch.float64, device=self.sums.device)
-        for chunk in features.chunks(chunk_rows(projection.weight.shape[0])):
-            result = loss(chunk, projection)
-            objective += torch.stack([result.total.double(), result.weight.double()])
-            with torch.autocast(device_type=chunk.hidden.device.type, enabled=False):
-                self._update_chunk(chunk, loss, loss.scores(chunk.hidden, projection))
+        num_outputs, device = projection.weight.shape[0], features.hidden.device
+        reader = RowReader(loss, self.scale, thorough=self.details is not None, num_outputs=num_outputs, device=device)
+        objective: Tensor | None = torch.zeros(2, dtype=torch.float64, device=self.sums.device)
+        with torch.autocast(device_type=device.type, enabled=False):
+            for chunk in features.chunks(chunk_rows(num_outputs)):
+                logits = loss.scores(chunk.hidden, projection)
+                for i, piece in enumerate(chunk.chunks(reader.size)):
+                    own = logits[i * reader.size : i * reader.size + len(piece)]
+                    logsumexp = reader.add(own, piece.target)
+                    if objective is not None:
+                        part = loss.from_scores(piece, projection, own, logsumexp)
+                        objective = None if part is None else objective + _pair(part)
+        if objective is None:  # the loss wants more than scores
+            objective = torch.zeros(2, dtype=torch.float64, device=self.sums.device)
+            for chunk in features.chunks(chunk_rows(num_outputs) if loss.position_wise else len(features)):
+                objective = objective + _pair(loss(chunk, projection))
+        if len(features):
+            self._add(features, reader.rows(), num_outputs)
         self.sums[-2:] += objective
         return LossSum(total=objective[0], weight=objective[1])
 
-    def _update_chunk(self, chunk: Features, loss: Scorer, logits: Tensor) -> None:
-        weight = chunk.weight.double()
-        scored = weight * (1 - chunk.extras["fit"].double()) if self.held_out else weight
-        log_probs = loss.predict_log_probs(logits)
-        scaled = logits * self.scale
-        normaliser = scaled.logsumexp(dim=-1, keepdim=True)
+    def _add(self, features: Features, rows: Rows, num_outputs: int) -> None:
+        weight = features.weight.double()
+        scored = weight * (1 - features.extras["fit"].double()) if self.held_out else weight
         new = {
             "count": weight,
-            "nll": -weight * _at(log_probs, chunk.target),
-            "top1": weight * (log_probs.argmax(dim=-1) == chunk.target),
-            "logit_norm": weight * logits.norm(dim=-1).double(),
-            "bytes": chunk.extras["bytes"].double(),
+            "nll": -weight * rows.log_prob,
+            "top1": weight * rows.hit,
+            "logit_norm": weight * rows.norm,
+            "bytes": features.extras["bytes"].double(),
             "scaled_count": scored,
-            "scaled_nll": scored * (normaliser[:, 0].double() - _at(scaled, chunk.target)),
+            "scaled_nll": -scored * rows.scaled_log_prob,
         }
-        posterior = loss.posterior(logits)
-        if posterior is not None:
-            clip = _CLIP / logits.shape[-1]
-            clipped = posterior.clamp(clip, 1.0)
-            log_eta = _at(clipped, chunk.target).log() - clipped.sum(dim=-1).double().log()
+        if rows.linked is not None and rows.clipped is not None:
             new |= {
                 "linked_count": weight,
-                "linked_nll": -weight * log_eta,
-                "linked_clipped": weight * (_at(posterior, chunk.target) < clip),
+                "linked_nll": -weight * rows.linked,
+                "linked_clipped": weight * rows.clipped,
             }
         for name, value in new.items():
             self.sums[_SUMS.index(name)] += value.sum()
         if self.details is not None:
-            self.details.update(chunk, log_probs, scaled - normaliser, scored)
+            self.details.update(features, rows, scored, num_outputs)
 
     def values(self) -> dict[str, float]:
         """Each yardstick by name, from the sums (of all ranks, once they are added up)."""
@@ -133,9 +138,9 @@ class Yardsticks:
         return values | (self.details.values() if self.details else {})
 
 
-def _at(values: Tensor, target: Tensor) -> Tensor:
-    """[N] float64: the entry of each row's target."""
-    return values.gather(-1, target[:, None])[:, 0].double()
+def _pair(sums: LossSum) -> Tensor:
+    """float64 [2]: total and weight."""
+    return torch.stack([sums.total.double(), sums.weight.double()])
 
 
 def _ratio(total: float, count: float) -> float:

@@ -1,0 +1,101 @@
+"""What scripts/benchmark scoring runs: the time to score positions, as a multiple of the forward product alone.
+
+One thread, freed memory kept as in training, all in one process and in turns; the smallest of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from losslab.losses.base import Loss
+from losslab.losses.brier import Brier
+from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.focal import Focal
+from losslab.losses.square import Square
+from losslab.metrics.details import Details
+from losslab.metrics.scale import fit_scale
+from losslab.metrics.yardsticks import Yardsticks, chunk_rows
+from losslab.models.projection import OutputProjection
+from losslab.training.memory import keep_freed_memory
+from losslab.types import Features
+
+POSITIONS, FITTED = 8192, 1024
+LOSSES: dict[str, Callable[[], Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "label smoothing 0.1": lambda: CrossEntropy(label_smoothing=0.1),
+    "focal": Focal,
+    "brier": Brier,
+    "square": Square,
+}
+SHAPES = ((64, 8192, tuple(LOSSES)), (256, 50304, ("cross_entropy",)))
+"""D, V, and which losses."""
+SCALE = 1.1
+
+
+def seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def draw(width: int, num_outputs: int) -> tuple[Features, OutputProjection]:
+    generator = torch.Generator().manual_seed(0)
+    extras = {"bytes": torch.ones(POSITIONS), "fit": (torch.arange(POSITIONS) % 2).float()}
+    features = Features(
+        torch.randn(POSITIONS, width, generator=generator),
+        torch.randint(num_outputs, (POSITIONS,), generator=generator),
+        torch.ones(POSITIONS),
+        extras,
+    )
+    weight = torch.randn(num_outputs, width, generator=generator) / width**0.5
+    return features, OutputProjection(weight)
+
+
+def scoring(loss: Loss, features: Features, projection: OutputProjection) -> dict[str, Callable[[], object]]:
+    """What is timed."""
+    num_outputs = len(projection.weight)
+    groups = torch.arange(num_outputs) % 5
+    pieces = features[:FITTED].chunks(chunk_rows(num_outputs))
+
+    def score(details: Details | None) -> None:
+        Yardsticks(SCALE, held_out=True, details=details).update(features, loss, projection)
+
+    return {
+        "product": lambda: projection(features.hidden),
+        "interim": lambda: score(None),
+        "thorough": lambda: score(Details(groups=groups)),
+        "fit": lambda: fit_scale(pieces, loss, projection, most=1),
+    }
+
+
+@torch.no_grad()
+def main(rounds: int) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    print(f"scoring {POSITIONS:,} positions, one thread, {rounds} round(s), of which the quickest counts")
+    print(
+        "product: hidden states times projection, alone; interim and thorough: a validation's scores, product included;"
+    )
+    print("fit: one step of the temperature's fit, if on as many positions. In ms a position, and in products:")
+    print(f"{'D':>4}{'V':>7}  {'loss':<20}{'product':>9}{'interim':>17}{'thorough':>17}{'fit':>9}", flush=True)
+    for width, num_outputs, names in SHAPES:
+        features, projection = draw(width, num_outputs)
+        for name in names:
+            loss = LOSSES[name]()
+            loss.calibrate(SCALE)
+            runs = scoring(loss, features, projection)
+            best = dict.fromkeys(runs, math.inf)
+            for _ in range(rounds):
+                best = {kind: min(best[kind], seconds(run)) for kind, run in runs.items()}
+            product = best["product"]
+            row = "".join(
+                f"{best[k] / POSITIONS * 1e3:>9.3f} {best[k] / product:>5.2f} x" for k in ("interim", "thorough")
+            )
+            fit = best["fit"] * POSITIONS / FITTED / product
+            print(
+                f"{width:>4}{num_outputs:>7}  {name:<20}{product / POSITIONS * 1e3:>9.3f}{row}{fit:>7.2f} x", flush=True
+            )
