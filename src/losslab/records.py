@@ -13,13 +13,14 @@ versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
             choices (group → the file chosen in it),
             changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code)
-timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions),
+timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions, validations included),
+            validation_seconds (those of the validations; null in older records),
             first_step (seconds from the start of the last session to its first optimizer step)
 hardware    threads (of a run that its sweep has planned, those it will use), device (kind),
             visible_devices (CUDA_VISIBLE_DEVICES), ranks, micro_batch_size, accumulate_grad_batches, precision,
             strategy, deterministic, float32_matmul_precision, cudnn_allow_tf32, host
-throughput  tokens_per_second (validation included), flops_per_token (of a forward and backward pass; those of a
-            teacher included)
+throughput  tokens_per_second (of training alone; in records without validation_seconds, validations included),
+            flops_per_token (of a forward and backward pass; those of a teacher included)
 memory      peak_mib
 error       null, or what ended the run
 
@@ -165,6 +166,8 @@ def _checked(record: Record, path: Path) -> Record:
         "versions": all(isinstance(value, str) for value in record.versions.values()),
         "hardware.threads": isinstance(record.hardware.get("threads"), int | None),
         "timing.seconds": record.timing.get("seconds") is None or _is_number(record.timing["seconds"]),
+        "timing.validation_seconds": record.timing.get("validation_seconds") is None
+        or _is_number(record.timing["validation_seconds"]),
         "provenance.choices": isinstance(record.provenance.get("choices", {}), dict),
         "provenance.folder": isinstance(record.provenance.get("folder"), str | None),
         "provenance.changes": isinstance(record.provenance.get("changes", []), list),

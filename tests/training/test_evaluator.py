@@ -25,6 +25,8 @@ class Data:
 
     train_counts = np.arange(V)
     asked: int | None = None
+    max_eval_tokens: int | None = None
+    scored: int | None = None
 
     def num_units(self, name: str) -> int:
         return 3
@@ -36,11 +38,12 @@ class Data:
         self.asked = most
         return iter(split(VAL, 3))
 
-    def eval_batches(self, name: str, *, rank: int, ranks: int) -> Iterator[Batch]:
+    def eval_batches(self, name: str, *, rank: int, ranks: int, most: int | None) -> Iterator[Batch]:
+        self.scored = most
         windows = split(VAL if name == "val" else TEST, 1)
         return iter(windows[rank::ranks])
 
-    def targets(self, name: str) -> np.ndarray[Any, Any]:
+    def targets(self, name: str, most: int | None) -> np.ndarray[Any, Any]:
         return (VAL if name == "val" else TEST).target.numpy()
 
 

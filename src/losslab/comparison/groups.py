@@ -20,6 +20,8 @@ _SHAPE = "model."
 _NOT_SHAPE = ("model.dropout",)
 INTERVAL = "trainer.val_check_interval"
 """Says how often the best checkpoint could be chosen: a caveat where it varies, no setting."""
+_CHOOSING = (INTERVAL, "trainer.interim_eval_tokens")
+"""How often, and on how many tokens."""
 Setting = tuple[tuple[str, Any], ...]
 ABSENT = "—"
 """The value of a setting that a run does not have: another optimizer's, say."""
@@ -98,7 +100,7 @@ def group_runs(runs: Sequence[Run], *, tune: str = "auto", mixed: bool = False) 
     if clash and not mixed:
         raise UserError(_tell_clash(counting, clash[0]))
     varying = [key for key in _varying(runs) if key in clash or not key.startswith(MUST_MATCH)]
-    outside = [key for key in varying if not key.startswith(OF_LOSS) and key != INTERVAL]
+    outside = [key for key in varying if not key.startswith(OF_LOSS) and key not in _CHOOSING]
     tuned = _tuned(outside, varying, tune)
     results = _varying([run for run in runs if run.record.status in DONE] or runs)
     apart = [key for key in outside if key not in tuned and key in results]

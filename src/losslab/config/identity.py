@@ -33,7 +33,10 @@ NOT_IDENTITY = [
 ]
 """Keys that change where, how fast or how visibly a run is computed, but not what it computes."""
 
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {
+    "data.max_eval_tokens": None,
+    "trainer.interim_eval_tokens": 0,
+}
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
 

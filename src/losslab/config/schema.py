@@ -25,6 +25,9 @@ class TrainerConfig:
     """Budget in trained tokens, in place of max_steps; rounded up to whole steps."""
     val_check_interval: Optional[int] = None
     """Optimizer steps between validations; default: a tenth of the run."""
+    interim_eval_tokens: Optional[int] = None
+    """Tokens of val that a validation scores before the last: windows chosen by hash, the same for every run; 0: all of
+    val. Default: an eighth of the tokens trained between two validations, but at least 4096."""
     log_every_n_steps: int = 10
     gradient_clip_val: Optional[float] = 1.0
     """Largest norm of the whole gradient; null: no clipping."""

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from losslab.config.check import check_run
+from losslab.config.identity import ADDED_LATER
 from losslab.config.nearest import nearest
 from losslab.config.schema import CheckpointsConfig, LoggerConfig, RegularizersConfig, RunConfig, TrainerConfig
 from losslab.config.trust import check_stored, check_trusted
@@ -20,7 +21,7 @@ from losslab.errors import UserError
 INPUTS = ("data.path", "data.tokenizer")
 """Where inputs lie may change; what they hold belongs to the run, and is compared."""
 
-_RESOLVED = ("max_steps", "val_check_interval")
+_RESOLVED = ("max_steps", "val_check_interval", "interim_eval_tokens")
 _SECTIONS: dict[str, type] = {
     "": RunConfig,
     "regularizers": RegularizersConfig,
@@ -48,7 +49,8 @@ def open_config(config: dict[str, Any], trust: list[str], place: Path) -> dict[s
 
 
 def filled(config: dict[str, Any], place: Path) -> dict[str, Any]:
-    """A stored configuration with the keys that this version has and the one that wrote it had not, at their defaults.
+    """A stored configuration with the keys that this version has and the one that wrote it had not, at the values that
+    give the results of then. (Those of components are the defaults of their constructors, for the same reason.)
 
     Raises:
         UserError: when it is not whole, or losslab cannot have written it.
@@ -129,6 +131,7 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
             continue  # check_run names it
         for field in dataclasses.fields(kind):
             if field.default is not dataclasses.MISSING:
-                section = {field.name: field.default} | section
+                key = f"{name}.{field.name}" if name else field.name
+                section = {field.name: ADDED_LATER.get(key, field.default)} | section
         whole = section if not name else {**whole, name: section}
     return whole

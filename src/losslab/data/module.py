@@ -38,6 +38,7 @@ class TextDataModule(pl.LightningDataModule):
         context: T, tokens in a window.
         batch_size: windows in one optimizer step, over all devices and micro-batches.
         val_batch_size: windows evaluated at once on each device.
+        max_eval_tokens: of val and of test, the most tokens that are scored; windows chosen by hash. Default: all.
         num_workers: processes that gather batches; 0 is fastest for windows of tokens.
 
     Raises:
@@ -55,6 +56,7 @@ class TextDataModule(pl.LightningDataModule):
         context: int,
         batch_size: int = 16,
         val_batch_size: int = 32,
+        max_eval_tokens: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -65,6 +67,8 @@ class TextDataModule(pl.LightningDataModule):
         for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size), ("context", context)):
             if value <= 0:
                 raise UserError(f"data.{name} must be above 0, not {value}")
+        if max_eval_tokens is not None and max_eval_tokens <= 0:
+            raise UserError(f"data.max_eval_tokens must be above 0, or null for all, not {max_eval_tokens}")
         if num_workers < 0:
             raise UserError(f"data.num_workers must be 0 or above, not {num_workers}")
         check_choice(tokenizer, vocab_size)
@@ -77,6 +81,7 @@ class TextDataModule(pl.LightningDataModule):
         self.context = context
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
+        self.max_eval_tokens = max_eval_tokens
         self.num_workers = num_workers
         self._texts: list[str] | None = None
         self._cache: TokenCache | None = None
@@ -160,9 +165,13 @@ class TextDataModule(pl.LightningDataModule):
         """[V]: how often each token occurs in train."""
         return self.cache.counts
 
-    def targets(self, split: str) -> NDArray[np.int64]:
-        """The tokens that an evaluation of `split` predicts, each once."""
-        return np.asarray(self._eval_windows(split).split.tokens[1:])
+    def targets(self, split: str, most: int | None = None) -> NDArray[np.int64]:
+        """The tokens that `eval_batches` of `split` predict, each once."""
+        return self._eval_windows(split).targets(most)
+
+    def num_positions(self, split: str, most: int | None = None) -> int:
+        """How many those are."""
+        return self._eval_windows(split).num_positions(most)
 
     def num_units(self, split: str) -> int:
         """How many parts of `split` are scored apart."""
@@ -198,9 +207,10 @@ class TextDataModule(pl.LightningDataModule):
         )
         return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
 
-    def eval_batches(self, split: str, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
-        """All windows of `split`, shared out among the ranks, none twice."""
-        return self._eval_windows(split).batches(self.val_batch_size, rank=rank, ranks=ranks)
+    def eval_batches(self, split: str, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Iterator[Batch]:
+        """All windows of `split`, or those that hold `most` positions (`EvalWindows.choose`), shared out among the ranks,
+        none twice."""
+        return self._eval_windows(split).batches(self.val_batch_size, rank=rank, ranks=ranks, most=most)
 
     def fit_batches(self, most: int) -> Iterator[Batch]:
         """Windows of val that hold at most `most` positions of the half that fits the temperature."""

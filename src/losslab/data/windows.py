@@ -120,18 +120,58 @@ class EvalWindows:
         self.num_units = min(found, MOST_UNITS)
         self._merged = found / self.num_units
         self._fit_windows: dict[int, list[int]] = {}
+        self._chosen: dict[int, NDArray[np.int64]] = {}
 
-    def batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
-        """Every window once, shared out among the ranks; all of them get as many batches (sharded networks need every
-        rank at every forward), the last perhaps with weight 0 alone."""
-        mine = np.arange(rank, self.count, ranks)
-        for i in range(0, -(-self.count // ranks), batch_size):
+    def batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Iterator[Batch]:
+        """Every window of `choose(most)` once, shared out among the ranks; all of them get as many batches (sharded
+        networks need every rank at every forward), the last perhaps with weight 0 alone."""
+        chosen = self.choose(most)
+        mine = chosen[rank::ranks]
+        for i in range(0, -(-len(chosen) // ranks), batch_size):
             windows = mine[i : i + batch_size]
             if len(windows):
                 yield self.batch(windows)
             else:
                 idle = self.batch(np.array([0]))
                 yield idle._replace(weight=torch.zeros_like(idle.weight))
+
+    def choose(self, most: int | None) -> NDArray[np.int64]:
+        """Windows in their order, [K]: all, or as many of an order of hashes as hold at most `most` positions, but at
+        least one; both halves of the split are among them. Fewer positions are always a part of more."""
+        if most is None or most >= len(self.split.tokens) - 1:
+            return np.arange(self.count)
+        if most not in self._chosen:
+            ends = self._sizes(self._order).cumsum()
+            count = max(1, int(np.searchsorted(ends, most, side="right")))
+            chosen = list(self._order[:count])
+            for half in (True, False):
+                if not any(self._holds(window, fit=half) for window in chosen):
+                    chosen += [w for w in self._order[count:] if self._holds(w, fit=half)][:1]
+            self._chosen[most] = np.sort(np.array(chosen, dtype=np.int64))
+        return self._chosen[most]
+
+    def num_positions(self, most: int | None) -> int:
+        """How many tokens the windows of `choose(most)` predict."""
+        return int(self._sizes(self.choose(most)).sum())
+
+    def targets(self, most: int | None) -> NDArray[Any]:
+        """Those tokens."""
+        if most is None:
+            return np.asarray(self.split.tokens[1:])
+        at = (self.choose(most)[:, None] * self.context + np.arange(1, self.context + 1)).ravel()
+        return np.asarray(self.split.tokens[at[at < len(self.split.tokens)]])
+
+    def _sizes(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.minimum(self.context, len(self.split.tokens) - 1 - windows * self.context)
+
+    def _holds(self, window: int, *, fit: bool) -> bool:
+        """Whether a window has positions of the fitting half, or of the other."""
+        batch = self.batch(np.array([window]))
+        return bool(((batch.extras["fit"] == fit) & (batch.weight != 0)).any())
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return np.array(sorted(range(self.count), key=_hash), dtype=np.int64)
 
     def batch(self, windows: NDArray[np.int64]) -> Batch:
         """These windows; beyond the end of the split the weight is 0."""
@@ -175,7 +215,7 @@ class EvalWindows:
     def _choose(self, most: int) -> list[int]:
         chosen: list[int] = []
         positions = 0
-        for window in sorted(range(self.count), key=_hash):
+        for window in self._order.tolist():
             batch = self.batch(np.array([window]))
             found = int((batch.extras["fit"] * batch.weight).sum())
             if found and chosen and positions + found > most:

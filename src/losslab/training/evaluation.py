@@ -1,5 +1,5 @@
-"""Evaluate a network on a whole split. Not Lightning's loop: nothing of it enters a checkpoint, and the temperature is
-fitted before the first batch is scored."""
+"""Evaluate a network on a split, or on a fixed part of it. Not Lightning's loop: nothing of it enters a checkpoint, and
+the temperature is fitted before the first batch is scored."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from losslab.types import Batch, Features, LossSum, Projection
 
 FIT_POSITIONS = 4096
 LAST_FIT_POSITIONS = 16384
+_FEWEST_FIT, _FIT_SHARE = 1024, 8
+"""A validation that scores a part of val fits on an eighth as many positions: each of them is read some five times."""
 
 
 class Evaluator:
     """Yardsticks of a network on the splits of a data module.
 
     Args:
+        interim_tokens: how many tokens of val `validate` scores unless thorough; 0: all.
         context: makes autocast or nothing, as in training; yardsticks themselves are float32.
     """
 
@@ -42,6 +45,7 @@ class Evaluator:
         device: torch.device,
         rank: int = 0,
         ranks: int = 1,
+        interim_tokens: int = 0,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.network = network
@@ -49,16 +53,35 @@ class Evaluator:
         self.device = device
         self.rank = rank
         self.ranks = ranks
+        self.interim_tokens = interim_tokens
         self.context = context
 
     def validate(self, *, thorough: bool = False) -> dict[str, float]:
         """Fit the temperature on one half of val, then score val; keys `val/…`.
 
         Args:
-            thorough: for the last and the best weights: fit on more positions, and give the dearer yardsticks too.
+            thorough: for the last and the best weights: fit on more positions, score all of val (or
+                data.max_eval_tokens of it), and give the dearer yardsticks too.
         """
-        scale = self._fit(LAST_FIT_POSITIONS if thorough else FIT_POSITIONS)
-        return self._score("val", scale, self._details("val") if thorough else None)
+        scale = self._fit(LAST_FIT_POSITIONS if thorough else self._fit_positions)
+        most = self._most(thorough=thorough)
+        return self._score("val", scale, self._details("val") if thorough else None, most)
+
+    @property
+    def scores_parts(self) -> bool:
+        """Whether validations that are not thorough score a part of val."""
+        return self.interim_tokens > 0
+
+    @property
+    def _fit_positions(self) -> int:
+        if not self.scores_parts:
+            return FIT_POSITIONS
+        return min(FIT_POSITIONS, max(_FEWEST_FIT, self.interim_tokens // _FIT_SHARE))
+
+    def _most(self, *, thorough: bool) -> int | None:
+        """How many tokens to score."""
+        limits = [self.data.max_eval_tokens, None if thorough else self.interim_tokens or None]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def test(self, scale: float, *, keep: Path | None = None) -> dict[str, float]:
         """Score test with a temperature fitted on val; keys `test/…`.
@@ -67,7 +90,7 @@ class Evaluator:
             keep: where rank 0 writes each document's scores, for the comparison.
         """
         details = self._details("test", units=True)
-        values = self._score("test", scale, details)
+        values = self._score("test", scale, details, self.data.max_eval_tokens)
         if keep is not None and self.rank == 0:
             content = io.BytesIO()
             np.savez_compressed(content, allow_pickle=False, unit=np.array(self.data.unit("test")), **details.arrays())
@@ -76,7 +99,7 @@ class Evaluator:
 
     def text(self, scale: float) -> dict[str, float]:
         """Score another text (`TextDataModule.open_text`) with a temperature fitted before; keys `text/…`."""
-        return self._score("text", scale, Details(device=self.device))
+        return self._score("text", scale, Details(device=self.device), None)
 
     def _details(self, split: str, *, units: bool = False) -> Details:
         groups = torch.from_numpy(frequency_groups(self.data.train_counts)).to(self.device)
@@ -104,15 +127,15 @@ class Evaluator:
         self.run([None], fit)
         return scale
 
-    def _score(self, split: str, scale: float, details: Details | None) -> dict[str, float]:
+    def _score(self, split: str, scale: float, details: Details | None, most: int | None) -> dict[str, float]:
         yardsticks = Yardsticks(scale, held_out=split == "val", device=self.device, details=details)
-        self.run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks), yardsticks.update)
+        self.run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks, most=most), yardsticks.update)
         if self.ranks > 1:
             for state in yardsticks.states():
                 distributed.all_reduce(state)
         values = yardsticks.values()
         if split != "text":  # whose tokens were not counted in train
-            values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split))
+            values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split, most))
         return {f"{split}/{name}": value for name, value in values.items()}
 
     @torch.no_grad()

@@ -34,7 +34,9 @@ class RunState:
     latest: dict[str, float] = field(default_factory=dict)
     """The last validation."""
     seconds: float = 0.0
-    """Training time over all sessions."""
+    """Training time over all sessions, validations included."""
+    validation_seconds: float = 0.0
+    """Those of the validations."""
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any], path: Path) -> RunState:
@@ -104,6 +106,7 @@ class RunKeeper(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.before_fit()
+        self.progress.begin()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -146,19 +149,30 @@ class RunKeeper(pl.Callback):
         checkpoint.update(self.contents)
 
     def _validate(self, row: dict[str, float]) -> bool:
-        """Returns whether this is the best validation so far."""
-        values = self.evaluator.validate(thorough=self.state.step == self.intervals.total)
+        """Returns whether this is the best validation so far: like is compared with like, on the tokens and with the
+        fit of interim validations, while the last weights are then scored thoroughly."""
+        started = time.monotonic()
+        last = self.state.step == self.intervals.total
+        with self.progress.paused():
+            values = thorough = self.evaluator.validate(thorough=last and not self.evaluator.scores_parts)
+            if last and self.evaluator.scores_parts:
+                thorough = self.evaluator.validate(thorough=True)
+        self.state.validation_seconds += time.monotonic() - started
         if not math.isfinite(values[PRIMARY]):
             raise Diverged(f"{PRIMARY} is {values[PRIMARY]} after step {self.state.step}")
-        row |= values
-        self.state.latest = values
+        row |= thorough | values
+        self.state.latest = thorough
         self.progress.validated(values[PRIMARY])
         if self.state.best and not values[PRIMARY] < self.state.best[PRIMARY]:
             return False
-        self.state.best = {**values, "step": self.state.step}
+        self.state.best = {**thorough, "step": self.state.step}
         return True
 
     def _save(self, trainer: pl.Trainer, improved: bool) -> None:
+        with self.progress.paused():
+            self._write(trainer, improved)
+
+    def _write(self, trainer: pl.Trainer, improved: bool) -> None:
         self.state.seconds = self._seconds_before + time.monotonic() - self._started
         if self.metrics_log is not None:
             self.metrics_log.flush()
@@ -172,5 +186,6 @@ class RunKeeper(pl.Callback):
         self.record.step = self.state.step
         self.record.yardsticks = {"final": self.state.latest, "best": self.state.best}
         self.record.timing["seconds"] = self.state.seconds
+        self.record.timing["validation_seconds"] = self.state.validation_seconds
         self.record.throughput["tokens_per_second"] = self.progress.speed(self.state.step)
         self.record.write(self.folder)

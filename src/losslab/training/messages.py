@@ -47,11 +47,29 @@ def introduce(
         f"on {record.hardware['ranks']} {record.hardware['device']} ({record.hardware['threads']} threads), "
         f"{settings['precision']}"
     )
+    if told := _scored(data, settings["interim_eval_tokens"]):
+        say(f"val    {told}")
     if settings["precision"] in ("bf16-true", "16-true"):
         note(
             f"trainer.precision={settings['precision']} keeps the weights in half precision: updates below about 1e-3 "
             "of a weight vanish, and losses that need small ones look worse than they are; bf16-mixed does not do that"
         )
+
+
+def _scored(data: TextDataModule, interim: int) -> str | None:
+    """What validations and the test score of their splits, where that is not all."""
+    most = data.max_eval_tokens
+    val, limited = data.num_positions("val"), data.num_positions("val", most)
+    part = data.num_positions("val", min(interim or val, most or val))
+    if limited == val and data.num_positions("test", most) == data.num_positions("test"):
+        if part == val:
+            return None
+        return f"each validation scores {part:,} of {val:,} tokens, windows chosen by hash; the last and the best score all"
+    tests = f"{data.num_positions('test', most):,} of {data.num_positions('test'):,} tokens of test"
+    return (
+        f"each validation scores {part:,} of {val:,} tokens, the last and the best {limited:,}, with {tests} "
+        f"(data.max_eval_tokens={most}); windows chosen by hash"
+    )
 
 
 def report(record: Record) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -33,6 +35,8 @@ class RunProgress:
         self.yardstick = ""
         self._started = self._last_line = time.monotonic()
         self._last_report = 0.0
+        self._away = 0.0
+        self._paused_at: float | None = None
         self._bar: Progress | None = None
         if enabled and sys.stdout.isatty():
             self._bar = Progress(
@@ -42,9 +46,24 @@ class RunProgress:
             self._task = self._bar.add_task("", total=total, completed=first, text="")
             self._bar.start()
 
+    def begin(self) -> None:
+        """Training starts now."""
+        self._started = self._last_line = time.monotonic()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done meanwhile is no training: validations, checkpoints."""
+        self._paused_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._away += time.monotonic() - self._paused_at
+            self._paused_at = None
+
     def speed(self, step: int) -> float:
-        """Tokens per second of this session, validation included."""
-        return (step - self.first) * self.tokens_per_step / max(time.monotonic() - self._started, 1e-9)
+        """Tokens per second of this session's training alone."""
+        until = time.monotonic() if self._paused_at is None else self._paused_at
+        return (step - self.first) * self.tokens_per_step / max(until - self._started - self._away, 1e-9)
 
     def step(self, step: int, objective: float) -> None:
         if not self.enabled:

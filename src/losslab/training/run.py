@@ -130,7 +130,13 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     trainer = make_trainer(config, folder)
     device = trainer.strategy.root_device
     evaluator = Evaluator(
-        network, data, device=device, rank=rank, ranks=ranks, context=trainer.precision_plugin.val_step_context
+        network,
+        data,
+        device=device,
+        rank=rank,
+        ranks=ranks,
+        interim_tokens=settings["interim_eval_tokens"],
+        context=trainer.precision_plugin.val_step_context,
     )
     log = None
     writes = rank == 0
@@ -329,3 +335,4 @@ def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunSt
     record.step = state.step
     record.yardsticks = {"final": final, "best": best}
     record.timing["seconds"] = state.seconds
+    record.timing["validation_seconds"] = state.validation_seconds
