@@ -77,6 +77,19 @@ class Features:
 
 
 @dataclass(frozen=True)
+class PenaltySum:
+    """Penalties beside a loss that divides by weights of its own: they are means over positions all the same."""
+
+    total: Tensor
+    """Detached scalar: Σ weight · penalty."""
+    weight: Tensor
+    """Its denominator, Σ weight."""
+    share: Tensor
+    """What the penalties in `LossSum.total` are multiplied by, so that its one denominator gives their mean: that
+    denominator over this one, of a whole optimizer step where it is known."""
+
+
+@dataclass(frozen=True)
 class LossSum:
     """What a loss returns: sums, never a mean. `training/reduce.py` divides, once."""
 
@@ -86,6 +99,8 @@ class LossSum:
     """float32 scalar: the denominator, Σ weight."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     """Detached scalar sums over the same denominator, for the logs."""
+    penalty: PenaltySum | None = None
+    """The penalties in `total`, where their denominator is another."""
 
 
 Values = Tensor | Mapping[str, Tensor]

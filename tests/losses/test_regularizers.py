@@ -12,8 +12,11 @@ from problems import bound, problem_for
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from losslab.config.check import bind_components, check_run
+from losslab.config.compose import compose_plain
 from losslab.config.schema import RegularizersConfig
 from losslab.conformance import check
+from losslab.conformance.processes import two_ranks_equal_one
 from losslab.conformance.subject import single
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -31,7 +34,9 @@ from losslab.losses.square import Square
 from losslab.losses.stablemax import StableMax
 from losslab.losses.sum import Sum
 from losslab.losses.unlikelihood import Unlikelihood
+from losslab.metrics.yardsticks import Yardsticks
 from losslab.models.projection import OutputProjection
+from losslab.training.reduce import StepReducer
 from losslab.types import Features, LossSum, TargetKind
 
 ALL = {"z_loss": 0.01, "confidence_penalty": 0.2, "mu_loss": 0.3, "soft_cap": 5.0}
@@ -198,3 +203,104 @@ def test_a_term_with_a_regularizers_name_is_not_overwritten() -> None:
     with pytest.raises(UserError, match="has a term named z_loss itself"):
         Regularized(Own(), z_loss=0.1)
     Regularized(Own(), confidence_penalty=0.1)
+
+
+CLASS_WEIGHTS = [0.1, 0.5, 1.0, 2.0, 4.0, 7.0, 9.0]
+PENALTIES = {"z_loss": 0.3, "confidence_penalty": 0.2, "mu_loss": 0.4}
+each_penalty = pytest.mark.parametrize(
+    "penalties", [*({name: PENALTIES[name]} for name in PENALTIES), PENALTIES], ids=str
+)
+
+
+def weighted_mean(features: Features, weight: Tensor, class_weights: list[float], **penalties: float) -> Tensor:
+    """Cross-entropy divided by its class weights, and penalties by positions: plain formulas, in float64."""
+    logits = features.hidden @ weight.T
+    losses = F.cross_entropy(logits, features.target, torch.tensor(class_weights).double(), reduction="none")
+    share = torch.tensor(class_weights).double()[features.target]
+    counts = features.weight
+    log_p = logits.log_softmax(dim=-1)
+    means = {
+        "z_loss": (counts * logits.logsumexp(dim=-1).square()).sum() / counts.sum(),
+        "confidence_penalty": (counts * (log_p.exp() * log_p).sum(dim=-1)).sum() / counts.sum(),
+        "mu_loss": weight.mean(dim=0).square().sum(),
+    }
+    own = (counts * losses).sum() / (counts * share).sum()
+    return own + sum(factor * means[name] for name, factor in penalties.items())
+
+
+@each_penalty
+@pytest.mark.parametrize("factor", [0.1, 1.0, 10.0])
+def test_class_weights_change_no_penalty(penalties: dict[str, float], factor: float) -> None:
+    loss = bound(Regularized(CrossEntropy(class_weights=[factor * w for w in CLASS_WEIGHTS]), **penalties))
+    exact, weight = problem_for(loss, 41)
+    hidden, projection = exact.hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    expected = weighted_mean(replace(exact, hidden=hidden), projection, CLASS_WEIGHTS, **penalties)
+    wanted = torch.autograd.grad(expected, [hidden, projection])
+    own_hidden, own_weight = exact.hidden.float().requires_grad_(), weight.float().requires_grad_()
+    result: LossSum = loss(replace(single(exact), hidden=own_hidden), OutputProjection(own_weight))
+    mean = result.total / result.weight
+    assert mean.item() == pytest.approx(expected.item(), rel=1e-6)
+    for found, right in zip(torch.autograd.grad(mean, [own_hidden, own_weight]), wanted, strict=True):
+        torch.testing.assert_close(found.double(), right, rtol=1e-5, atol=1e-6)
+
+
+@each_penalty
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_step_has_the_gradient_of_its_whole_batch_however_it_is_split(
+    penalties: dict[str, float], parts: int
+) -> None:
+    loss = bound(Regularized(CrossEntropy(class_weights=CLASS_WEIGHTS), **penalties)).train()
+    exact, weight = problem_for(loss, 40)
+    projection = weight.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(weighted_mean(exact, projection, CLASS_WEIGHTS, **penalties), projection)
+    own = nn.Parameter(weight.float())
+    reducer = StepReducer(nominal_weight=3.0, accumulate=parts, ranks=1)
+    features = single(exact)
+    assert loss.reads_step == (set(penalties) != {"mu_loss"})
+    loss.prepare_step(features.target, features.weight)
+    for part in features.chunks(40 // parts):
+        (reducer.add(loss(part, OutputProjection(own))) / parts).backward()
+    sums = reducer.finish()
+    sums.rescale([own])
+    torch.testing.assert_close(own.grad.double(), wanted, rtol=1e-5, atol=1e-6)
+    expected = weighted_mean(exact, weight, CLASS_WEIGHTS, **penalties).item()
+    assert sums.objective == pytest.approx(expected, rel=1e-6)
+    positions = exact.weight.sum()
+    if "z_loss" in penalties:
+        z = (exact.weight * (exact.hidden @ weight.T).logsumexp(dim=-1).square()).sum() / positions
+        assert sums.terms["z_loss"] == pytest.approx(penalties["z_loss"] * z.item(), rel=1e-6)
+
+
+@each_penalty
+def test_an_evaluation_in_chunks_reports_the_objective_of_the_whole(penalties: dict[str, float]) -> None:
+    loss = bound(Regularized(CrossEntropy(class_weights=CLASS_WEIGHTS), **penalties)).eval()
+    exact, weight = problem_for(loss, 40)
+    extras = {"fit": torch.zeros(40, dtype=torch.uint8), "bytes": torch.ones(40)}
+    yardsticks = Yardsticks(1.0, held_out=False)
+    for part in replace(single(exact), extras=extras).chunks(7):
+        yardsticks.update(part, loss, OutputProjection(weight.float()))
+    expected = weighted_mean(exact, weight, CLASS_WEIGHTS, **penalties).item()
+    assert yardsticks.values()["objective"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_two_ranks_have_the_penalties_of_one() -> None:
+    typed = ["loss.class_weights=[0.1,0.5,1,2,4,7,9,3,2,1,5]", "regularizers.z_loss=0.3", "loss.label_smoothing=0.1"]
+    assert two_ranks_equal_one(bind_components(check_run(compose_plain(typed))))
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_the_terms_of_a_sum_are_means_over_positions_however_a_step_is_split(parts: int) -> None:
+    """Terms that divide by class weights are refused: what a sum divides by is the number of positions."""
+    loss = bound(Sum(first=CrossEntropy(), second=ConfidencePenalty(beta=0.2), weights={"second": 0.5}))
+    exact, weight = problem_for(loss, 40)
+    logits = exact.hidden @ weight.T
+    log_p = logits.log_softmax(dim=-1)
+    own = F.cross_entropy(logits, exact.target, reduction="none")
+    terms = {"first": own, "second": 0.5 * (own + 0.2 * (log_p.exp() * log_p).sum(dim=-1))}
+    means = {name: ((exact.weight * v).sum() / exact.weight.sum()).item() for name, v in terms.items()}
+    reducer = StepReducer(nominal_weight=3.0, accumulate=parts, ranks=1)
+    for part in single(exact).chunks(40 // parts):
+        reducer.add(loss(part, OutputProjection(weight.float())))
+    sums = reducer.finish()
+    assert sums.terms == pytest.approx(means, rel=1e-6)
+    assert sums.objective == pytest.approx(sum(means.values()), rel=1e-6)

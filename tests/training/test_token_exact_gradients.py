@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_network import (
@@ -20,6 +23,7 @@ from torch import Tensor
 from losslab.training.network import Network
 from losslab.training.reduce import StepReducer, WindowSums
 from losslab.types import Batch, LossSum
+from runs import only_run
 
 each_loss = pytest.mark.parametrize("loss", LOSSES)
 
@@ -177,3 +181,14 @@ def test_a_flag_lasts_one_window() -> None:
     for flag in (True, False):
         accumulate(network, reducer, [make_batch()])
         assert reducer.finish(flag).flag == flag
+
+
+def test_class_weights_and_a_penalty_train_alike_however_the_batch_is_split(run_tiny: Callable[..., int]) -> None:
+    """Their two denominators are those of the whole optimizer step."""
+    weights = ",".join(str(0.25 + i % 7) for i in range(257))
+    options = [f"loss.class_weights=[{weights}]", "regularizers.z_loss=0.05", "optimizer.lr=0.01"]
+    for parts in (1, 4):
+        assert run_tiny(*options, f"name=n{parts}", f"trainer.accumulate_grad_batches={parts}") == 0
+    (_, one), (_, four) = (only_run(Path(f"outputs/n{parts}")) for parts in (1, 4))
+    assert one.identity == four.identity
+    assert four.yardsticks["final"] == pytest.approx(one.yardsticks["final"], rel=1e-5)

@@ -58,6 +58,9 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
     content["regularizers"] = {k: v for k, v in content.get("regularizers", {}).items() if v}
     if not content["regularizers"]:
         del content["regularizers"]
+    elif content["loss"].get("class_weights") and content["regularizers"].keys() & {"z_loss", "confidence_penalty"}:
+        # Until these were means over positions, class weights changed their size: those runs are others.
+        content["regularizers"]["means"] = "positions"
     for key, digest in inputs.items():
         section, _, last = key.rpartition(".")
         content[section][last] = f"sha256:{digest}"

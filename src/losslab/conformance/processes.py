@@ -148,6 +148,8 @@ def _rank(config: dict[str, Any], rank: int, folder: str, answer: Connection) ->
     for _, _, parts in _splits(subject):
         head = _Head(subject.fresh(), subject.problem().projection.float())
         reducer = StepReducer(nominal_weight=math.pi, accumulate=1, ranks=2)
+        if head.loss.reads_step:
+            head.loss.prepare_step(*(torch.cat([getattr(p, key) for p in parts]) for key in ("target", "weight")))
         parallel = DistributedDataParallel(head)
         reducer.add(parallel(parts[rank])).backward()  # type: ignore[no-untyped-call]
         reducer.finish().rescale([head.weight])

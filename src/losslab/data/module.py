@@ -10,13 +10,14 @@ from typing import Literal
 import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from losslab.data import python_docs, sources
 from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, encode_split, open_cache
 from losslab.data.splits import split_documents
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, check_choice
-from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, hash_batches
+from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, gather, hash_batches
 from losslab.errors import UserError
 from losslab.types import Batch
 
@@ -199,6 +200,12 @@ class TextDataModule(pl.LightningDataModule):
             "ranks": ranks,
             "first_step": step,
         }
+
+    def step_targets(self, step: int) -> tuple[Tensor, Tensor]:
+        """int64 [N], float32 [N]: target and weight of all positions of an optimizer step, counted from 0."""
+        starts = self.order(self._order_seed).starts(step * self.batch_size, self.batch_size)
+        batch = gather(self.cache.splits["train"].tokens, starts, self.context)
+        return batch.target.flatten(), batch.weight.flatten()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Micro-batches without end; see `MicroBatches`."""

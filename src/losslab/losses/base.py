@@ -50,6 +50,9 @@ class Loss(nn.Module):
     previous_tokens: int = 0
     """How many of the tokens up to each position it reads, in `features.extras["previous"]`."""
 
+    reads_step: bool = False
+    """Before each optimizer step it wants the targets and weights of all of its positions; see `prepare_step`."""
+
     reads_teacher: bool = False
     """It learns from a trained run: `teacher` names its folder, `features.extras["teacher_hidden"]` [N, D'] holds that
     run's hidden states, and `teacher_log_probs` turns those into its predictions [N, V]."""
@@ -66,6 +69,9 @@ class Loss(nn.Module):
     def teach(self, log_probs: Callable[[Tensor], Tensor]) -> None:
         """Receive what turns a teacher's hidden states [N, D'] into its predictions [N, V]."""
         self.teacher_log_probs = log_probs
+
+    def prepare_step(self, target: Tensor, weight: Tensor) -> None:
+        """Receive target [N] and weight [N] of the next optimizer step's positions, of every micro-batch and rank."""
 
     def from_log_prob(self, log_prob: Tensor) -> Values:
         """The loss [N] of positions whose target has log-probability `log_prob` [N] under softmax."""

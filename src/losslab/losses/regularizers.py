@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.statistics import Statistics
-from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind, Values
+from losslab.losses.targets import check_targets
+from losslab.types import Features, LossSum, OutputSpec, PenaltySum, Projection, TargetKind, Values
 
 _OF_STATISTICS = ("from_log_prob", "from_statistics")
 _OF_SOFTMAX = (TargetKind.CLASSES, TargetKind.DISTRIBUTIONS)
@@ -29,7 +31,8 @@ def regularize(loss: Loss, settings: dict[str, float | None]) -> Loss:
 
 
 class Regularized(Loss):
-    """A loss of p = softmax(z) with penalties, each logged apart.
+    """A loss of p = softmax(z) with penalties, each logged apart. They are means over positions, whatever the loss
+    divides by: class weights, which change its denominator, do not change theirs.
 
     z_loss: adds λ (logsumexp z)², with the gradient 2 λ p_j logsumexp z: the level of the logits, which softmax does
         not see, stays near 0. Chowdhery et al. 2022, arXiv:2204.02311.
@@ -88,6 +91,16 @@ class Regularized(Loss):
         needs_logits = confidence_penalty or soft_cap is not None or loss.written_as() in _OF_LOGITS
         self.cost_class = "F3" if needs_logits else loss.cost_class
         self._way = "from_logits" if needs_logits else "from_statistics"
+        self._shared = tuple(name for name in added if name != "mu_loss")
+        nothing = Features(
+            hidden=torch.zeros(0, 1),
+            target=torch.zeros(0, dtype=torch.int64),
+            weight=torch.zeros(0),
+            extras={"previous": torch.zeros(0, self.previous_tokens, dtype=torch.int32)},
+        )
+        self.reads_step = bool(self._shared) and loss.position_weight(nothing) is not None
+        self._step_share: Tensor | None = None
+        self._share: Tensor | None = None
 
     def bind(self, spec: OutputSpec) -> None:
         self.loss.bind(spec)
@@ -110,17 +123,55 @@ class Regularized(Loss):
         values = self._penalised(self.loss.from_logits(logits, features), logsumexp)
         if self.confidence_penalty:
             log_p = tempered - logsumexp[:, None]
-            values["confidence_penalty"] = self.confidence_penalty * (log_p.exp() * log_p).sum(dim=-1)
+            values["confidence_penalty"] = self._shared_out(self.confidence_penalty * (log_p.exp() * log_p).sum(dim=-1))
         return values
 
     def _penalised(self, values: Values, logsumexp: Tensor) -> dict[str, Tensor]:
         terms = {"loss": values} if isinstance(values, Tensor) else dict(values)
         if self.z_loss:
-            terms["z_loss"] = self.z_loss * logsumexp.square()
+            terms["z_loss"] = self._shared_out(self.z_loss * logsumexp.square())
         return terms
 
+    def _shared_out(self, penalty: Tensor) -> Tensor:
+        return penalty if self._share is None else self._share * penalty
+
+    def prepare_step(self, target: Tensor, weight: Tensor) -> None:
+        features = Features(weight[:, None], target, weight)
+        self._step_share = self._share_of(features)[0]
+
+    def _share_of(self, features: Features) -> tuple[Tensor, Tensor]:
+        """The loss's own denominator over the number of positions, and that number."""
+        own = self.loss.select(features.kept()).kept()
+        weight, share = own.weight.float(), self.loss.position_weight(own)
+        positions = weight.sum()
+        if share is None or not positions:
+            return torch.ones_like(positions), positions
+        return (weight * share).sum() / positions, positions
+
+    @contextmanager
+    def _sharing(self, features: Features, num_outputs: int) -> Iterator[Tensor | None]:
+        """Multiply penalties so that the loss's own denominator gives their mean over positions; yields how many those
+        are, or None where both denominators are the same."""
+        if not self.reads_step:
+            yield None
+            return
+        check_targets(features.kept().target, self, num_outputs)
+        share, positions = self._share_of(features)
+        if self.training and self._step_share is not None:
+            share = self._step_share
+        self._share = share
+        try:
+            yield positions
+        finally:
+            self._share = None
+
     def forward(self, features: Features, projection: Projection) -> LossSum:
-        result = super().forward(features, projection)
+        with self._sharing(features, len(projection.weight)) as positions:
+            share = self._share
+            result = super().forward(features, projection)
+        if positions is not None and share is not None:
+            total = torch.stack([result.terms[name] for name in self._shared]).sum() / share
+            result = replace(result, penalty=PenaltySum(total.detach(), positions, share))
         if not self.mu_loss:
             return result
         penalty = result.weight * self._off_centre(projection)
@@ -135,7 +186,8 @@ class Regularized(Loss):
         return super().from_scores(features, projection, logits, logsumexp)
 
     def values(self, features: Features, projection: Projection) -> Values:
-        values = super().values(features, projection)
+        with self._sharing(features, len(projection.weight)):
+            values = super().values(features, projection)
         if not self.mu_loss or isinstance(values, Tensor):
             return values
         return {**values, "mu_loss": self._off_centre(projection).expand(len(features))}

@@ -39,6 +39,8 @@ _SUMS = [
     "bytes",
     "objective",
     "objective_weight",
+    "penalty",
+    "penalty_weight",
 ]
 
 
@@ -75,7 +77,7 @@ class Yardsticks:
         features = features.kept()
         num_outputs, device = projection.weight.shape[0], features.hidden.device
         reader = RowReader(loss, self.scale, thorough=self.details is not None, num_outputs=num_outputs, device=device)
-        objective: Tensor | None = torch.zeros(2, dtype=torch.float64, device=self.sums.device)
+        objective: Tensor | None = torch.zeros(4, dtype=torch.float64, device=self.sums.device)
         with torch.autocast(device_type=device.type, enabled=False):
             for chunk in features.chunks(chunk_rows(num_outputs)):
                 logits = loss.scores(chunk.hidden, projection)
@@ -84,14 +86,14 @@ class Yardsticks:
                     logsumexp = reader.add(own, piece.target)
                     if objective is not None:
                         part = loss.from_scores(piece, projection, own, logsumexp)
-                        objective = None if part is None else objective + _pair(part)
+                        objective = None if part is None else objective + _sums_of(part)
         if objective is None:  # the loss wants more than scores
-            objective = torch.zeros(2, dtype=torch.float64, device=self.sums.device)
+            objective = torch.zeros(4, dtype=torch.float64, device=self.sums.device)
             for chunk in features.chunks(chunk_rows(num_outputs) if loss.position_wise else len(features)):
-                objective = objective + _pair(loss(chunk, projection))
+                objective = objective + _sums_of(loss(chunk, projection))
         if len(features):
             self._add(features, reader.rows(), num_outputs)
-        self.sums[-2:] += objective
+        self.sums[-4:] += objective
         return LossSum(total=objective[0], weight=objective[1])
 
     def _add(self, features: Features, rows: Rows, num_outputs: int) -> None:
@@ -128,7 +130,8 @@ class Yardsticks:
             "perplexity": math.exp(nll) if nll < _LARGEST_EXPONENT else math.inf,
             "bits_per_byte": _ratio(sums["nll"] / math.log(2), sums["bytes"]),
             "top1": sums["top1"] / count,
-            "objective": _ratio(sums["objective"], sums["objective_weight"]),
+            "objective": _ratio(sums["objective"], sums["objective_weight"])
+            + (_ratio(sums["penalty"], sums["penalty_weight"]) if sums["penalty_weight"] else 0.0),
             "logit_norm": sums["logit_norm"] / count,
             "scale": self.scale,
         }
@@ -138,9 +141,13 @@ class Yardsticks:
         return values | (self.details.values() if self.details else {})
 
 
-def _pair(sums: LossSum) -> Tensor:
-    """float64 [2]: total and weight."""
-    return torch.stack([sums.total.double(), sums.weight.double()])
+def _sums_of(sums: LossSum) -> Tensor:
+    """float64 [4]: the loss's total and weight, and those of penalties that are divided apart."""
+    total, weight, penalty = sums.total.double(), sums.weight.double(), sums.penalty
+    if penalty is None:
+        return torch.stack([total, weight, torch.zeros_like(total), torch.zeros_like(total)])
+    own = total - penalty.share.double() * penalty.total.double()
+    return torch.stack([own, weight, penalty.total.double(), penalty.weight.double()])
 
 
 def _ratio(total: float, count: float) -> float:

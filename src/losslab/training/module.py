@@ -51,6 +51,8 @@ class LossModule(pl.LightningModule):
         gradient_clip_val: largest norm of the whole gradient, or None.
         is_logged: whether an optimizer step (counted from 1) is logged, and so pays for the norms at hidden states.
         stop_requested: whether this process received a signal.
+        step_targets: optimizer step (counted from 0) → target and weight [N] of all of its positions, over every
+            micro-batch and rank; None where the loss does not want them.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class LossModule(pl.LightningModule):
         gradient_clip_val: float | None,
         is_logged: Callable[[int], bool],
         stop_requested: Callable[[], bool],
+        step_targets: Callable[[int], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -74,6 +77,7 @@ class LossModule(pl.LightningModule):
         self.gradient_clip_val = gradient_clip_val
         self.is_logged = is_logged
         self.stop_requested = stop_requested
+        self.step_targets = step_targets
         self.hidden_gradients = HiddenGradients(network.backbone)
         self._loss_buffers = {name: buffer.clone() for name, buffer in network.loss.named_buffers()}
         self.report: StepReport | None = None
@@ -106,6 +110,8 @@ class LossModule(pl.LightningModule):
         step, micro = self.trainer.global_step, batch_idx % self.reducer.accumulate
         self.hidden_gradients.active = self.is_logged(step + 1)
         seed_dropout(self.seed, step=step, micro=micro, rank=self.trainer.global_rank)
+        if self.step_targets is not None and micro == 0:
+            self.network.loss.prepare_step(*(tensor.to(self.device) for tensor in self.step_targets(step)))
         return self.reducer.add(self.network(batch))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -264,6 +264,7 @@ def _build_module(
         gradient_clip_val=settings["gradient_clip_val"],
         is_logged=intervals.logged,
         stop_requested=stop,
+        step_targets=data.step_targets if network.loss.reads_step else None,
     )
 
 
