@@ -11,8 +11,12 @@ from rich.console import Console
 from rich.progress import track
 
 T = TypeVar("T")
-YARDSTICKS = ("nll", "nll_scaled", "nll_linked", "perplexity", "bits_per_byte", "top1", "unigram_nll", "objective")
+YARDSTICKS = (
+    *("nll", "nll_scaled", "nll_linked", "perplexity", "word_perplexity"),
+    *("bits_per_byte", "top1", "unigram_nll", "objective"),
+)
 """In the order in which people read them."""
+_WIDEST = 1e6
 Listener = Callable[[str, int], None]
 """Called with a message and 0, or with what a bar shows and the optimizer step that it is of."""
 
@@ -32,6 +36,11 @@ listener: Listener | None = None
 
 NOTE = "losslab: note: "
 """Begins the lines that a person should know and that are no mistake."""
+
+
+def figure(value: float) -> str:
+    """Four decimals, or powers of ten where there is no room for them; 12 columns."""
+    return f"{value:>12.4f}" if abs(value) < _WIDEST else f"{value:>12.4g}"
 
 
 def say(message: str) -> None:

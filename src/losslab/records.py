@@ -12,6 +12,8 @@ hashes      backbone_init, batches, data, tokenizer, code, own_code (of classes 
 versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
             choices (group → the file chosen in it),
+            text ({files, how, documents, words and tokens by split, overlap, tokenizer_lossless, round_trip}: what was
+            read, in words; how it was cut and split; copies across splits; whether val comes back from its tokens),
             changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code)
 timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions, validations included),
             validation_seconds (those of the validations; null in older records),

@@ -5,7 +5,7 @@ import pytest
 from losslab.config.identity import ADDED_LATER, fingerprint
 
 INPUTS = {"data.corpus": "c" * 64}
-AS_BEFORE: list[str] = ["trainer.interim_eval_tokens=0"]
+AS_BEFORE: list[str] = ["trainer.interim_eval_tokens=0", "data.rules=1"]
 """Overrides that give back the results of before, for keys whose default has changed since."""
 TEXT_INPUTS = {"data.path": "d" * 64}
 PINNED = {

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from losslab.data.cache import TokenCache, build_cache, cache_key, open_cache
+from losslab.data.sources import Corpus, corpus_of
 from losslab.data.splits import SPLITS, document_hash, split_documents
 from losslab.data.tokenizer import FileTokenizer
 
@@ -19,7 +20,8 @@ KINDS = ("tokens", "bytes", "fit", "lengths")
 
 
 def build(root: Path, documents: list[str], tokenizer: str = "bytes", vocab_size: int = 300, **changes) -> TokenCache:
-    return build_cache(root, SETTINGS | {"tokenizer": tokenizer} | changes, documents, tokenizer, vocab_size)
+    settings = SETTINGS | {"tokenizer": tokenizer} | changes
+    return build_cache(root, settings, corpus_of(documents, "given"), tokenizer, vocab_size)
 
 
 def content(cache: TokenCache) -> dict[str, list[int]]:
@@ -93,7 +95,7 @@ def test_a_large_vocabulary_gets_wider_integers(tmp_path, documents) -> None:
 def test_the_same_settings_are_opened_and_not_built_again(documents, tmp_path) -> None:
     first = build(tmp_path, documents)
     before = times(first.folder)
-    second = build(tmp_path, ["never", "looked", "at"])
+    second = build_cache(tmp_path, SETTINGS, None, "bytes", 300)  # the corpus is not looked at
     assert second.folder == first.folder
     assert times(second.folder) == before
     assert content(second) == content(first)
@@ -150,8 +152,9 @@ def test_a_lost_tokenizer_is_not_mistaken_for_bytes(documents, tmp_path) -> None
 
 
 def test_a_failed_build_leaves_no_folder(documents, tmp_path) -> None:
+    broken = {split: _Unreadable(texts) for split, texts in split_documents(documents).items()}
     with pytest.raises(OSError, match="no such text"):
-        build_cache(tmp_path, SETTINGS, _Unreadable(documents), "bytes", 300)
+        build_cache(tmp_path, SETTINGS, Corpus(broken, {}, {}), "bytes", 300)
     assert folders(tmp_path) == []
     build(tmp_path, documents)
 
@@ -165,6 +168,7 @@ BUILDER = """
 import json, os, signal, sys, time
 from pathlib import Path
 from losslab.data import cache
+from losslab.data.sources import corpus_of
 
 root, documents, log, start = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), sys.argv[3], sys.argv[4]
 write = cache._write
@@ -182,7 +186,7 @@ cache._write = noted
 print("ready", flush=True)
 while not Path(start).exists():
     time.sleep(0.005)
-built = cache.build_cache(root, json.loads(sys.argv[5]), documents, "bytes", 300)
+built = cache.build_cache(root, json.loads(sys.argv[5]), corpus_of(documents, "given"), "bytes", 300)
 print(built.folder, int(built.splits["train"].tokens.sum()))
 """
 

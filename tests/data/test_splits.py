@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losslab.data.sources import cut_documents, read_texts
-from losslab.data.splits import SPLITS, document_hash, split_documents
+from losslab.data.sources import TextSource
+from losslab.data.splits import SPLITS, document_hash, split_documents, split_groups, split_stretches
 from losslab.errors import UserError
 
 
@@ -99,6 +99,87 @@ def test_names_and_places_of_files_do_not_matter(tmp_path: Path, documents) -> N
         for path, document in zip(paths, documents, strict=True):
             (tmp_path / folder / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / folder / path).write_text(document, encoding="utf-8", newline="")
-        found.append(assignment(cut_documents(read_texts(str(tmp_path / folder)), "auto")))
+        found.append(assignment(TextSource(str(tmp_path / folder)).read().texts["all"]))
     assert found[0] == found[1]
     assert len(found[0]) == 60
+
+
+def runs(pieces: list[str], members: list[str]) -> int:
+    """How many stretches of neighbours `members` are in `pieces`."""
+    inside = [piece in members for piece in pieces]
+    return sum(now and not before for before, now in zip([False, *inside], inside, strict=False))
+
+
+def book(name: str, pieces: int, size: int = 20) -> list[str]:
+    return [f"{name} {i} " + "word " * size for i in range(pieces)]
+
+
+@pytest.mark.parametrize("pieces", [3, 4, 20, 57, 1000])
+@pytest.mark.parametrize("name", ["a", "b", "c", "d"])
+def test_val_and_test_are_a_stretch_each(name: str, pieces: int) -> None:
+    text = book(name, pieces, 200)
+    found = split_stretches([text])
+    assert sorted(piece for members in found.values() for piece in members) == sorted(text)
+    assert runs(text, found["val"]) == runs(text, found["test"]) == 1
+    assert all(found[split] == [piece for piece in text if piece in found[split]] for split in SPLITS)
+    if pieces == 1000:
+        for split in ("val", "test"):
+            assert 0.05 <= len(found[split]) / pieces <= 0.05 + 2 / pieces
+        assert {text[0], text[-1]} <= set(found["train"])
+
+
+def test_every_long_text_gives_its_stretch_and_short_ones_stay_in_train() -> None:
+    long, short = [book("one", 400, 200), book("two", 100, 200)], book("three", 19)
+    found = split_stretches([*long, short])
+    for text in long:
+        for split in ("val", "test"):
+            own = [piece for piece in text if piece in found[split]]
+            assert runs(text, own) == 1
+            assert len(own) / len(text) == pytest.approx(0.05, abs=0.011)
+    assert set(short) <= set(found["train"])
+
+
+def test_short_texts_alone_count_as_one() -> None:
+    texts = [book(str(i), 5, 100) for i in range(9)]
+    found = split_stretches(texts)
+    pieces = [piece for text in texts for piece in text]
+    assert runs(pieces, found["val"]) == runs(pieces, found["test"]) == 1
+
+
+def test_a_text_that_repeats_itself_does_not_leak() -> None:
+    text = book("once", 300)
+    found = split_stretches([text + text])
+    assert not set(found["train"]) & set(found["val"])
+    assert not set(found["train"]) & set(found["test"])
+    assert not set(found["val"]) & set(found["test"])
+
+
+def test_what_is_short_may_be_said_twice() -> None:
+    text = [piece for own in book("a", 400) for piece in (own, "* * *")]
+    found = split_stretches([text])
+    assert all("* * *" in found[split] for split in SPLITS)
+
+
+@pytest.mark.parametrize("shares", [{"val": 0.2, "test": 0.1}, {"val": None, "test": 0.3}, {"test": 0.25}])
+@pytest.mark.parametrize("cut", [split_documents, lambda d, s: split_stretches([d], s)], ids=["hashes", "stretches"])
+def test_shares_are_of_the_bytes(shares: dict[str, float | None], cut) -> None:
+    documents = book("x", 500)
+    found = cut(documents, shares)
+    total = sum(len(document) for document in documents)
+    for split, share in shares.items():
+        assert sum(map(len, found[split])) / total == pytest.approx(share or 0.05, abs=0.003)
+    assert sum(map(len, found.values())) == 500
+
+
+@pytest.mark.parametrize("texts", [[], [["one", "two"]], [["one"], ["two"]], [["one two three four five six 7 8"] * 9]])
+def test_too_few_pieces_are_refused(texts: list[list[str]]) -> None:
+    with pytest.raises(UserError, match="the text is too short"):
+        split_stretches(texts)
+
+
+def test_groups_stay_whole() -> None:
+    groups = [book(str(i), 5) for i in range(100)]
+    found = split_groups(groups)
+    for members in found.values():
+        assert all(set(group) <= set(members) or not set(group) & set(members) for group in groups)
+    assert all(found.values())

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from losslab.config.identity import NOT_IDENTITY, flatten, loss_label, without
+from losslab.config.identity import ADDED_LATER, NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.nearest import nearest
 from losslab.config.stored import filled
 from losslab.errors import UserError
@@ -22,6 +22,8 @@ from losslab.records import FILE as RECORD
 
 METRICS = "metrics.csv"
 _WITHOUT_EFFECT = ("checkpoints.every_n_steps",)
+_PATHS = ("data.path", "data.val_path", "data.test_path")
+"""Their content counts, as data.content."""
 _DAMAGED = (OSError, ValueError, KeyError, EOFError)
 
 
@@ -150,7 +152,8 @@ def _read_folder(folder: Path) -> Loaded:
 def _read_run(path: Path) -> Run:
     record = read(path)
     config = filled(read_config(path), path / CONFIG)
-    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", "data.path"]))
+    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", *_PATHS]))
+    settings = ADDED_LATER | settings
     settings["data.content"] = record.hashes.get("data")
     if settings.get("data.tokenizer") not in ("bpe", "bytes"):
         settings["data.tokenizer"] = record.hashes.get("tokenizer")

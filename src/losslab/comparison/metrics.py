@@ -29,6 +29,7 @@ _NAMES = {
     "nll": "nll",
     "nll_linked": "nll through the loss's own link",
     "perplexity": "perplexity",
+    "word_perplexity": "perplexity per word",
     "bits_per_byte": "bits per byte",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",

@@ -27,12 +27,16 @@ from losslab.errors import UserError
 CONFIG_NAME = "train"
 _HYDRA = ("hydra.", "hydra/")
 _WRITTEN_OUT = ("'", '"', "[", "{", "$", "=")
+_SEPARATOR = "data.separator"
+"""Text of any kind, which is never an axis."""
 _MOST_VALUES = 100_000
 
 
 def quoted(override: str) -> str:
     """KEY=VALUE as Hydra can read it: its own words need no quotes, and paths of run folders hold an equals sign."""
     key, _, value = override.partition("=")
+    if key == _SEPARATOR and value[:1] not in ("'", '"') and value not in ("", "null"):
+        return f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
     if "=" not in value or value[:1] in _WRITTEN_OUT or "(" in value:
         return override
     return f"{key}=" + ",".join(f"'{part}'" if "=" in part and "'" not in part else part for part in value.split(","))

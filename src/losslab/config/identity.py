@@ -36,6 +36,12 @@ NOT_IDENTITY = [
 ADDED_LATER: dict[str, Any] = {
     "data.max_eval_tokens": None,
     "trainer.interim_eval_tokens": 0,
+    "data.val_path": None,
+    "data.test_path": None,
+    "data.separator": None,
+    "data.val_fraction": None,
+    "data.test_fraction": None,
+    "data.rules": 1,
 }
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""

@@ -18,7 +18,7 @@ from losslab.config.schema import CheckpointsConfig, LoggerConfig, RegularizersC
 from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError
 
-INPUTS = ("data.path", "data.tokenizer")
+INPUTS = ("data.path", "data.val_path", "data.test_path", "data.tokenizer")
 """Where inputs lie may change; what they hold belongs to the run, and is compared."""
 
 _RESOLVED = ("max_steps", "val_check_interval", "interim_eval_tokens")
@@ -82,9 +82,13 @@ def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, .
 
 
 def _parse(key: str, value: str) -> Any:
+    if key == "data.separator":
+        return None if value in ("", "null") else value
     if key in (*INPUTS, "loss.teacher"):
         if value in ("bpe", "bytes", ""):
             return value
+        if value == "null" and key in ("data.val_path", "data.test_path"):
+            return None
         home = os.path.expanduser(value)  # noqa: PTH111 (where there is no such home, it leaves the path as it is)
         return str(Path(home).absolute())
     if typing.get_type_hints(TrainerConfig).get(key.removeprefix("trainer.")) is str:

@@ -18,12 +18,15 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from losslab.console import working
-from losslab.data.splits import SPLITS, document_hash, split_documents
+from losslab.data.overlap import find_overlap
+from losslab.data.round_trip import RoundTrip, round_trip
+from losslab.data.sources import Corpus
+from losslab.data.splits import SPLITS, document_hash
 from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from losslab.files import TEMPORARY, sync_folder
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
-_FORMAT = 4
+_FORMAT = 5
 _META = "meta.json"
 _KINDS = ("tokens", "bytes", "fit", "lengths")
 
@@ -55,9 +58,14 @@ class TokenCache:
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.folder)
 
+    @property
+    def round_trip(self) -> RoundTrip:
+        """Whether val comes back from its tokens."""
+        return RoundTrip(**self.meta["round_trip"])
+
 
 def cache_key(settings: dict[str, Any]) -> str:
-    """Of the source's hash, the document rule, the tokenizer and this file's format."""
+    """Of the source's hash, the rules of documents and splits, the tokenizer and this file's format."""
     content = json.dumps({**settings, "format": _FORMAT}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:20]
 
@@ -81,9 +89,15 @@ def encode_split(documents: list[str], tokenizer: Tokenizer) -> TokenSplit:
     return _join(documents, iter(encoded), tokenizer)
 
 
-def build_cache(
-    root: Path, settings: dict[str, Any], documents: list[str], tokenizer: str, vocab_size: int
-) -> TokenCache:
+def without_ends(split: TokenSplit, tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """The tokens of each document, without the one that ends it."""
+    start = 0
+    for length in split.lengths.tolist():
+        yield split.tokens[start : start + length - (tokenizer.end is not None)].tolist()
+        start += length
+
+
+def build_cache(root: Path, settings: dict[str, Any], corpus: Corpus, tokenizer: str, vocab_size: int) -> TokenCache:
     """Open the cache for `settings`, or build it: beside its place, then renamed, under a lock."""
     folder = root / cache_key(settings)
     root.mkdir(parents=True, exist_ok=True)
@@ -94,7 +108,7 @@ def build_cache(
             shutil.rmtree(folder, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}.", suffix=TEMPORARY))
         try:
-            _write(temporary, settings, documents, tokenizer, vocab_size)
+            _write(temporary, settings, corpus, tokenizer, vocab_size)
             temporary.rename(folder)
             sync_folder(root)
         finally:
@@ -102,14 +116,14 @@ def build_cache(
     return open_cache(folder)
 
 
-def _write(folder: Path, settings: dict[str, Any], documents: list[str], choice: str, vocab_size: int) -> None:
-    by_split = split_documents(documents)
+def _write(folder: Path, settings: dict[str, Any], corpus: Corpus, choice: str, vocab_size: int) -> None:
+    by_split = corpus.documents
     tokenizer = make_tokenizer(choice, vocab_size, by_split["train"])
     tokenizer.save(folder)
     meta: dict[str, Any] = {"settings": settings, "tokenizer": tokenizer.digest(), "vocab_size": tokenizer.vocab_size}
-    meta |= {"tokens": {}, "documents": {}}
+    meta |= {"tokens": {}, "documents": {}, "words": corpus.words, "how": corpus.how}
     encoded = tokenizer.encode([text for split in SPLITS for text in by_split[split]])
-    progress = iter(working(encoded, "tokenising", total=len(documents)))
+    progress = iter(working(encoded, "tokenising", total=sum(map(len, by_split.values()))))
     for split in SPLITS:
         stream = _join(by_split[split], progress, tokenizer)
         for kind in _KINDS:
@@ -118,6 +132,10 @@ def _write(folder: Path, settings: dict[str, Any], documents: list[str], choice:
         meta["documents"][split] = len(by_split[split])
         if split == "train":
             np.save(folder / "counts.npy", np.bincount(stream.tokens, minlength=tokenizer.vocab_size))
+        if split == "val":
+            kept = round_trip(by_split[split], without_ends(stream, tokenizer), tokenizer)
+            meta["round_trip"] = kept._asdict()
+    meta["overlap"] = find_overlap(by_split)
     meta["checksums"] = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     (folder / _META).write_text(json.dumps(meta, indent=2))
     for path in folder.iterdir():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,12 +13,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from losslab.data import python_docs, sources
-from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, encode_split, open_cache
-from losslab.data.splits import split_documents
+from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
+from losslab.data.documents import DocumentRule
+from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, check_choice
 from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, gather, hash_batches
 from losslab.errors import UserError
 from losslab.types import Batch
+
+
+class TextMeasure(NamedTuple):
+    """The size of a split, beyond its tokens."""
+
+    positions: int
+    """Tokens that an evaluation predicts."""
+    words: int
+    """Of the original text (`losslab.data.words`)."""
+    round_trip: RoundTrip
+    """Whether the tokenizer keeps the text."""
+
 
 _FEW_DOCUMENTS = 20
 """A val split with fewer documents is halved by window."""
@@ -30,10 +42,15 @@ class TextDataModule(pl.LightningDataModule):
     """Windows of tokens from a person's own text or from the built-in corpus.
 
     Args:
-        path: a file, folder or glob of UTF-8 text (.txt, .md, .gz).
-        corpus: `python_docs`, in place of a path.
-        documents: how text is cut into documents; auto takes files if there are at least 20, else blocks between blank
-            lines if there are at least 20, else blocks of about 4 KiB.
+        path: a file, folder or glob of UTF-8 text (.txt, .md, .tokens, .gz).
+        val_path, test_path: the same, of splits of their own.
+        corpus: `python_docs`, instead of a path.
+        documents: how text is cut into documents; auto takes known separators where they are (<|endoftext|>,
+            <|end_of_text|>, </s>, WikiText's title lines), else files if there are at least 20, else blocks between
+            blank lines if there are at least 20, else blocks of about 4 KiB.
+        separator: what stands between documents: text, or re:PATTERN.
+        val_fraction, test_fraction: share of the bytes; default: about a twentieth.
+        rules: 2, or 1 for the documents and splits of losslab before `separator` was there (`TextSource`).
         tokenizer: bpe (trained on the train split), bytes, or the path of a tokenizer.json.
         vocab_size: of the trained bpe.
         context: T, tokens in a window.
@@ -50,8 +67,14 @@ class TextDataModule(pl.LightningDataModule):
         self,
         *,
         path: str | None = None,
+        val_path: str | None = None,
+        test_path: str | None = None,
         corpus: Literal["python_docs"] | None = None,
-        documents: sources.DocumentRule = "auto",
+        documents: DocumentRule = "auto",
+        separator: str | None = None,
+        val_fraction: float | None = None,
+        test_fraction: float | None = None,
+        rules: sources.Rules = 1,
         tokenizer: str = "bpe",
         vocab_size: int = 4096,
         context: int,
@@ -73,10 +96,18 @@ class TextDataModule(pl.LightningDataModule):
         if num_workers < 0:
             raise UserError(f"data.num_workers must be 0 or above, not {num_workers}")
         check_choice(tokenizer, vocab_size)
+        own = {"val_path": val_path, "test_path": test_path, "separator": separator}
+        own |= {"val_fraction": val_fraction, "test_fraction": test_fraction}  # type: ignore[dict-item]
+        self.source: sources.TextSource | None = None
         if path is not None:
-            sources.find_files(path)
+            self.source = sources.TextSource(path, documents=documents, rules=rules, **own)  # type: ignore[arg-type]
+            self.source.check()
+        for name in (name for name, value in own.items() if path is None and value is not None):
+            raise UserError(f"data.{name} goes with data.path: the built-in corpus has documents and splits of its own")
         self.path = path
-        self.documents: sources.DocumentRule = documents
+        self.val_path = val_path
+        self.test_path = test_path
+        self.documents: DocumentRule = documents
         self.tokenizer_choice = tokenizer
         self.vocab_size = vocab_size
         self.context = context
@@ -84,25 +115,38 @@ class TextDataModule(pl.LightningDataModule):
         self.val_batch_size = val_batch_size
         self.max_eval_tokens = max_eval_tokens
         self.num_workers = num_workers
-        self._texts: list[str] | None = None
+        self._read: sources.Read | None = None
+        self._files: str | None = None
+        self._text: TextMeasure | None = None
         self._cache: TokenCache | None = None
         self._windows: dict[str, EvalWindows] = {}
         self._loader: dict[str, int] = {}
         self._order_seed = 0
 
     def source_hash(self) -> str:
-        """SHA-256 of the text's content (of the library's sources, for the built-in corpus)."""
-        if self.path is None:
-            return _library_hash()
-        self._texts = sources.read_texts(self.path)
-        return sources.hash_texts(self._texts)
+        """SHA-256 of the text's content and its own splits (of the library's sources, for the built-in corpus)."""
+        if self.source is None:
+            return python_docs.source_hash()
+        if self._read is None:
+            self._read = self.source.read()
+        return sources.hash_read(self._read)
 
     def input_hashes(self) -> dict[str, str]:
         """Dotted key of each input path → SHA-256 of its content, for the run's identity."""
-        hashes = {} if self.path is None else {"data.path": self.source_hash()}
+        hashes = {"data.corpus" if self.source is None else "data.path": self.source_hash()}
         if self.tokenizer_choice not in ("bpe", "bytes"):
             hashes["data.tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
-        return hashes | ({"data.corpus": self.source_hash()} if self.path is None else {})
+        if self._read is not None:
+            hashes |= {f"data.{key}": sources.hash_texts(texts) for key, texts in self._given_texts(self._read)}
+        return hashes
+
+    def told_files(self) -> str | None:
+        """One line for people: which files are read, and which are not and why; None for the built-in corpus."""
+        if self._files is None and self.source is not None:
+            self._read = self._read or self.source.read()
+        if self._read is not None:
+            self._files = self._read.told()
+        return self._files
 
     def prepare(self, cache_root: Path) -> None:
         """Tokenise, or open what was tokenised before; safe to call from several processes at once.
@@ -115,15 +159,15 @@ class TextDataModule(pl.LightningDataModule):
             settings["vocab_size"] = str(self.vocab_size)
         elif self.tokenizer_choice != "bytes":
             settings["tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
+        if self.source is not None:
+            settings |= self.source.rules_of_splits()
         try:
             self._cache = open_cache(cache_root / cache_key(settings))
         except DAMAGED:
-            if self._texts is None:
-                texts, documents = python_docs.read_texts(), []
-            else:
-                texts, documents = self._texts, sources.cut_documents(self._texts, self.documents)
-            self._cache = build_cache(cache_root, settings, documents or texts, self.tokenizer_choice, self.vocab_size)
-        self._texts = None
+            corpus = self._cut_read() or sources.corpus_of(python_docs.read_texts(), "one a topic or module")
+            self._cache = build_cache(cache_root, settings, corpus, self.tokenizer_choice, self.vocab_size)
+        self.told_files()
+        self._read = None
         for split, count in self._cache.meta["tokens"].items():
             if count < self.context + 1:
                 raise UserError(
@@ -138,14 +182,37 @@ class TextDataModule(pl.LightningDataModule):
         Raises:
             UserError: where the text has no two tokens.
         """
-        texts = python_docs.read_texts() if self.path is None else sources.read_texts(self.path)
-        documents = texts if self.path is None else sources.cut_documents(texts, self.documents)
-        if split is not None:
-            documents = split_documents(documents)[split]
+        if self.source is None:
+            corpus = sources.corpus_of(python_docs.read_texts(), "one a topic or module")
+        else:
+            self._read = self._read or self.source.read()
+            corpus = self.source.cut(self._read) if split else self.source.cut_whole(self._read)
+        parts = [split] if split else list(corpus.documents)
+        documents = [text for part in parts for text in corpus.documents[part]]
         stream = encode_split(documents, tokenizer)
         if len(stream.tokens) < _FEWEST_TOKENS:
             raise UserError(f"data.path={self.path} holds {len(stream.tokens)} token(s): there is nothing to predict")
         self._windows["text"] = EvalWindows(stream, self.context, by_window=len(documents) < _FEW_DOCUMENTS)
+        self._text = TextMeasure(
+            positions=len(stream.tokens) - 1,
+            words=sum(corpus.words[part] for part in parts),
+            round_trip=round_trip(documents, without_ends(stream, tokenizer), tokenizer),
+        )
+
+    def measure(self, split: str) -> TextMeasure:
+        """What figures per byte and per word need to know of `split`."""
+        if split == "text":
+            assert self._text is not None, "open_text() comes first"
+            return self._text
+        meta = self.cache.meta
+        return TextMeasure(meta["tokens"][split] - 1, meta["words"][split], self.cache.round_trip)
+
+    def summary(self) -> dict[str, Any]:
+        """What the record keeps of the text: files, documents and words by split, overlap, the tokenizer's losses."""
+        meta = self.cache.meta
+        about = {key: meta[key] for key in ("how", "documents", "words", "tokens", "overlap")}
+        kept = self.cache.round_trip
+        return about | {"files": self.told_files(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
 
     @property
     def cache(self) -> TokenCache:
@@ -223,15 +290,17 @@ class TextDataModule(pl.LightningDataModule):
         """Windows of val that hold at most `most` positions of the half that fits the temperature."""
         return self._eval_windows("val").fit_batches(self.val_batch_size, most)
 
+    def _cut_read(self) -> sources.Corpus | None:
+        return None if self.source is None or self._read is None else self.source.cut(self._read)
+
+    def _given_texts(self, read: sources.Read) -> Iterator[tuple[str, list[str]]]:
+        """The keys of paths beside data.path that were given, with what they hold."""
+        for split, path in (("val", self.val_path), ("test", self.test_path)):
+            if path is not None:
+                yield f"{split}_path", read.texts[split]
+
     def _eval_windows(self, split: str) -> EvalWindows:
         if split not in self._windows:
             by_window = self.cache.meta["documents"][split] < _FEW_DOCUMENTS
             self._windows[split] = EvalWindows(self.cache.splits[split], self.context, by_window=by_window)
         return self._windows[split]
-
-
-def _library_hash() -> str:
-    digest = hashlib.sha256()
-    for path in python_docs.source_files():
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import sysconfig
 import tokenize
@@ -24,6 +25,14 @@ def source_files() -> list[Path]:
         folders[:] = [name for name in folders if name not in _LEFT_OUT]
         files += [Path(folder, name) for name in names if name.endswith(".py")]
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+
+def source_hash() -> str:
+    """SHA-256 of the modules' content."""
+    digest = hashlib.sha256()
+    for path in source_files():
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def read_texts() -> list[str]:

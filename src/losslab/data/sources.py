@@ -1,82 +1,224 @@
-"""A person's own text: find the files, read them as UTF-8, cut them into documents."""
+"""A person's own text: files, read and cut into the documents of train, val and test."""
 
 from __future__ import annotations
 
-import glob
-import gzip
 import hashlib
-import re
-import zlib
+import os
+from collections import Counter
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from losslab.data.documents import ENOUGH, DocumentRule, compile_separator, cut_documents, cut_texts
+from losslab.data.own_splits import own_splits
+from losslab.data.splits import SPLITS, Shares, split_documents, split_groups, split_stretches
+from losslab.data.text_files import Found, find_files, read_file, told
+from losslab.data.words import count_words
 from losslab.errors import UserError
 
-DocumentRule = Literal["auto", "file", "blank_line", "block"]
-
-SUFFIXES = (".txt", ".md", ".gz")
-BLOCK = 4096
-"""Longest block, in characters."""
-ENOUGH = 20
-"""With fewer files (or blank-line blocks) than this, `auto` takes the next finer rule."""
+Rules = Literal[1, 2]
+HASHED = "each document's hash decides"
+_ALL = "all"
+"""The part of texts that are still to be split."""
+_MOST_NAMES = 4
 
 
-def find_files(path: str) -> list[Path]:
-    """The files that FILE, DIR or GLOB names, sorted. Raises UserError when there are none."""
-    if not path.strip():
-        raise UserError("data.path is empty: data.path=FILE|DIR|GLOB (an unset variable of the shell, perhaps)")
-    try:
-        return _find(path, Path(path).expanduser())
-    except (OSError, RuntimeError) as error:  # a name too long, a home of nobody's
-        raise UserError(f"data.path={path} cannot be opened: {error}") from None
+@dataclass(frozen=True)
+class Corpus:
+    """Documents, by split."""
+
+    documents: dict[str, list[str]]
+    words: dict[str, int]
+    """Split → words of its original text (`losslab.data.words`)."""
+    how: dict[str, str]
+    """`documents` and `splits` → how they were made, for people."""
 
 
-def _find(path: str, expanded: Path) -> list[Path]:
-    if expanded.is_file():
-        return [expanded]
-    if expanded.is_dir():
-        found = [p for p in expanded.rglob("*") if p.suffix in SUFFIXES and p.is_file()]
-        found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(expanded).parts)]
-        if not found:
-            raise UserError(f"data.path={path} is a folder without {', '.join(SUFFIXES)} files")
-    else:
-        found = [Path(p) for p in glob.glob(str(expanded), recursive=True) if Path(p).is_file()]  # noqa: PTH207
-        if not found:
-            raise UserError(f"data.path={path} does not exist")
-    return sorted(found)
+def corpus_of(documents: list[str], how: str) -> Corpus:
+    """Documents that are split by their hashes alone."""
+    split = split_documents(documents)
+    return Corpus(split, {name: _words(texts) for name, texts in split.items()}, {"documents": how, "splits": HASHED})
 
 
-def read_file(path: Path) -> str:
-    """The text of one file, .gz unpacked. Raises UserError when it is not UTF-8."""
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: byte {error.start} cannot be read; convert it first") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+@dataclass(frozen=True)
+class Read:
+    """What files hold, by the part of the text that they are: `all`, or train, val and test."""
+
+    texts: dict[str, list[str]]
+    files: dict[str, list[Path]]
+    """Without those that are empty."""
+    left_out: Counter[str]
+    copies: int
+    """Files whose content another one has, too."""
+
+    def told(self) -> str:
+        """One line for people: what was read, and what was left out and why."""
+        paths = [path for paths in self.files.values() for path in paths]
+        names = f" ({', '.join(path.name for path in paths)})" if len(paths) <= _MOST_NAMES else ""
+        size = sum(len(text) for texts in self.texts.values() for text in texts)
+        line = f"read {len(paths):,} file{'s' * (len(paths) != 1)}{names}, {size:,} characters"
+        if self.copies:
+            line += f"; {self.copies:,} of them have the content of another"
+        return line + (f"; left out: {told(self.left_out)}" if self.left_out else "")
 
 
-def read_texts(path: str) -> list[str]:
-    """The texts of all files that are not empty. Raises UserError when all are."""
-    texts = [read_file(file) for file in find_files(path)]
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        raise UserError(f"data.path={path} holds no text: it is empty")
-    return texts
+@dataclass(frozen=True)
+class TextSource:
+    """Where a text lies, and the rules by which it becomes documents and splits.
+
+    Args:
+        path, val_path, test_path: FILE, DIR or GLOB; what val_path and test_path name is left out of path.
+        documents: how files are cut; auto also looks for known separators (rules 2).
+        separator: what stands between documents: text, or re:PATTERN.
+        val_fraction, test_fraction: of the bytes; None: about a twentieth of the documents.
+        rules: 1 as losslab did up to 0.1: no separator and no splits of a folder are looked for, and every document's
+            hash decides, those of one file's blocks too. 2: known separators and splits are taken, and blocks of one
+            file stay neighbours in one split.
+    """
+
+    path: str
+    val_path: str | None = None
+    test_path: str | None = None
+    documents: DocumentRule = "auto"
+    separator: str | None = None
+    val_fraction: float | None = None
+    test_fraction: float | None = None
+    rules: Rules = 2
+
+    def check(self) -> None:
+        """Refuse what cannot work before any file is read. Raises UserError."""
+        if self.separator is not None:
+            compile_separator(self.separator)
+            if self.documents != "auto":
+                raise UserError("data.separator cuts the documents: leave data.documents out")
+        for split in ("val", "test"):
+            fraction, path = getattr(self, f"{split}_fraction"), getattr(self, f"{split}_path")
+            if fraction is not None and not 0 < fraction < 1:
+                raise UserError(f"data.{split}_fraction must be above 0 and below 1, not {fraction}")
+            if fraction is not None and path is not None:
+                raise UserError(f"give data.{split}_path or data.{split}_fraction, not both")
+        if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
+            raise UserError("data.val_fraction and data.test_fraction leave nothing to train on: together they are 1")
+        self._find()
+
+    def read(self) -> Read:
+        """Read every file once. Raises UserError when there is no text."""
+        files, left_out = self._find()
+        texts: dict[str, list[str]] = {}
+        kept: dict[str, list[Path]] = {}
+        for part, paths in files.items():
+            content = [(path, read_file(path)) for path in paths]
+            full = [(path, text) for path, text in content if text.strip()]
+            if len(full) < len(content):
+                left_out["empty"] += len(content) - len(full)
+            if not full:
+                key = f"{part}_path" if self._given().get(part) else "path"
+                raise UserError(f"data.{key}={getattr(self, key)} holds no text: it is empty")
+            texts[part], kept[part] = [text for _, text in full], [path for path, _ in full]
+        every = Counter(text for part in texts.values() for text in part)
+        return Read(texts, kept, left_out, sum(count - 1 for count in every.values()))
+
+    def cut(self, read: Read) -> Corpus:
+        """Cut what was read into documents, and split what is not split yet.
+
+        Raises:
+            UserError: where there are too few documents.
+        """
+        own = list(read.texts) != [_ALL]
+        if self.rules == 1 and self.separator is None:
+            cut = {part: cut_documents(texts, self.documents) for part, texts in read.texts.items()}
+            groups = {part: [[piece] for piece in pieces] for part, pieces in cut.items()}
+            known, how = True, "cut by data.rules=1"
+        else:
+            found = cut_texts(
+                [text for texts in read.texts.values() for text in texts],
+                self.documents,
+                self.separator,
+                enough=1 if own else ENOUGH,
+            )
+            known, how, following = found.known, found.how, iter(found.groups)
+            groups = {part: [next(following) for _ in texts] for part, texts in read.texts.items()} if own else {}
+            groups = groups or {_ALL: found.groups}
+        whole = groups.pop("train" if own else _ALL)
+        documents = {part: [piece for group in found for piece in group] for part, found in groups.items()}
+        words = {part: _words(read.texts[part]) for part in groups}
+        if not (shares := self._shares(groups)):
+            documents["train"] = [piece for group in whole for piece in group]
+            words["train"] = _words(read.texts["train"])
+            return Corpus(documents, words, {"documents": how, "splits": "its own"})
+        split, rule = _split(whole, shares, known=known)
+        split |= documents
+        rule = f"its own {' and '.join(documents)}; of the rest, {rule}" if own else rule
+        counted = {name: _words(texts) for name, texts in split.items()}
+        return Corpus(split, counted | words, {"documents": how, "splits": rule})
+
+    def cut_whole(self, read: Read) -> Corpus:
+        """All documents together, as those of `all`."""
+        texts = [text for part in read.texts.values() for text in part]
+        if self.rules == 1 and self.separator is None:
+            return Corpus({_ALL: cut_documents(texts, self.documents)}, {_ALL: _words(texts)}, {})
+        cut = cut_texts(texts, self.documents, self.separator)
+        return Corpus({_ALL: cut.pieces}, {_ALL: _words(texts)}, {"documents": cut.how})
+
+    def rules_of_splits(self) -> dict[str, str]:
+        """What decides documents and splits beside the text and `documents`, where it is not as it always was."""
+        values = {
+            "separator": self.separator,
+            "val_fraction": self.val_fraction,
+            "test_fraction": self.test_fraction,
+            "rules": None if self.rules == 1 else self.rules,
+        }
+        return {key: str(value) for key, value in values.items() if value is not None}
+
+    def _shares(self, there: Container[str]) -> Shares:
+        given = {"val": self.val_fraction, "test": self.test_fraction}
+        return {split: share for split, share in given.items() if split not in there}
+
+    def _find(self) -> tuple[dict[str, list[Path]], Counter[str]]:
+        """The files of each part, and what is left out."""
+        main = find_files(self.path)
+        given = {split: find_files(path, f"data.{split}_path") for split, path in self._given().items()}
+        left_out = main.left_out + sum((found.left_out for found in given.values()), Counter[str]())
+        parts = self._own(main, left_out) if self.rules == 2 else {}
+        for split in parts.keys() & {"val", "test"}:
+            if split in given:
+                left_out[f"of the folder's own {split}, for data.{split}_path is given"] += len(parts.pop(split))
+            elif getattr(self, f"{split}_fraction") is not None:
+                raise UserError(
+                    f"data.path={self.path} has a {split} split of its own ({parts[split][0].name}): leave "
+                    f"data.{split}_fraction out"
+                )
+        if not parts and not given:
+            return {_ALL: main.files}, left_out
+        parts = {"train": parts.get("train", main.files)} | parts | {s: found.files for s, found in given.items()}
+        elsewhere = {os.path.realpath(path) for found in given.values() for path in found.files}
+        train = [path for path in parts["train"] if os.path.realpath(path) not in elsewhere]
+        if len(train) < len(parts["train"]):
+            left_out["of train, for val or test has it"] += len(parts["train"]) - len(train)
+        if not train:
+            raise UserError(f"data.path={self.path} names no file that is not val or test: nothing is left to train on")
+        return {split: {**parts, "train": train}[split] for split in SPLITS if split in parts}, left_out
+
+    def _given(self) -> dict[str, str]:
+        return {split: path for split, path in (("val", self.val_path), ("test", self.test_path)) if path is not None}
+
+    def _own(self, main: Found, left_out: Counter[str]) -> dict[str, list[Path]]:
+        """The splits that the data set brings along; what is in none of them is left out."""
+        parts = own_splits(main.files, main.root)
+        outside = set(main.files) - {path for paths in parts.values() for path in paths}
+        if parts and outside:
+            names = ", ".join(sorted(path.name for path in outside)) if len(outside) <= _MOST_NAMES else "in no split"
+            left_out[f"beside the splits ({names})"] += len(outside)
+        return parts
 
 
-def cut_documents(texts: list[str], rule: DocumentRule) -> list[str]:
-    """Cut texts into documents: whole files, blocks between blank lines, or blocks of about 4 KiB."""
-    if rule in ("auto", "file") and (rule == "file" or len(texts) >= ENOUGH):
-        return texts
-    if rule in ("auto", "blank_line"):
-        blocks = [block for text in texts for block in re.split(r"\r?\n(?:[ \t]*\r?\n)+", text) if block.strip()]
-        if rule == "blank_line" or len(blocks) >= ENOUGH:
-            return blocks
-    return [block for text in texts for block in _blocks(text)]
+def hash_read(read: Read) -> str:
+    """SHA-256 of the content, and of the part that each text is; names and places of files do not count."""
+    if list(read.texts) == [_ALL]:
+        return hash_texts(read.texts[_ALL])
+    parts = ",".join(f"{part}:{hash_texts(texts)}" for part, texts in read.texts.items())
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def hash_texts(texts: list[str]) -> str:
@@ -89,18 +231,14 @@ def hash_texts(texts: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _blocks(text: str) -> list[str]:
-    """Pieces of at most BLOCK characters that end at a line, else at a word, else anywhere."""
-    blocks, start = [], 0
-    while start < len(text):
-        end = start + BLOCK
-        if end < len(text):
-            for separator in ("\n", " "):
-                cut = text.rfind(separator, start + BLOCK // 2, end)
-                if cut >= 0:
-                    end = cut + 1
-                    break
-        if text[start:end].strip():
-            blocks.append(text[start:end])
-        start = end
-    return blocks
+def _split(groups: Sequence[Sequence[str]], shares: Shares, *, known: bool) -> tuple[dict[str, list[str]], str]:
+    """The splits of documents or of parts of texts, and the rule for people."""
+    if known:
+        return split_documents([piece for group in groups for piece in group], shares), HASHED
+    if len(groups) >= ENOUGH:
+        return split_groups(groups, shares), "each file's hash decides, and its pieces stay together"
+    return split_stretches(groups, shares), "neighbours stay together, one stretch of each file in val and one in test"
+
+
+def _words(texts: list[str]) -> int:
+    return sum(map(count_words, texts))

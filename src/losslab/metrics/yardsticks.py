@@ -4,7 +4,7 @@ nll            −log p_y of what the model predicts with, nats per token
 nll_scaled     the same for softmax(s · z), one s fitted on the fitting half of val; val is scored on the other half
 nll_linked     the same through the loss's own link to probabilities, `Loss.posterior`; clipped at 1e-6 / V
 perplexity     exp(nll)
-bits_per_byte  Σ nll / (ln 2 · UTF-8 bytes of the predicted text)
+bits_per_byte  Σ nll / (ln 2 · UTF-8 bytes of the predicted text); word_perplexity: text_units.py
 top1           share of targets with the largest probability
 objective      what the loss itself reports; never compared across losses
 logit_norm     mean Euclidean norm of a position's logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from losslab.console import YARDSTICKS, say
+from losslab.console import YARDSTICKS, figure, say
 from losslab.errors import UserError
 from losslab.sweeps.trusted import let_import, one_run
 
@@ -27,6 +27,6 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
     say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}")
     for name in YARDSTICKS:
         if f"{part}/{name}" in values:
-            say(f"{name:<16}{values[f'{part}/{name}']:>12.4f}")
+            say(f"{name:<16}{figure(values[f'{part}/{name}'])}")
     say(f"recorded in {folder / EVALUATIONS}")
     return 0

@@ -52,6 +52,8 @@ class Sweep:
         self._running: list[Run] = []
         self._signals = 0
         self._failed = False
+        self._noted: set[str] = set()
+        """Notes that a run has said."""
 
     def work(self) -> bool:
         """Train what is not done; returns whether a signal ended it before its end."""
@@ -163,6 +165,9 @@ class Sweep:
                 if step:
                     run.step, run.text = step, message
                 elif message.startswith(_NOTE):
+                    if message in self._noted:
+                        continue  # runs of one text have the same to say of it; each has it in its log
+                    self._noted.add(message)
                     complain(f"{_NOTE}[{run.number}/{len(self.runs)}] {message.removeprefix(_NOTE)}")
                 else:
                     run.error = message

@@ -31,7 +31,7 @@ from losslab.config.compose import (
 from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
 from losslab.console import complain, say, working
-from losslab.data.sources import find_files
+from losslab.data.text_files import find_files
 from losslab.errors import UserError, describe
 from losslab.sweeps import server
 from losslab.sweeps.folder import check_folder
@@ -183,8 +183,9 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
         jobs[tuple(job)] = config, choices
     for folder in {Path(config["output_dir"]) / config["name"] for config, _ in jobs.values()}:
         check_folder(folder)
-    for path in {str(config["data"].get("path")) for config, _ in jobs.values() if config["data"].get("path")}:
-        find_files(path)
+    named = {(key, config["data"].get(key)) for config, _ in jobs.values() for key in ("path", "val_path", "test_path")}
+    for key, path in sorted((key, str(path)) for key, path in named if path):
+        find_files(path, f"data.{key}")
     return jobs
 
 

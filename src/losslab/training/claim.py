@@ -10,9 +10,10 @@ from typing import Any
 from losslab.config.check import bind_components, resolve_budget, resolve_split
 from losslab.config.components import build
 from losslab.config.identity import fingerprint, folder_name, loss_label
-from losslab.config.stored import filled
+from losslab.config.stored import INPUTS, filled
 from losslab.config.trust import foreign_targets
 from losslab.console import say
+from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.locks import lock
 from losslab.records import CACHE, CONFIG, DONE, FILE, Record, find_identity, read, read_config, write_config
@@ -58,6 +59,8 @@ class Finder:
 
     def __init__(self, *, here: bool = True) -> None:
         self._here = here
+        self.texts: list[str] = []
+        """Which files were read, and which were not and why: a line for each text."""
         self._inputs: dict[str, dict[str, str]] = {}
         self._right: set[str] = set()
         self._code: dict[tuple[str, ...], dict[str, str]] = {}
@@ -151,7 +154,10 @@ class Finder:
     def _hash_inputs(self, config: dict[str, Any]) -> dict[str, str]:
         text = json.dumps(config["data"], sort_keys=True)
         if text not in self._inputs:
-            self._inputs[text] = build(config["data"], "data").input_hashes()
+            data: TextDataModule = build(config["data"], "data")
+            self._inputs[text] = data.input_hashes()
+            if files := data.told_files():
+                self.texts.append(files)
         return self._inputs[text] | teacher_hash(config)
 
     def _provenance_of(self, folder: Path) -> dict[str, Any]:
@@ -176,9 +182,9 @@ def _next_repetition(found: list[Path]) -> Path:
 def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
     """Input paths as seen from anywhere, so that a run can be resumed from another folder."""
     data = dict(config["data"])
-    for key in ("path", "tokenizer"):
-        if f"data.{key}" in inputs:
-            data[key] = str(Path(data[key]).expanduser().absolute())
+    for name in (name for name in INPUTS if name in inputs):
+        key = name.rpartition(".")[2]
+        data[key] = str(Path(data[key]).expanduser().absolute())
     if "loss.teacher" in inputs:
         config = {
             **config,

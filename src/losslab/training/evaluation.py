@@ -18,6 +18,7 @@ from losslab.losses.base import Loss
 from losslab.metrics.details import Details
 from losslab.metrics.frequency import frequency_groups
 from losslab.metrics.scale import fit_scale
+from losslab.metrics.text_units import per_text
 from losslab.metrics.unigram import unigram_nll
 from losslab.metrics.yardsticks import Yardsticks, chunk_rows
 from losslab.training.network import Network, Observer
@@ -133,7 +134,8 @@ class Evaluator:
         if self.ranks > 1:
             for state in yardsticks.states():
                 distributed.all_reduce(state)
-        values = yardsticks.values()
+        text = self.data.measure(split)
+        values = per_text(yardsticks.values(), text.positions, text.words, lossless=text.round_trip.lossless)
         if split != "text":  # whose tokens were not counted in train
             values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split, most))
         return {f"{split}/{name}": value for name, value in values.items()}

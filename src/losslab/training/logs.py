@@ -16,7 +16,7 @@ from losslab.training.events import YARDSTICKS, EventFile
 
 METRICS = "metrics.csv"
 _YARDSTICKS = (
-    *"nll nll_scaled nll_linked nll_linked_clipped perplexity bits_per_byte top1".split(),
+    *"nll nll_scaled nll_linked nll_linked_clipped perplexity word_perplexity bits_per_byte top1".split(),
     *"objective scale logit_norm unigram_nll".split(),
     *DETAILS,
 )
@@ -89,7 +89,7 @@ class MetricsLog:
         if self.events is None:
             return
         final, best = yardsticks["final"], yardsticks["best"]
-        tests = {f"test/{name}": final[f"test/{name}"] for name in YARDSTICKS}
+        tests = {f"test/{name}": final[f"test/{name}"] for name in YARDSTICKS if f"test/{name}" in final}
         self.events.scalars(step, tests | _shown("val/", best) | _shown("test/", best))
         self.result(success=True)
 
@@ -126,4 +126,4 @@ class MetricsLog:
 
 def _shown(part: str, yardsticks: dict[str, float]) -> dict[str, float]:
     """best/val/… or best/test/… out of the yardsticks of the best checkpoint."""
-    return {f"best/{part}{name}": yardsticks[f"{part}{name}"] for name in YARDSTICKS}
+    return {f"best/{part}{name}": yardsticks[f"{part}{name}"] for name in YARDSTICKS if f"{part}{name}" in yardsticks}

@@ -12,10 +12,15 @@ from typing import Any
 
 from losslab import console
 from losslab.data.module import TextDataModule
+from losslab.data.overlap import SHARE, WORDS
+from losslab.data.splits import SPLITS
 from losslab.records import Record
 from losslab.training.network import Network
 
 LOG = "train.log"
+_FEW_SEEN = 0.01
+"""Share of documents from which copies are worth a note."""
+_EARLIER = {"val": "train", "test": "train or val"}
 _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 
 _log = logging.getLogger("losslab")
@@ -41,6 +46,7 @@ def introduce(
     tokens = " · ".join(f"{meta['tokens'][split]:,} {split}" for split in ("train", "val", "test"))
     say(f"run    {folder}" + (f" (continues after step {step})" if step else ""))
     say(f"model  {parameters:,} parameters, {network.flops_per_token() / 1e6:,.2f} MFLOP per trained token")
+    _introduce_text(data)
     say(f"data   {tokens} tokens, vocabulary {data.num_outputs:,}")
     say(
         f"train  {settings['max_steps']:,} steps of {data.batch_size} × {data.context} tokens "
@@ -72,6 +78,30 @@ def _scored(data: TextDataModule, interim: int) -> str | None:
     )
 
 
+def _introduce_text(data: TextDataModule) -> None:
+    """Which files and documents were read and split how; what of val and test is in train; what a tokenizer loses."""
+    meta = data.cache.meta
+    files = data.told_files()
+    say(f"text   {files or 'the built-in corpus python_docs'}")
+    documents = " · ".join(f"{meta['documents'][split]:,} {split}" for split in SPLITS)
+    say(f"       {documents} documents ({meta['how']['documents']}); splits: {meta['how']['splits']}")
+    if not any(found["copies"] + found["near_copies"] for found in meta["overlap"].values()):
+        say("       no document of val or test is in an earlier split as well, whole or nearly")
+    for split, found in meta["overlap"].items():
+        if seen := found["copies"] + found["near_copies"]:
+            line = (
+                f"{seen:,} of {found['documents']:,} {split} documents are in {_EARLIER[split]} as well: "
+                f"{found['copies']:,} the same, {found['near_copies']:,} nearly (they share {SHARE:.0%} of their "
+                f"{WORDS}-word runs)"
+            )
+            if seen <= _FEW_SEEN * found["documents"] or files is None:
+                say(f"       {line}")
+            else:
+                note(f"{line}; what a model remembers of them makes {split} look better than new text would")
+    if not data.cache.round_trip.lossless:
+        note(data.cache.round_trip.told(Path(data.tokenizer_choice).name))
+
+
 def report(record: Record) -> None:
     """The yardsticks of the best checkpoint, val beside test, as a person reads them."""
     best = record.yardsticks["best"]
@@ -79,7 +109,7 @@ def report(record: Record) -> None:
     say(f"{'':<16}{'val':>12}{'test':>12}")
     for name in console.YARDSTICKS:
         if f"val/{name}" in best:
-            say(f"{name:<16}{best[f'val/{name}']:>12.4f}{best[f'test/{name}']:>12.4f}")
+            say(f"{name:<16}{console.figure(best[f'val/{name}'])}{console.figure(best[f'test/{name}'])}")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 
 from losslab.config.check import bind_components
 from losslab.config.components import build
-from losslab.config.stored import moved_inputs, open_config, override
+from losslab.config.stored import INPUTS, moved_inputs, open_config, override
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.records import CHECKPOINTS, CONFIG, Record, read, read_config
@@ -25,8 +25,11 @@ from losslab.training.trainer import make_trainer
 
 CHANGEABLE = (
     "data.path",
+    "data.val_path",
+    "data.test_path",
     "data.tokenizer",
     "data.documents",
+    "data.separator",
     "data.val_batch_size",
     "trainer.accelerator",
     "trainer.threads",
@@ -60,10 +63,11 @@ class Reopened:
 
     def own_data(self) -> TextDataModule:
         """The run's own text, out of its cache. Raises UserError where it is cut or tokenised otherwise by now."""
-        if self.config["data"]["documents"] != self.loaded.config["data"]["documents"]:
-            raise UserError(
-                "data.documents cannot be changed for the run's own text: train would leak into val and test"
-            )
+        for key in ("documents", "separator"):
+            if self.config["data"].get(key) != self.loaded.config["data"].get(key):
+                raise UserError(
+                    f"data.{key} cannot be changed for the run's own text: train would leak into val and test"
+                )
         data = open_data(self.folder, self.config)
         if data.tokenizer().digest() != self.loaded.tokenizer.digest():
             raise UserError(f"the tokenizer of {self.path} is not the one that its text gives now; put that back")
@@ -72,6 +76,27 @@ class Reopened:
     def evaluator(self, data: TextDataModule) -> Evaluator:
         """Moves the network to the device."""
         return Evaluator(self.loaded.network.to(self.device), data, device=self.device, context=self.context)
+
+
+def _placed(config: dict[str, Any], folder: Path, made_at: str | None, overrides: list[str]) -> dict[str, Any]:
+    """The configuration with its inputs where they lie now; of another text the run's own val and test are none."""
+    try:
+        return moved_inputs(config, folder, made_at, overrides)
+    except UserError:
+        if not _names_a_text(overrides):
+            raise
+        return moved_inputs(_without_splits(config), folder, made_at, overrides)
+
+
+def _names_a_text(overrides: list[str]) -> bool:
+    """One, and no val or test to go with it."""
+    given = {text.partition("=")[0] for text in overrides}
+    return "data.path" in given and given.isdisjoint({"data.val_path", "data.test_path"})
+
+
+def _without_splits(config: dict[str, Any]) -> dict[str, Any]:
+    splits = {key: None for key in ("val_path", "test_path") if key in config["data"]}
+    return {**config, "data": config["data"] | splits}
 
 
 def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[str]) -> Reopened:
@@ -92,9 +117,9 @@ def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[s
     config = loaded.config
     if of_run := path.resolve().parent == (folder / CHECKPOINTS).resolve():
         # Where the text lies may have been told anew since this checkpoint was written.
-        inputs = {key: stored["data"].get(key) for key in ("path", "tokenizer")}
+        inputs = {key: stored["data"].get(key) for name in INPUTS if (key := name.rpartition(".")[2]) in config["data"]}
         config = {**config, "data": config["data"] | inputs}
-    config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
+    config = _placed(config, folder, record.provenance.get("folder"), overrides)
     changeable = (*CHANGEABLE, *(["loss.teacher"] if "teacher" in config["loss"] else []))
     config = bind_components(open_config(override(config, overrides, changeable), trust, path))
     settings = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
@@ -103,6 +128,9 @@ def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[s
     with quiet_lightning():
         trainer = make_trainer(config, folder)
     data: TextDataModule = build(config["data"], "data")
+    if _names_a_text(overrides) and data.source_hash() != record.hashes.get("data"):
+        config = _without_splits(config)
+        data = build(config["data"], "data")
     return Reopened(
         folder=folder,
         record=record,

@@ -297,6 +297,7 @@ def _note_start(
     record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {
         key: settings[key] for key in ("micro_batch_size", "accumulate_grad_batches", "precision", "strategy")
     }
+    record.provenance["text"] = data.summary()
     record.throughput["flops_per_token"] = network.flops_per_token()
     record.max_steps = settings["max_steps"]
     record.timing.setdefault("started", now())

@@ -1,0 +1,108 @@
+"""Documents of val and test that were seen before: whole, or nearly so by hashed 8-grams of words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORDS = 8
+"""Length of an n-gram."""
+SHARE = 0.7
+"""A document is a near-copy when this share of its n-grams occurs elsewhere (PaLM, arXiv:2204.02311, section 8)."""
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
+_AT_ONCE = 2**20
+"""Bytes of text hashed together."""
+
+
+def find_overlap(documents: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+    """Split (val, test) → how many documents it has, how many of them are copies of earlier ones and near-copies.
+
+    Val is held against train, test against train and val. Words are what stands between white space, in ASCII's lower
+    case. Documents of fewer than 8 words are not compared: "Yes, my lord." is said twice without having been copied.
+    """
+    found = {}
+    earlier: list[Sequence[str]] = [documents["train"]]
+    for split in ("val", "test"):
+        known = set().union(*earlier)
+        copies = [text in known and is_long(text) for text in documents[split]]
+        others = [text for text, copy in zip(documents[split], copies, strict=True) if not copy]
+        near = _near_copies(others, (text for texts in earlier for text in texts))
+        found[split] = {"documents": len(copies), "copies": sum(copies), "near_copies": near}
+        earlier.append(documents[split])
+    return found
+
+
+def is_long(text: str) -> bool:
+    """Whether an equal text must be a copy."""
+    return len(text.split(maxsplit=WORDS)) >= WORDS
+
+
+def _near_copies(documents: Sequence[str], others: Iterable[str]) -> int:
+    """How many of `documents` share 70% of their n-grams with `others` taken together."""
+    hashes, owners = [], []
+    for first, ends, grams in _hashed(documents):
+        hashes.append(grams)
+        owners.append(first + np.searchsorted(ends, np.arange(len(grams)), side="right"))
+    if not hashes or not sum(map(len, hashes)):
+        return 0
+    unique, places = np.unique(np.concatenate(hashes), return_inverse=True)
+    seen = np.zeros(len(unique), dtype=bool)
+    for _, _, grams in _hashed(others):
+        at = np.minimum(np.searchsorted(unique, grams), len(unique) - 1)
+        seen[at[unique[at] == grams]] = True
+    owner = np.concatenate(owners)
+    total = np.bincount(owner, minlength=len(documents))
+    shared = np.bincount(owner, weights=seen[places], minlength=len(documents))
+    return int(np.count_nonzero((total > 0) & (shared >= SHARE * total)))
+
+
+def _hashed(documents: Iterable[str]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint64]]]:
+    """For some documents at a time the number of the first, where the n-grams of each end, and these."""
+    batch: list[bytes] = []
+    size = first = 0
+    for text in documents:
+        batch.append(text.encode().lower())
+        size += len(batch[-1])
+        if size >= _AT_ONCE:
+            yield first, *_ngrams(batch)
+            first += len(batch)
+            batch, size = [], 0
+    if batch:
+        yield first, *_ngrams(batch)
+
+
+def _ngrams(batch: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Where each document's n-grams end, [len(batch)], and the hashes of all of them."""
+    content = np.frombuffer(b" " + b" ".join(batch) + b" ", dtype=np.uint8)
+    inside = content > ord(" ")
+    change = np.flatnonzero(np.diff(inside.view(np.int8)))
+    starts, ends = change[::2] + 1, change[1::2] + 1
+    powers = np.multiply.accumulate(np.full(len(content), _FACTOR))
+    inverses = np.multiply.accumulate(np.full(len(content), _INVERSE))
+    # A word's polynomial in the factor, wherever it stands: what its bytes add, divided by the power at its start.
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(powers * (content.astype(np.uint64) + np.uint64(1)))])
+    words = _mixed((sums[ends] - sums[starts]) * inverses[starts])
+    documents = np.cumsum([1, *(len(text) + 1 for text in batch)])
+    counts = np.diff(np.searchsorted(starts, documents))
+    grams = np.zeros(max(len(words) - WORDS + 1, 0), dtype=np.uint64)
+    factor = np.uint64(1)
+    with np.errstate(over="ignore"):
+        for offset in range(WORDS):
+            factor = factor * _FACTOR
+            grams += words[offset : offset + len(grams)] * factor
+    # Those that begin in one document and end in the next are none.
+    word_ends = np.cumsum(counts)
+    owner = np.repeat(np.arange(len(batch)), counts)[: len(grams)]
+    whole = np.arange(len(grams)) + WORDS <= word_ends[owner]
+    kept = np.bincount(owner[whole], minlength=len(batch))
+    return np.cumsum(kept), _mixed(grams[whole])
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Bits spread by multiplication and shifts (the finaliser of splitmix64)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,8 @@
+"""Words of a text, as the WikiText benchmarks count them."""
+
+
+def count_words(text: str) -> int:
+    """What stands between white space, and one end of line for each line (Merity et al. 2016, arXiv:1609.07843: a
+    blank line is one word, too; a last line counts with or without its line break)."""
+    lines = text.count("\n") + bool(text and not text.endswith("\n"))
+    return len(text.split()) + lines

@@ -1,0 +1,166 @@
+"""Texts become documents: at separators, at blank lines, by files, or in blocks."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from losslab.data.documents import BLOCK, ENOUGH, Cut, compile_separator, cut_documents, cut_texts
+from losslab.errors import UserError
+
+
+def paragraphs(count: int, size: int = 10) -> str:
+    return "\n\n".join(f"{i} " + "word " * size for i in range(count))
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        pytest.param([paragraphs(30)] * ENOUGH, [paragraphs(30)] * ENOUGH, id="enough files"),
+        pytest.param([paragraphs(2)] * (ENOUGH - 1), paragraphs(2).split("\n\n") * (ENOUGH - 1), id="enough blocks"),
+        pytest.param([paragraphs(ENOUGH)], paragraphs(ENOUGH).split("\n\n"), id="just enough blocks"),
+        pytest.param([paragraphs(ENOUGH - 1)], [paragraphs(ENOUGH - 1)], id="too few blocks"),
+    ],
+)
+def test_auto_takes_files_then_blank_lines_then_blocks(texts: list[str], expected: list[str]) -> None:
+    assert cut_documents(texts, "auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("file", ["a\n\nb", "c"]), ("blank_line", ["a", "b", "c"]), ("block", ["a\n\nb", "c"])],
+)
+def test_a_rule_that_is_named_is_kept_however_few_it_finds(rule: str, expected: list[str]) -> None:
+    assert cut_documents(["a\n\nb", "c"], rule) == expected
+
+
+@pytest.mark.parametrize("gap", ["\n\n", "\r\n\r\n", "\n \t\n", "\n\n\n\n", "\n\r\n  \n"])
+def test_a_line_of_white_space_is_a_blank_line(gap: str) -> None:
+    assert cut_documents([f"one\nline{gap}two{gap}"], "blank_line") == ["one\nline", "two"]
+
+
+def check_blocks(text: str) -> list[str]:
+    """Blocks lie in the text one after the other, with nothing but white space left out between them."""
+    blocks = cut_documents([text], "block")
+    position = 0
+    for block in blocks:
+        start = text.index(block, position)
+        assert text[position:start].strip() == ""
+        position = start + len(block)
+        assert len(block) <= BLOCK
+        assert block.strip()
+    assert text[position:].strip() == ""
+    return blocks
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32), st.integers(0, 20_000), st.sampled_from(["ab \n", "a", " \n\t", "ab" * 200 + "\n", "é模🙂 "])
+)
+def test_blocks_lose_nothing(seed: int, length: int, alphabet: str) -> None:
+    check_blocks("".join(random.Random(seed).choices(alphabet, k=length)))
+
+
+@pytest.mark.parametrize(
+    ("text", "ending"),
+    [("words and words\n" * 2000, "\n"), ("words and words " * 2000, " "), ("x" * 20_000, "x")],
+    ids=["lines", "words", "neither"],
+)
+def test_blocks_end_at_a_line_or_else_at_a_word(text: str, ending: str) -> None:
+    blocks = check_blocks(text)
+    assert "".join(blocks) == text
+    assert {block[-1] for block in blocks} == {ending}
+    assert all(len(block) > BLOCK // 2 for block in blocks[:-1])
+
+
+@pytest.mark.parametrize("line", ["w" * 3000 + "\n", "short line\n"], ids=["in the second half", "too early"])
+def test_a_block_prefers_the_end_of_a_line_in_its_second_half(line: str) -> None:
+    first = check_blocks(line + "word " * 1000)[0]
+    assert (first == line) == (len(line) > BLOCK // 2)
+    assert len(first) > BLOCK // 2
+
+
+STORIES = [f"Story {i}.\n\nIt has {i} parts.\n\nThe end of {i}." for i in range(30)]
+
+
+@pytest.mark.parametrize("separator", ["<|endoftext|>", "<|end_of_text|>", "</s>"])
+@pytest.mark.parametrize("files", [1, 3])
+def test_known_separators_are_recognised(separator: str, files: int) -> None:
+    share = len(STORIES) // files
+    texts = [f"\n{separator}\n".join(STORIES[i : i + share]) for i in range(0, len(STORIES), share)]
+    cut = cut_texts(texts, "auto", None)
+    assert cut == Cut([STORIES[i : i + share] for i in range(0, len(STORIES), share)], True, f"cut at {separator}")
+    assert cut_texts(texts, "blank_line", None).known is False
+
+
+def test_separators_within_a_line_are_recognised_but_tags_are_not() -> None:
+    assert cut_texts(["<|endoftext|>".join(STORIES)], "auto", None).pieces == STORIES
+    assert cut_texts(["A <s>wrong</s> word.\n\n" * 40], "auto", None).how == "cut at blank lines"
+
+
+def wiki(count: int) -> list[str]:
+    """Articles as WikiText has them."""
+    return [
+        f" = Title = {i} = \n \n The first line . \n = = A section = = \n \n a = b = c \n = = = Deep = = = \n \n"
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_wikitext_is_cut_at_its_titles_and_loses_nothing(blank: str) -> None:
+    articles = wiki(ENOUGH)
+    cut = cut_texts([blank + "".join(articles)], "auto", None)
+    assert (cut.known, cut.how) == (True, "cut at ' = Title = ' lines")
+    assert cut.pieces == [blank + articles[0], *articles[1:]]
+
+
+def test_too_few_documents_are_cut_further_and_keep_apart() -> None:
+    texts = ["\n<|endoftext|>\n".join(STORIES[: ENOUGH - 1])]
+    cut = cut_texts(texts, "auto", None)
+    assert cut.groups == [story.split("\n\n") for story in STORIES[: ENOUGH - 1]]
+    assert not cut.known
+    assert cut.how == f"{ENOUGH - 1} documents between <|endoftext|> are fewer than {ENOUGH}: each cut at blank lines"
+    assert cut_texts(texts, "auto", None, enough=1).known
+
+
+def test_one_file_of_many_that_speaks_of_a_separator_is_not_cut() -> None:
+    texts = [*STORIES, "GPT-2 ends its documents with <|endoftext|>, as is well known."]
+    assert cut_texts(texts, "auto", None).pieces == texts
+
+
+@pytest.mark.parametrize(
+    ("separator", "text", "expected"),
+    [
+        ("---", "a\n---\nb---c", ["a", "b", "c"]),
+        (r"\n\n\n", "a\n\nb\n\n\nc", ["a\n\nb", "c"]),
+        ("a.c", "xa.cyabcz", ["x", "yabcz"]),
+        ("re:^Chapter \\d+$", "Chapter 1\none\nChapter 2\ntwo Chapter 3\n", ["one", "two Chapter 3"]),
+        ("re:(?=^# )", "# a\ntext\n# b\n", ["# a\ntext", "# b"]),
+        ("re:(x)|(y)", "1x2y3", ["1", "2", "3"]),
+    ],
+)
+def test_a_separator_of_ones_own(separator: str, text: str, expected: list[str]) -> None:
+    assert cut_texts([text, "no such thing"], "auto", separator) == Cut(
+        [expected, ["no such thing"]], True, f"cut at {separator}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("separator", "reason"),
+    [("", "is empty"), ("re:", "is empty"), ("re:(", "is no regular expression: missing"), ("re:[", "no regular")],
+)
+def test_a_separator_that_cannot_be_read_is_refused(separator: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        compile_separator(separator)
+
+
+def test_a_separator_that_is_nowhere_is_refused() -> None:
+    with pytest.raises(UserError, match="### occurs nowhere"):
+        cut_texts(["a", "b"], "auto", "###")
+
+
+@pytest.mark.parametrize("rule", ["auto", "file", "blank_line", "block"])
+@pytest.mark.parametrize("texts", [[paragraphs(30)] * 3, [paragraphs(3)] * 30, [paragraphs(3)]])
+def test_without_separators_the_pieces_are_those_of_before(rule: str, texts: list[str]) -> None:
+    assert cut_texts(texts, rule, None).pieces == cut_documents(texts, rule)
