@@ -172,6 +172,7 @@ def _checked(record: Record, path: Path) -> Record:
         or _is_number(record.timing["validation_seconds"]),
         "provenance.choices": isinstance(record.provenance.get("choices", {}), dict),
         "provenance.folder": isinstance(record.provenance.get("folder"), str | None),
+        "provenance.text": isinstance(record.provenance.get("text", {}), dict),
         "provenance.changes": isinstance(record.provenance.get("changes", []), list),
     }
     for name in (name for name, right in plain.items() if not right):

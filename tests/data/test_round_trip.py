@@ -36,7 +36,7 @@ def test_what_is_lost_is_counted(
     assert found.changed == changed
     assert not found.lossless
     assert found.lost == pytest.approx(lost)
-    assert f"data.tokenizer=words.json does not keep the text: {changed} of 2 documents" in found.told("words.json")
+    assert f"the tokenizer words.json does not keep the text: {changed} of 2 documents" in found.told("words.json")
 
 
 @pytest.mark.parametrize(

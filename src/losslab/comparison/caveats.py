@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from losslab.comparison.groups import INTERVAL, Contender, Setting, shown
 from losslab.comparison.load import Run
-from losslab.comparison.metrics import short
+from losslab.comparison.metrics import PER_TEXT, short
 from losslab.comparison.rows import Row, unequal_start
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.tuning import tuning_caveats
@@ -36,6 +36,7 @@ def caveats(
     found += _unequal_starts(contenders, baselines)
     found += _unequal_origins(contenders)
     found += _unequal_validations(contenders)
+    found += _unequal_tokenizers(contenders, metric)
     tuned = selection is not None and any(len(c.groups) > 1 for c in contenders)
     if selection is not None and any(c.chosen.setting for c in contenders):
         found += tuning_caveats(contenders, selection)
@@ -151,6 +152,28 @@ def _unequal_validations(contenders: Sequence[Contender]) -> list[str]:
         return []
     told = ", ".join(f"{count} of {', '.join(sorted(labels))}" for count, labels in sorted(counts.items()))
     return [f"unequal numbers of validations ({told}): more of them find a better best checkpoint"]
+
+
+def _unequal_tokenizers(contenders: Sequence[Contender], metric: str) -> list[str]:
+    """Rows of `--mixed` that count different tokens, and tokenizers that lose text."""
+    runs = [run for c in contenders for run in c.runs.values()]
+    found = []
+    if len({run.record.hashes.get("tokenizer") for run in runs}) > 1 and short(metric) not in PER_TEXT:
+        found.append(
+            f"these runs have different tokenizers, and {metric} counts tokens: compare it within a tokenizer only; "
+            "test/bits_per_byte counts the same text for all"
+        )
+    lossy = {c.label for c in contenders for run in c.runs.values() if _loses_text(run)}
+    if lossy:
+        found.append(
+            f"the tokenizer of {', '.join(sorted(lossy))} does not keep the text (decode(encode(text)) is another): "
+            "nll is about what it kept, and there is no bits_per_byte"
+        )
+    return found
+
+
+def _loses_text(run: Run) -> bool:
+    return run.record.provenance.get("text", {}).get("tokenizer_lossless") is False
 
 
 def _few_seeds(rows: Sequence[Row], *, is_table: bool) -> list[str]:

@@ -15,6 +15,8 @@ NO_YARDSTICK = frozenset(
     {"step", "objective", "scale", "unigram_nll", "nll_linked_clipped", "logit_norm", "entropy", "zeros"}
 )
 """Values that describe a model, but say nothing of which is better."""
+PER_TEXT = frozenset({"bits_per_byte", "word_perplexity"})
+"""Yardsticks that count the text, whatever its tokens are."""
 _MARGINS = {
     "bits_per_byte": 0.01,
     "top1": 0.005,

@@ -70,7 +70,7 @@ def cut_texts(texts: list[str], rule: DocumentRule, separator: str | None, *, en
         if not any(pattern.search(text) for text in texts):
             raise UserError(f"data.separator={separator} occurs nowhere in the text; a pattern begins with re:")
         return Cut(groups, known=True, how=f"cut at {separator}")
-    found = _recognise(texts) if rule == "auto" else None
+    found = recognise(texts) if rule == "auto" else None
     before = ""
     if found is not None:
         groups = [_parts(text, re.compile(_KNOWN[found], re.MULTILINE), keep=found == TITLES) for text in texts]
@@ -79,12 +79,21 @@ def cut_texts(texts: list[str], rule: DocumentRule, separator: str | None, *, en
             return Cut(groups, known=True, how=f"cut at {found}")
         before = f"{count} documents between {found} are fewer than {enough}: each "
         texts = [part for group in groups for part in group]
-    if rule == "file" or (rule == "auto" and found is None and len(texts) >= ENOUGH):
+    rule = settled(rule, texts, are_files=found is None)
+    if rule == "file":
         return Cut([[text] for text in texts], known=True, how="each file is one")
-    groups = [_paragraphs(text) for text in texts]
-    if rule == "blank_line" or (rule == "auto" and sum(map(len, groups)) >= ENOUGH):
-        return Cut(groups, known=False, how=f"{before}cut at blank lines")
+    if rule == "blank_line":
+        return Cut([_paragraphs(text) for text in texts], known=False, how=f"{before}cut at blank lines")
     return Cut([_blocks(text) for text in texts], known=False, how=f"{before}cut into blocks of about 4 KiB")
+
+
+def settled(rule: DocumentRule, texts: list[str], *, are_files: bool = True) -> DocumentRule:
+    """The rule that `auto` comes to for texts without a separator."""
+    if rule != "auto":
+        return rule
+    if are_files and len(texts) >= ENOUGH:
+        return "file"
+    return "blank_line" if sum(len(_paragraphs(text)) for text in texts) >= ENOUGH else "block"
 
 
 def compile_separator(separator: str) -> re.Pattern[str]:
@@ -102,7 +111,7 @@ def compile_separator(separator: str) -> re.Pattern[str]:
     return re.compile(re.escape(separator))
 
 
-def _recognise(texts: list[str]) -> str | None:
+def recognise(texts: list[str]) -> str | None:
     """The known separator that occurs most often: anywhere in a few texts, in most of many."""
     counts = {}
     for name, pattern in _KNOWN.items():

@@ -26,7 +26,7 @@ class RoundTrip(NamedTuple):
         """A sentence for people, about a text that is not kept."""
         how = f"{self.lost:.1%} of their bytes in words are lost" if self.lost else "white space is lost"
         return (
-            f"data.tokenizer={tokenizer} does not keep the text: {self.changed:,} of {self.documents:,} documents come "
+            f"the tokenizer {tokenizer} does not keep the text: {self.changed:,} of {self.documents:,} documents come "
             f"back changed from decode(encode(text)), {how}; bits_per_byte and word_perplexity are left out, and nll "
             "means something only beside runs of the same tokenizer"
         )

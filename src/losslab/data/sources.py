@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from losslab.data.documents import ENOUGH, DocumentRule, compile_separator, cut_documents, cut_texts
+from losslab.data.documents import (
+    ENOUGH,
+    Cut,
+    DocumentRule,
+    compile_separator,
+    cut_documents,
+    cut_texts,
+    recognise,
+    settled,
+)
 from losslab.data.own_splits import own_splits
 from losslab.data.splits import SPLITS, Shares, split_documents, split_groups, split_stretches
 from losslab.data.text_files import Found, find_files, read_file, told
@@ -59,7 +68,7 @@ class Read:
         size = sum(len(text) for texts in self.texts.values() for text in texts)
         line = f"read {len(paths):,} file{'s' * (len(paths) != 1)}{names}, {size:,} characters"
         if self.copies:
-            line += f"; {self.copies:,} of them have the content of another"
+            line += f"; {self.copies:,} of them {'has' if self.copies == 1 else 'have'} the content of another"
         return line + (f"; left out: {told(self.left_out)}" if self.left_out else "")
 
 
@@ -131,17 +140,11 @@ class TextSource:
             groups = {part: [[piece] for piece in pieces] for part, pieces in cut.items()}
             known, how = True, "cut by data.rules=1"
         else:
-            found = cut_texts(
-                [text for texts in read.texts.values() for text in texts],
-                self.documents,
-                self.separator,
-                enough=1 if own else ENOUGH,
-            )
-            known, how, following = found.known, found.how, iter(found.groups)
-            groups = {part: [next(following) for _ in texts] for part, texts in read.texts.items()} if own else {}
-            groups = groups or {_ALL: found.groups}
+            cuts = self._cut_parts(read.texts)
+            groups = {part: cut.groups for part, cut in cuts.items()}
+            known, how = cuts["train" if own else _ALL].known, _how(cuts)
         whole = groups.pop("train" if own else _ALL)
-        documents = {part: [piece for group in found for piece in group] for part, found in groups.items()}
+        documents = {part: [piece for group in pieces for piece in group] for part, pieces in groups.items()}
         words = {part: _words(read.texts[part]) for part in groups}
         if not (shares := self._shares(groups)):
             documents["train"] = [piece for group in whole for piece in group]
@@ -152,6 +155,21 @@ class TextSource:
         rule = f"its own {' and '.join(documents)}; of the rest, {rule}" if own else rule
         counted = {name: _words(texts) for name, texts in split.items()}
         return Corpus(split, counted | words, {"documents": how, "splits": rule})
+
+    def _cut_parts(self, parts: dict[str, list[str]]) -> dict[str, Cut]:
+        """Each part of the text, cut; those without known separators all by one rule."""
+        every = [text for texts in parts.values() for text in texts]
+        if list(parts) == [_ALL]:
+            return {_ALL: cut_texts(every, self.documents, self.separator)}
+        if self.separator is not None:
+            cut = cut_texts(every, self.documents, self.separator)
+            groups = iter(cut.groups)
+            return {part: Cut([next(groups) for _ in texts], cut.known, cut.how) for part, texts in parts.items()}
+        marked = {part for part, texts in parts.items() if self.documents == "auto" and recognise(texts)}
+        rule = settled(self.documents, [text for part in parts.keys() - marked for text in parts[part]])
+        return {
+            part: cut_texts(texts, "auto" if part in marked else rule, None, enough=1) for part, texts in parts.items()
+        }
 
     def cut_whole(self, read: Read) -> Corpus:
         """All documents together, as those of `all`."""
@@ -183,7 +201,7 @@ class TextSource:
         parts = self._own(main, left_out) if self.rules == 2 else {}
         for split in parts.keys() & {"val", "test"}:
             if split in given:
-                left_out[f"of the folder's own {split}, for data.{split}_path is given"] += len(parts.pop(split))
+                left_out[f"of the folder's own {split} (data.{split}_path is given)"] += len(parts.pop(split))
             elif getattr(self, f"{split}_fraction") is not None:
                 raise UserError(
                     f"data.path={self.path} has a {split} split of its own ({parts[split][0].name}): leave "
@@ -195,7 +213,7 @@ class TextSource:
         elsewhere = {os.path.realpath(path) for found in given.values() for path in found.files}
         train = [path for path in parts["train"] if os.path.realpath(path) not in elsewhere]
         if len(train) < len(parts["train"]):
-            left_out["of train, for val or test has it"] += len(parts["train"]) - len(train)
+            left_out["from train (it is val or test)"] += len(parts["train"]) - len(train)
         if not train:
             raise UserError(f"data.path={self.path} names no file that is not val or test: nothing is left to train on")
         return {split: {**parts, "train": train}[split] for split in SPLITS if split in parts}, left_out
@@ -237,7 +255,17 @@ def _split(groups: Sequence[Sequence[str]], shares: Shares, *, known: bool) -> t
         return split_documents([piece for group in groups for piece in group], shares), HASHED
     if len(groups) >= ENOUGH:
         return split_groups(groups, shares), "each file's hash decides, and its pieces stay together"
-    return split_stretches(groups, shares), "neighbours stay together, one stretch of each file in val and one in test"
+    return (
+        split_stretches(groups, shares),
+        f"neighbours stay together, one stretch of each file in {' and one in '.join(shares)}",
+    )
+
+
+def _how(cuts: dict[str, Cut]) -> str:
+    """How the parts were cut: once, if all were cut alike."""
+    if len({cut.how for cut in cuts.values()}) == 1:
+        return next(iter(cuts.values())).how
+    return ", ".join(f"{part} {cut.how}" for part, cut in cuts.items())
 
 
 def _words(texts: list[str]) -> int:

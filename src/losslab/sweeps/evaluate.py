@@ -25,6 +25,8 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
     part = next(iter(values)).partition("/")[0]
     whose = "its own text" if entry["own_text"] else "another text"
     say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}")
+    if not entry["own_text"] and entry["files"]:
+        say(f"text: {entry['files']}")
     for name in YARDSTICKS:
         if f"{part}/{name}" in values:
             say(f"{name:<16}{figure(values[f'{part}/{name}'])}")

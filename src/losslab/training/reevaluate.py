@@ -12,6 +12,7 @@ from losslab.files import write_atomic
 from losslab.records import Record, now
 from losslab.training.evaluation import Evaluator
 from losslab.training.loading import Loaded
+from losslab.training.messages import note
 from losslab.training.provenance import hardware, versions
 from losslab.training.reopen import reopen
 from losslab.training.teacher import attach_teacher, teacher_hash
@@ -46,7 +47,10 @@ def reevaluate(
     if record.hashes.get("teacher") not in (None, teacher_hash(config).get("loss.teacher")):
         raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
     attach_teacher(loaded.network, config, data)
+    measured = data.measure((split or "test") if opened.own else "text")
     evaluator = opened.evaluator(data)
+    if not measured.round_trip.lossless:
+        note(measured.round_trip.told(str(config["data"]["tokenizer"])))
     if opened.own:
         yardsticks = _score_own(evaluator, split)
     else:
@@ -60,6 +64,9 @@ def reevaluate(
         "own_text": opened.own,
         "part": (split or "test") if opened.own else (split or "the whole"),
         "documents": config["data"]["documents"],
+        "files": data.told_files(),
+        "words": measured.words,
+        "tokenizer_lossless": measured.round_trip.lossless,
         "yardsticks": yardsticks,
         "versions": versions(),
         "hardware": hardware(opened.device, 1) | {"precision": config["trainer"]["precision"]},

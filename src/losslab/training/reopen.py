@@ -34,6 +34,7 @@ CHANGEABLE = (
     "trainer.accelerator",
     "trainer.threads",
 )
+_OF_ANOTHER_TEXT = {"val_path": None, "test_path": None, "rules": 2}
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _placed(config: dict[str, Any], folder: Path, made_at: str | None, overrides
     except UserError:
         if not _names_a_text(overrides):
             raise
-        return moved_inputs(_without_splits(config), folder, made_at, overrides)
+        return moved_inputs(_for_another_text(config), folder, made_at, overrides)
 
 
 def _names_a_text(overrides: list[str]) -> bool:
@@ -94,9 +95,10 @@ def _names_a_text(overrides: list[str]) -> bool:
     return "data.path" in given and given.isdisjoint({"data.val_path", "data.test_path"})
 
 
-def _without_splits(config: dict[str, Any]) -> dict[str, Any]:
-    splits = {key: None for key in ("val_path", "test_path") if key in config["data"]}
-    return {**config, "data": config["data"] | splits}
+def _for_another_text(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the splits that the run was given, and cut by today's rules."""
+    new = {key: value for key, value in _OF_ANOTHER_TEXT.items() if key in config["data"]}
+    return {**config, "data": config["data"] | new}
 
 
 def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[str]) -> Reopened:
@@ -129,7 +131,7 @@ def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[s
         trainer = make_trainer(config, folder)
     data: TextDataModule = build(config["data"], "data")
     if _names_a_text(overrides) and data.source_hash() != record.hashes.get("data"):
-        config = _without_splits(config)
+        config = _for_another_text(config)
         data = build(config["data"], "data")
     return Reopened(
         folder=folder,
