@@ -250,3 +250,27 @@ def test_a_verdict_that_another_yardstick_denies_is_told(sweep: Sweep) -> None:
     summary = read(comparison_of(sweep))
     assert "- square is better than cross_entropy: -0.2140 nats per token" in summary
     assert "It holds on test/top1. But it is worse on test/nll." in summary
+
+
+def test_rows_of_several_tokenizers_are_told(sweep: Sweep) -> None:
+    for loss, tokenizer in (("cross_entropy", "bpe"), ("square", "bytes")):
+        sweep.add(loss, 1, 3.0, changes={"data.tokenizer": tokenizer}, hashes={"tokenizer": tokenizer})
+    told = "- these runs have different tokenizers, and test/nll_scaled counts tokens: compare it within a tokenizer"
+    assert told in read(comparison_of(sweep, mixed=True)).replace("\\_", "_")
+
+
+def test_a_tokenizer_that_loses_text_is_told(sweep: Sweep) -> None:
+    for loss, lossless in (("cross_entropy", True), ("square", False)):
+        edit_record(
+            sweep.add(loss, 1, 3.0), provenance={"choices": {"loss": loss}, "text": {"tokenizer_lossless": lossless}}
+        )
+    assert "- the tokenizer of square does not keep the text" in read(comparison_of(sweep))
+
+
+def test_runs_from_before_a_key_was_there_belong_to_those_with_its_old_value(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, 3.0)
+    sweep.add("square", 1, 3.5, changes={"data.rules": 1, "data.separator": None, "data.val_path": None})
+    assert rows_of(sweep)["square"].paired.mean == pytest.approx(0.5)
+    sweep.add("hinge", 1, 3.5, changes={"data.rules": 2})
+    with pytest.raises(UserError, match=r"differ in data.rules and cannot be compared: 1 \(2 runs\), 2 \(1 run"):
+        comparison_of(sweep)

@@ -80,6 +80,7 @@ def test_runs_that_answer_different_questions_are_refused(clash: str, sweep: Swe
         contenders_of(sweep)
     told = str(caught.value)
     assert f"these runs differ in {clash} and cannot be compared: " in told and "\n" not in told
+    assert ("nll counts tokens, and theirs are not the same" in told) == (clash == "data.tokenizer")
     assert "(5 runs)" in told and "(4 runs, cross_entropy-seed1-0000000003)" in told, "the strays are named"
     assert f"--where {clash}=" in told and "--mixed" in told
 

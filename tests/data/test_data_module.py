@@ -48,6 +48,10 @@ def prepared(make, tmp_path_factory) -> TextDataModule:
         ({"val_batch_size": -1}, "data.val_batch_size must be above 0, not -1"),
         ({"context": 0}, "data.context must be above 0, not 0"),
         ({"num_workers": -1}, "data.num_workers must be 0 or above, not -1"),
+        ({"val_path": "/no/such/file"}, "data.val_path=/no/such/file does not exist"),
+        ({"separator": "re:("}, "data.separator=re:( is no regular expression"),
+        ({"path": None, "corpus": "python_docs", "separator": "x"}, "data.separator goes with data.path"),
+        ({"path": None, "corpus": "python_docs", "val_fraction": 0.1}, "data.val_fraction goes with data.path"),
     ],
 )
 def test_bad_settings_are_refused_before_any_text_is_read(changes, reason: str, make, monkeypatch) -> None:
@@ -187,3 +191,52 @@ def test_a_python_without_sources_is_told(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("losslab.data.python_docs._topics", list)
     with pytest.raises(UserError, match="this Python came without its library's sources"):
         read_texts()
+
+
+def test_each_rule_of_documents_and_splits_is_prepared_apart(make, tmp_path) -> None:
+    settings = [{}, {"rules": 2}, {"separator": "re:$"}, {"val_fraction": 0.1}, {"test_fraction": 0.1}]
+    assert len({folder_of(make(**changes), tmp_path / "cache") for changes in settings}) == len(settings)
+
+
+def test_paths_of_splits_have_their_content_in_the_identity(make, text_file, documents, tmp_path) -> None:
+    val, moved = tmp_path / "v.txt", tmp_path / "moved.txt"
+    for path in (val, moved):
+        path.write_text("\n\n".join(documents[:30]).upper(), encoding="utf-8")
+    hashes = make(val_path=str(val)).input_hashes()
+    assert set(hashes) == {"data.path", "data.val_path"}
+    assert hashes == make(val_path=str(moved)).input_hashes()
+    assert hashes["data.path"] != make().input_hashes()["data.path"]
+    assert hashes["data.path"] == make(val_path=str(val)).source_hash()
+    assert hashes != make(val_path=str(val), test_path=str(moved)).input_hashes()
+
+
+@pytest.mark.parametrize(("name", "lossless"), [("bytes", True), ("lowering", False)])
+def test_a_split_is_measured_beyond_its_tokens(name: str, lossless: bool, make, tokenizer_json, tmp_path) -> None:
+    module = make(tokenizer=name if lossless else str(tokenizer_json(name)))
+    module.prepare(tmp_path)
+    summary = module.summary()
+    for split in ("val", "test"):
+        found = module.measure(split)
+        assert found.positions == len(module.targets(split))
+        assert found.round_trip.lossless == summary["tokenizer_lossless"] == lossless
+        assert found.words == summary["words"][split]
+    again = make(tokenizer=name if lossless else str(tokenizer_json(name)))
+    again.prepare(tmp_path)
+    assert again.summary() == summary
+    assert str(summary["files"]).startswith("read 1 file (text.txt)")
+
+
+def test_another_text_is_measured_as_well(make, tmp_path) -> None:
+    module = make()
+    module.prepare(tmp_path)
+    folder = tmp_path / "wiki"
+    folder.mkdir()
+    for name in ("train", "valid"):
+        (folder / f"{name}.txt").write_text("".join(f" = {name} {i} = \n some words \n" for i in range(30)))
+    other = make(path=str(folder), rules=2)
+    other.open_text(module.tokenizer(), None)
+    assert other.measure("text").words == 2 * 30 * 8
+    assert other.num_units("text") == 60
+    other.open_text(module.tokenizer(), "val")
+    assert other.measure("text").words == 30 * 8
+    assert other.measure("text").positions == len(other.targets("text"))

@@ -22,7 +22,7 @@ def reference(documents: list[str], others: list[str]) -> tuple[int, int]:
         return [tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)]
 
     known = {gram for text in others for gram in grams(text)}
-    copies = [text in others and bool(grams(text)) for text in documents]
+    copies = [any(text.strip() == other.strip() for other in others) and bool(grams(text)) for text in documents]
     near = [
         not copy and bool(own := grams(text)) and sum(gram in known for gram in own) >= SHARE * len(own)
         for text, copy in zip(documents, copies, strict=True)

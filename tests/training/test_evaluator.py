@@ -12,6 +12,8 @@ import pytest
 import torch
 from tiny_network import V, make_batch, make_network, split
 
+from losslab.data.module import TextMeasure
+from losslab.data.round_trip import RoundTrip
 from losslab.metrics.scale import fit_scale
 from losslab.training.evaluation import Evaluator
 from losslab.training.network import Network
@@ -27,6 +29,7 @@ class Data:
     asked: int | None = None
     max_eval_tokens: int | None = None
     scored: int | None = None
+    lossless = True
 
     def num_units(self, name: str) -> int:
         return 3
@@ -42,6 +45,10 @@ class Data:
         self.scored = most
         windows = split(VAL if name == "val" else TEST, 1)
         return iter(windows[rank::ranks])
+
+    def measure(self, name: str) -> TextMeasure:
+        positions = int((VAL if name == "val" else TEST).weight.sum())
+        return TextMeasure(positions, words=7, round_trip=RoundTrip(3, 0 if self.lossless else 1, 0.0))
 
     def targets(self, name: str, most: int | None) -> np.ndarray[Any, Any]:
         return (VAL if name == "val" else TEST).target.numpy()
@@ -102,6 +109,23 @@ def test_values_are_named_by_split_and_hold_the_unigram_reference() -> None:
     assert values["test/unigram_nll"] == pytest.approx(-np.log(p[TEST.target.numpy()]).mean())
     # Of eleven tokens the first fifth of train's text may hold none at all.
     assert all(math.isfinite(value) for name, value in values.items() if "frequency" not in name)
+
+
+def test_perplexity_per_word_spreads_the_whole_nll_over_the_words() -> None:
+    network = make_network()
+    values = evaluator(network).validate()
+    nll = -(log_probs(network, VAL, 1.0) * VAL.weight).sum().item()
+    assert values["val/word_perplexity"] == pytest.approx(math.exp(nll / 7), rel=1e-6)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_what_counts_the_text_is_left_out_where_the_tokenizer_loses_text(split: str) -> None:
+    data = Data()
+    data.lossless = False
+    whole, found = evaluator(make_network()), Evaluator(make_network(), data, device=torch.device("cpu"))  # type: ignore[arg-type]
+    before, after = (one.validate() if split == "val" else one.test(0.7) for one in (whole, found))
+    assert before.keys() - after.keys() == {f"{split}/bits_per_byte", f"{split}/word_perplexity"}
+    assert all(after[name] == pytest.approx(value, nan_ok=True) for name, value in before.items() if name in after)
 
 
 def test_each_document_s_scores_are_kept_for_the_comparison(tmp_path: Path) -> None:

@@ -178,9 +178,9 @@ def _tell_clash(runs: Sequence[Run], key: str) -> str:
         + ")"
         for i, (value, own) in enumerate(parts)
     ]
-    why = " (nll counts tokens, and theirs are not the same)" if key in ("data.tokenizer", "data.vocab_size") else ""
+    why = "; nll counts tokens, and theirs are not the same" if key in ("data.tokenizer", "data.vocab_size") else ""
     return (
-        f"these runs differ in {key} and cannot be compared{why}: {', '.join(told)}; compare some of them with "
+        f"these runs differ in {key} and cannot be compared: {', '.join(told)}{why}; compare some of them with "
         f"--where {key}={parts[0][0]}, or each kind on its own with --mixed"
     )
 

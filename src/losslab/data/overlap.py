@@ -26,8 +26,8 @@ def find_overlap(documents: Mapping[str, Sequence[str]]) -> dict[str, dict[str, 
     found = {}
     earlier: list[Sequence[str]] = [documents["train"]]
     for split in ("val", "test"):
-        known = set().union(*earlier)
-        copies = [text in known and is_long(text) for text in documents[split]]
+        known = {text.strip() for texts in earlier for text in texts}
+        copies = [text.strip() in known and is_long(text) for text in documents[split]]
         others = [text for text, copy in zip(documents[split], copies, strict=True) if not copy]
         near = _near_copies(others, (text for texts in earlier for text in texts))
         found[split] = {"documents": len(copies), "copies": sum(copies), "near_copies": near}
