@@ -1,5 +1,6 @@
 """A text of one's own: which files become which documents of which split, and what is said of it."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -201,3 +202,24 @@ def test_empty_files_and_copies_are_told(files) -> None:
     assert TextSource(str(folder)).read().told() == (
         "read 3 files (a.txt, b.txt, c.txt), 9 characters; 1 of them has the content of another; left out: 1 empty"
     )
+
+
+def test_splits_beside_a_file_are_pointed_out(files) -> None:
+    folder = files(WIKI)
+    told = TextSource(str(folder / "wiki.train.tokens")).read().told()
+    assert told.endswith(f"; beside it lie wiki.valid.tokens, wiki.test.tokens: data.path={folder} takes them")
+    assert "beside" not in TextSource(str(folder / "wiki.valid.tokens")).read().told()
+
+
+def test_a_folder_that_cannot_be_opened_is_told(files, monkeypatch) -> None:
+    folder = files({"a.txt": "a", "closed/b.txt": "b"})
+    scan = os.scandir
+
+    def refuse(path: str):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(UserError, match=r"cannot be opened: .*Permission denied.*closed"):
+        TextSource(str(folder)).check()

@@ -22,7 +22,9 @@ from losslab.training.checkpoints import read_checkpoint
 from losslab.training.worker import main as worker
 from runs import TINY, only_run, stopping_after
 
-EARLY = ["optimizer.lr=3.0", "scheduler=constant", "trainer.max_steps=9", "trainer.val_check_interval=3"]
+EARLY = [
+    *("optimizer.lr=3.0", "scheduler=constant", "trainer.max_steps=9", "trainer.val_check_interval=3", "data.rules=1")
+]
 
 
 def score(run: Path, *overrides: str, checkpoint: str = "best", split: str | None = None) -> int:

@@ -139,6 +139,7 @@ def test_each_run_is_claimed_and_says_that_it_is_planned() -> None:
     assert [run.label for run in made.runs] == ["loss=square seed=1", "loss=square seed=2", "seed=1"]
     assert sorted(run.folder for run in made.runs) == find_runs(Path("outputs/runs"))
     assert made.notes == []
+    assert made.texts == [f"read 1 file (book.txt), {len(make_text()):,} characters"], "once, whatever differs"
     for run in made.runs:
         record = read(run.folder)
         assert (record.status, record.step, record.max_steps) == ("planned", 0, 8)

@@ -23,16 +23,22 @@ def find_overlap(documents: Mapping[str, Sequence[str]]) -> dict[str, dict[str, 
     Val is held against train, test against train and val. Words are what stands between white space, in ASCII's lower
     case. Documents of fewer than 8 words are not compared: "Yes, my lord." is said twice without having been copied.
     """
-    found = {}
-    earlier: list[Sequence[str]] = [documents["train"]]
+    known = {text.strip() for text in documents["train"]}
+    copies, others = {}, {}
     for split in ("val", "test"):
-        known = {text.strip() for texts in earlier for text in texts}
-        copies = [text.strip() in known and is_long(text) for text in documents[split]]
-        others = [text for text, copy in zip(documents[split], copies, strict=True) if not copy]
-        near = _near_copies(others, (text for texts in earlier for text in texts))
-        found[split] = {"documents": len(copies), "copies": sum(copies), "near_copies": near}
-        earlier.append(documents[split])
-    return found
+        is_copy = [text.strip() in known and is_long(text) for text in documents[split]]
+        copies[split] = sum(is_copy)
+        others[split] = _Grams([text for text, copy in zip(documents[split], is_copy, strict=True) if not copy])
+        known |= {text.strip() for text in documents[split]}
+    for _, _, grams in _hashed(documents["train"]):
+        for sought in others.values():
+            sought.mark(grams)
+    for _, _, grams in _hashed(documents["val"]):
+        others["test"].mark(grams)
+    return {
+        split: {"documents": len(documents[split]), "copies": copies[split], "near_copies": sought.near_copies()}
+        for split, sought in others.items()
+    }
 
 
 def is_long(text: str) -> bool:
@@ -40,23 +46,29 @@ def is_long(text: str) -> bool:
     return len(text.split(maxsplit=WORDS)) >= WORDS
 
 
-def _near_copies(documents: Sequence[str], others: Iterable[str]) -> int:
-    """How many of `documents` share 70% of their n-grams with `others` taken together."""
-    hashes, owners = [], []
-    for first, ends, grams in _hashed(documents):
-        hashes.append(grams)
-        owners.append(first + np.searchsorted(ends, np.arange(len(grams)), side="right"))
-    if not hashes or not sum(map(len, hashes)):
-        return 0
-    unique, places = np.unique(np.concatenate(hashes), return_inverse=True)
-    seen = np.zeros(len(unique), dtype=bool)
-    for _, _, grams in _hashed(others):
-        at = np.minimum(np.searchsorted(unique, grams), len(unique) - 1)
-        seen[at[unique[at] == grams]] = True
-    owner = np.concatenate(owners)
-    total = np.bincount(owner, minlength=len(documents))
-    shared = np.bincount(owner, weights=seen[places], minlength=len(documents))
-    return int(np.count_nonzero((total > 0) & (shared >= SHARE * total)))
+class _Grams:
+    """The n-grams of some documents, and which of them were seen elsewhere."""
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        self.count = len(documents)
+        hashes, owners = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
+        for first, ends, grams in _hashed(documents):
+            hashes.append(grams)
+            owners.append(first + np.searchsorted(ends, np.arange(len(grams)), side="right"))
+        self.owner = np.concatenate(owners)
+        self.unique, self.places = np.unique(np.concatenate(hashes), return_inverse=True)
+        self.seen = np.zeros(len(self.unique), dtype=bool)
+
+    def mark(self, grams: NDArray[np.uint64]) -> None:
+        if len(self.unique):
+            at = np.minimum(np.searchsorted(self.unique, grams), len(self.unique) - 1)
+            self.seen[at[self.unique[at] == grams]] = True
+
+    def near_copies(self) -> int:
+        """How many documents have at least 70% of their n-grams elsewhere."""
+        total = np.bincount(self.owner, minlength=self.count)
+        shared = np.bincount(self.owner, weights=self.seen[self.places], minlength=self.count)
+        return int(np.count_nonzero((total > 0) & (shared >= SHARE * total)))
 
 
 def _hashed(documents: Iterable[str]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint64]]]:

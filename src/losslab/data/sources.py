@@ -60,6 +60,8 @@ class Read:
     left_out: Counter[str]
     copies: int
     """Files whose content another one has, too."""
+    beside: list[Path]
+    """Files that look like the val and test of the one file that was named."""
 
     def told(self) -> str:
         """One line for people: what was read, and what was left out and why."""
@@ -69,6 +71,9 @@ class Read:
         line = f"read {len(paths):,} file{'s' * (len(paths) != 1)}{names}, {size:,} characters"
         if self.copies:
             line += f"; {self.copies:,} of them {'has' if self.copies == 1 else 'have'} the content of another"
+        if self.beside:
+            others = ", ".join(path.name for path in self.beside)
+            line += f"; beside it lie {others}: data.path={paths[0].parent} takes them"
         return line + (f"; left out: {told(self.left_out)}" if self.left_out else "")
 
 
@@ -126,7 +131,7 @@ class TextSource:
                 raise UserError(f"data.{key}={getattr(self, key)} holds no text: it is empty")
             texts[part], kept[part] = [text for _, text in full], [path for path, _ in full]
         every = Counter(text for part in texts.values() for text in part)
-        return Read(texts, kept, left_out, sum(count - 1 for count in every.values()))
+        return Read(texts, kept, left_out, sum(count - 1 for count in every.values()), self._beside(files))
 
     def cut(self, read: Read) -> Corpus:
         """Cut what was read into documents, and split what is not split yet.
@@ -217,6 +222,15 @@ class TextSource:
         if not train:
             raise UserError(f"data.path={self.path} names no file that is not val or test: nothing is left to train on")
         return {split: {**parts, "train": train}[split] for split in SPLITS if split in parts}, left_out
+
+    def _beside(self, files: dict[str, list[Path]]) -> list[Path]:
+        """What would be val and test if the folder of the only file were named."""
+        if list(files) != [_ALL] or len(files[_ALL]) > 1 or self.rules == 1:
+            return []
+        folder = files[_ALL][0].parent
+        parts = own_splits([path for path in sorted(folder.iterdir()) if path.is_file()], folder)
+        is_train = files[_ALL][0] in parts.get("train", [])
+        return [path for split in ("val", "test") for path in parts.get(split, [])] if is_train else []
 
     def _given(self) -> dict[str, str]:
         return {split: path for split, path in (("val", self.val_path), ("test", self.test_path)) if path is not None}

@@ -110,10 +110,15 @@ def told(left_out: Counter[str]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
 
 
+def _raise(error: OSError) -> None:
+    """A folder that cannot be opened is no folder without text."""
+    raise error
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """Files below a folder, through links too, each folder once; of what is hidden only the topmost name."""
     seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         if (real := os.path.realpath(place)) in seen:  # a link into a folder above it, or a second way into this one
             folders[:] = []
             continue

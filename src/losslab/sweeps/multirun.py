@@ -165,6 +165,8 @@ def open_runs(plan: Plan, sharing: Sharing | None) -> list[Run]:
 
 def introduce(plan: Plan) -> None:
     """What the sweep holds, what of it is done, and how the rest shares the machine."""
+    for text in plan.texts:
+        say(f"text: {text}")
     for note in plan.notes:
         say(f"note: {note}")
     done = sum(run.status in DONE for run in plan.runs)

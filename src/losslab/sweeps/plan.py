@@ -50,5 +50,7 @@ class Plan:
     """Each once, in the order of the list."""
     sharing: Sharing | None = None
     """None: the runs compute elsewhere."""
+    texts: list[str] = field(default_factory=list)
+    """Which files were read, and which were not and why: a line for each text."""
     notes: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)

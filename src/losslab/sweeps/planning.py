@@ -42,7 +42,7 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
         return result
     if len(places) < len(jobs):
         result.notes.append(f"{len(jobs)} combinations are {len(places)} different runs; each is trained once")
-    result.notes += [f"text: {line}" for line in dict.fromkeys(finder.texts)]
+    result.texts = list(dict.fromkeys(finder.texts))
     if here:
         result.sharing = _share([place.config["trainer"] for _, place in places], slots)
     _name_changes(result.notes, finder, [place for _, place in places])
