@@ -89,7 +89,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         self.timing["updated"] = now()
-        write_atomic(folder / FILE, json.dumps(_plain(asdict(self)), indent=2, sort_keys=True).encode() + b"\n")
+        write_atomic(folder / FILE, json.dumps(plain(asdict(self)), indent=2, sort_keys=True).encode() + b"\n")
 
 
 def read(folder: Path) -> Record:
@@ -242,12 +242,12 @@ def refuse_links(folder: Path) -> None:
             raise UserError(f"{path} is a symbolic link, which losslab never makes: refused; put a copy in its place")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

@@ -9,7 +9,7 @@ from typing import Any
 
 from losslab.errors import UserError
 from losslab.files import write_atomic
-from losslab.records import Record, now
+from losslab.records import Record, now, plain
 from losslab.training.evaluation import Evaluator
 from losslab.training.loading import Loaded
 from losslab.training.messages import note
@@ -77,7 +77,7 @@ def note_evaluation(folder: Path, entry: dict[str, Any]) -> None:
     """Add an evaluation to evaluations.jsonl in the run's folder; one line each."""
     path = folder / EVALUATIONS
     before = path.read_bytes() if path.exists() else b""
-    write_atomic(path, before + json.dumps(entry).encode() + b"\n")
+    write_atomic(path, before + json.dumps(plain(entry)).encode() + b"\n")
 
 
 def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:
