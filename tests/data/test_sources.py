@@ -1,5 +1,6 @@
 """A text of one's own: which files become which documents of which split, and what is said of it."""
 
+import gzip
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,6 +59,22 @@ def test_a_folder_like_wikitext_has_its_own_splits(files) -> None:
         f"read 3 files (wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens), {sum(map(len, WIKI.values())):,} "
         "characters; left out: 1 .jsonl (structured), 1 beside the splits (README.md)"
     )
+
+
+def test_the_hash_is_of_the_content_and_its_division() -> None:
+    assert hash_texts(["ab", "c"]) == hash_texts(["ab", "c"])
+    others = [["a", "bc"], ["abc"], ["ab", "c", ""], ["ab", "d"], ["ab"]]
+    assert len({hash_texts(texts) for texts in [["ab", "c"], *others]}) == 6
+
+
+def test_the_hash_does_not_depend_on_names_or_packing(tmp_path: Path) -> None:
+    for folder, names in (("one", ("a.txt", "b.txt")), ("two", ("x.md", "y.txt.gz"))):
+        for name, content in zip(names, (b"first", b"second"), strict=True):
+            path = tmp_path / folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(gzip.compress(content, mtime=0) if name.endswith("gz") else content)
+    one, two = (TextSource(str(tmp_path / folder)).read() for folder in ("one", "two"))
+    assert hash_read(one) == hash_read(two) == hash_texts(["first", "second"])
 
 
 def test_the_splits_of_a_folder_belong_to_the_hash_and_its_names_do_not(files, tmp_path) -> None:

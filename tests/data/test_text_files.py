@@ -25,7 +25,7 @@ def library(tmp_path) -> Path:
     """A folder with text, other files and hidden ones."""
     for name in ("b.txt", "a.md", "deep/er/c.txt", "x.py", ".hidden.txt", ".git/d.txt", "deep/.cache/e.md"):
         write(tmp_path / name, name.encode())
-    write(tmp_path / "z.gz", gzip.compress(b"z.gz"))
+    write(tmp_path / "z.gz", gzip.compress(b"z.gz", mtime=0))
     return tmp_path
 
 
@@ -61,8 +61,8 @@ def test_find_files_knows_the_home_folder(library, monkeypatch) -> None:
     [
         ("plain.txt", TEXT.encode()),
         ("with_a_bom.txt", b"\xef\xbb\xbf" + TEXT.encode()),
-        ("packed.txt.gz", gzip.compress(TEXT.encode())),
-        ("packed_with_a_bom.gz", gzip.compress(b"\xef\xbb\xbf" + TEXT.encode())),
+        ("packed.txt.gz", gzip.compress(TEXT.encode(), mtime=0)),
+        ("packed_with_a_bom.gz", gzip.compress(b"\xef\xbb\xbf" + TEXT.encode(), mtime=0)),
     ],
 )
 def test_read_file_gives_the_text_as_it_is(name: str, content: bytes, tmp_path) -> None:
@@ -81,14 +81,14 @@ def test_read_file_gives_the_text_as_it_is(name: str, content: bytes, tmp_path) 
         ({"folder/picture.png": b"x"}, "folder", "without .txt, .md, .tokens, .gz files: it holds 1 .png"),
         ({"latin.txt": "naïve".encode("latin-1")}, "latin.txt", "not UTF-8 text: byte 2"),
         ({"utf16.txt": "text".encode("utf-16")}, "utf16.txt", "not UTF-8 text"),
-        ({"picture.gz": gzip.compress(b"\x89PNG\xff")}, "picture.gz", "not UTF-8 text"),
+        ({"picture.gz": gzip.compress(b"\x89PNG\xff", mtime=0)}, "picture.gz", "not UTF-8 text"),
         ({"utf16.txt": "text of words".encode("utf-16")}, "utf16.txt", "it looks like UTF-16"),
         ({"utf16.txt": "text of words".encode("utf-16-le")}, "utf16.txt", "13 of its characters are zeros"),
-        ({"packed.txt": gzip.compress(b"text")}, "packed.txt", "give it a name that ends in .gz"),
+        ({"packed.txt": gzip.compress(b"text", mtime=0)}, "packed.txt", "give it a name that ends in .gz"),
         ({"table.txt": b"PK\x03\x04\xff"}, "table.txt", "it is a zip archive"),
-        ({"cut.gz": gzip.compress(b"text" * 100)[:-9]}, "cut.gz", "cannot be read"),
+        ({"cut.gz": gzip.compress(b"text" * 100, mtime=0)[:-9]}, "cut.gz", "cannot be read"),
         ({"false.gz": b"not packed"}, "false.gz", "cannot be read"),
-        ({"broken.gz": gzip.compress(b"text" * 100)[:12] + b"\xff" * 30}, "broken.gz", "cannot be read"),
+        ({"broken.gz": gzip.compress(b"text" * 100, mtime=0)[:12] + b"\xff" * 30}, "broken.gz", "cannot be read"),
     ],
 )
 def test_unreadable_text_is_refused_by_its_path(files: dict[str, bytes], asked: str, reason: str, tmp_path) -> None:
@@ -114,7 +114,7 @@ def left_out(path: Path | str) -> dict[str, int]:
 def test_a_suffix_counts_in_upper_case_too(library) -> None:
     write(library / "Z.TXT", b"Z.TXT")
     write(library / "Y.Md", b"Y.Md")
-    write(library / "X.TXT.GZ", gzip.compress(b"X"))
+    write(library / "X.TXT.GZ", gzip.compress(b"X", mtime=0))
     read = TextSource(str(library)).read()
     assert read.texts["all"] == ["X", "Y.Md", "Z.TXT", "a.md", "b.txt", "deep/er/c.txt", "z.gz"]
 
