@@ -8,13 +8,17 @@ overrides   the command-line overrides, as typed
 status      planned | running | completed | failed | diverged | interrupted; planned: a sweep will come to it
 step        optimizer steps in the last checkpoint; max_steps is the budget
 yardsticks  {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
-hashes      backbone_init, batches, data, tokenizer, code, own_code (of classes outside losslab, if any); SHA-256, hex
+hashes      backbone_init, batches, data, tokenizer, code, own_code (of classes outside losslab, if any), continue_from
+            and init_from (of what the run began with, if anything); SHA-256, hex
 versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
             choices (group → the file chosen in it),
             text ({files, how, documents, words and tokens by split, overlap, tokenizer_lossless, round_trip}: what was
             read, in words; how it was cut and split; copies across splits; whether val comes back from its tokens),
-            changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code)
+            changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code),
+            continued (of a run with continue_from, what it goes on from: identity, checkpoint, step, max_steps and
+            val_check_interval of that run; same_sums: whether devices, micro-batches and threads are the same;
+            best_from: null, or the step from which on the best checkpoint counts)
 timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions, validations included),
             validation_seconds (those of the validations; null in older records),
             first_step (seconds from the start of the last session to its first optimizer step)
@@ -53,6 +57,8 @@ SCORES = "test_scores.npz"
 sums of nll_scaled, nll and hits; `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group of
 confidence the weight, and the sums of hits and confidence."""
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+STABLE = "stable.ckpt"
+"""The checkpoint before a schedule's decay, from which a longer run continues."""
 CACHE = ".cache"
 """Of tokens, beside the sweeps."""
 STATUSES = ("planned", "running", "completed", "failed", "diverged", "interrupted")

@@ -96,6 +96,9 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
         mistakes.append(f"name must be a plain folder name, not {name!r}")
     if trainer.get("max_steps") is not None and trainer.get("max_tokens") is not None:
         mistakes.append("give trainer.max_steps or trainer.max_tokens, not both")
+    if config["continue_from"] is not None and config["init_from"] is not None:
+        mistakes.append("give continue_from (a run with all its state) or init_from (weights alone), not both")
+    mistakes += [f"{key} must be a path, not an empty one" for key in ("continue_from", "init_from") if config[key] == ""]
     precision = _SHORT.get(str(trainer["precision"]), str(trainer["precision"]))
     trainer["precision"] = precision
     if precision not in _PRECISIONS:

@@ -34,6 +34,8 @@ NOT_IDENTITY = [
 """Keys that change where, how fast or how visibly a run is computed, but not what it computes."""
 
 ADDED_LATER: dict[str, Any] = {
+    "continue_from": None,
+    "init_from": None,
     "data.max_eval_tokens": None,
     "trainer.interim_eval_tokens": 0,
     "data.val_path": None,
@@ -47,6 +49,9 @@ ADDED_LATER: dict[str, Any] = {
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
 
 _LONGEST_LABEL = 100
+_ORIGINS = ("continue_from", "init_from")
+_FINGERPRINT = re.compile(rf"-([0-9a-f]{{{SHORT}}})(?:-\d+)?$")
+"""Ends the name of a run's folder."""
 _FIRST = ("loss", "regularizers", "optimizer", "scheduler", "model", "trainer")
 
 
@@ -69,7 +74,7 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
         content["regularizers"]["means"] = "positions"
     for key, digest in inputs.items():
         section, _, last = key.rpartition(".")
-        content[section][last] = f"sha256:{digest}"
+        (content[section] if section else content)[last] = f"sha256:{digest}"
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -85,6 +90,8 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
     for key, value in sorted(values.items(), key=lambda item: _rank(item[0])):
         if key in usual and usual[key] != value:
             shown = str(value).rpartition("/")[2] if isinstance(value, str) else value
+            if key in _ORIGINS and (found := _FINGERPRINT.search(str(shown))):
+                shown = found[1]
             parts.append(f"{key.rpartition('.')[2]}={shown}")
     parts = [re.sub(r"[^A-Za-z0-9._=+-]+", "_", part) for part in parts]
     while len("-".join(parts)) > _LONGEST_LABEL and len(parts) > 2:

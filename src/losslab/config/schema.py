@@ -81,6 +81,10 @@ class RunConfig:
     output_dir: str = "outputs"
     fresh: bool = False
     """Repeat a run beside the finished one, with suffix -2, -3, …"""
+    continue_from: Optional[str] = None
+    """Folder of a run, or of a sweep that holds it, which this run continues with a longer budget."""
+    init_from: Optional[str] = None
+    """Folder of a run or an export, a checkpoint or a .safetensors file, whose weights this run begins with."""
     task: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)

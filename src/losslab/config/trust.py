@@ -27,6 +27,7 @@ _ALLOWED = frozenset(
         "losslab.data.module.TextDataModule",
         "losslab.training.schedules.Constant",
         "losslab.training.schedules.Cosine",
+        "losslab.training.schedules.WarmupStableDecay",
         *(f"torch.optim.{name}" for name in _OPTIMIZERS),
         *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS),
     ]

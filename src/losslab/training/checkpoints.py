@@ -18,11 +18,11 @@ from lightning.fabric.plugins.io import CheckpointIO
 from losslab.console import complain
 from losslab.errors import UserError, describe
 from losslab.files import TEMPORARY, sync_folder, write_atomic
-from losslab.records import BEST, LAST
+from losslab.records import BEST, LAST, STABLE
 
 _OLDER = "step-*.ckpt"
 _PICKLE = b"\x80"
-_FOR_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
+FOR_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 _PARTS = ("state_dict", "losslab", "config")
 
 
@@ -108,6 +108,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a whole checkpoint, atomically."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getbuffer())
+
+
+def amend(path: Path, state: dict[str, Any], buffers: dict[str, torch.Tensor]) -> None:
+    """Replace what a checkpoint remembers of the run beside Lightning's part, and some of its buffers."""
+    content = read_checkpoint(path)
+    content["losslab"] = state
+    content["state_dict"] |= {name: value.detach().cpu().clone() for name, value in buffers.items()}
+    write_checkpoint(path, content)
+
+
 def _check_parts(content: dict[str, Any], path: Path) -> None:
     state = content["losslab"]
     step = state.get("step")
@@ -115,6 +130,7 @@ def _check_parts(content: dict[str, Any], path: Path) -> None:
         "losslab.step": isinstance(step, int) and content.get("global_step", step) == step,
         "losslab.best": _are_numbers(state.get("best", {})),
         "losslab.latest": _are_numbers(state.get("latest", {})),
+        "losslab.due": _are_numbers(state.get("due") or {}),
         "state_dict": all(
             isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content["state_dict"].items()
         ),
@@ -141,7 +157,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         raise UserError(f"{folder} is not a folder: move it away to train from step 0")
     reasons: list[str] = []
     chosen = _loadable(folder / LAST, reasons)
-    for path in (*older(folder), folder / BEST) if chosen is None else ():
+    for path in (*older(folder), folder / BEST, folder / STABLE) if chosen is None else ():
         other = _loadable(path, reasons)
         if other is not None and (chosen is None or other[1]["losslab"]["step"] > chosen[1]["losslab"]["step"]):
             chosen = other
@@ -158,7 +174,7 @@ def _loadable(path: Path, reasons: list[str]) -> tuple[Path, dict[str, Any]] | N
         return None
     try:
         content = read_checkpoint(path)
-        if missing := [part for part in _FOR_TRAINING if part not in content]:
+        if missing := [part for part in FOR_TRAINING if part not in content]:
             raise Damaged(f"{path} cannot be trained on from: it lacks {', '.join(missing)}")
         return path, content
     except Damaged as error:
@@ -186,7 +202,7 @@ def keep_newest(folder: Path, step: int, keep: int) -> None:
 def strip(path: Path, *, dry_run: bool) -> int:
     """Take out of a checkpoint what only training on needs; returns the bytes by which the file shrinks."""
     content = read_checkpoint(path)
-    kept = {key: value for key, value in content.items() if key not in _FOR_TRAINING}
+    kept = {key: value for key, value in content.items() if key not in FOR_TRAINING}
     if kept.keys() == content.keys():
         return 0
     buffer = io.BytesIO()

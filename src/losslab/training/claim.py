@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,28 @@ from losslab.console import say
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.locks import lock
-from losslab.records import CACHE, CONFIG, DONE, FILE, Record, find_identity, read, read_config, write_config
+from losslab.records import (
+    CACHE,
+    CONFIG,
+    DONE,
+    FILE,
+    Record,
+    find_identity,
+    find_runs,
+    read,
+    read_config,
+    write_config,
+)
 from losslab.training.assemble import check_components
+from losslab.training.branch import CONTINUED, has_checkpoint, note_origin
 from losslab.training.devices import check_devices
+from losslab.training.initial import weights_hash
+from losslab.training.origin import KEY, WEIGHTS_KEY, Origin, Origins
 from losslab.training.provenance import hash_code, provenance
 from losslab.training.teacher import teacher_hash
 
+KEPT = ("changes", CONTINUED)
+"""In the provenance of an unfinished run that is claimed again."""
 SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
 
 
@@ -39,6 +56,8 @@ class Place:
     overrides: list[str]
     record: Record | None
     """Of the run that is there already."""
+    origin: Origin | None = None
+    """The run that it continues, where it is yet to begin."""
 
     @property
     def done(self) -> bool:
@@ -61,6 +80,7 @@ class Finder:
         self._here = here
         self.texts: list[str] = []
         """Which files were read, and which were not and why: a line for each text."""
+        self._origins = Origins()
         self._inputs: dict[str, dict[str, str]] = {}
         self._right: set[str] = set()
         self._code: dict[tuple[str, ...], dict[str, str]] = {}
@@ -84,9 +104,17 @@ class Finder:
         config = resolve_split(resolve_budget(bound))
         self._check(config)
         inputs = self._hash_inputs(config)
+        parent = Path(config["output_dir"]) / config["name"]
+        try:
+            origin = self._origins.find(config, inputs)
+        except UserError:
+            if (digest := _continued_before(parent, config, inputs)) is None:
+                raise
+            origin, inputs = None, inputs | {KEY: digest}
+        if origin is not None:
+            inputs, config = inputs | {KEY: origin.digest}, config | {KEY: str(origin.folder)}
         config = _absolute_paths(config, inputs)
         identity = fingerprint(config, inputs)
-        parent = Path(config["output_dir"]) / config["name"]
         record = None
         if found := find_identity(parent, identity):
             folder, record = found[-1], read(found[-1])
@@ -97,7 +125,7 @@ class Finder:
                 self._check(config)
         else:
             folder = parent / folder_name(bound, defaults, loss_label(choices), identity)
-        return Place(folder, config, identity, inputs, choices, overrides, record)
+        return Place(folder, config, identity, inputs, choices, overrides, record, origin)
 
     def has_other_code(self, place: Place) -> bool:
         """Whether the code has changed since the run that is there was trained."""
@@ -133,9 +161,13 @@ class Finder:
             if status or record.status == "failed":  # it is tried again: a failure read from now on is news
                 record.status, record.error = status or "planned", None
             record.max_steps = config["trainer"]["max_steps"]
-            changes = record.provenance.get("changes", [])
-            record.provenance = made | {"choices": place.choices, "changes": changes}
+            kept = {"changes": []} | {key: record.provenance[key] for key in KEPT if key in record.provenance}
+            record.provenance = made | {"choices": place.choices} | kept
+            if place.origin is not None and not has_checkpoint(folder):
+                note_origin(record, place.origin, config)
             record.hashes["data"] = place.data_hash
+            if WEIGHTS_KEY in place.inputs:
+                record.hashes[WEIGHTS_KEY] = place.inputs[WEIGHTS_KEY]
             if threads is not None:
                 record.hardware.setdefault("threads", threads)
             write_config(folder, config)
@@ -158,7 +190,7 @@ class Finder:
             self._inputs[text] = data.input_hashes()
             if files := data.told_files():
                 self.texts.append(files)
-        return self._inputs[text] | teacher_hash(config)
+        return self._inputs[text] | teacher_hash(config) | weights_hash(config)
 
     def _provenance_of(self, folder: Path) -> dict[str, Any]:
         sweep = folder.parent
@@ -190,7 +222,23 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
             **config,
             "loss": config["loss"] | {"teacher": str(Path(config["loss"]["teacher"]).expanduser().absolute())},
         }
+    for key in (KEY, WEIGHTS_KEY):
+        if config[key] is not None:
+            config = {**config, key: str(Path(config[key]).expanduser().absolute())}
     return {**config, "data": data}
+
+
+def _continued_before(parent: Path, config: dict[str, Any], inputs: dict[str, str]) -> str | None:
+    """The hash under which a run of this configuration is there already, though what it continued is gone by now."""
+    if config[KEY] is None:
+        return None
+    for run in find_runs(parent) if parent.is_dir() else []:
+        with suppress(UserError):  # told where it is in the way
+            record = read(run)
+            digest = record.hashes.get(KEY)
+            if digest is not None and fingerprint(config, inputs | {KEY: digest}) == record.identity:
+                return digest
+    return None
 
 
 def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import Any
 import lightning.pytorch as pl
 
 from losslab.errors import Diverged, Interrupted, UserError
-from losslab.records import BEST, CHECKPOINTS, LAST, Record
-from losslab.training.checkpoints import keep_newest, link
+from losslab.records import BEST, CHECKPOINTS, LAST, STABLE, Record
+from losslab.training.checkpoints import amend, keep_newest, link
 from losslab.training.evaluation import Evaluator
 from losslab.training.logs import MetricsLog, learning_rate_column
+from losslab.training.messages import note
 from losslab.training.module import LossModule
 from losslab.training.progress import RunProgress
 
@@ -37,6 +38,8 @@ class RunState:
     """Training time over all sessions, validations included."""
     validation_seconds: float = 0.0
     """Those of the validations."""
+    due: dict[str, float] | None = None
+    """What is logged of this step, if its validation is still to be made: only where a run continues another."""
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any], path: Path) -> RunState:
@@ -54,6 +57,8 @@ class Intervals:
     log: int
     validate: int
     checkpoint: int
+    stable: int = 0
+    """The last step before the schedule's decay, after which a checkpoint is kept; 0 where there is none."""
 
     def logged(self, step: int) -> bool:
         return step % self.log == 0 or step in (1, self.total)
@@ -62,7 +67,7 @@ class Intervals:
         return step % self.validate == 0 or step == self.total
 
     def saved(self, step: int) -> bool:
-        return step % self.checkpoint == 0 or self.validated(step)
+        return step % self.checkpoint == 0 or self.validated(step) or step == self.stable
 
 
 class RunKeeper(pl.Callback):
@@ -106,6 +111,9 @@ class RunKeeper(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.before_fit()
+        assert isinstance(pl_module, LossModule)
+        if self.state.due is not None:
+            self._catch_up(pl_module)
         self.progress.begin()
 
     def on_train_batch_end(
@@ -148,6 +156,30 @@ class RunKeeper(pl.Callback):
                 schedule["lr_lambdas"] = [None] * len(schedule["lr_lambdas"])
         checkpoint.update(self.contents)
 
+    def _catch_up(self, module: LossModule) -> None:
+        """Make the validation that is due at the step where this run continues another, before training goes on."""
+        row, self.state.due = dict(self.state.due or {}), None
+        kept = (self.folder / CHECKPOINTS / BEST).is_file()  # seen before any rank can have written it
+        improved = self._validate(row)
+        if not improved and not kept:
+            lost, self.state.best = self.state.best, {**self.state.latest, "step": self.state.step}
+            improved = True
+            if self.record is not None:
+                note(
+                    f"the best checkpoint so far, of step {lost['step']:.0f}, was not kept by the run that this one "
+                    "continues; from here on the best one counts"
+                )
+                self.record.provenance["continued"]["best_from"] = self.state.step
+        if self.metrics_log is not None:
+            self.metrics_log.write(self.state.step, row, self.state.best)
+            self.metrics_log.flush()
+        if self.record is not None:
+            checkpoints = self.folder / CHECKPOINTS
+            buffers = {f"network.loss.{name}": value for name, value in module.network.loss.named_buffers()}
+            amend(checkpoints / LAST, dict(vars(self.state)), buffers)
+            if improved:
+                link(checkpoints / LAST, checkpoints / BEST)
+
     def _validate(self, row: dict[str, float]) -> bool:
         """Returns whether this is the best validation so far: like is compared with like, on the tokens and with the
         fit of interim validations, while the last weights are then scored thoroughly."""
@@ -183,6 +215,8 @@ class RunKeeper(pl.Callback):
         keep_newest(checkpoints, self.state.step, self.keep)
         if improved:
             link(checkpoints / LAST, checkpoints / BEST)
+        if self.state.step == self.intervals.stable:
+            link(checkpoints / LAST, checkpoints / STABLE)
         self.record.step = self.state.step
         self.record.yardsticks = {"final": self.state.latest, "best": self.state.best}
         self.record.timing["seconds"] = self.state.seconds

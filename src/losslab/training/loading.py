@@ -25,7 +25,7 @@ from losslab.training.network import Network
 
 PREFIX = "network."
 """Of the network's weights in a checkpoint, where they are a LightningModule's."""
-_EMBEDDING = "backbone.embedding.weight"
+EMBEDDING = "backbone.embedding.weight"
 WEIGHTS, TOKENIZER, DESCRIPTION = "model.safetensors", "tokenizer.json", "config.json"
 """The files of an export."""
 
@@ -164,7 +164,7 @@ def _assemble(
     step: int,
     scale: float,
 ) -> Loaded:
-    embedding = weights.get(_EMBEDDING, torch.empty(0))
+    embedding = weights.get(EMBEDDING, torch.empty(0))
     if embedding.ndim == 0 or len(embedding) != vocab_size:
         raise UserError(f"the weights of {path} do not fit its vocabulary of {vocab_size}")
     network = build_network(config, vocab_size)

@@ -12,7 +12,7 @@ from pathlib import Path
 from losslab.config.optimizer_groups import REST
 from losslab.files import naming, write_atomic
 from losslab.metrics.details import DETAILS
-from losslab.training.events import YARDSTICKS, EventFile
+from losslab.training.events import YARDSTICKS, EventFile, event_files
 
 METRICS = "metrics.csv"
 _YARDSTICKS = (
@@ -59,11 +59,26 @@ class MetricsLog:
         rows = self._cut(step)
         # A run that was stopped after its last step logs that step again, with the test yardsticks that follow it.
         again = rows[-1] if rows and int(rows[-1]["step"]) == step == total else None
+        is_new = not event_files(folder)
         self.events = EventFile(folder, purge_from=step if again else step + 1) if events else None
-        if self.events is not None and again is not None:
+        if self.events is not None and again is not None and not is_new:
             self.events.scalars(step, {name: float(value) for name, value in again.items() if value and name != "step"})
+        if self.events is not None and is_new:
+            self._replay(self.events, rows)
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self.columns, restval="")
+
+    def _replay(self, events: EventFile, rows: list[dict[str, str]]) -> None:
+        """Log to TensorBoard what stands in metrics.csv and has never been there: the part before the step where this
+        run continues another, or one that was trained without events."""
+        best: dict[str, float] = {}
+        for row in rows:
+            values = {name: float(text) for name, text in row.items() if text and name != "step"}
+            primary = f"val/{YARDSTICKS[0]}"
+            if primary in values and not (best and values[primary] >= best[primary]):
+                best = values
+            validated = primary in values and int(row["step"]) != self.total
+            events.scalars(int(row["step"]), values | (_shown("val/", best) if validated else {}))
 
     def write(self, step: int, values: dict[str, float], best: dict[str, float]) -> None:
         """Log an optimizer step; TensorBoard gets the best validation so far beside each but the last."""

@@ -23,9 +23,11 @@ from losslab.errors import Diverged, Interrupted, UserError, describe
 from losslab.locks import lock
 from losslab.records import BEST, CHECKPOINTS, DONE, LAST, SCORES, Record, now, read, read_config
 from losslab.training.assemble import build_network, open_data
+from losslab.training.branch import take_over
 from losslab.training.checkpoints import keep_newest, link, newest, read_checkpoint
 from losslab.training.evaluation import Evaluator
 from losslab.training.events import describe_run, note_failure
+from losslab.training.initial import begin_with
 from losslab.training.keeper import Intervals, RunKeeper, RunState
 from losslab.training.loading import PREFIX
 from losslab.training.logs import MetricsLog, metric_columns
@@ -113,18 +115,16 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     set_threads(config, record)
     keep_freed_memory()
     reset_peak_memory()
+    intervals = _intervals(config)
+    take_over(folder, config, record, rank=rank, intervals=intervals)
     state, checkpoint = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
     data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
     network = build_network(config, data.num_outputs, torch.as_tensor(data.train_counts))
     attach_teacher(network, config, data)
     if checkpoint is not None:
         _check_fit(checkpoint, network)
-    intervals = Intervals(
-        total=settings["max_steps"],
-        log=settings["log_every_n_steps"],
-        validate=settings["val_check_interval"],
-        checkpoint=config["checkpoints"]["every_n_steps"],
-    )
+    else:
+        begin_with(network, config, data.tokenizer(), record.hashes.get("init_from"), rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
     trainer = make_trainer(config, folder)
@@ -146,7 +146,11 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         groups = config["optimizer"].get(GROUPS, {})
         columns = metric_columns(module.hidden_gradients.names, network.loss.terms, groups)
         log = MetricsLog(
-            folder, step=state.step, total=intervals.total, columns=columns, events=config["logger"]["enabled"]
+            folder,
+            step=state.step - (state.due is not None),
+            total=intervals.total,
+            columns=columns,
+            events=config["logger"]["enabled"],
         )
         log.describe(_hparams(config, record, network))
     progress = RunProgress(
@@ -183,6 +187,18 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     report(record)
 
 
+def _intervals(config: dict[str, Any]) -> Intervals:
+    settings = config["trainer"]
+    schedule = build(config["scheduler"], "scheduler", max_steps=settings["max_steps"])
+    return Intervals(
+        total=settings["max_steps"],
+        log=settings["log_every_n_steps"],
+        validate=settings["val_check_interval"],
+        checkpoint=config["checkpoints"]["every_n_steps"],
+        stable=getattr(schedule, "stable_steps", 0),
+    )
+
+
 def _fit(
     trainer: pl.Trainer,
     module: LossModule,
@@ -210,7 +226,9 @@ def _take_up(folder: Path, record: Record, rank: int, *, keep: int) -> tuple[Run
         keep_newest(checkpoints, state.step, keep)
         if state.best.get("step") == state.step:
             link(path, checkpoints / BEST)
-    if state.best and state.best["step"] != state.step and not _is_whole(checkpoints / BEST, state.best["step"]):
+    # Where a validation is due, it may be the best one by itself.
+    lacking = state.due is None and state.best and state.best["step"] != state.step
+    if lacking and not _is_whole(checkpoints / BEST, state.best["step"]):
         note(f"the best checkpoint, of step {state.best['step']:.0f}, is lost; from here on the best one counts")
         record.provenance.setdefault("changes", []).append({"step": state.step, "lost_best": state.best["step"]})
         state.best = {}
