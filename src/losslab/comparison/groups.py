@@ -12,7 +12,7 @@ from losslab.config.nearest import nearest
 from losslab.errors import UserError
 from losslab.records import DONE, SHORT
 
-MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.")
+MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.", "init_from")
 """Runs that differ here answer different questions."""
 OF_LOSS = ("loss.", "regularizers.")
 """Settings that tell losses apart; of all others each loss takes its best."""

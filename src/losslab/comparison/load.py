@@ -21,7 +21,8 @@ from losslab.records import CONFIG, SCORES, Record, find_runs, read, read_config
 from losslab.records import FILE as RECORD
 
 METRICS = "metrics.csv"
-_WITHOUT_EFFECT = ("checkpoints.every_n_steps",)
+_WITHOUT_EFFECT = ("checkpoints.every_n_steps", "continue_from")
+"""A continued run is, bit for bit, the run of that length."""
 _PATHS = ("data.path", "data.val_path", "data.test_path")
 """Their content counts, as data.content."""
 _DAMAGED = (OSError, ValueError, KeyError, EOFError)
@@ -155,6 +156,7 @@ def _read_run(path: Path) -> Run:
     settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", *_PATHS]))
     settings = ADDED_LATER | settings
     settings["data.content"] = record.hashes.get("data")
+    settings["init_from"] = record.hashes.get("init_from")
     if settings.get("data.tokenizer") not in ("bpe", "bytes"):
         settings["data.tokenizer"] = record.hashes.get("tokenizer")
     choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})

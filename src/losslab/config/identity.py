@@ -52,7 +52,7 @@ _LONGEST_LABEL = 100
 _ORIGINS = ("continue_from", "init_from")
 _FINGERPRINT = re.compile(rf"-([0-9a-f]{{{SHORT}}})(?:-\d+)?$")
 """Ends the name of a run's folder."""
-_FIRST = ("loss", "regularizers", "optimizer", "scheduler", "model", "trainer")
+_FIRST = (*_ORIGINS, "loss", "regularizers", "optimizer", "scheduler", "model", "trainer")
 
 
 def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:

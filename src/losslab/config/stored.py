@@ -13,13 +13,15 @@ import yaml
 
 from losslab.config.check import check_run
 from losslab.config.identity import ADDED_LATER
-from losslab.config.nearest import nearest
+from losslab.config.mistakes import flat_keys, nearest_key
 from losslab.config.schema import CheckpointsConfig, LoggerConfig, RegularizersConfig, RunConfig, TrainerConfig
 from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError
 
 INPUTS = ("data.path", "data.val_path", "data.test_path", "data.tokenizer")
 """Where inputs lie may change; what they hold belongs to the run, and is compared."""
+ORIGINS = ("continue_from", "init_from")
+"""Where what a run begins with lies may change too, until the run has a checkpoint of its own."""
 
 _RESOLVED = ("max_steps", "val_check_interval", "interim_eval_tokens")
 _SECTIONS: dict[str, type] = {
@@ -73,9 +75,17 @@ def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, .
         if not equals:
             raise UserError(f"{text!r} cannot be read: write KEY=VALUE, such as data.path=book.txt")
         if key not in allowed:
-            raise UserError(f"{key!r} cannot be changed here, it belongs to the run: {nearest(key, allowed)}")
-        section, _, last = key.partition(".")
-        config = {**config, section: {**config[section], last: _parse(key, value)}}
+            known = flat_keys(config) | set(allowed)
+            if key not in known:
+                raise UserError(f"there is no key {key!r}: {nearest_key(key, known)}")
+            raise UserError(
+                f"{key!r} cannot be changed here, it belongs to the run; what can be is {', '.join(sorted(allowed))}"
+            )
+        section, _, last = key.rpartition(".")
+        if section:
+            config = {**config, section: {**config[section], last: _parse(key, value)}}
+        else:
+            config = {**config, key: _parse(key, value)}
         if key == "data.path":
             config["data"]["corpus"] = None  # a text stands in its place
     return config
@@ -84,7 +94,7 @@ def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, .
 def _parse(key: str, value: str) -> Any:
     if key == "data.separator":
         return None if value in ("", "null") else value
-    if key in (*INPUTS, "loss.teacher"):
+    if key in (*INPUTS, *ORIGINS, "loss.teacher"):
         if value in ("bpe", "bytes", ""):
             return value
         if value == "null" and key in ("data.val_path", "data.test_path"):
@@ -120,7 +130,13 @@ def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, over
         if not _exists(moved):
             raise UserError(f"{path}, from which this run was made, is not there: say where it lies now, {name}=…")
         data[key] = moved
-    return {**config, "data": data}
+    config = {**config, "data": data}
+    for key in ORIGINS:
+        path = config[key]
+        if path is not None and made_at and not Path(path).exists():
+            moved = os.path.normpath(folder.absolute() / os.path.relpath(path, made_at))
+            config[key] = moved if Path(moved).exists() else path  # needed, and missed, only where the run has yet to begin
+    return config
 
 
 def _exists(path: str) -> bool:

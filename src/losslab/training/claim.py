@@ -37,7 +37,7 @@ from losslab.training.origin import KEY, WEIGHTS_KEY, Origin, Origins
 from losslab.training.provenance import hash_code, provenance
 from losslab.training.teacher import teacher_hash
 
-KEPT = ("changes", CONTINUED)
+KEPT = ("changes", CONTINUED, WEIGHTS_KEY)
 """In the provenance of an unfinished run that is claimed again."""
 SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
 
@@ -112,7 +112,8 @@ class Finder:
                 raise
             origin, inputs = None, inputs | {KEY: digest}
         if origin is not None:
-            inputs, config = inputs | {KEY: origin.digest}, config | {KEY: str(origin.folder)}
+            chosen = {KEY: str(origin.folder)}
+            inputs, config, bound = inputs | {KEY: origin.digest}, config | chosen, bound | chosen
         config = _absolute_paths(config, inputs)
         identity = fingerprint(config, inputs)
         record = None

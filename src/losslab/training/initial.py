@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from losslab.config.components import build
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, restore_tokenizer
 from losslab.errors import UserError
-from losslab.records import FILE, find_runs
+from losslab.records import FILE, Record, find_runs
 from losslab.training.checkpoints import read_checkpoint
 from losslab.training.loading import DESCRIPTION, EMBEDDING, PREFIX, TOKENIZER, WEIGHTS, find_checkpoint
 from losslab.training.messages import say
@@ -64,15 +64,20 @@ def weights_hash(config: dict[str, Any]) -> dict[str, str]:
     with torch.device("meta"):
         names = {f"{_BACKBONE}{name}" for name in build(config["model"], "model", vocab_size=1).state_dict()}
     if not names & weights.tensors.keys():
-        raise _nothing_fits(weights, sorted(names))
+        there = [f"{name} {list(value.shape)}" for name, value in weights.tensors.items()]
+        raise UserError(
+            f"{WEIGHTS_KEY}={weights.path} has no weight that fits: it holds {_listed(there) or 'none'}; this model has "
+            f"{_listed(sorted(names))}"
+        )
     return {WEIGHTS_KEY: hash_tensors(weights.tensors)}
 
 
-def begin_with(network: Network, config: dict[str, Any], tokenizer: Tokenizer, digest: str | None, *, rank: int) -> None:
-    """Put the weights that `init_from` names into a network, and say which; nothing is done where the key is null.
+def begin_with(network: Network, config: dict[str, Any], tokenizer: Tokenizer, record: Record, *, rank: int) -> None:
+    """Put the weights that `init_from` names into a network, and say and record which; nothing is done where the key is
+    null.
 
     Args:
-        digest: their hash when the run was planned.
+        record: has their hash since the run was planned.
 
     Raises:
         UserError: when there are none, they are others by now, or none fits.
@@ -80,9 +85,10 @@ def begin_with(network: Network, config: dict[str, Any], tokenizer: Tokenizer, d
     if config[WEIGHTS_KEY] is None:
         return
     weights = read_weights(config[WEIGHTS_KEY])
-    if digest not in (None, hash_tensors(weights.tensors)):
+    if record.hashes.get(WEIGHTS_KEY) not in (None, hash_tensors(weights.tensors)):
         raise UserError(f"{WEIGHTS_KEY}={weights.path} holds other weights than when this run was planned; put them back")
     result = take(network, weights, tokenizer.digest())
+    record.provenance[WEIGHTS_KEY] = {"taken": result.taken, "not_taken": result.left}
     if rank == 0:
         text = f"begins with {len(result.taken)} of its {result.total} weights from {weights.path}"
         say(text + (f"; not taken: {_listed(result.left)}" if result.left else ""))
@@ -105,11 +111,11 @@ def take(network: Network, weights: Weights, tokenizer: str) -> Taken:
     if _PROJECTION in own and _PROJECTION not in there and EMBEDDING in there:
         there[_PROJECTION] = there[EMBEDDING]  # they were tied
     of_tokens = _of_tokens(network) if weights.tokenizer not in (None, tokenizer) else set()
-    result = Taken(total=len(own))
+    result, absent = Taken(total=len(own)), []
     for name, value in own.items():
         found = there.pop(name, None)
         if found is None:
-            result.left.append(f"{name} {list(value.shape)}, which is not there")
+            absent.append(f"{name} {list(value.shape)}, which is not there")
         elif name in of_tokens:
             result.left.append(f"{name} {list(found.shape)}, whose rows are another tokenizer's tokens")
         elif found.shape != value.shape:
@@ -122,8 +128,9 @@ def take(network: Network, weights: Weights, tokenizer: str) -> Taken:
     for name, found in there.items():
         why = "which is tied to the embedding here" if name in aliases else "which this network does not have"
         result.left.append(f"{name} {list(found.shape)}, {why}")
+    result.left += absent
     if not result.taken:
-        raise _nothing_fits(weights, list(own))
+        raise UserError(f"{WEIGHTS_KEY}={weights.path} has no weight that fits: it holds {_listed(result.left)}")
     return result
 
 
@@ -212,14 +219,6 @@ def _tokenizer_beside(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
     return restore_tokenizer(content).digest()
-
-
-def _nothing_fits(weights: Weights, own: list[str]) -> UserError:
-    there = [f"{name} {list(value.shape)}" for name, value in weights.tensors.items()]
-    return UserError(
-        f"{WEIGHTS_KEY}={weights.path} has no weight that fits: it holds {_listed(there) or 'none'}; this network has "
-        f"{_listed(own)}"
-    )
 
 
 def _listed(names: list[str]) -> str:

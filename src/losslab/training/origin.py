@@ -34,6 +34,8 @@ _FREE = [
 """What may differ between a run and the one that it continues: the budget, what follows from it, how often to save, and
 the schedule, whose past is compared by itself."""
 _TOLD = 4
+_OF_CLASS = 100
+"""How far another class makes two configurations differ: its keys are then not compared."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Unfit(UserError):
     """A run that cannot be continued as asked.
 
     Args:
-        distance: how many keys keep it from that; 0 where it is something else.
+        distance: by how many keys the configurations differ; 0 where it is something else.
     """
 
     def __init__(self, reason: str, distance: int = 0) -> None:
@@ -235,7 +237,7 @@ def _refuse(values: dict[str, tuple[Any, Any]]) -> None:
         more = f" and {len(unequal) - _TOLD} more" if len(unequal) > _TOLD else ""
         raise Unfit(
             f"it has {told}{more}; everything but the budget must agree (init_from takes a run's weights alone)",
-            len(unequal),
+            sum(_OF_CLASS if key.endswith("_target_") else 1 for key in unequal),
         )
 
 

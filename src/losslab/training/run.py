@@ -124,7 +124,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     if checkpoint is not None:
         _check_fit(checkpoint, network)
     else:
-        begin_with(network, config, data.tokenizer(), record.hashes.get("init_from"), rank=rank)
+        begin_with(network, config, data.tokenizer(), record, rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
     trainer = make_trainer(config, folder)

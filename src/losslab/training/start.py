@@ -12,14 +12,17 @@ from typing import Any
 from losslab.config.check import bind_components, resolve_split
 from losslab.config.components import build
 from losslab.config.identity import NOT_IDENTITY, fingerprint
-from losslab.config.stored import INPUTS, moved_inputs, open_config, override
+from losslab.config.stored import INPUTS, ORIGINS, moved_inputs, open_config, override
 from losslab.errors import UserError
 from losslab.locks import lock
 from losslab.records import CONFIG, DONE, FILE, Record, read, read_config, write_config
 from losslab.training.assemble import check_components
+from losslab.training.branch import has_checkpoint
 from losslab.training.claim import SPLIT, Finder, note_other_code
 from losslab.training.devices import check_devices
 from losslab.training.launch import check_ranks, launch
+from losslab.training.longer import refuse_other_budget
+from losslab.training.origin import own_hashes
 from losslab.training.slurm import become_rank
 from losslab.training.teacher import teacher_hash
 
@@ -78,20 +81,19 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
     """
     become_rank()
     record = read(folder)
-    config = open_config(read_config(folder), trust, folder / CONFIG)
+    stored = open_config(read_config(folder), trust, folder / CONFIG)
+    config = stored
+    if record.status not in DONE:
+        config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
+    refuse_other_budget(folder, record, stored, overrides)
+    config = override(_free_split(config, overrides), overrides, _changeable(folder, stored))
+    config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
     if record.status in DONE:
         return Outcome(folder, "skipped", record)
-    config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
-    config = override(
-        _free_split(config, overrides),
-        overrides,
-        (*RESUMABLE, *INPUTS, *(["loss.teacher"] if "teacher" in config["loss"] else [])),
-    )
-    config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
     check_components(config)
     check_devices(config)
     check_ranks(config)
-    inputs = build(config["data"], "data").input_hashes() | teacher_hash(config)
+    inputs = build(config["data"], "data").input_hashes() | teacher_hash(config) | own_hashes(record, config)
     if record.hashes.get("teacher") not in (None, inputs.get("loss.teacher")):
         raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
     if fingerprint(config, inputs) != record.identity:
@@ -109,6 +111,12 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
         _wait_for_first(folder, lambda: read_config(folder) == config)
     record = launch(folder, config)
     return Outcome(folder, record.status, record)
+
+
+def _changeable(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    """What `resume` may change of a run."""
+    origins = () if has_checkpoint(folder) else tuple(key for key in ORIGINS if config[key] is not None)
+    return (*RESUMABLE, *INPUTS, *origins, *(["loss.teacher"] if "teacher" in config["loss"] else []))
 
 
 def _free_split(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
