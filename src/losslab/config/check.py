@@ -98,7 +98,9 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
         mistakes.append("give trainer.max_steps or trainer.max_tokens, not both")
     if config["continue_from"] is not None and config["init_from"] is not None:
         mistakes.append("give continue_from (a run with all its state) or init_from (weights alone), not both")
-    mistakes += [f"{key} must be a path, not an empty one" for key in ("continue_from", "init_from") if config[key] == ""]
+    mistakes += [
+        f"{key} must be a path, not an empty one" for key in ("continue_from", "init_from") if config[key] == ""
+    ]
     precision = _SHORT.get(str(trainer["precision"]), str(trainer["precision"]))
     trainer["precision"] = precision
     if precision not in _PRECISIONS:

@@ -135,7 +135,9 @@ def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, over
         path = config[key]
         if path is not None and made_at and not Path(path).exists():
             moved = os.path.normpath(folder.absolute() / os.path.relpath(path, made_at))
-            config[key] = moved if Path(moved).exists() else path  # needed, and missed, only where the run has yet to begin
+            config[key] = (
+                moved if Path(moved).exists() else path
+            )  # needed, and missed, only where the run has yet to begin
     return config
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from losslab.config.components import build
 from losslab.errors import UserError
 from losslab.files import TEMPORARY, sync_folder, write_atomic
 from losslab.records import BEST, CHECKPOINTS, LAST, Record
@@ -20,6 +19,7 @@ from losslab.training.keeper import PRIMARY, Intervals
 from losslab.training.logs import METRICS
 from losslab.training.messages import note, say
 from losslab.training.origin import KEY, Origin, hash_checkpoint
+from losslab.training.schedules import make_factor
 
 CONTINUED = "continued"
 """In a record's provenance: which run was continued, and where."""
@@ -28,8 +28,8 @@ _VAL = "val/"
 
 
 def note_origin(record: Record, origin: Origin, config: dict[str, Any]) -> None:
-    """Write into the record of a run that is yet to begin what it takes over: where it goes on, the hashes of its start,
-    the versions it was made with, and the number of threads, on which equal numbers depend."""
+    """Write into the record of a run that is yet to begin what it takes over: where it goes on, the hashes of its
+    start, the versions it was made with, and the number of threads, on which equal numbers depend."""
     record.hashes = origin.record.hashes | {KEY: origin.digest}
     record.versions = dict(origin.record.versions)
     if threads := origin.record.hardware.get("threads"):
@@ -79,8 +79,8 @@ def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int
     best_path = path if best == about["step"] else _of_step(source, best)
     if best is not None and best_path is None and history.due is None:
         history.notes.append(
-            f"the best checkpoint up to there, of step {best:.0f}, is not among those that {source} has kept; from here "
-            "on the best one counts"
+            f"the best checkpoint up to there, of step {best:.0f}, is not among those that {source} has kept; from "
+            "here on the best one counts"
         )
         state["best"] = {}
     say(f"continues {source} after step {about['step']:,} of {about['max_steps']:,} ({path.name})")
@@ -88,8 +88,8 @@ def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int
         note(text)
     if not about["same_sums"]:
         note(
-            "devices, micro-batches or threads are not those of that run: sums have another order, and results are equal "
-            "up to rounding"
+            "devices, micro-batches or threads are not those of that run: the numbers are not, bit for bit, those of a "
+            "run that was never interrupted"
         )
     about["best_from"] = None if state["best"] or not history.notes else about["step"]
     contents = {"config": config, "losslab": state}
@@ -198,12 +198,12 @@ def _of_step(source: Path, step: float | None) -> Path | None:
 
 def _rescheduled(content: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint with the learning rate that this run's schedule gives its next step."""
-    factor = build(config["scheduler"], "scheduler", max_steps=config["trainer"]["max_steps"])(
-        content["losslab"]["step"]
-    )
+    factor = make_factor(config["scheduler"], max_steps=config["trainer"]["max_steps"])
+    if factor is None:
+        return content  # torch's own, whose settings are the same
     for state in content["optimizer_states"]:
         for group in state["param_groups"]:
-            group["lr"] = group["initial_lr"] * factor
+            group["lr"] = group["initial_lr"] * factor(content["losslab"]["step"])
     rates = [group["lr"] for state in content["optimizer_states"] for group in state["param_groups"]]
     for schedule in content["lr_schedulers"]:
         schedule["_last_lr"] = rates[: len(schedule["_last_lr"])]
@@ -238,5 +238,7 @@ def _wait_for_first(folder: Path) -> None:
     deadline = time.monotonic() + _SECONDS
     while not has_checkpoint(folder):
         if time.monotonic() > deadline:
-            raise UserError(f"rank 0 did not take over the checkpoint that {folder} continues within {_SECONDS} seconds")
+            raise UserError(
+                f"rank 0 did not take over the checkpoint that {folder} continues within {_SECONDS} seconds"
+            )
         time.sleep(0.1)

@@ -66,8 +66,8 @@ def weights_hash(config: dict[str, Any]) -> dict[str, str]:
     if not names & weights.tensors.keys():
         there = [f"{name} {list(value.shape)}" for name, value in weights.tensors.items()]
         raise UserError(
-            f"{WEIGHTS_KEY}={weights.path} has no weight that fits: it holds {_listed(there) or 'none'}; this model has "
-            f"{_listed(sorted(names))}"
+            f"{WEIGHTS_KEY}={weights.path} has no weight that fits: it holds {_listed(there) or 'none'}; this model "
+            f"has {_listed(sorted(names))}"
         )
     return {WEIGHTS_KEY: hash_tensors(weights.tensors)}
 
@@ -86,7 +86,9 @@ def begin_with(network: Network, config: dict[str, Any], tokenizer: Tokenizer, r
         return
     weights = read_weights(config[WEIGHTS_KEY])
     if record.hashes.get(WEIGHTS_KEY) not in (None, hash_tensors(weights.tensors)):
-        raise UserError(f"{WEIGHTS_KEY}={weights.path} holds other weights than when this run was planned; put them back")
+        raise UserError(
+            f"{WEIGHTS_KEY}={weights.path} holds other weights than when this run was planned: put those back"
+        )
     result = take(network, weights, tokenizer.digest())
     record.provenance[WEIGHTS_KEY] = {"taken": result.taken, "not_taken": result.left}
     if rank == 0:
@@ -97,8 +99,8 @@ def begin_with(network: Network, config: dict[str, Any], tokenizer: Tokenizer, r
 
 
 def take(network: Network, weights: Weights, tokenizer: str) -> Taken:
-    """Copy every weight that has the name and shape of one of the network's. Those of a loss are never taken; those that
-    belong to tokens only if both tokenizers are the same, or one is not known.
+    """Copy every weight that has the name and shape of one of the network's. Those of a loss are never taken, and those
+    that belong to tokens only if both tokenizers are the same, or one is not known.
 
     Args:
         tokenizer: SHA-256 of the network's.

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from losslab.config.check import bind_components
-from losslab.config.components import build
 from losslab.config.identity import NOT_IDENTITY, fingerprint, flatten, without
 from losslab.config.stored import filled
 from losslab.config.trust import allowed, foreign_targets, targets
@@ -20,6 +19,7 @@ from losslab.errors import UserError
 from losslab.locks import is_locked
 from losslab.records import CHECKPOINTS, CONFIG, Record, find_runs, read, read_config
 from losslab.training.checkpoints import FOR_TRAINING, Damaged, read_checkpoint
+from losslab.training.schedules import make_factor
 
 KEY, WEIGHTS_KEY = "continue_from", "init_from"
 _FREE = [
@@ -204,10 +204,11 @@ def own_hashes(record: Record, config: dict[str, Any]) -> dict[str, str]:
 
 
 def common_past(stored: dict[str, Any], config: dict[str, Any], most: int) -> int:
-    """How many first steps, of at most `most`, both schedules give the same learning rate, bit for bit."""
-    theirs, ours = (
-        build(each["scheduler"], "scheduler", max_steps=each["trainer"]["max_steps"]) for each in (stored, config)
-    )
+    """How many first steps, of at most `most`, both schedules give the same learning rate, bit for bit. A scheduler of
+    torch's is a function of its settings alone, whatever the budget."""
+    theirs, ours = (make_factor(each["scheduler"], max_steps=each["trainer"]["max_steps"]) for each in (stored, config))
+    if theirs is None or ours is None:
+        return most if stored["scheduler"] == config["scheduler"] else 0
     return sum(1 for _ in takewhile(lambda step: step < most and theirs(step) == ours(step), count()))
 
 

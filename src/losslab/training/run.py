@@ -40,7 +40,7 @@ from losslab.training.progress import RunProgress
 from losslab.training.provenance import hardware, hash_code, versions
 from losslab.training.random import derive_seed, hash_weights
 from losslab.training.reduce import StepReducer
-from losslab.training.schedules import make_scheduler
+from losslab.training.schedules import make_factor, make_scheduler
 from losslab.training.sharding import load_weights
 from losslab.training.signals import StopFlag
 from losslab.training.teacher import attach_teacher, teacher_hash
@@ -189,13 +189,13 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
 
 def _intervals(config: dict[str, Any]) -> Intervals:
     settings = config["trainer"]
-    schedule = build(config["scheduler"], "scheduler", max_steps=settings["max_steps"])
+    factor = make_factor(config["scheduler"], max_steps=settings["max_steps"])
     return Intervals(
         total=settings["max_steps"],
         log=settings["log_every_n_steps"],
         validate=settings["val_check_interval"],
         checkpoint=config["checkpoints"]["every_n_steps"],
-        stable=getattr(schedule, "stable_steps", 0),
+        stable=getattr(factor, "stable_steps", 0),
     )
 
 
