@@ -42,7 +42,7 @@ class EventFile:
     def __init__(self, folder: Path, *, purge_from: int | None) -> None:
         # Readers take files in the order of their names: microseconds tell sessions of one second apart.
         name = f"{_FILES}{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
-        self.path = folder / name if purge_from is not None else event_files(folder)[-1]
+        self.path = folder / name if purge_from is not None else _event_files(folder)[-1]
         self._file = self.path.open("ab")
         self._records = RecordWriter(self._file)
         if purge_from is not None:
@@ -77,7 +77,7 @@ class EventFile:
         self._plugin(metadata.EXPERIMENT_TAG, experiment=experiment)
         self._plugin(metadata.SESSION_START_INFO_TAG, session_start_info=start)
         self.flush()
-        for path in event_files(self.path.parent):
+        for path in _event_files(self.path.parent):
             if path != self.path:
                 _forget_row(path)
 
@@ -111,13 +111,23 @@ def note_failure(folder: Path, values: Mapping[str, str | float]) -> None:
     Args:
         values: the row, if the run came to its end before it had one.
     """
-    described = any(_is_row(event) for path in event_files(folder) for _, event in _records(path))
+    described = any(_is_row(event) for path in _event_files(folder) for _, event in _records(path))
     events = EventFile(folder, purge_from=None if described else 1)
     if not described:
         events.hparams(values)
     events.result(success=False)
     events.flush()
     events.close()
+
+
+def has_scalars(folder: Path) -> bool:
+    """Whether any session has logged a value there."""
+    return any(
+        value.WhichOneof("value") == "simple_value"
+        for path in _event_files(folder)
+        for _, event in _records(path)
+        for value in event.summary.value
+    )
 
 
 def _forget_row(path: Path) -> None:
@@ -128,8 +138,7 @@ def _forget_row(path: Path) -> None:
         write_atomic(path, b"".join(kept))
 
 
-def event_files(folder: Path) -> list[Path]:
-    """Those of a run, oldest first."""
+def _event_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_FILES}*"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from losslab.config.optimizer_groups import REST
 from losslab.files import naming, write_atomic
 from losslab.metrics.details import DETAILS
-from losslab.training.events import YARDSTICKS, EventFile, event_files
+from losslab.training.events import YARDSTICKS, EventFile, has_scalars
 
 METRICS = "metrics.csv"
 _YARDSTICKS = (
@@ -59,7 +59,7 @@ class MetricsLog:
         rows = self._cut(step)
         # A run that was stopped after its last step logs that step again, with the test yardsticks that follow it.
         again = rows[-1] if rows and int(rows[-1]["step"]) == step == total else None
-        is_new = not event_files(folder)
+        is_new = events and not has_scalars(folder)
         self.events = EventFile(folder, purge_from=step if again else step + 1) if events else None
         if self.events is not None and again is not None and not is_new:
             self.events.scalars(step, {name: float(value) for name, value in again.items() if value and name != "step"})
