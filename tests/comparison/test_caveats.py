@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from made_runs import Sweep, comparison_of, edit_record, page_text, read, rows_of
 
-from losslab.comparison.caveats import ALONE, ONE_LEARNING_RATE
+from losslab.comparison.caveats import ALONE, ONE_LEARNING_RATE, TRAINED_START
 from losslab.errors import UserError
 
 
@@ -181,6 +181,24 @@ def test_unequal_numbers_of_validations_are_told_and_no_setting_of_their_own(swe
     )
     assert told in read(c)
     assert {row.label: row.setting for row in c.rows} == {"cross_entropy": "", "square": ""}
+
+
+def test_a_start_from_trained_weights_is_told(sweep: Sweep) -> None:
+    for loss, value in (("cross_entropy", 3.0), ("square", 3.1)):
+        for seed in (1, 2):
+            sweep.add(loss, seed, value, changes={"init_from": "source"}, hashes={"init_from": "f" * 64})
+    assert TRAINED_START in comparison_of(sweep).caveats
+
+
+def test_continued_runs_whose_best_checkpoint_counts_late_are_told(sweep: Sweep) -> None:
+    for loss, best_from in (("cross_entropy", None), ("square", 60)):
+        folder = sweep.add(loss, 1, 3.0)
+        continued = {"step": 60, "best_from": best_from}
+        edit_record(folder, provenance={"choices": {"loss": loss}, "continued": continued})
+    told = [caveat for caveat in comparison_of(sweep).caveats if "continued run" in caveat]
+    assert told == [
+        "square: the best checkpoint of 1 continued run(s) counts from step 60 on, and not from the beginning"
+    ]
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5, 6])

@@ -27,7 +27,7 @@ def test_one_contender_for_each_loss_with_a_run_for_each_seed(paired_sweep: Swee
 
 
 OTHER = {
-    **dict.fromkeys(("name", "output_dir", "trainer.accelerator", "trainer.strategy"), "something"),
+    **dict.fromkeys(("name", "output_dir", "continue_from", "trainer.accelerator", "trainer.strategy"), "something"),
     **dict.fromkeys(("fresh", "trainer.compile"), True),
     **dict.fromkeys(("trainer.enable_progress_bar", "logger.enabled"), False),
     "trainer.max_tokens": None,
@@ -36,7 +36,8 @@ OTHER = {
 
 @pytest.mark.parametrize(
     "key",
-    [key for key in NOT_IDENTITY if key != "logger"] + ["logger.enabled", "data.path", "checkpoints.every_n_steps"],
+    [key for key in NOT_IDENTITY if key != "logger"]
+    + ["logger.enabled", "data.path", "checkpoints.every_n_steps", "continue_from"],
 )
 def test_what_does_not_belong_to_the_identity_parts_no_runs(key: str, sweep: Sweep) -> None:
     sweep.add("square", 1, 3.0)
@@ -58,6 +59,7 @@ CLASHES: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "tokenizer": ({"data.tokenizer": "bytes"}, {}, "data.tokenizer"),
     "budget": ({"trainer.max_steps": 200}, {}, "trainer.max_steps"),
     "precision": ({"trainer.precision": "bf16-mixed"}, {}, "trainer.precision"),
+    "trained weights to begin with": ({"init_from": "source"}, {"init_from": "f" * 64}, "init_from"),
     "task": ({"task._target_": "mine.Task"}, {}, "task._target_"),
 }
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from losslab.config.trust import allowed
 from losslab.errors import UserError
-from losslab.training.schedules import Constant, Cosine, make_scheduler
+from losslab.training.schedules import Constant, Cosine, WarmupStableDecay, make_scheduler
 
 
 def learning_rates(schedule: Callable[[int], float], steps: int, peak: float) -> list[float]:
@@ -45,6 +45,32 @@ def test_cosine_stays_at_its_final_fraction_beyond_the_budget() -> None:
     assert [schedule(step) for step in (6, 7, 100)] == pytest.approx([0.2, 0.2, 0.2])
 
 
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("linear", [1 - 0.8 / 4, 1 - 0.8 / 2, 1 - 0.8 * 3 / 4, 0.2]),
+        ("sqrt", [1 - 0.8 / 2, 1 - 0.8 * 2**-0.5, 1 - 0.8 * 3**0.5 / 2, 0.2]),
+    ],
+)
+def test_warmup_stable_decay_by_hand(decay: Any, expected: list[float]) -> None:
+    """Two steps of warm-up, and a decay of 40% of 10 steps."""
+    schedule = WarmupStableDecay(warmup_steps=2, decay_fraction=0.4, decay=decay, final_fraction=0.2, max_steps=10)
+    assert schedule.stable_steps == 6
+    assert [schedule(step) for step in range(6)] == [0.5, 1, 1, 1, 1, 1]
+    assert [schedule(step) for step in range(6, 10)] == pytest.approx(expected, rel=1e-12)
+    assert schedule(10) == schedule(100) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("budgets", [(60, 120), (7, 8), (100, 1000)])
+def test_before_its_decay_a_schedule_is_that_of_every_longer_budget(budgets: tuple[int, int]) -> None:
+    shorter, longer = (WarmupStableDecay(warmup_steps=3, max_steps=steps) for steps in budgets)
+    assert 0 < shorter.stable_steps < budgets[0]
+    assert [shorter(step) for step in range(shorter.stable_steps)] == [
+        longer(step) for step in range(shorter.stable_steps)
+    ]
+    assert shorter(shorter.stable_steps) != longer(shorter.stable_steps)
+
+
 @pytest.mark.parametrize("final_fraction", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("warmup_steps", [0, 1, 10, 48])
 def test_learning_rates_never_rise_after_the_warmup_and_end_at_the_final_fraction(
@@ -64,6 +90,11 @@ def test_learning_rates_never_rise_after_the_warmup_and_end_at_the_final_fractio
     [
         (lambda: Constant(warmup_steps=-1, max_steps=5), "warmup_steps"),
         (lambda: Cosine(warmup_steps=-1, max_steps=5), "warmup_steps"),
+        (lambda: WarmupStableDecay(warmup_steps=-1, max_steps=5), "warmup_steps"),
+        (lambda: WarmupStableDecay(decay_fraction=0.0, max_steps=5), "decay_fraction"),
+        (lambda: WarmupStableDecay(decay_fraction=1.1, max_steps=5), "decay_fraction"),
+        (lambda: WarmupStableDecay(final_fraction=-0.1, max_steps=5), "final_fraction"),
+        (lambda: WarmupStableDecay(warmup_steps=5, max_steps=5), "exceed the budget of 5"),
         (lambda: Cosine(final_fraction=-0.1, max_steps=5), "final_fraction"),
         (lambda: Cosine(final_fraction=1.1, max_steps=5), "final_fraction"),
         (lambda: Cosine(final_fraction=float("nan"), max_steps=5), "final_fraction"),

@@ -17,6 +17,10 @@ SAME_SEEDS = (
     "the settings were chosen (on validation) with the very seeds that the table reports: all losses alike, but the "
     "chosen ones look a little better than they are; fresh seeds at the chosen settings would be the strictest test"
 )
+TRAINED_START = (
+    "these runs began with trained weights (init_from): this ranks losses for training on from those weights, and seeds "
+    "differ in the order of the data and in dropout alone"
+)
 ALONE = "there is only one loss here: nothing to compare it with"
 _LONGEST_ERROR = 200
 
@@ -34,9 +38,12 @@ def caveats(
     found += _lost(contenders)
     found += _missing(contenders, rows, metric)
     found += _unequal_starts(contenders, baselines)
+    if any(run.settings.get("init_from") for c in contenders for run in c.runs.values()):
+        found.append(TRAINED_START)
     found += _unequal_origins(contenders)
     found += _unequal_validations(contenders)
     found += _unequal_tokenizers(contenders, metric)
+    found += _late_bests(contenders)
     tuned = selection is not None and any(len(c.groups) > 1 for c in contenders)
     if selection is not None and any(c.chosen.setting for c in contenders):
         found += tuning_caveats(contenders, selection)
@@ -174,6 +181,21 @@ def _unequal_tokenizers(contenders: Sequence[Contender], metric: str) -> list[st
 
 def _loses_text(run: Run) -> bool:
     return run.record.provenance.get("text", {}).get("tokenizer_lossless") is False
+
+
+def _late_bests(contenders: Sequence[Contender]) -> list[str]:
+    """Runs that continue another whose earlier best checkpoint was not to be had."""
+    steps: dict[str, list[int]] = defaultdict(list)
+    for c in contenders:
+        for run in c.runs.values():
+            continued = run.record.provenance.get("continued")
+            if isinstance(continued, dict) and isinstance(step := continued.get("best_from"), int):
+                steps[c.label].append(step)
+    return [
+        f"{label}: the best checkpoint of {len(own)} continued run(s) counts from step {min(own)} on, and not from the "
+        "beginning"
+        for label, own in sorted(steps.items())
+    ]
 
 
 def _few_seeds(rows: Sequence[Row], *, is_table: bool) -> list[str]:

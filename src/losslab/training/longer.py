@@ -21,8 +21,8 @@ _CONFIG_DIR = re.compile(r"(--config-dir|-cd)[= ](\S+)")
 def refuse_other_budget(folder: Path, record: Record, config: dict[str, Any], overrides: list[str]) -> None:
     """Raise UserError for a budget among the overrides: it says how a longer run of these settings is had."""
     for text in overrides:
-        key, _, value = text.partition("=")
-        if key in _BUDGET:
+        key, equals, value = text.partition("=")
+        if equals and key in _BUDGET:
             raise UserError(_answer(folder, record, config, key, value))
 
 
