@@ -174,6 +174,17 @@ def label(
         (["trainer.max_steps=20"], (), "cross_entropy-seed1-max_steps=20-0123456789"),
         (["trainer.threads=1", "name=x", "logger=none"], (), "cross_entropy-seed1-0123456789"),
         (["trainer.precision=bf16"], (), "cross_entropy-seed1-precision=bf16-mixed-0123456789"),
+        (
+            ["continue_from='outputs/a/square-seed1-lr=1-0a1b2c3d4e'"],
+            (),
+            "cross_entropy-seed1-continue_from=0a1b2c3d4e-0123456789",
+        ),
+        (["init_from='outputs/a/square-0a1b2c3d4e-2'"], (), "cross_entropy-seed1-init_from=0a1b2c3d4e-0123456789"),
+        (
+            ["init_from=there/model.safetensors", "seed=2"],
+            (),
+            "cross_entropy-seed2-init_from=model.safetensors-0123456789",
+        ),
         (["data.path='/a b/my $(text)*.txt'"], ("data=text",), "cross_entropy-seed1-path=my_text_.txt-0123456789"),
     ],
 )

@@ -116,6 +116,14 @@ def test_two_budgets_are_one_too_many() -> None:
         check("trainer.max_steps=5", "trainer.max_tokens=500")
 
 
+def test_a_run_begins_from_one_place() -> None:
+    with pytest.raises(UserError, match=r"^give continue_from \(.*\) or init_from \(weights alone\), not both$"):
+        check("continue_from=a", "init_from=b")
+    for key in ("continue_from", "init_from"):
+        with pytest.raises(UserError, match=f"^{key} must be a path, not an empty one$"):
+            check(f"{key}=")
+
+
 @pytest.mark.parametrize(
     ("typed", "answers"),
     [

@@ -18,7 +18,7 @@ SAME_SEEDS = (
     "chosen ones look a little better than they are; fresh seeds at the chosen settings would be the strictest test"
 )
 TRAINED_START = (
-    "these runs began with trained weights (init_from): this ranks losses for training on from those weights, and seeds "
+    "these runs began with trained weights (init_from): this ranks losses for training on from those, and seeds "
     "differ in the order of the data and in dropout alone"
 )
 ALONE = "there is only one loss here: nothing to compare it with"

@@ -50,6 +50,7 @@ key is left out of the hash, so that a new key changes no older run's fingerprin
 
 _LONGEST_LABEL = 100
 _ORIGINS = ("continue_from", "init_from")
+_LONGEST_ORIGIN = 30
 _FINGERPRINT = re.compile(rf"-([0-9a-f]{{{SHORT}}})(?:-\d+)?$")
 """Ends the name of a run's folder."""
 _FIRST = (*_ORIGINS, "loss", "regularizers", "optimizer", "scheduler", "model", "trainer")
@@ -90,8 +91,9 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
     for key, value in sorted(values.items(), key=lambda item: _rank(item[0])):
         if key in usual and usual[key] != value:
             shown = str(value).rpartition("/")[2] if isinstance(value, str) else value
-            if key in _ORIGINS and (found := _FINGERPRINT.search(str(shown))):
-                shown = found[1]
+            if key in _ORIGINS:
+                found = _FINGERPRINT.search(str(shown))
+                shown = found[1] if found else str(shown)[:_LONGEST_ORIGIN]
             parts.append(f"{key.rpartition('.')[2]}={shown}")
     parts = [re.sub(r"[^A-Za-z0-9._=+-]+", "_", part) for part in parts]
     while len("-".join(parts)) > _LONGEST_LABEL and len(parts) > 2:
