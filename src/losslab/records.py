@@ -58,8 +58,9 @@ SCORES = "test_scores.npz"
 sums of nll_scaled, nll and hits; `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group of
 confidence the weight, and the sums of hits and confidence."""
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
-STABLE = "stable.ckpt"
-"""The checkpoint before a schedule's decay, from which a longer run continues."""
+STABLE, STABLE_BEST = "stable.ckpt", "stable-best.ckpt"
+"""The checkpoint before a schedule's decay, from which a longer run continues, and the best one up to there, if that is
+an earlier one."""
 CACHE = ".cache"
 """Of tokens, beside the sweeps."""
 STATUSES = ("planned", "running", "completed", "failed", "diverged", "interrupted")

@@ -140,6 +140,21 @@ def test_a_best_checkpoint_that_was_not_kept_is_told(here: Path, capsys: pytest.
     assert read(found).yardsticks["final"] == only_run(Path("outputs/constant-whole"))[1].yardsticks["final"]
 
 
+def test_the_best_checkpoint_before_a_decay_is_kept_for_a_longer_run(here: Path) -> None:
+    """Validated every 20 steps, and so at 40 for the last time before the decay, which begins after 48."""
+    every = [*schedule("wsd"), "trainer.val_check_interval=20"]
+    begin(*every, "name=twenties", f"trainer.max_steps={SHORT}")
+    kept = only_run(Path("outputs/twenties"))[0] / "checkpoints"
+    assert {path.name for path in kept.iterdir()} == {"last.ckpt", "best.ckpt", "stable.ckpt", "stable-best.ckpt"}
+    with stopping_after(96):  # before the next validation
+        begin("name=longer-twenties", "continue_from=outputs/twenties", f"trainer.max_steps={LONG}", *every)
+    longer, record = only_run(Path("outputs/longer-twenties"))
+    assert record.provenance["continued"]["best_from"] is None
+    begin(*every, "name=whole-twenties", f"trainer.max_steps={LONG}")
+    assert resume(longer, [], []) == 0
+    assert left(longer) == left(only_run(Path("outputs/whole-twenties"))[0])
+
+
 REFUSED = [
     ("outputs/constant-short data.batch_size=8", "it has data.batch_size=4 (here 8); everything but the budget must"),
     ("outputs/constant-short model.dropout=0.2 optimizer.lr=1", "model.dropout=0.1 (here 0.2), optimizer.lr=0.003 (h"),

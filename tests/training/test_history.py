@@ -32,9 +32,8 @@ def logged(folder: Path, *, ended: int, every: int, values: dict[int, float], lo
 
 
 def history(path: Path, step: int, ended: int, *, validate: int, log: int = 2) -> History:
-    return read_history(
-        path, step=step, ended=ended, intervals=Intervals(total=100, log=log, validate=validate, checkpoint=50)
-    )
+    intervals = Intervals(total=100, log=log, validate=validate, checkpoint=50)
+    return read_history(path, step=step, ended=ended, every=3, intervals=intervals)
 
 
 def rows(found: History) -> dict[int, tuple[str, str]]:
@@ -83,7 +82,8 @@ def test_before_the_end_of_the_other_run_nothing_is_made_again(tmp_path: Path) -
 def test_validations_that_were_never_made_are_told(tmp_path: Path, step: int) -> None:
     found = history(logged(tmp_path, ended=12, every=3, values=VALUES), step, 12, validate=4)
     assert found.best == {} and found.due is not None
-    assert f"counts from step {step} on" in found.notes[0] and "(4" in found.notes[0]
+    assert f"counts from step {step} on; trainer.val_check_interval=3, as in that run" in found.notes[0]
+    assert "(4" in found.notes[0]
 
 
 def test_a_run_without_a_log_has_no_history(tmp_path: Path) -> None:

@@ -73,14 +73,20 @@ def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int
         raise UserError(f"{folder} does not say what it continues; start it again with the command that made it")
     source = Path(config[KEY])
     path, content = _find_checkpoint(source, about["checkpoint"], record.hashes[KEY])
-    history = read_history(source / METRICS, step=about["step"], ended=about["max_steps"], intervals=intervals)
+    history = read_history(
+        source / METRICS,
+        step=about["step"],
+        ended=about["max_steps"],
+        every=about["val_check_interval"],
+        intervals=intervals,
+    )
     state = content["losslab"] | {"best": history.best, "latest": history.latest, "due": history.due}
     best = history.best.get("step")
     best_path = path if best == about["step"] else _of_step(source, best)
     if best is not None and best_path is None and history.due is None:
         history.notes.append(
             f"the best checkpoint up to there, of step {best:.0f}, is not among those that {source} has kept; from "
-            "here on the best one counts"
+            f"here on the best one counts{_way_out(about['val_check_interval'], intervals)}"
         )
         state["best"] = {}
     say(f"continues {source} after step {about['step']:,} of {about['max_steps']:,} ({path.name})")
@@ -112,13 +118,14 @@ class History:
     notes: list[str] = field(default_factory=list)
 
 
-def read_history(path: Path, *, step: int, ended: int, intervals: Intervals) -> History:
+def read_history(path: Path, *, step: int, ended: int, every: int, intervals: Intervals) -> History:
     """Take out of another run's metrics.csv the rows that this run would have logged.
 
     Args:
         path: that run's metrics.csv; there may be none.
         step: the last one.
         ended: that run's budget, at whose end its validation is thorough, unlike those before.
+        every: optimizer steps between that run's validations.
         intervals: this run's.
     """
     columns, rows = _read_rows(path, step)
@@ -148,7 +155,7 @@ def read_history(path: Path, *, step: int, ended: int, intervals: Intervals) -> 
         shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
         history.notes.append(
             f"that run was not validated at every step at which this one is ({shown}): the best checkpoint counts from "
-            f"step {step} on; trainer.val_check_interval as that run had it lets it count from the beginning"
+            f"step {step} on{_way_out(every, intervals)}"
         )
         history.best = {}
     table = io.StringIO()
@@ -157,6 +164,12 @@ def read_history(path: Path, *, step: int, ended: int, intervals: Intervals) -> 
     writer.writerows(kept)
     history.table = table.getvalue()
     return history
+
+
+def _way_out(every: int, intervals: Intervals) -> str:
+    if every == intervals.validate:
+        return ""
+    return f"; trainer.val_check_interval={every}, as in that run, lets it count from the beginning"
 
 
 def _read_rows(path: Path, step: int) -> tuple[list[str], list[dict[str, str]]]:

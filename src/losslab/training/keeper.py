@@ -13,7 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from losslab.errors import Diverged, Interrupted, UserError
-from losslab.records import BEST, CHECKPOINTS, LAST, STABLE, Record
+from losslab.records import BEST, CHECKPOINTS, LAST, STABLE, STABLE_BEST, Record
 from losslab.training.checkpoints import amend, keep_newest, link
 from losslab.training.evaluation import Evaluator
 from losslab.training.logs import MetricsLog, learning_rate_column
@@ -217,6 +217,8 @@ class RunKeeper(pl.Callback):
             link(checkpoints / LAST, checkpoints / BEST)
         if self.state.step == self.intervals.stable:
             link(checkpoints / LAST, checkpoints / STABLE)
+            if self.state.best.get("step") not in (None, self.state.step):
+                link(checkpoints / BEST, checkpoints / STABLE_BEST)
         self.record.step = self.state.step
         self.record.yardsticks = {"final": self.state.latest, "best": self.state.best}
         self.record.timing["seconds"] = self.state.seconds
