@@ -125,6 +125,8 @@ def test_a_sweep_goes_on_run_by_run(here: Path) -> None:
         outcome = begin(*longer, f"seed={seed}")
         assert outcome.record.provenance["continued"]["step"] == 4
         assert begin(*longer, f"seed={seed}").folder == outcome.folder, "though it could now continue itself"
+    begin(*schedule("constant"), "name=sweep", "trainer.max_steps=6", "seed=1")
+    assert begin(*longer, "seed=1").status == "skipped", "though one has come further by now"
     with pytest.raises(UserError, match=r"holds no run that can go on as this one; the nearest is .*seed=1 \(here 3\)"):
         begin(*longer, "seed=3")
     assert clean(Path("outputs/sweep"), checkpoints=False, cache=False, dry_run=False) == 0

@@ -105,15 +105,8 @@ class Finder:
         self._check(config)
         inputs = self._hash_inputs(config)
         parent = Path(config["output_dir"]) / config["name"]
-        try:
-            origin = self._origins.find(config, inputs)
-        except UserError:
-            if (digest := _continued_before(parent, config, inputs)) is None:
-                raise
-            origin, inputs = None, inputs | {KEY: digest}
-        if origin is not None:
-            chosen = {KEY: str(origin.folder)}
-            inputs, config, bound = inputs | {KEY: origin.digest}, config | chosen, bound | chosen
+        origin, begun, chosen = self._beginning(parent, config, inputs)
+        inputs, config, bound = inputs | begun, config | chosen, bound | chosen
         config = _absolute_paths(config, inputs)
         identity = fingerprint(config, inputs)
         record = None
@@ -191,7 +184,45 @@ class Finder:
             self._inputs[text] = data.input_hashes()
             if files := data.told_files():
                 self.texts.append(files)
-        return self._inputs[text] | teacher_hash(config) | weights_hash(config)
+        return self._inputs[text] | teacher_hash(config)
+
+    def _beginning(
+        self, parent: Path, config: dict[str, Any], inputs: dict[str, str]
+    ) -> tuple[Origin | None, dict[str, str], dict[str, str]]:
+        """What a run begins with, if not with weights of its own: the run that it continues, hashes by key, and paths by
+        key. A run that is there already keeps both, even where what it began with is gone, and where a sweep's folder
+        holds a run by now that has come further."""
+        key = KEY if config[KEY] is not None else WEIGHTS_KEY
+        if config[key] is None:
+            return None, {}, {}
+        earlier = self._begun(parent, config, inputs, key)
+        if earlier and key == KEY and not config["fresh"] and not (Path(config[key]).expanduser() / FILE).is_file():
+            return None, *earlier
+        try:
+            origin = self._origins.find(config, inputs)
+            if origin is not None:
+                return origin, {KEY: origin.digest}, {KEY: str(origin.folder)}
+            return None, weights_hash(config), {}
+        except UserError:
+            if earlier is None or config["fresh"]:
+                raise
+            return None, *earlier
+
+    def _begun(
+        self, parent: Path, config: dict[str, Any], inputs: dict[str, str], key: str
+    ) -> tuple[dict[str, str], dict[str, str]] | None:
+        """Hash and path of what a run of this configuration in `parent` began with, if it lay where the key says."""
+        place = Path(config[key]).expanduser().absolute()
+        for run in find_runs(parent) if parent.is_dir() and not (parent / FILE).exists() else []:
+            with suppress(UserError):  # told where it is in the way
+                record = read(run)
+                digest = record.hashes.get(key)
+                if digest is None or fingerprint(config, inputs | {key: digest}) != record.identity:
+                    continue
+                path = Path(str(read_config(run).get(key)))
+                if place in (path, path.parent):
+                    return {key: digest}, {key: str(path)}
+        return None
 
     def _provenance_of(self, folder: Path) -> dict[str, Any]:
         sweep = folder.parent
@@ -227,19 +258,6 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
         if config[key] is not None:
             config = {**config, key: str(Path(config[key]).expanduser().absolute())}
     return {**config, "data": data}
-
-
-def _continued_before(parent: Path, config: dict[str, Any], inputs: dict[str, str]) -> str | None:
-    """The hash under which a run of this configuration is there already, though what it continued is gone by now."""
-    if config[KEY] is None:
-        return None
-    for run in find_runs(parent) if parent.is_dir() else []:
-        with suppress(UserError):  # told where it is in the way
-            record = read(run)
-            digest = record.hashes.get(KEY)
-            if digest is not None and fingerprint(config, inputs | {KEY: digest}) == record.identity:
-                return digest
-    return None
 
 
 def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> dict[str, Any]:
