@@ -282,8 +282,8 @@ class TextDataModule(pl.LightningDataModule):
         return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
 
     def eval_batches(self, split: str, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Iterator[Batch]:
-        """All windows of `split`, or those that hold `most` positions (`EvalWindows.choose`), shared out among the ranks,
-        none twice."""
+        """All windows of `split`, or those that hold `most` positions (`EvalWindows.choose`), shared out among the
+        ranks, none twice."""
         return self._eval_windows(split).batches(self.val_batch_size, rank=rank, ranks=ranks, most=most)
 
     def fit_batches(self, most: int) -> Iterator[Batch]:

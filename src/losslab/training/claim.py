@@ -189,7 +189,7 @@ class Finder:
     def _beginning(
         self, parent: Path, config: dict[str, Any], inputs: dict[str, str]
     ) -> tuple[Origin | None, dict[str, str], dict[str, str]]:
-        """What a run begins with, if not with weights of its own: the run that it continues, hashes by key, and paths by
+        """What a run begins with, if not weights of its own: the run that it continues, hashes by key, and paths by
         key. A run that is there already keeps both, even where what it began with is gone, and where a sweep's folder
         holds a run by now that has come further."""
         key = KEY if config[KEY] is not None else WEIGHTS_KEY
