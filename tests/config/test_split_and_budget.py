@@ -1,7 +1,10 @@
 """How a batch is divided among devices and micro-batches, and how long a run is."""
 
+from pathlib import Path
+
 import pytest
 
+from losslab.config.stored import filled
 from losslab.errors import UserError
 
 
@@ -67,3 +70,30 @@ def test_a_split_that_does_not_divide_the_batch_is_refused(typed: list[str], set
 def test_a_budget_is_whole_optimizer_steps(typed: list[str], steps: int, interval: int, settle) -> None:
     trainer = settle(*typed)["trainer"]
     assert (trainer["max_steps"], trainer["val_check_interval"], trainer["max_tokens"]) == (steps, interval, None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ([], 100 * 16 * 128 // 8),
+        (["trainer.max_steps=20"], 4096),
+        (["trainer.val_check_interval=50", "data.batch_size=64"], 50 * 64 * 128 // 8),
+        (["trainer.max_tokens=8192000", "model.context=256"], 200 * 16 * 256 // 8),
+        (["trainer.interim_eval_tokens=300"], 300),
+        (["trainer.interim_eval_tokens=0"], 0),
+    ],
+    ids=as_typed,
+)
+def test_a_validation_scores_an_eighth_of_what_was_trained_since(typed: list[str], tokens: int, settle) -> None:
+    assert settle(*typed)["trainer"]["interim_eval_tokens"] == tokens
+
+
+def test_less_than_nothing_cannot_be_scored(settle) -> None:
+    with pytest.raises(UserError, match=r"trainer\.interim_eval_tokens must be above 0, or 0 for all of val, not -1"):
+        settle("trainer.interim_eval_tokens=-1")
+
+
+def test_a_configuration_from_before_the_key_scored_all_of_val(settle) -> None:
+    config = settle()
+    del config["trainer"]["interim_eval_tokens"]
+    assert filled(config, Path("config.yaml"))["trainer"]["interim_eval_tokens"] == 0

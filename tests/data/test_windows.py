@@ -234,3 +234,47 @@ def test_of_very_many_documents_neighbours_share_a_unit(monkeypatch: pytest.Monk
     sizes = np.bincount(found)
     assert len(sizes) == windows.num_units == 7 and (np.diff(found) >= 0).all()
     assert sizes.min() >= 40 - 1 and sizes.max() <= 50
+
+
+splits_of_val = pytest.mark.parametrize(("length", "by_window"), [(1201, False), (1201, True), (150, True)])
+
+
+def scored_in(windows: EvalWindows, most: int | None, **share: int) -> list[int]:
+    """The tokens that an evaluation of a part scores; each of them says where it stands."""
+    return [
+        token for batch in windows.batches(3, most=most, **share) for token in batch.target[batch.weight != 0].tolist()
+    ]
+
+
+@splits_of_val
+@pytest.mark.parametrize("most", [1, 16, 100, 500])
+def test_a_part_holds_as_many_positions_as_asked_and_both_halves(length: int, by_window: bool, most: int) -> None:
+    windows = EvalWindows(make_split(length), 16, by_window=by_window)
+    found = scored_in(windows, most)
+    assert len(set(found)) == len(found) == windows.num_positions(most)
+    assert sorted(windows.targets(most).tolist()) == sorted(found)
+    assert min(most, length - 1) - 16 < len(found) <= max(most, 2 * 16), "two windows where one has one half alone"
+    halves = {bool(x) for b in windows.batches(3, most=most) for x in b.extras["fit"][b.weight != 0].tolist()}
+    assert halves == {True, False}
+
+
+@splits_of_val
+def test_more_positions_hold_fewer_and_enough_are_all(length: int, by_window: bool) -> None:
+    windows = EvalWindows(make_split(length), 16, by_window=by_window)
+    parts = [set(scored_in(windows, most)) for most in (20, 70, 300, length - 1, None)]
+    assert all(less <= more for less, more in itertools.pairwise(parts))
+    assert len(parts[-2]) == len(parts[-1]) == length - 1
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_ranks_share_a_part_out(ranks: int) -> None:
+    windows = EvalWindows(make_split(1201), 16, by_window=False)
+    shares = [scored_in(windows, 200, rank=rank, ranks=ranks) for rank in range(ranks)]
+    assert sorted(itertools.chain(*shares)) == sorted(scored_in(windows, 200))
+    assert len({len(list(windows.batches(3, rank=rank, ranks=ranks, most=200))) for rank in range(ranks)}) == 1
+
+
+def test_the_part_is_scattered_over_the_split_and_the_same_every_time() -> None:
+    part = EvalWindows(make_split(1201), 16, by_window=False).choose(200)
+    assert part.tolist() == EvalWindows(make_split(1201), 16, by_window=False).choose(200).tolist()
+    assert part.min() < 25 and part.max() > 50 and len(part) == 12

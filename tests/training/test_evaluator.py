@@ -149,6 +149,32 @@ def test_the_last_and_the_best_weights_are_fitted_on_more_positions(thorough: bo
     assert ("val/mrr" in values) == thorough
 
 
+@pytest.mark.parametrize(
+    ("interim", "limit", "scored", "fitted"),
+    [
+        (0, None, None, 4096),
+        (0, 70, 70, 4096),
+        (5000, None, 5000, 1024),
+        (5000, 70, 70, 1024),
+        (16000, 20000, 16000, 2000),
+        (10**6, None, 10**6, 4096),
+    ],
+)
+def test_a_validation_scores_a_part_and_the_thorough_one_as_much_as_it_may(
+    interim: int, limit: int | None, scored: int | None, fitted: int
+) -> None:
+    data = Data()
+    data.max_eval_tokens = limit
+    options: dict[str, Any] = {"device": torch.device("cpu"), "interim_tokens": interim}
+    measure = Evaluator(make_network(), data, **options)  # type: ignore[arg-type]
+    measure.validate()
+    assert (data.scored, data.asked) == (scored, fitted)
+    measure.validate(thorough=True)
+    assert (data.scored, data.asked) == (limit, 16384)
+    measure.test(1.0)
+    assert data.scored == limit
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_leaves_mode_gradients_and_random_state_alone(training: bool) -> None:
     network = make_network(dropout=0.5).train(training)

@@ -70,7 +70,7 @@ def _scored(data: TextDataModule, interim: int) -> str | None:
     if limited == val and data.num_positions("test", most) == data.num_positions("test"):
         if part == val:
             return None
-        return f"each validation scores {part:,} of {val:,} tokens, chosen by hash; the last and the best score all"
+        return f"each validation scores {part:,} of {val:,} tokens (windows by hash), the last and the best all of them"
     tests = f"{data.num_positions('test', most):,} of {data.num_positions('test'):,} tokens of test"
     return (
         f"each validation scores {part:,} of {val:,} tokens, the last and the best {limited:,}, with {tests} "
