@@ -1,6 +1,7 @@
 """What scripts/benchmark runs: the same multirun under our launcher and under Hydra's basic one, in turns; or, asked
-for `compare`, the time that losslab compare takes (benchmark_compare.py), or for `scoring`, the time that scoring takes
-beside the product of hidden states and projection (benchmark_scoring.py).
+for `compare`, the time that losslab compare takes (benchmark_compare.py), for `scoring`, the time that scoring takes
+beside the product of hidden states and projection (benchmark_scoring.py), or for `statistics`, how often the comparison
+errs (benchmark_statistics.py).
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import benchmark_compare
 import benchmark_scoring
+import benchmark_statistics
 
 from losslab.data.python_docs import read_texts
 
@@ -82,9 +84,11 @@ def first_steps(folder: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["sweeps", "compare", "scoring"], default="sweeps")
+    kinds = ["sweeps", "compare", "scoring", "statistics"]
+    parser.add_argument("what", nargs="?", choices=kinds, default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
+    parser.add_argument("--families", type=int, default=10_000, help="of losses, for statistics")
     arguments = parser.parse_args()
     if arguments.what == "compare":
         benchmark_compare.main()
@@ -92,6 +96,8 @@ def main() -> None:
     if arguments.what == "scoring":
         benchmark_scoring.main(arguments.rounds)
         return
+    if arguments.what == "statistics":
+        sys.exit(benchmark_statistics.main(arguments.families))
     print(f"{os.cpu_count()} cores; {arguments.rounds} round(s); wall seconds of the same runs, and their ratio")
     print(f"{'size':<8}{'runs':>5}{'steps':>6}{'basic':>9}{'local':>9}{'local/basic':>13}", flush=True)
     waits: list[float] = []

@@ -138,6 +138,9 @@ def compare(
     mixed: Annotated[
         bool, typer.Option("--mixed", help="Runs of several data, budgets or precisions: each kind on its own.")
     ] = False,
+    all_pairs: Annotated[
+        bool, typer.Option("--all-pairs", help="Also every loss beside every other one: a table of its own.")
+    ] = False,
     tokens: Annotated[
         tuple[str, str] | None, typer.Option(metavar="LOSS_A LOSS_B", help="Also: on which tokens do these two differ?")
     ] = None,
@@ -151,7 +154,7 @@ def compare(
 
     code = run(
         folder, baseline=baseline, metric=metric, margin=margin, tune=tune, where=where or [], mixed=mixed,
-        tokens=tokens, layer=layer, trust=trust or [],
+        all_pairs=all_pairs, tokens=tokens, layer=layer, trust=trust or [],
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -16,7 +16,9 @@ from losslab.comparison.groups import Contender, Setting, find_baselines, group_
 from losslab.comparison.load import Loaded, Run
 from losslab.comparison.metrics import NO_YARDSTICK, higher_is_better, is_known, margin_of, short
 from losslab.comparison.noise import Documents, Noises
-from losslab.comparison.rows import Row, make_rows
+from losslab.comparison.pairs import Pair, make_pairs
+from losslab.comparison.rows import Row, make_rows, unequal_start
+from losslab.comparison.simultaneous import LEVEL
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
 from losslab.config.nearest import nearest
 from losslab.errors import UserError
@@ -44,6 +46,8 @@ class Comparison:
     rows: list[Row]
     also: dict[str, list[Row]]
     """The same for every other yardstick."""
+    pairs: list[Pair] | None
+    """Every loss beside every other one, where that was asked for."""
     caveats: list[str]
     curves: dict[str, dict[str, MeanCurve]]
     """Label → metric → over seeds."""
@@ -63,6 +67,10 @@ class Comparison:
         found = list(self.baselines.values())
         return found[0].label if len(found) == 1 else found[0].loss
 
+    def margin_of(self, metric: str) -> float | None:
+        """A difference below it counts as none."""
+        return self.margin if metric == self.metric else margin_of(metric)
+
     @property
     def runs(self) -> list[Run]:
         return [run for contender in self.contenders for run in contender.tried]
@@ -81,10 +89,12 @@ def analyse(
     margin: float | None = None,
     tune: str = "auto",
     mixed: bool = False,
+    all_pairs: bool = False,
 ) -> Comparison:
     """Group, choose, pair and judge.
 
     Args:
+        all_pairs: compare every loss with every other one, too.
         margin: a difference below it counts as none; None: what is customary for the yardstick.
         tune, mixed: as in `groups.group_runs`.
 
@@ -114,7 +124,7 @@ def analyse(
         for name in _others(contenders, metric)
     }
     read, problems = read_curves([run for c in contenders for run in c.runs.values()])
-    noises, unit, reliability, damaged = _scores(contenders, baselines)
+    noises, unit, reliability, damaged = _scores(contenders, baselines, _levels({metric: rows, **also}))
     told = caveats(contenders, rows, baselines, metric=metric, selection=selection)
     return Comparison(
         source=loaded.source,
@@ -126,6 +136,7 @@ def analyse(
         baselines=baselines,
         rows=rows,
         also=also,
+        pairs=make_pairs(contenders, metric=metric, margin=margin) if all_pairs else None,
         caveats=[*loaded.problems, *told, *problems, *damaged],
         curves={c.label: curves for c in contenders if (curves := mean_curves(c, read))},
         equal_time=_equal_time(contenders, read, metric),
@@ -209,8 +220,14 @@ def _expected(contenders: Sequence[Contender], selection: str | None) -> list[Ex
     return [replace(item, cost=item.trials.astype(np.float64)) for item in found]  # or the axis would mix two units
 
 
+def _levels(tables: dict[str, list[Row]]) -> dict[str, float]:
+    """Yardstick → the unadjusted level of its table's intervals."""
+    levels = {name: [row.paired.level for row in rows if row.paired is not None] for name, rows in tables.items()}
+    return {name: found[0] for name, found in levels.items() if found}
+
+
 def _scores(
-    contenders: Sequence[Contender], baselines: dict[Setting, Contender]
+    contenders: Sequence[Contender], baselines: dict[Setting, Contender], levels: dict[str, float]
 ) -> tuple[dict[str, dict[str, Noises]], str, dict[str, NDArray[np.float64]], list[str]]:
     """What the runs keep beside their records: noises, the unit, reliability, and what is damaged."""
     scores: dict[int, dict[str, NDArray[np.generic]]] = {}
@@ -239,7 +256,7 @@ def _scores(
             (np.asarray(scores[id(own)]["units"], np.float64), np.asarray(scores[id(other)]["units"], np.float64))
             for seed in sorted(c.runs.keys() & reference.runs.keys())
             for own, other in [(c.runs[seed], reference.runs[seed])]
-            if id(own) in scores and id(other) in scores
+            if id(own) in scores and id(other) in scores and not unequal_start(c, reference, seed)
         ]
         if not pairs:
             continue
@@ -252,7 +269,9 @@ def _scores(
         if hash(weight.tobytes()) not in resamples:
             resamples[hash(weight.tobytes())] = Documents(weight)
         noises[c.label] = {
-            name: resamples[hash(weight.tobytes())].compare(np.stack([own[at] - other[at] for own, other in pairs]))
+            name: resamples[hash(weight.tobytes())].compare(
+                np.stack([own[at] - other[at] for own, other in pairs]), level=levels.get(name, LEVEL)
+            )
             for name, at in OF_DOCUMENTS.items()
             if all(math.isfinite(float(part[at].sum())) for pair in pairs for part in pair)
         }

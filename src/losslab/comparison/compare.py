@@ -15,8 +15,16 @@ from losslab.comparison.curves import PRIMARY as PRIMARY_CURVE
 from losslab.comparison.events import Series, write_events
 from losslab.comparison.groups import find_baselines
 from losslab.comparison.load import load_runs
-from losslab.comparison.tables import escape_markdown, to_csv, to_latex, to_markdown, to_terminal
-from losslab.comparison.words import caption, name_of, protocol, question, sentences
+from losslab.comparison.tables import (
+    escape_markdown,
+    pairs_to_csv,
+    pairs_to_markdown,
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
+from losslab.comparison.words import caption, name_of, pairs_caption, protocol, question, sentences
 from losslab.console import out, say
 from losslab.errors import UserError
 from losslab.files import write_atomic
@@ -24,7 +32,7 @@ from losslab.files import write_atomic
 FOLDER, FIGURES, TOKENS = "comparison", "figures", "tokens"
 IN_TENSORBOARD = (PRIMARY_CURVE, "val/nll", "val/bits_per_byte", "val/top1", LOGIT_NORM, GRADIENT_NORM)
 """Each is two charts, and TensorBoard asks for every run's points anew for each."""
-REPORT, SUMMARY = "report.html", "summary"
+REPORT, SUMMARY, ALL_PAIRS = "report.html", "summary", "all_pairs.csv"
 
 
 def compare(
@@ -36,6 +44,7 @@ def compare(
     tune: str = "auto",
     where: Sequence[str] = (),
     mixed: bool = False,
+    all_pairs: bool = False,
     tokens: tuple[str, str] | None = None,
     layer: int | None = None,
     trust: Sequence[str] = (),
@@ -45,7 +54,7 @@ def compare(
     Another metric than the primary one, and some of the runs, have folders of their own: comparison-test-top1/, …
 
     Args:
-        margin, tune, mixed: as in `analysis.analyse`.
+        margin, tune, mixed, all_pairs: as in `analysis.analyse`.
         where: KEY=VALUE; only such runs count.
         tokens: two losses to be compared token by token, too, with the attention of `layer`; this loads the networks
             (`trust`: classes outside losslab that they may name).
@@ -57,7 +66,8 @@ def compare(
         raise UserError(f"--margin must be above 0, not {margin:g}")
     if layer is not None and tokens is None:
         raise UserError("--layer goes with --tokens LOSS_A LOSS_B, whose attention it chooses")
-    c = analyse(load_runs(source, where=where), baseline=baseline, metric=metric, margin=margin, tune=tune, mixed=mixed)
+    loaded = load_runs(source, where=where)
+    c = analyse(loaded, baseline=baseline, metric=metric, margin=margin, tune=tune, mixed=mixed, all_pairs=all_pairs)
     pairs = None if tokens is None else _pairs(c, tokens)
     target = target_of(source, metric, where)
     try:
@@ -67,7 +77,8 @@ def compare(
     _show(c)
     if pairs is not None and tokens is not None:
         _look_inside(pairs, tokens, target, layer=layer, trust=list(trust))
-    say(f"written: {target / REPORT} (open it in a browser), {SUMMARY}.md, .csv and .tex, {FIGURES}/")
+    pairs_file = "" if c.pairs is None else f" {ALL_PAIRS},"
+    say(f"written: {target / REPORT} (open it in a browser), {SUMMARY}.md, .csv and .tex,{pairs_file} {FIGURES}/")
     return 0
 
 
@@ -90,6 +101,9 @@ def _show(c: Comparison) -> None:
     say("")
     for text in sentences(c):
         say(text)
+    if c.pairs is not None:
+        for text in ("", pairs_to_markdown(c), "", pairs_caption(c), ""):
+            say(text)
     for text in c.caveats:
         say(f"- {text}")
     say("")
@@ -114,6 +128,10 @@ def _write(c: Comparison, target: Path) -> None:
     write_atomic(target / f"{SUMMARY}.md", to_summary(c).encode())
     write_atomic(target / f"{SUMMARY}.csv", to_csv(c).encode())
     write_atomic(target / f"{SUMMARY}.tex", to_latex(c, caption(c)).encode())
+    if c.pairs is None:
+        (target / ALL_PAIRS).unlink(missing_ok=True)
+    else:
+        write_atomic(target / ALL_PAIRS, pairs_to_csv(c).encode())
     if any(run.folder is not None for run in c.runs):
         write_events(target, _series(c), images=images, time=_newest(c))
 
@@ -169,6 +187,8 @@ def to_summary(c: Comparison) -> str:
     said, kept, done = ([escape_markdown(text) for text in texts] for texts in (sentences(c), c.caveats, protocol(c)))
     parts = [f"# {escape_markdown(name_of(c))}", "", escape_markdown(question(c)), ""]
     parts += [to_markdown(c, c.rows, c.metric), "", escape_markdown(caption(c)), "", *(f"- {text}" for text in said)]
+    if c.pairs is not None:
+        parts += ["", "## All pairs", "", pairs_to_markdown(c), "", escape_markdown(pairs_caption(c))]
     if kept:
         parts += ["", "## What to keep in mind", "", *(f"- {text}" for text in kept)]
     parts += ["", "## Protocol", "", *(f"{text}\n" for text in done)]

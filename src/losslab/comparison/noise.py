@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
+
+from losslab.comparison.simultaneous import LEVEL
 
 RESAMPLES = 2000
 _AT_ONCE = 100
@@ -21,7 +23,7 @@ _AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile bootstrap 95% interval; over seeds, made wider for being few (`_for_few`)."""
+    """Over documents a percentile bootstrap interval; over seeds that of the table; over both their combination."""
 
     low: float
     high: float
@@ -34,7 +36,7 @@ class Noises:
     mean: float
     documents: Interval
     seeds: Interval
-    """NaN with one seed."""
+    """NaN with one seed, and where seeds change nothing."""
     both: Interval
     units: int
     """How many documents (or windows) there are."""
@@ -58,38 +60,34 @@ class Documents:
             self._counts[first : first + rows] = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
         self._totals = self._counts @ weight
 
-    def compare(self, differences: NDArray[np.float64]) -> Noises:
+    def compare(self, differences: NDArray[np.float64], *, level: float = LEVEL) -> Noises:
         """Args:
         differences: [S, U], of each seed and document the summed difference to the baseline.
+        level: two-sided, of each interval (`statistics.Paired.level`).
         """
         seeds = len(differences)
-        drawn = np.random.default_rng(1).integers(seeds, size=(RESAMPLES, seeds))
         by_seed = (self._counts @ differences.T.astype(np.float64)) / self._totals[:, None]  # [R, S]
-        # Only what other seeds change is made wider.
-        wider = _for_few(seeds)
         of_documents = by_seed.mean(axis=1)
-        of_both = np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
         whole = differences.sum(axis=1) / self.weight.sum()
-        nothing = Interval(math.nan, math.nan)
-        return Noises(
-            mean=float(whole.mean()),
-            documents=_interval(of_documents),
-            seeds=_interval(whole.mean() + wider * (whole[drawn].mean(axis=1) - whole.mean()))
-            if seeds > 1
-            else nothing,
-            both=_interval(of_documents + wider * (of_both - of_documents)) if seeds > 1 else nothing,
-            units=len(self.weight),
-        )
+        mean = float(whole.mean())
+        over_seeds = over_both = Interval(math.nan, math.nan)
+        if seeds > 1 and np.ptp(whole) > 0:
+            half = float(-special.stdtrit(seeds - 1, level / 2) * whole.std(ddof=1)) / math.sqrt(seeds)
+            over_seeds = Interval(mean - half, mean + half)
+            drawn = np.random.default_rng(1).integers(seeds, size=(RESAMPLES, seeds))
+            moved = whole[drawn].mean(axis=1) - mean
+            of_both = np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
+            # A bootstrap over few seeds is too short. What other seeds change is made as wide as the interval of seeds.
+            drawn_interval = _interval(moved, level)
+            reach = (drawn_interval.high - drawn_interval.low) / 2
+            over_both = _interval(of_documents + half / reach * (of_both - of_documents), level)
+        return Noises(mean, _interval(of_documents, level), over_seeds, over_both, units=len(self.weight))
 
 
-def _for_few(seeds: int) -> float:
-    """By how much a bootstrap over few seeds is too short: its variance divides by n, not n − 1, and its tails are the
-    normal's, not t's. Three seeds: 2.7; ten: 1.2."""
-    if seeds < 2:
-        return 1.0
-    return float(math.sqrt(seeds / (seeds - 1)) * stats.t.ppf(0.975, seeds - 1) / stats.norm.ppf(0.975))
-
-
-def _interval(values: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(float(low), float(high))
+def _interval(values: NDArray[np.float64], level: float) -> Interval:
+    """The percentiles of a bootstrap at 95%. For other levels these are moved away from the centre as a normal's would
+    be: the far tails of so few resamples are too noisy."""
+    low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2])
+    factor = float(special.ndtri(level / 2) / special.ndtri(LEVEL / 2))
+    centre = float(values.mean())
+    return Interval(centre + factor * (float(low) - centre), centre + factor * (float(high) - centre))

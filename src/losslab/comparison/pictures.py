@@ -20,9 +20,8 @@ from losslab.comparison.figures.reliability import Reliability, draw_reliability
 from losslab.comparison.figures.sensitivity import Sensitivity, draw_sensitivity
 from losslab.comparison.figures.style import Look, looks
 from losslab.comparison.groups import Contender
-from losslab.comparison.metrics import higher_is_better, margin_of, name, unit
+from losslab.comparison.metrics import higher_is_better, name, unit
 from losslab.comparison.rows import Row, values_of
-from losslab.comparison.statistics import paired
 
 _FREQUENCIES = [f"test/nll_scaled_frequency_{k}" for k in range(1, 6)]
 _MEAN = "Lines are means over seeds, bands ± 1 standard deviation."
@@ -74,7 +73,7 @@ def _differences(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             section="Differences" if primary else "Does it hold elsewhere?",
             caption=(
                 f"Which losses differ from {c.baseline} in {metric} ({name(metric)})? Points are seeds, the mark their "
-                "mean, the bar its paired-t 95% interval"
+                "mean, the bar its simultaneous 95% interval"
                 + ("; inside the band a difference counts as none." if c.margin is not None or not primary else ".")
             ),
             columns=("loss", "seed", "difference"),
@@ -90,13 +89,12 @@ def _difference(row: Row) -> Difference:
 
 
 def _forest(items: list[Difference], style: dict[str, Look], c: Comparison, metric: str) -> Callable[[], Figure]:
-    margin = c.margin if metric == c.metric else margin_of(metric)
     return lambda: draw_differences(
         items,
         style,
         metric=_axis(metric),
         baseline=c.baseline,
-        margin=margin,
+        margin=c.margin_of(metric),
         higher_is_better=higher_is_better(metric),
     )
 
@@ -263,16 +261,15 @@ def _mean(contender: Contender, metric: str) -> float:
 
 
 def _frequency(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
-    items = []
+    items, tables = [], {c.metric: c.rows, **c.also}
     for contender in c.contenders:
         reference = c.baselines.get(contender.stratum)
         if reference is None or reference is contender:
             continue
-        results = []
-        for metric in _FREQUENCIES:
-            own, other = values_of(contender, metric), values_of(reference, metric)
-            shared = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
-            results.append(paired(shared) if shared else None)
+        results = [
+            next((row.paired for row in tables.get(metric, []) if row.label == contender.label), None)
+            for metric in _FREQUENCIES
+        ]
         if any(results):
             table = np.array([(r.mean, r.low, r.high) if r else (np.nan,) * 3 for r in results])
             items.append(ByFrequency(contender.label, *table.T))
@@ -282,7 +279,8 @@ def _frequency(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             section="Which tokens?",
             caption=(
                 f"Do losses differ from {c.baseline} on frequent or on rare tokens? Difference in test nll_scaled, by "
-                "fifths of train's text from its most frequent tokens to its rarest; paired-t 95% intervals over seeds."
+                "fifths of train's text from its most frequent tokens to its rarest, with 95% intervals over seeds "
+                "that are simultaneous over the losses."
             ),
             columns=("loss", "fifth", "difference", "low", "high"),
             data=[

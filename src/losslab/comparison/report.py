@@ -12,11 +12,12 @@ from losslab.comparison.groups import shown
 from losslab.comparison.load import Run
 from losslab.comparison.metrics import short
 from losslab.comparison.noise import Interval
+from losslab.comparison.numbers import interval, number, p_value
 from losslab.comparison.pictures import Picture
 from losslab.comparison.rows import Row
 from losslab.comparison.statistics import SEEDS_FOR_BCA
-from losslab.comparison.tables import cells
-from losslab.comparison.words import caption, interval, name_of, number, p_value, protocol, question, sentences
+from losslab.comparison.tables import cells, pair_cells
+from losslab.comparison.words import caption, name_of, pairs_caption, protocol, question, sentences
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --paper: #ffffff; --soft: #5b6470; --line: #d9dde3; --shade: #f4f6f8;
@@ -84,7 +85,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
     for section, items in groupby(drawn, key=lambda item: item[0].section):
         parts.append(f"<h2>{escape(section)}</h2>")
         parts += [_figure(picture, svg) for picture, svg in items]
-    parts += [*_noises(c), *_statistics(c), *_every_yardstick(c), *_all_runs(c), *_commands(c)]
+    parts += [*_all_pairs(c), *_noises(c), *_statistics(c), *_every_yardstick(c), *_all_runs(c), *_commands(c)]
     return "\n".join([*parts, "</body></html>", ""])
 
 
@@ -110,7 +111,7 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]], *, marks: Sequen
 
 
 def _cell(text: str) -> str:
-    word = text.partition(" ")[0]
+    word = text.partition(" ")[0].rstrip(",")
     kinds = [*([word] if word in _WORDS else []), *(["text"] if len(text) > 30 else [])]
     return f'<td class="{" ".join(kinds)}">{escape(text)}</td>' if kinds else f"<td>{escape(text)}</td>"
 
@@ -156,7 +157,8 @@ def _noises(c: Comparison) -> list[str]:
     text = (
         f"The difference to {c.baseline} has two noises. Other {c.unit}s: would other text of the same source say the "
         "same of these very models? Other seeds: would models trained anew say the same on this text? The verdicts "
-        "above are about seeds. Paired bootstrap 95% intervals, those over seeds made wider for being few; test has "
+        "above are about seeds, with the same intervals. Those over documents are bootstraps, at the same unadjusted "
+        "level as those over seeds; both together combine the two. Test has "
         f"{units:,} {c.unit}s, which are drawn whole.{windows}"
     )
     return ["<h2>Two noises</h2>", f"<p>{escape(text)}</p>", table(header, body)]
@@ -179,31 +181,41 @@ def _statistics(c: Comparison) -> list[str]:
         "p paired t",
         "p sign-flip",
     ]
-    header += ["p Wilcoxon", "p Holm", "p equivalence (Holm)", "detectable", "more seeds"]
+    header[6:6] = ["d_z", "c"]
+    header += ["p Wilcoxon", "p adjusted", "p equivalence (adjusted)", "detectable", "more seeds"]
     body = []
     for row in c.rows:
         r = row.paired
         own = [row.label, str(row.n), number(row.mean), number(row.median), number(row.iqm)]
         if r is None:
-            body.append([*own, *["—"] * 10])
+            body.append([*own, *["—"] * (len(header) - len(own))])
             continue
-        values = [r.p_t, r.p_sign_flip, r.p_wilcoxon, row.p_holm, row.p_equivalence]
+        own += [str(r.n), number(r.effect, sign=True), number(r.critical), number(r.median, sign=True)]
         bca = interval(r.bca_low, r.bca_high) or ("—" if r.n >= SEEDS_FOR_BCA else f"from {SEEDS_FOR_BCA} seeds")
         more = (
             "—" if row.verdict.word != "undecided" else "over 1000" if row.more_seeds is None else str(row.more_seeds)
         )
-        body.append(
-            [*own, str(r.n), number(r.median, sign=True), bca, *map(p_value, values), number(r.detectable), more]
-        )
+        p_values = [r.p_t, r.p_sign_flip, r.p_wilcoxon, r.p, r.p_equivalence]
+        body.append([*own, bca, *map(p_value, p_values), number(r.detectable), more])
     margin = "no margin is customary for this yardstick" if c.margin is None else f"margin {c.margin:g}"
     note = (
-        f"{c.metric}. IQM: mean of the middle half. BCa bootstrap intervals are printed from {SEEDS_FOR_BCA} seeds on, "
-        "and are somewhat too short even then. Equivalence: two one-sided t tests (TOST), "
-        f"{margin}. Detectable: the true difference that this many seeds find with power 0.8 by the t test, at "
-        "Holm's first step (the sign-flip test asks for somewhat more below ten seeds). More seeds: about how "
-        "many would settle what is undecided, if the difference and its spread were those seen."
+        f"{c.metric}. IQM: mean of the middle half. d_z: the mean difference over the standard deviation of the "
+        "differences. c: the interval is mean ± c · std / √n. Adjusted: over the comparisons of the table, by the "
+        f"distribution that c is from; p of equivalence ({margin}) is 0.05 or less if and only if the interval lies "
+        "inside the margin. Paired t, sign-flip and Wilcoxon are not adjusted; the latter two assume symmetric "
+        f"differences. BCa bootstrap intervals are printed from {SEEDS_FOR_BCA} seeds on, at the unadjusted level that "
+        "c stands for, and are somewhat too short even then. Detectable: the true difference whose interval excludes "
+        "zero with power 0.8 at this many seeds. More seeds: about how many would settle what is undecided, if the "
+        "difference and its spread were those seen."
     )
     return ["<h2>All statistics</h2>", table(header, body, note=note)]
+
+
+def _all_pairs(c: Comparison) -> list[str]:
+    if c.pairs is None:
+        return []
+    header, *body = pair_cells(c)
+    return ["<h2>All pairs</h2>", table(header, body, note=pairs_caption(c))]
 
 
 def _every_yardstick(c: Comparison) -> list[str]:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
+from typing import TypeVar
 
 from losslab.comparison.groups import Contender, Setting
 from losslab.comparison.metrics import higher_is_better
-from losslab.comparison.statistics import LEVEL, Paired, Verdict, holm, iqm, judge, paired, seeds_needed
+from losslab.comparison.simultaneous import family_of
+from losslab.comparison.statistics import Paired, iqm, paired, seeds_needed
 from losslab.comparison.tuning import describe_choice
+from losslab.comparison.verdicts import Verdict, judge
 
+Key = TypeVar("Key", bound=Hashable)
 NO_PAIR = "no seed in common with the baseline"
 OTHER_START = "no pair with the baseline: every start differs"
 NO_BASELINE = "no baseline of this setting"
 NO_RESULT = "no result"
+_RESOLUTION = 1e-7
+"""Relative: differences that vary by less do so by float32's rounding."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,6 @@ class Row:
     is_baseline: bool
     paired: Paired | None
     """Against the baseline; None for the baseline itself, and without a shared seed."""
-    p_holm: float
-    """Of the paired t test, adjusted over the table."""
-    p_equivalence: float
-    """Of TOST, adjusted over the table."""
     verdict: Verdict
     more_seeds: int | None
     """About how many more would settle what is undecided; None where nothing is, or too many to tell."""
@@ -56,21 +58,12 @@ def make_rows(
 ) -> list[Row]:
     """Rows in the order of their means, best first, those without a value last."""
     values = {id(c): values_of(c, metric) for c in contenders}
-    differences: dict[int, dict[int, float]] = {}
-    for c in contenders:
-        reference = baselines.get(c.stratum)
-        if reference is None or reference is c:
-            continue
-        mine, other = values[id(c)], values[id(reference)]
-        seeds = [seed for seed in sorted(mine.keys() & other.keys()) if not unequal_start(c, reference, seed)]
-        if seeds:
-            differences[id(c)] = {seed: mine[seed] - other[seed] for seed in seeds}
-    results = {
-        key: paired(list(shared.values()), margin=margin, comparisons=len(differences))
-        for key, shared in differences.items()
+    pairs = {
+        id(c): (c, reference)
+        for c in contenders
+        if (reference := baselines.get(c.stratum)) is not None and reference is not c
     }
-    p_holm = dict(zip(results, holm([r.p_t for r in results.values()]), strict=True))
-    p_same = dict(zip(results, holm([r.p_equivalence for r in results.values()]), strict=True))
+    differences, results = compare_together(pairs, metric=metric, margin=margin)
     higher = higher_is_better(metric)
     rows = []
     for c in contenders:
@@ -78,8 +71,8 @@ def make_rows(
         result = results.get(id(c))
         is_baseline = baselines.get(c.stratum) is c
         if result is not None:
-            lost = "; ".join(filter(None, [_lost(c), _lost(baselines[c.stratum])]))
-            verdict = judge(result, p_holm[id(c)], p_same[id(c)], higher_is_better=higher, margin=margin, lost=lost)
+            lost = told_lost(c, baselines[c.stratum])
+            verdict = judge(result, higher_is_better=higher, margin=margin, lost=lost)
         else:
             reference = baselines.get(c.stratum)
             in_common = reference is not None and values[id(c)].keys() & values[id(reference)].keys()
@@ -87,9 +80,8 @@ def make_rows(
             text = "baseline" if is_baseline else apart if own else NO_RESULT
             verdict = Verdict(text, text)
         more = None
-        # Where only the sign-flip test holds a word back, no t test tells how many seeds are missing.
-        if result is not None and verdict.word == "undecided" and not p_holm[id(c)] < LEVEL:
-            needed = seeds_needed(result, comparisons=len(results), margin=margin)
+        if result is not None and verdict.word == "undecided":
+            needed = seeds_needed(result, margin=margin)
             more = None if needed is None else max(needed - result.n, 1)
         counts = sum((group.counts for group in ([c.chosen] if c.runs else c.groups)), Counter[str]())
         rows.append(
@@ -106,13 +98,40 @@ def make_rows(
                 iqm=iqm(own) if own else math.nan,
                 is_baseline=is_baseline,
                 paired=result,
-                p_holm=p_holm.get(id(c), math.nan),
-                p_equivalence=p_same.get(id(c), math.nan),
                 verdict=verdict,
                 more_seeds=more,
             )
         )
     return sorted(rows, key=lambda row: math.inf if math.isnan(row.mean) else -row.mean if higher else row.mean)
+
+
+def compare_together(
+    pairs: Mapping[Key, tuple[Contender, Contender]], *, metric: str, margin: float | None
+) -> tuple[dict[Key, dict[int, float]], dict[Key, Paired]]:
+    """Compare two contenders at a time, all these pairs of them as one family.
+
+    Returns:
+        Seed → the first's value less the second's, where both started alike, and the statistics of these differences;
+        of each pair that has a seed in common.
+    """
+    differences, resolutions = {}, {}
+    for key, (first, second) in pairs.items():
+        own, other = values_of(first, metric), values_of(second, metric)
+        seeds = [seed for seed in sorted(own.keys() & other.keys()) if not unequal_start(first, second, seed)]
+        if seeds:
+            differences[key] = {seed: own[seed] - other[seed] for seed in seeds}
+            resolutions[key] = _RESOLUTION * max(abs(values[seed]) for values in (own, other) for seed in seeds)
+    family = family_of(list(differences.values()))
+    results = {
+        key: paired(list(shared.values()), family=family, margin=margin, resolution=resolutions[key])
+        for key, shared in differences.items()
+    }
+    return differences, results
+
+
+def told_lost(*contenders: Contender) -> str:
+    """`focal 2 diverged; square 1 failed`: which runs of these came to an end without a result; or nothing."""
+    return "; ".join(filter(None, map(_lost, contenders)))
 
 
 def unequal_start(contender: Contender, reference: Contender, seed: int) -> list[str]:
@@ -122,7 +141,6 @@ def unequal_start(contender: Contender, reference: Contender, seed: int) -> list
 
 
 def _lost(contender: Contender) -> str:
-    """`focal 2 diverged`: runs of the chosen setting that came to an end without a result."""
     counts = contender.chosen.counts
     told = [f"{counts[status]} {status}" for status in ("diverged", "failed") if counts[status]]
     return f"{contender.label} {', '.join(told)}" if told else ""

@@ -15,15 +15,21 @@ from rich.text import Text
 
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.metrics import short
+from losslab.comparison.numbers import number, p_value
+from losslab.comparison.pairs import Pair
 from losslab.comparison.rows import Row
-from losslab.comparison.words import difference, number, p_value
+from losslab.comparison.statistics import Paired
+from losslab.comparison.words import difference
 
 COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan"}
 _RIGHT = ("n", "std")
-CSV_COLUMNS = (
-    "metric loss setting n lost mean std median iqm pairs difference difference_median difference_std low high bca_low "
-    "bca_high p_t p_holm p_sign_flip p_wilcoxon p_equivalence detectable more_seeds verdict"
+DIFFERENCE, P, P_FLIP = "difference [simultaneous 95%]", "p (adjusted)", "p (sign-flip)"
+_OF_PAIR = (
+    "pairs difference difference_median difference_std d_z simultaneous_low simultaneous_high p_adjusted p_equivalence "
+    "critical bca_low bca_high p_t p_sign_flip p_wilcoxon detectable"
 ).split()
+CSV_COLUMNS = ["metric", "loss", *"setting n lost mean std median iqm".split(), *_OF_PAIR, "more_seeds", "verdict"]
+PAIR_COLUMNS = ["metric", "first", "second", *_OF_PAIR, "verdict"]
 
 
 def cells(c: Comparison, rows: Sequence[Row], metric: str) -> list[list[str]]:
@@ -32,30 +38,46 @@ def cells(c: Comparison, rows: Sequence[Row], metric: str) -> list[list[str]]:
     lost = any(row.lost for row in rows)
     timed = metric == c.metric and c.equal_time
     header = ["loss", *(["at"] if tuned else []), "n", *(["lost"] if lost else []), metric, "std"]
-    header += ["difference [95% interval]", "p (Holm)", "verdict", *(["val at equal time"] if timed else [])]
+    header += [DIFFERENCE, P, P_FLIP, "verdict", *(["val at equal time"] if timed else [])]
     body = [header]
     for row in rows:
         line = [row.label, *([row.setting or "—"] if tuned else []), str(row.n), *([row.lost or "0"] if lost else [])]
-        line += [number(row.mean), number(row.std), difference(row), p_value(row.p_holm)]
-        line.append(row.verdict.text)
+        line += [number(row.mean), number(row.std), *_compared(row.paired, c.margin_of(metric)), row.verdict.text]
         if timed:
             line.append(number(float(c.equal_time[row.label][1].mean())) if row.label in c.equal_time else "—")
         body.append(line)
     return body
 
 
+def _compared(result: Paired | None, margin: float | None) -> list[str]:
+    """The cells below DIFFERENCE, P and P_FLIP."""
+    if result is None:
+        return ["—"] * 3
+    return [difference(result, margin), p_value(result.p), p_value(result.p_sign_flip)]
+
+
+def pair_cells(c: Comparison) -> list[list[str]]:
+    """Header and body of all pairs, as text."""
+    body = [["loss", "less", DIFFERENCE, P, P_FLIP, "verdict on the first"]]
+    for pair in c.pairs or []:
+        body.append([pair.first, pair.second, *_compared(pair.paired, c.margin), pair.verdict.text])
+    return body
+
+
 def to_terminal(c: Comparison) -> Table:
     """Two lines a loss, narrow enough for 80 columns, with colours for the verdicts."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
-    for name in ("loss", "n", f"{short(c.metric)}\n± std", "difference\n[95% interval]", "p (Holm)", "verdict"):
+    names = ("loss", "n", f"{short(c.metric)}\n± std", "difference\n[simultaneous 95%]", "p (adjusted)\nsign-flip")
+    for name in (*names, "verdict"):
         table.add_column(Text(name), no_wrap=name not in ("loss", "verdict"), overflow="fold")
     for row in c.rows:
+        told, *p_values = _compared(row.paired, c.margin)
         said = [
             "\n".join(filter(None, [row.label, row.setting])),
             "\n".join(filter(None, [str(row.n), row.lost])),
             number(row.mean) + ("" if math.isnan(row.std) else f"\n± {number(row.std)}"),
-            difference(row).replace(" [", "\n["),
-            p_value(row.p_holm),
+            told.replace(" [", "\n["),
+            "\n".join(dict.fromkeys(p_values)),
         ]
         table.add_row(*map(Text, said), Text(row.verdict.text, style=COLOURS.get(row.verdict.word, "")))
     return table
@@ -63,7 +85,16 @@ def to_terminal(c: Comparison) -> Table:
 
 def to_markdown(c: Comparison, rows: Sequence[Row], metric: str) -> str:
     """An aligned Markdown table."""
-    body = [[escape_markdown(cell) for cell in line] for line in cells(c, rows, metric)]
+    return _aligned(cells(c, rows, metric))
+
+
+def pairs_to_markdown(c: Comparison) -> str:
+    """All pairs, likewise."""
+    return _aligned(pair_cells(c))
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> str:
+    body = [[escape_markdown(cell) for cell in line] for line in table]
     widths = [max(len(line[i]) for line in body) for i in range(len(body[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in body
@@ -74,40 +105,66 @@ def to_markdown(c: Comparison, rows: Sequence[Row], metric: str) -> str:
 
 def to_csv(c: Comparison) -> str:
     """One line a loss and yardstick, the compared one first; full precision; empty where there is nothing."""
+    tables = {c.metric: c.rows, **c.also}
+    return _spreadsheet(CSV_COLUMNS, [row_values(metric, row) for metric, rows in tables.items() for row in rows])
+
+
+def pairs_to_csv(c: Comparison) -> str:
+    """One line a pair, likewise."""
+    return _spreadsheet(PAIR_COLUMNS, [_pair_values(c.metric, pair) for pair in c.pairs or []])
+
+
+def _spreadsheet(columns: Sequence[str], lines: Sequence[dict[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for metric, rows in {c.metric: c.rows, **c.also}.items():
-        for row in rows:
-            values = row_values(metric, row)
-            writer.writerow(["" if values[name] is None else values[name] for name in CSV_COLUMNS])
+    writer.writerow(columns)
+    writer.writerows(["" if line[name] is None else line[name] for name in columns] for line in lines)
     return out.getvalue()
+
+
+def _pair_values(metric: str, pair: Pair) -> dict[str, Any]:
+    own = {"metric": metric, "first": pair.first, "second": pair.second, "verdict": pair.verdict.text}
+    return _without_nan(own | _paired_values(pair.paired))
 
 
 def row_values(metric: str, row: Row) -> dict[str, Any]:
     """All of a row, by the names of CSV_COLUMNS; None where there is nothing."""
-    r = row.paired
-    values: dict[str, Any] = {
-        "metric": metric,
-        "loss": row.label,
-        "setting": row.setting or None,
-        "n": row.n,
-        "lost": row.lost or None,
-        "mean": row.mean,
-        "std": row.std,
-        "median": row.median,
-        "iqm": row.iqm,
-        "pairs": None if r is None else r.n,
-        "difference": None if r is None else r.mean,
-        "difference_median": None if r is None else r.median,
-        "difference_std": None if r is None else r.std,
-        "p_holm": row.p_holm,
-        "p_equivalence": row.p_equivalence,
-        "more_seeds": row.more_seeds,
-        "verdict": row.verdict.text,
+    return _without_nan(
+        {
+            "metric": metric,
+            "loss": row.label,
+            "setting": row.setting or None,
+            "n": row.n,
+            "lost": row.lost or None,
+            "mean": row.mean,
+            "std": row.std,
+            "median": row.median,
+            "iqm": row.iqm,
+            "more_seeds": row.more_seeds,
+            "verdict": row.verdict.text,
+            **_paired_values(row.paired),
+        }
+    )
+
+
+def _paired_values(r: Paired | None) -> dict[str, Any]:
+    """By the names of _OF_PAIR."""
+    if r is None:
+        return dict.fromkeys(_OF_PAIR)
+    renamed = {
+        "pairs": r.n,
+        "difference": r.mean,
+        "difference_median": r.median,
+        "difference_std": r.std,
+        "d_z": r.effect,
+        "simultaneous_low": r.low,
+        "simultaneous_high": r.high,
+        "p_adjusted": r.p,
     }
-    for name in ("low", "high", "bca_low", "bca_high", "p_t", "p_sign_flip", "p_wilcoxon", "detectable"):
-        values[name] = None if r is None else getattr(r, name)
+    return {name: renamed[name] if name in renamed else getattr(r, name) for name in _OF_PAIR}
+
+
+def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from losslab.comparison.statistics import LEVEL
+from losslab.comparison.simultaneous import LEVEL
 from losslab.metrics.token_scores import TokenScores
 
 FALSE_DISCOVERIES = 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,30 +9,17 @@ from losslab.comparison.analysis import Comparison
 from losslab.comparison.groups import shown
 from losslab.comparison.load import Run
 from losslab.comparison.metrics import higher_is_better, name, unit
+from losslab.comparison.numbers import interval, number, p_value
 from losslab.comparison.rows import Row
-from losslab.comparison.statistics import LEVEL
+from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import tokens_of
 
 
-def number(value: float, *, sign: bool = False) -> str:
-    """Four decimals; a dash where there is nothing."""
-    return "—" if not math.isfinite(value) else f"{value:+.4f}" if sign else f"{value:.4f}"
-
-
-def p_value(value: float) -> str:
-    """Four decimals, and never a zero."""
-    return "< 0.0001" if value < 1e-4 else number(value)
-
-
-def interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"[{number(low, sign=True)}, {number(high, sign=True)}]"
-
-
-def difference(row: Row) -> str:
+def difference(result: Paired | None, margin: float | None) -> str:
     """`+0.0512 [+0.0490, +0.0534]`."""
-    if row.paired is None:
+    if result is None:
         return "—"
-    return " ".join(filter(None, [number(row.paired.mean, sign=True), interval(row.paired.low, row.paired.high)]))
+    return " ".join(filter(None, [number(result.mean, sign=True), interval(result.low, result.high, margin)]))
 
 
 def name_of(c: Comparison) -> str:
@@ -55,8 +41,17 @@ def caption(c: Comparison) -> str:
     tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""
     timed = " Val at equal time: val/nll_scaled when the quickest loss had done all its steps." if c.equal_time else ""
     return (
-        f"{at}; {tuned}differences to {c.baseline} on shared seeds, paired-t 95% interval; p of the paired t test, "
-        f"adjusted by Holm; a verdict asks the exact sign-flip test, too.{timed}"
+        f"{at}; {tuned}differences to {c.baseline} on shared seeds, with simultaneous 95% intervals: all of them "
+        "together hold the true differences with probability 0.95. Their p is adjusted likewise; that of the exact "
+        f"sign-flip test is not.{timed}"
+    )
+
+
+def pairs_caption(c: Comparison) -> str:
+    """What the numbers of all pairs are."""
+    return (
+        f"{c.metric}: the first loss less the second on shared seeds, with intervals that are simultaneous over all "
+        f"{len(c.pairs or [])} pairs, and so wider than those against {c.baseline} alone."
     )
 
 
@@ -68,25 +63,29 @@ def sentences(c: Comparison) -> list[str]:
 def _sentence(c: Comparison, row: Row) -> str:
     assert row.paired is not None
     result, measure = row.paired, f" {unit(c.metric)}".rstrip()
-    spread = f" {interval(result.low, result.high)}" if result.n > 1 else ""
-    size = f"{number(result.mean, sign=True)}{measure}{spread}"
+    spread = interval(result.low, result.high, c.margin)
+    size = " ".join(filter(None, [f"{number(result.mean, sign=True)}{measure}", spread]))
     at = f" (at {row.setting})" if row.setting else ""
     if row.verdict.word == "undecided":
         told = f"{row.label}{at} against {c.baseline}: undecided, {size}."
         return " ".join([told, *_how_far(row)])
     relation = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}[row.verdict.word]
-    p = row.p_equivalence if row.verdict.word == "equivalent" else row.p_holm
+    both = ", but equivalent" if row.verdict.equivalent and row.verdict.word != "equivalent" else ""
+    p = result.p_equivalence if row.verdict.word == "equivalent" else result.p
     limits = row.verdict.text.partition(" (")[2].rstrip(")")
-    told = f"{row.label}{at} is {relation} {c.baseline}: {size}, p {p_value(p) if p < 1e-4 else f'= {p_value(p)}'}"
+    told = (
+        f"{row.label}{at} is {relation} {c.baseline}{both}: {size}, p {p_value(p) if p < 1e-4 else f'= {p_value(p)}'}"
+    )
     return " ".join([told + (f" ({limits})." if limits else "."), *_elsewhere(c, row)])
 
 
 def _how_far(row: Row) -> list[str]:
     assert row.paired is not None
-    if math.isnan(row.paired.detectable):
+    if row.paired.n < 2:
         return ["One seed cannot tell a loss from luck."]
-    if row.p_holm < LEVEL:
-        return [f"The t test finds a difference; the exact sign-flip test does not (p = {row.paired.p_sign_flip:.4f})."]
+    if not row.paired.spread:
+        reason = row.verdict.text.partition(" (")[2].rstrip(")")
+        return [f"There is no interval and no p: {reason}"]
     found = [f"With this spread, {row.paired.n} seeds tell about {row.paired.detectable:.4f} apart."]
     if row.more_seeds is not None:
         found.append(f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it.")
@@ -100,7 +99,7 @@ def _elsewhere(c: Comparison, row: Row) -> list[str]:
     holds, differs = [], []
     for metric, rows in c.checked.items():
         other = next(r for r in rows if r.label == row.label)
-        if other.verdict.word == row.verdict.word:
+        if other.verdict.word == row.verdict.word or (row.verdict.word == "equivalent" and other.verdict.equivalent):
             holds.append(metric)
         elif other.paired is not None:
             differs.append(f"{other.verdict.word} on {metric}")
@@ -133,12 +132,32 @@ def protocol(c: Comparison) -> list[str]:
         "dropout, and are measured alike, whatever their loss. The checkpoint with the smallest val/nll_scaled counts; "
         "test chose nothing."
     )
-    margin = f" Differences below {c.margin:g} count as none (equivalence: TOST)." if c.margin is not None else ""
-    found.append(
-        f"Differences are paired on seeds. Better or worse: the paired-t p, adjusted by Holm over the table's "
-        f"losses, and the sign-flip p (exact up to 16 pairs) are below {LEVEL}.{margin}"
-    )
+    found.append(f"Differences are paired on seeds. {_procedure(c)}")
     return found
+
+
+def _procedure(c: Comparison) -> str:
+    """How intervals and verdicts come about."""
+    same = (
+        f", equivalent if and only if it lies inside ±{c.margin:g}, below which differences count as none"
+        if c.margin is not None
+        else ""
+    )
+    rule = f"A loss is better or worse if and only if its simultaneous 95% interval excludes zero{same}."
+    results = [row.paired for row in c.rows if row.paired is not None and row.paired.n > 1]
+    if not results:
+        return rule
+    compared = sum(row.paired is not None for row in c.rows)
+    kind = (
+        "from the joint distribution of the t statistics, by the estimated correlation of the losses' differences"
+        if any(result.joint for result in results)
+        else "Šidák's"
+    )
+    constants = " or ".join(dict.fromkeys(f"{result.critical:.3f}" for result in results))
+    return (
+        f"Intervals are mean ± c · s / √n, with c = {constants} for {_count(compared, 'comparison', 'comparisons')}, "
+        f"{kind}; p is 0.05 or less where they exclude zero. {rule}"
+    )
 
 
 def _setup(runs: Sequence[Run]) -> list[str]:

@@ -28,7 +28,8 @@ from losslab.comparison.figures.layout import (
     wrap,
 )
 from losslab.comparison.figures.style import FONT, INK, SMALL, Look, styled
-from losslab.comparison.statistics import LEVEL
+from losslab.comparison.numbers import true_to
+from losslab.comparison.simultaneous import LEVEL
 
 _LABELS, _NOTES = 1.9, 1.95
 """Inches at most, of the columns beside the panel."""
@@ -86,7 +87,7 @@ def draw_differences(
     """
     scale = _scale(items, margin)
     labels = [wrap(item.label, _LABELS) for item in items]
-    notes = [f"{wrap(item.note, _NOTES, SMALL)}\n{_numbers(item, scale)}" for item in items]
+    notes = [f"{wrap(item.note, _NOTES, SMALL)}\n{_numbers(item, scale, margin)}" for item in items]
     heights = [
         max(FONT * LINE * (label.count("\n") + 1), SMALL * LINE * (note.count("\n") + 1)) + _BETWEEN
         for label, note in zip(labels, notes, strict=True)
@@ -147,12 +148,13 @@ def _scale(items: Sequence[Difference], margin: float | None) -> _Scale:
     return _Scale(1.08 * low, 1.08 * high, min(_DIGITS, max(0, 2 - math.floor(math.log10(size)))))
 
 
-def _numbers(item: Difference, scale: _Scale) -> str:
+def _numbers(item: Difference, scale: _Scale, margin: float | None) -> str:
     if not math.isfinite(item.mean):
         return "no finite value"
     text = f"{item.mean:+.{scale.decimals}f}"
     if math.isfinite(item.low) and math.isfinite(item.high):
-        interval = f"[{item.low:+.{scale.decimals}f}, {item.high:+.{scale.decimals}f}]"
+        marks = [0.0, margin, -margin] if margin else [0.0]
+        interval = f"[{', '.join(true_to([item.low, item.high], marks, sign=True, decimals=scale.decimals))}]"
         between = " " if width_of(f"{text} {interval}", SMALL) <= _NOTES else "\n"
         text += between + interval
     return text.replace("-", "−")
@@ -204,7 +206,7 @@ def _legend(items: Sequence[Difference], scale: _Scale, margin: float | None) ->
     entries = []
     if any(math.isfinite(item.low) for item in items):
         mean = Line2D([], [], color=INK, marker="o", markersize=6, linewidth=2)
-        entries.append(Entry(mean, f"mean and {1 - LEVEL:.0%} interval"))
+        entries.append(Entry(mean, f"mean and simultaneous {1 - LEVEL:.0%} interval"))
     if any(len(item.points) for item in items):
         seed = Line2D([], [], color=INK, linestyle="none", marker="o", markersize=3.2, markerfacecolor="none")
         entries.append(Entry(seed, "one seed"))
