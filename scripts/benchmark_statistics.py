@@ -2,8 +2,8 @@
 
 A family is five losses against one baseline. The difference of loss i in a seed is √ρ · b + √(1 − ρ) · e_i (+ its true
 mean): b is the noise of the baseline's run, which all differences share, and e_i that of the loss's; both have standard
-deviation 1. ρ is so the correlation between the differences of two losses: 0.5 where all runs are equally noisy, 0 where
-the baseline is not noisy at all. Intervals and verdicts are those of the table, by the functions that it calls.
+deviation 1. So ρ is the correlation between the differences of two losses: 0.5 where all runs are equally noisy, 0
+where the baseline is not noisy at all. Intervals and verdicts are those of the table, by the functions that it calls.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def contradictions(differences: Array, family: Family) -> int:
         low, high = map(float, told_interval(found.low, found.high, MARGIN).strip("[]").split(", "))
         p, p_same = (float(p_value(p).removeprefix("< ")) for p in (found.p, found.p_equivalence))
         word = "worse" if low > 0 else "better" if high < 0 else None
-        same = -MARGIN < low and high < MARGIN
+        same = low > -MARGIN and high < MARGIN
         expected = word or ("equivalent" if same else "undecided")
         agree = verdict.word == expected and verdict.equivalent == same and ("equivalent" in verdict.text) == same
         wrong += not (agree and (p <= LEVEL) == (word is not None) and (p_same <= LEVEL) == same)
@@ -156,17 +156,20 @@ def contradictions(differences: Array, family: Family) -> int:
 def main(families: int) -> int:
     """Print a table; 1 where something fails that is promised of normal and t3 differences."""
     started = time.monotonic()
-    print(f"{families} families of {LOSSES} losses against a baseline. Per cent; methods: the table, Holm over paired t,")
-    print("Holm over exact sign flips, single-step max-|t| over sign flips. Contradictions are counted in every family.")
+    print(
+        f"{families} families of {LOSSES} losses against a baseline; per cent. Methods: the table, Holm over paired t, "
+        "Holm over\nexact sign flips, single-step max-|t| over the same flips. Exponential and lognormal differences "
+        "(a fifth as many\nfamilies) are skewed: no method holds for them. Contradictions are counted in every family."
+    )
     print(f"{'differences':<12}{'ρ':>4}{'seeds':>6} |{'error where none differs':^29}|", end="")
     print(f"{'power where one differs':^29}|{'found where all differ':^29}| contradictions")
     print(f"{'':<23}|{'table Holm-t flips max-T':^29}|" + f"{'table Holm-t flips max-T':^29}|" * 2)
     faults = []
     for distribution, correlation, seeds in itertools.product(DRAW, CORRELATIONS, SEEDS):
-        outcome = simulate(distribution, correlation, seeds, families)
+        gated = distribution in GATED
+        outcome = simulate(distribution, correlation, seeds, families if gated else max(families // 5, 1))
         shares = (outcome.error, outcome.one, outcome.all)
         cells = "|".join("".join(f"{100 * value:>7.1f}" for value in part.values()) + " " for part in shares)
-        gated = distribution in GATED
         faults += [f"{distribution}, ρ {correlation}, {seeds} seeds: {text}" for text in outcome.faults if gated]
         print(f"{distribution:<12}{correlation:>4}{seeds:>6} |{cells}| {outcome.contradictions}", flush=True)
     print(f"{time.monotonic() - started:.0f} s")

@@ -135,7 +135,7 @@ def test_a_margin_says_what_counts_as_none(sweep: Sweep, capsys: pytest.CaptureF
     compare(sweep.folder, **PRIMARY)
     assert "| worse " in capsys.readouterr().out
     compare(sweep.folder, **PRIMARY, margin=0.1)
-    assert "| worse (by less than 0.1) |" in capsys.readouterr().out
+    assert "| worse, but equivalent (within ±0.1) |" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_told(paired_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,8 +70,21 @@ def test_where_all_seeds_say_the_same_only_documents_are_noise() -> None:
     weight, differences = made(3, of_seeds=0.0, of_documents=0.05)
     found = Documents(weight).compare(differences)
     assert found.seeds.high - found.seeds.low < 1e-12
-    assert (found.both.low, found.both.high) == pytest.approx((found.documents.low, found.documents.high))
+    assert (found.both.low, found.both.high) == pytest.approx((found.documents.low, found.documents.high), abs=1e-3)
     assert found.documents.high - found.documents.low > 0.01
+
+
+def test_over_seeds_the_interval_is_the_tables_at_its_level_and_documents_are_judged_as_strictly() -> None:
+    weight, differences = made(6, of_seeds=0.02, of_documents=0.02)
+    whole = differences.sum(axis=1) / weight.sum()
+    plain, strict = (Documents(weight).compare(differences, level=level) for level in (0.05, 0.01))
+    half = stats.t(SEEDS - 1).ppf(0.995) * whole.std(ddof=1) / math.sqrt(SEEDS)
+    assert (strict.seeds.low, strict.seeds.high) == pytest.approx((whole.mean() - half, whole.mean() + half))
+    wider = (strict.documents.high - strict.documents.low) / (plain.documents.high - plain.documents.low)
+    assert wider == pytest.approx(2.575829 / 1.959964)
+    assert strict.both.low < strict.seeds.low and strict.seeds.high < strict.both.high
+    nothing = Documents(weight).compare(differences, spread=False)
+    assert math.isnan(nothing.seeds.low) and math.isnan(nothing.both.low) and nothing.documents == plain.documents
 
 
 def test_one_seed_says_nothing_of_seeds() -> None:
@@ -119,7 +132,7 @@ def test_the_page_tells_both_noises(scored: Sweep) -> None:
     )
     read(c)
     page = page_text(c)
-    assert "Two noises" in page and "other documents" in page and "test has 12 documents, which are drawn whole" in page
+    assert "Two noises" in page and "other documents" in page and "Test has 12 documents, which are drawn whole" in page
 
 
 def test_an_infinite_nll_has_no_noise_and_no_nan(scored: Sweep) -> None:

@@ -1,5 +1,9 @@
 """Rows and verdicts on runs whose differences are known."""
 
+import itertools
+import math
+
+import numpy as np
 import pytest
 from made_runs import Sweep, comparison_of, read, rows_of
 from scipy import stats
@@ -40,10 +44,12 @@ def test_several_losses_are_adjusted_together_and_the_best_comes_first(sweep: Sw
         for i, (loss, effect) in enumerate(effects.items()):
             sweep.add(loss, seed, level + effect + 0.01 * (-1) ** (seed * (i + 1)) * ((seed + i) % 3))
     rows = rows_of(sweep)
-    first, second, third = sorted((rows[loss] for loss in effects), key=lambda row: row.paired.p_t)
-    adjusted = [min(1.0, factor * row.paired.p_t) for factor, row in ((3, first), (2, second), (1, third))]
-    running = [adjusted[0], max(adjusted[:2]), max(adjusted)]
-    assert [row.p_holm for row in (first, second, third)] == pytest.approx(running)
+    for row in (rows[loss] for loss in effects):
+        r = row.paired
+        assert r.critical == pytest.approx(stats.t.isf((1 - 0.95 ** (1 / 3)) / 2, 5)), "Šidák's, of three losses"
+        half = r.critical * r.std / 6**0.5
+        assert (r.low, r.high) == pytest.approx((r.mean - half, r.mean + half))
+        assert r.p == pytest.approx(1 - (1 - r.p_t) ** 3)
     assert list(rows) == sorted(rows, key=lambda label: rows[label].mean)
 
 
@@ -120,14 +126,102 @@ def test_a_verdict_over_survivors_says_so(sweep: Sweep) -> None:
     assert row.verdict.text == "better (without those lost: square 1 diverged)"
 
 
-def test_what_only_the_sign_flip_holds_back_is_told(sweep: Sweep) -> None:
+def test_the_sign_flip_stands_beside_and_holds_no_verdict_back(sweep: Sweep) -> None:
     for seed, difference in enumerate([-0.05, -0.05, -0.06, -0.05, -0.06, 0.01], start=1):
-        sweep.add("cross_entropy", seed, 3.0)
-        sweep.add("square", seed, 3.0 + difference)
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("square", seed, 3.0 + seed + difference)
     c = comparison_of(sweep)
     row = next(row for row in c.rows if row.label == "square")
-    assert row.p_holm < 0.05 and row.verdict.word == "undecided" and row.more_seeds is None
-    assert "The t test finds a difference; the exact sign-flip test does not (p = 0.0625)." in read(c)
+    assert row.paired.p < 0.05 and row.paired.p_sign_flip == 0.0625
+    assert row.verdict.text == "better"
+    assert "0.0625" in next(line for line in read(c).splitlines() if line.startswith("| square"))
+
+
+def test_a_loss_that_lost_a_seed_leaves_sidaks_c_for_each_at_its_own_pairs(sweep: Sweep) -> None:
+    random = np.random.default_rng(0)
+    for seed in range(1, 11):
+        level = random.standard_normal()
+        for loss in ("cross_entropy", "square", "focal"):
+            if (loss, seed) != ("focal", 10):
+                sweep.add(loss, seed, 3.0 + level + 0.01 * random.standard_normal())
+    rows = rows_of(sweep)
+    level = (1 - 0.95**0.5) / 2
+    assert rows["square"].paired.critical == pytest.approx(stats.t.isf(level, 9))
+    assert rows["focal"].paired.critical == pytest.approx(stats.t.isf(level, 8))
+    sweep.add("focal", 10, 3.0)
+    complete = rows_of(sweep)["square"].paired
+    assert complete.joint and complete.critical < rows["square"].paired.critical
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [
+        (0.05, "undecided (no spread: every seed differs by +0.05; is the seed used?)"),
+        (0.0, "undecided (no spread: equal in every seed; are they the same loss, or is the seed not used?)"),
+    ],
+)
+def test_differences_without_spread_are_no_evidence(difference: float, text: str, sweep: Sweep) -> None:
+    """Three equal differences gave p < 0.0001. These are equal up to float64's rounding."""
+    for seed in range(1, 4):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("square", seed, 3.0 + seed + difference)
+        sweep.add("focal", seed, 3.0 + seed + 0.2 + 0.001 * seed)
+    c = comparison_of(sweep)
+    row = next(row for row in c.rows if row.label == "square")
+    assert (row.verdict.word, row.verdict.text, row.more_seeds) == ("undecided", text, None)
+    assert not row.paired.spread and math.isnan(row.paired.p) and math.isnan(row.paired.low)
+    summary = read(c)
+    told = next(line for line in summary.splitlines() if line.startswith("- square against"))
+    assert "There is no interval and no p: no spread" in told and "seed" in told
+    assert rows_of(sweep)["focal"].verdict.word == "worse", "the others are judged as before"
+
+
+def test_a_certain_difference_within_the_margin_is_told_as_both(sweep: Sweep) -> None:
+    for seed in range(1, 7):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("square", seed, 3.0 + seed + 0.005 + 1e-4 * (-1) ** seed)
+    c = comparison_of(sweep)
+    row = next(row for row in c.rows if row.label == "square")
+    assert row.verdict.text == "worse, but equivalent (within ±0.01)"
+    assert row.paired.low > 0 and row.paired.high < 0.01
+    assert "square is worse than cross_entropy, but equivalent: +0.0050 nats per token [" in read(c)
+
+
+def test_seeds_still_needed_agree_with_the_verdict(sweep: Sweep) -> None:
+    """As many seeds of the same difference and spread as are asked for would decide."""
+    differences = [0.03, -0.01, 0.04, 0.02, -0.02, 0.05]
+    for seed, difference in enumerate(differences, start=1):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        for loss in ("square", "focal", "hinge"):
+            sweep.add(loss, seed, 3.0 + seed + difference * (1 + 0.01 * len(loss)))
+    row = rows_of(sweep)["square"]
+    assert row.verdict.word == "undecided"
+    n = 6 + row.more_seeds
+    c = stats.t.isf((1 - 0.95 ** (1 / 3)) / 2, n - 1)
+    shift = row.paired.effect * n**0.5
+    power = stats.nct.sf(c, n - 1, shift)
+    less = stats.nct.sf(stats.t.isf((1 - 0.95 ** (1 / 3)) / 2, n - 2), n - 2, row.paired.effect * (n - 1) ** 0.5)
+    assert less < 0.8 <= power
+
+
+def test_all_pairs_are_one_family(sweep: Sweep) -> None:
+    random = np.random.default_rng(1)
+    for seed in range(1, 7):
+        level = random.standard_normal()
+        for i, loss in enumerate(("cross_entropy", "square", "focal", "hinge")):
+            sweep.add(loss, seed, 3.0 + level + 0.1 * i + 0.01 * random.standard_normal())
+    c = comparison_of(sweep, all_pairs=True)
+    order = ["cross_entropy", "square", "focal", "hinge"]
+    assert [(pair.first, pair.second) for pair in c.pairs] == list(itertools.combinations(order, 2))
+    assert [pair.paired.critical for pair in c.pairs] == pytest.approx([stats.t.isf((1 - 0.95 ** (1 / 6)) / 2, 5)] * 6)
+    assert {pair.verdict.word for pair in c.pairs} == {"better"} and all(pair.paired.high < 0 for pair in c.pairs)
+    square, hinge = (
+        {run.seed: run.best(c.metric) for run in c.runs if run.loss == loss} for loss in ("square", "hinge")
+    )
+    pair = next(pair for pair in c.pairs if (pair.first, pair.second) == ("square", "hinge"))
+    assert pair.paired.mean == pytest.approx(np.mean([square[seed] - hinge[seed] for seed in square]))
+    assert "## All pairs" in read(c) and "simultaneous over all 6 pairs" in read(c)
+    assert comparison_of(sweep).pairs is None
 
 
 def test_an_equivalence_on_one_yardstick_is_checked_on_the_others(sweep: Sweep) -> None:

@@ -9,21 +9,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from losslab.comparison.simultaneous import LEVEL, estimate, sidak
 from losslab.comparison.statistics import (
-    LEVEL,
     POWER,
     SEEDS_FOR_A_CLAIM,
-    Paired,
     bca_interval,
     detectable,
-    equivalence,
-    holm,
     iqm,
-    judge,
     paired,
     seeds_needed,
     sign_flip,
 )
+from losslab.comparison.verdicts import judge
 
 NAN = math.nan
 
@@ -53,18 +50,18 @@ def test_one_pair_has_a_difference_and_no_interval() -> None:
     result = paired([0.25])
     assert (result.n, result.mean) == (1, 0.25)
     assert all(math.isnan(value) for value in (result.low, result.high, result.p_t, result.p_sign_flip))
-    verdict = judge(result, result.p_t, result.p_equivalence, higher_is_better=False, margin=1.0)
-    assert verdict.text == "undecided"
+    assert judge(result, higher_is_better=False, margin=1.0).text == "undecided"
 
 
-@pytest.mark.parametrize(("difference", "p_t", "p_sign_flip"), [(0.5, 0.0, 0.25), (0.0, 1.0, 1.0)])
-def test_the_same_difference_in_every_seed_is_no_division_by_zero(difference, p_t, p_sign_flip) -> None:
-    result = paired([difference] * 3, margin=0.1)
-    assert (result.low, result.mean, result.high, result.std) == (difference, difference, difference, 0.0)
-    assert (result.p_t, result.p_sign_flip) == (p_t, p_sign_flip)
-    assert result.p_equivalence == (0.0 if difference == 0 else 1.0)
-    assert result.detectable == 0.0
-    assert paired([difference] * 12).bca_low == difference
+@pytest.mark.parametrize("difference", [0.5, 0.0])
+def test_the_same_difference_in_every_seed_is_no_evidence(difference: float) -> None:
+    result = paired([difference, difference + 1e-9, difference], margin=0.1, resolution=1e-8)
+    assert result.mean == pytest.approx(difference, abs=1e-8) and not result.spread
+    empty = (result.low, result.high, result.p, result.p_equivalence, result.p_t, result.p_sign_flip, result.detectable)
+    assert all(math.isnan(value) for value in (*empty, result.effect, result.p_wilcoxon))
+    assert judge(result, higher_is_better=False, margin=0.1).word == "undecided"
+    assert seeds_needed(result, margin=0.1) is None
+    assert paired([difference, difference + 1e-7, difference], resolution=1e-8).spread
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -95,60 +92,33 @@ def test_many_pairs_are_sampled_and_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p_values", "adjusted"),
+    ("n", "mean", "higher_is_better", "expected"),
     [
-        ([], []),
-        ([0.03], [0.03]),
-        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
-        ([0.04, 0.01, 0.03], [0.06, 0.03, 0.06]),
-        ([0.01, 0.011, 0.5], [0.03, 0.03, 0.5]),
-        ([0.5, 0.6, 0.7], [1.0, 1.0, 1.0]),
-        ([0.02, 0.02], [0.04, 0.04]),
-        ([0.01, NAN, 0.04], [0.02, NAN, 0.04]),
-        ([NAN, NAN], [NAN, NAN]),
-        ([0.0, 1.0], [0.0, 1.0]),
+        (3, -0.5, False, "better (3 seeds: a hint, not a claim)"),
+        (3, 0.5, False, "worse (3 seeds: a hint, not a claim)"),
+        (5, -0.5, False, "better (5 seeds: a hint, not a claim)"),
+        (6, -0.5, False, "better"),
+        (6, 0.5, False, "worse"),
+        (6, 0.5, True, "better"),
+        (3, -0.5, True, "worse (3 seeds: a hint, not a claim)"),
+        (7, 0.1, True, "undecided"),
+        (6, 0.0, False, "equivalent (within ±0.2)"),
+        (4, 0.0, False, "equivalent (within ±0.2; 4 seeds: a hint, not a claim)"),
+        (20, -0.12, False, "better, but equivalent (within ±0.2)"),
+        (5, -0.105, True, "worse, but equivalent (within ±0.2; 5 seeds: a hint, not a claim)"),
     ],
 )
-def test_holm_steps_down_with_a_running_maximum(p_values: list[float], adjusted: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(adjusted, nan_ok=True)
-
-
-def result(*, n: int, mean: float = -0.1, p_sign_flip: float = 0.01) -> Paired:
-    few = paired([mean - 0.01, mean, mean + 0.01])
-    return replace(few, n=n, mean=mean, p_sign_flip=p_sign_flip)
-
-
-@pytest.mark.parametrize(
-    ("measured", "p", "p_same", "higher_is_better", "expected"),
-    [
-        (result(n=3), 0.01, NAN, False, "better (3 seeds: a hint, not a claim)"),
-        (result(n=3, mean=0.1), 0.01, NAN, False, "worse (3 seeds: a hint, not a claim)"),
-        (result(n=5, p_sign_flip=0.0625), 0.01, 1.0, False, "better (5 seeds: a hint, not a claim)"),
-        (result(n=6), 0.01, 1.0, False, "better"),
-        (result(n=6, mean=0.1), 0.01, 1.0, False, "worse"),
-        (result(n=6, mean=0.1), 0.01, 1.0, True, "better"),
-        (result(n=3, mean=-0.1), 0.01, 1.0, True, "worse (3 seeds: a hint, not a claim)"),
-        (result(n=6, p_sign_flip=0.05), 0.01, 1.0, False, "undecided"),
-        (result(n=6, p_sign_flip=0.09), 0.01, 1.0, False, "undecided"),
-        (result(n=6, p_sign_flip=0.03125), 0.0499, 1.0, False, "better"),
-        (result(n=6), 0.05, 1.0, False, "undecided"),
-        (result(n=3), 0.05, 1.0, False, "undecided"),
-        (result(n=20), 0.9, 1.0, False, "undecided"),
-        (result(n=6), NAN, NAN, False, "undecided"),
-        (result(n=6), 0.9, 0.01, False, "equivalent (within 0.2)"),
-        (result(n=6), 0.9, 0.05, False, "undecided"),
-        (result(n=4), 0.9, 0.01, False, "equivalent (within 0.2; 4 seeds: a hint, not a claim)"),
-        (result(n=6), 0.01, 0.01, False, "better (by less than 0.2)"),
-        (result(n=5), 0.01, 0.01, True, "worse (by less than 0.2; 5 seeds: a hint, not a claim)"),
-        (result(n=6, p_sign_flip=0.09), 0.01, 0.01, False, "equivalent (within 0.2)"),
-    ],
-)
-def test_a_word_needs_evidence(
-    measured: Paired, p: float, p_same: float, higher_is_better: bool, expected: str
-) -> None:
-    verdict = judge(measured, p, p_same, higher_is_better=higher_is_better, margin=0.2)
+def test_a_word_says_what_the_interval_says(n: int, mean: float, higher_is_better: bool, expected: str) -> None:
+    """Half an interval of 0.1 (0.09 for 5 seeds, 0.3 for 7, 0.05 for 20) about the mean; the margin is 0.2."""
+    family = sidak(1)
+    half = {5: 0.09, 7: 0.3, 20: 0.05}.get(n, 0.1)
+    found = estimate(mean, half * math.sqrt(n) / family.critical(n), n, family, margin=0.2)
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half))
+    verdict = judge(found, higher_is_better=higher_is_better, margin=0.2)
     assert verdict.text == expected
-    assert verdict.word == expected.partition(" ")[0]
+    assert verdict.word == expected.partition(" ")[0].rstrip(",")
+    assert verdict.equivalent == ("equivalent" in expected) == (found.p_equivalence <= LEVEL)
+    assert (found.p <= LEVEL) == (verdict.word in ("better", "worse"))
 
 
 def test_six_seeds_are_the_fewest_that_a_sign_flip_can_tell_apart() -> None:
@@ -217,22 +187,6 @@ def test_the_sign_flip_p_is_uniform_where_there_is_no_effect() -> None:
     assert 0.02 <= np.mean(np.array(p_values) < LEVEL) <= 0.08
 
 
-@pytest.mark.parametrize(
-    ("values", "margin", "p"),
-    [
-        # Mean 0.1, standard error 0.05, n = 5: t = (0.1 + 0.3) / 0.05 = 8 and (0.1 - 0.3) / 0.05 = -4, df 4.
-        ([0.1 + 0.05 * math.sqrt(5) * x / math.sqrt(2.5) for x in (-2, -1, 0, 1, 2)], 0.3, 0.0080650),
-        # Mean 0, the same error, margin 0.1: t = ±2, one-sided p with df 4.
-        ([0.05 * math.sqrt(5) * x / math.sqrt(2.5) for x in (-2, -1, 0, 1, 2)], 0.1, 0.0580582),
-    ],
-)
-def test_equivalence_is_the_larger_of_two_one_sided_tests_worked_by_hand(values, margin, p) -> None:
-    assert equivalence(np.array(values), margin) == pytest.approx(p, rel=1e-4)
-    inside = paired(values, margin=margin)
-    half = stats.t.ppf(0.95, 4) * 0.05
-    assert (inside.p_equivalence < 0.05) == (abs(inside.mean) + half < margin)  # the 90% interval lies inside
-
-
 @pytest.mark.parametrize("n", [3, 6, 20])
 def test_the_detectable_difference_is_found_with_the_stated_power(n: int) -> None:
     std = 0.02
@@ -246,15 +200,19 @@ def test_the_detectable_difference_is_found_with_the_stated_power(n: int) -> Non
 
 def test_a_large_difference_needs_few_seeds_and_none_at_all_a_margin() -> None:
     seen = paired([0.01, 0.02, 0.03, -0.01])
-    few = seeds_needed(replace(seen, mean=0.05, std=0.02), comparisons=1, margin=None)
-    assert few == SEEDS_FOR_A_CLAIM
-    many = seeds_needed(replace(seen, mean=0.01, std=0.02), comparisons=1, margin=None)
+
+    def needed(mean: float, *, margin: float | None = None, losses: int = 1) -> int | None:
+        true = replace(seen, mean=mean, std=0.02, effect=mean / 0.02, level=sidak(losses).level)
+        return seeds_needed(true, margin=margin)
+
+    assert needed(0.05) == SEEDS_FOR_A_CLAIM
+    many = needed(0.01)
     assert many is not None and 30 <= many <= 37  # (1.96 + 0.84)² · 4 = 31.4, and t for z
-    assert (seeds_needed(replace(seen, mean=0.01, std=0.02), comparisons=5, margin=None) or 0) > many
-    assert seeds_needed(replace(seen, mean=0.0, std=0.02), comparisons=1, margin=None) is None
-    same = seeds_needed(replace(seen, mean=0.0, std=0.02), comparisons=1, margin=0.01)
-    assert same is not None and 33 <= same <= 40
-    assert seeds_needed(paired([0.1]), comparisons=1, margin=0.01) is None
+    assert (needed(0.01, losses=5) or 0) > many
+    assert needed(0.0) is None
+    same = needed(0.0, margin=0.01)
+    assert same is not None and 42 <= same <= 48  # (1.96 + 1.28)² · 4 = 42: the interval, at 95%, lies inside
+    assert seeds_needed(paired([0.1]), margin=0.01) is None
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_on_each_side() -> None:

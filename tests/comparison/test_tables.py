@@ -42,7 +42,7 @@ def test_the_csv_has_every_number(paired_sweep: Sweep) -> None:
     first, second = parsed(to_csv(c))
     assert list(first) == CSV_COLUMNS
     assert (first["loss"], first["n"], first["verdict"]) == ("cross_entropy", "6", "baseline")
-    assert first["pairs"] == first["difference"] == first["p_holm"] == first["p_sign_flip"] == ""
+    assert first["pairs"] == first["difference"] == first["p_adjusted"] == first["p_sign_flip"] == ""
     row = rows_of(paired_sweep)["square"]
     expected = {
         "metric": "test/nll_scaled",
@@ -58,15 +58,17 @@ def test_the_csv_has_every_number(paired_sweep: Sweep) -> None:
         "difference": row.paired.mean,
         "difference_median": row.paired.median,
         "difference_std": row.paired.std,
-        "low": row.paired.low,
-        "high": row.paired.high,
+        "d_z": row.paired.mean / row.paired.std,
+        "simultaneous_low": row.paired.low,
+        "simultaneous_high": row.paired.high,
+        "p_adjusted": row.paired.p,
+        "p_equivalence": row.paired.p_equivalence,
+        "critical": row.paired.critical,
         "bca_low": "",
         "bca_high": "",
         "p_t": row.paired.p_t,
-        "p_holm": row.paired.p_t,
         "p_sign_flip": 2 / 2**6,
         "p_wilcoxon": row.paired.p_wilcoxon,
-        "p_equivalence": row.p_equivalence,
         "detectable": row.paired.detectable,
         "more_seeds": "",
         "verdict": "worse",
@@ -124,7 +126,7 @@ def test_a_label_of_odd_letters_is_text_in_latex(oddly_named: Sweep) -> None:
     table = to_latex(c, "A caption & 100% of $1")
     rows = [line for line in table.splitlines() if line.endswith("\\\\")]
     assert len(rows) == 1 + len(c.rows)
-    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {6}
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {7}
     assert "\\caption{A caption \\& 100\\% of \\$1}" in table
     assert "cross\\_entropy" in table and "test/nll\\_scaled" in table
     for character in "&%$#_":
@@ -182,6 +184,6 @@ def test_all_numbers_of_one_seed_are_dashes_where_one_cannot_say(sweep: Sweep) -
     sweep.add("square", 1, 3.5)
     c = comparison_of(sweep)
     _, baseline, square = cells(c, c.rows, c.metric)
-    assert baseline == ["cross_entropy", "1", "3.0000", "—", "—", "—", "baseline"]
-    assert square == ["square", "1", "3.5000", "—", "+0.5000", "—", "undecided"]
+    assert baseline == ["cross_entropy", "1", "3.0000", "—", "—", "—", "—", "baseline"]
+    assert square == ["square", "1", "3.5000", "—", "+0.5000", "—", "—", "undecided"]
     read(c)

@@ -18,7 +18,7 @@ from losslab.comparison.metrics import NO_YARDSTICK, higher_is_better, is_known,
 from losslab.comparison.noise import Documents, Noises
 from losslab.comparison.pairs import Pair, make_pairs
 from losslab.comparison.rows import Row, make_rows, unequal_start
-from losslab.comparison.simultaneous import LEVEL
+from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
 from losslab.config.nearest import nearest
 from losslab.errors import UserError
@@ -124,7 +124,7 @@ def analyse(
         for name in _others(contenders, metric)
     }
     read, problems = read_curves([run for c in contenders for run in c.runs.values()])
-    noises, unit, reliability, damaged = _scores(contenders, baselines, _levels({metric: rows, **also}))
+    noises, unit, reliability, damaged = _scores(contenders, baselines, {metric: rows, **also})
     told = caveats(contenders, rows, baselines, metric=metric, selection=selection)
     return Comparison(
         source=loaded.source,
@@ -220,14 +220,8 @@ def _expected(contenders: Sequence[Contender], selection: str | None) -> list[Ex
     return [replace(item, cost=item.trials.astype(np.float64)) for item in found]  # or the axis would mix two units
 
 
-def _levels(tables: dict[str, list[Row]]) -> dict[str, float]:
-    """Yardstick → the unadjusted level of its table's intervals."""
-    levels = {name: [row.paired.level for row in rows if row.paired is not None] for name, rows in tables.items()}
-    return {name: found[0] for name, found in levels.items() if found}
-
-
 def _scores(
-    contenders: Sequence[Contender], baselines: dict[Setting, Contender], levels: dict[str, float]
+    contenders: Sequence[Contender], baselines: dict[Setting, Contender], tables: dict[str, list[Row]]
 ) -> tuple[dict[str, dict[str, Noises]], str, dict[str, NDArray[np.float64]], list[str]]:
     """What the runs keep beside their records: noises, the unit, reliability, and what is damaged."""
     scores: dict[int, dict[str, NDArray[np.generic]]] = {}
@@ -270,9 +264,14 @@ def _scores(
             resamples[hash(weight.tobytes())] = Documents(weight)
         noises[c.label] = {
             name: resamples[hash(weight.tobytes())].compare(
-                np.stack([own[at] - other[at] for own, other in pairs]), level=levels.get(name, LEVEL)
+                np.stack([own[at] - other[at] for own, other in pairs]), level=result.level, spread=result.spread
             )
             for name, at in OF_DOCUMENTS.items()
-            if all(math.isfinite(float(part[at].sum())) for pair in pairs for part in pair)
+            if (result := _result(tables.get(name, []), c.label)) is not None
+            and all(math.isfinite(float(part[at].sum())) for pair in pairs for part in pair)
         }
     return noises, units.pop() if len(units) == 1 else "document", reliability, problems
+
+
+def _result(rows: Sequence[Row], label: str) -> Paired | None:
+    return next((row.paired for row in rows if row.label == label), None)

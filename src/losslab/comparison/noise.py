@@ -60,10 +60,10 @@ class Documents:
             self._counts[first : first + rows] = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
         self._totals = self._counts @ weight
 
-    def compare(self, differences: NDArray[np.float64], *, level: float = LEVEL) -> Noises:
+    def compare(self, differences: NDArray[np.float64], *, level: float = LEVEL, spread: bool = True) -> Noises:
         """Args:
         differences: [S, U], of each seed and document the summed difference to the baseline.
-        level: two-sided, of each interval (`statistics.Paired.level`).
+        level, spread: of the table's interval (`statistics.Paired`).
         """
         seeds = len(differences)
         by_seed = (self._counts @ differences.T.astype(np.float64)) / self._totals[:, None]  # [R, S]
@@ -71,23 +71,31 @@ class Documents:
         whole = differences.sum(axis=1) / self.weight.sum()
         mean = float(whole.mean())
         over_seeds = over_both = Interval(math.nan, math.nan)
-        if seeds > 1 and np.ptp(whole) > 0:
+        if seeds > 1 and spread:
             half = float(-special.stdtrit(seeds - 1, level / 2) * whole.std(ddof=1)) / math.sqrt(seeds)
             over_seeds = Interval(mean - half, mean + half)
             drawn = np.random.default_rng(1).integers(seeds, size=(RESAMPLES, seeds))
             moved = whole[drawn].mean(axis=1) - mean
             of_both = np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
             # A bootstrap over few seeds is too short. What other seeds change is made as wide as the interval of seeds.
-            drawn_interval = _interval(moved, level)
-            reach = (drawn_interval.high - drawn_interval.low) / 2
-            over_both = _interval(of_documents + half / reach * (of_both - of_documents), level)
+            wider = half / reach if (reach := _reach(moved, level)) > 0 else 1.0
+            half = _reach(of_documents - mean + wider * (of_both - of_documents), level)
+            over_both = Interval(mean - half, mean + half)
         return Noises(mean, _interval(of_documents, level), over_seeds, over_both, units=len(self.weight))
 
 
 def _interval(values: NDArray[np.float64], level: float) -> Interval:
-    """The percentiles of a bootstrap at 95%. For other levels these are moved away from the centre as a normal's would
-    be: the far tails of so few resamples are too noisy."""
+    """The percentiles of a bootstrap at 95%, moved away from the centre for other levels."""
     low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2])
-    factor = float(special.ndtri(level / 2) / special.ndtri(LEVEL / 2))
-    centre = float(values.mean())
+    centre, factor = float(values.mean()), _stretch(level)
     return Interval(centre + factor * (float(low) - centre), centre + factor * (float(high) - centre))
+
+
+def _reach(moved: NDArray[np.float64], level: float) -> float:
+    """Half the width of an interval that is symmetric about zero."""
+    return float(np.quantile(np.abs(moved), 1 - LEVEL)) * _stretch(level)
+
+
+def _stretch(level: float) -> float:
+    """From the 95% percentiles of a normal to others: the far tails of so few resamples are too noisy."""
+    return float(special.ndtri(level / 2) / special.ndtri(LEVEL / 2))
