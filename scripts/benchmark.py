@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=kinds, default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
-    parser.add_argument("--families", type=int, default=10_000, help="of losses, for statistics")
+    parser.add_argument("--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics")
     arguments = parser.parse_args()
     if arguments.what == "compare":
         benchmark_compare.main()

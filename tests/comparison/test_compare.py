@@ -138,6 +138,25 @@ def test_a_margin_says_what_counts_as_none(sweep: Sweep, capsys: pytest.CaptureF
     assert "| worse, but equivalent (within ±0.1) |" in capsys.readouterr().out
 
 
+def test_all_pairs_are_printed_and_written_and_leave_with_the_option(
+    paired_sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = paired_sweep.folder / "comparison"
+    compare(paired_sweep.folder, **PRIMARY, all_pairs=True)
+    printed = capsys.readouterr().out
+    assert "| cross_entropy | square | -0.0501 [-0.0516, -0.0486] " in printed and "all_pairs.csv" in printed
+    assert (
+        (target / "all_pairs.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("test/nll_scaled,cross_entropy,square,6,-0.05")
+    )
+    assert "<h2>All pairs</h2>" in (target / "report.html").read_text()
+    compare(paired_sweep.folder, **PRIMARY)
+    assert not (target / "all_pairs.csv").exists() and "all_pairs.csv" not in capsys.readouterr().out
+    assert "All pairs" not in (target / "report.html").read_text()
+
+
 def test_a_folder_that_cannot_be_written_is_told(paired_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path, content: bytes) -> None:
         raise OSError(30, "Read-only file system")

@@ -172,7 +172,7 @@ def test_differences_without_spread_are_no_evidence(difference: float, text: str
     assert not row.paired.spread and math.isnan(row.paired.p) and math.isnan(row.paired.low)
     summary = read(c)
     told = next(line for line in summary.splitlines() if line.startswith("- square against"))
-    assert "There is no interval and no p: no spread" in told and "seed" in told
+    assert "There is no spread, and so no interval and no p: " in told and "seed" in told
     assert rows_of(sweep)["focal"].verdict.word == "worse", "the others are judged as before"
 
 

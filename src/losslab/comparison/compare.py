@@ -19,6 +19,7 @@ from losslab.comparison.tables import (
     escape_markdown,
     pairs_to_csv,
     pairs_to_markdown,
+    pairs_to_terminal,
     to_csv,
     to_latex,
     to_markdown,
@@ -102,8 +103,12 @@ def _show(c: Comparison) -> None:
     for text in sentences(c):
         say(text)
     if c.pairs is not None:
-        for text in ("", pairs_to_markdown(c), "", pairs_caption(c), ""):
-            say(text)
+        say("")
+        if out.is_terminal:
+            out.print(pairs_to_terminal(c), soft_wrap=False)
+        else:
+            say(pairs_to_markdown(c))
+        say(f"\n{pairs_caption(c)}")
     for text in c.caveats:
         say(f"- {text}")
     say("")

@@ -107,7 +107,7 @@ def _signs(n: int) -> NDArray[np.float64]:
     if n > _EXACT_UP_TO:
         return np.random.default_rng(0).choice([-1.0, 1.0], size=(RESAMPLES, n))
     bits = np.arange(2 ** (n - 1))[:, None] >> np.arange(n)
-    return 1.0 - 2.0 * (bits & 1)[:, ::-1]
+    return np.where(bits & 1, -1.0, 1.0)
 
 
 def _wilcoxon(values: NDArray[np.float64]) -> float:

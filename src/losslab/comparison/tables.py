@@ -19,10 +19,13 @@ from losslab.comparison.numbers import number, p_value
 from losslab.comparison.pairs import Pair
 from losslab.comparison.rows import Row
 from losslab.comparison.statistics import Paired
+from losslab.comparison.verdicts import Verdict
 from losslab.comparison.words import difference
 
 COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan"}
 _RIGHT = ("n", "std")
+_LABEL = 16
+"""So many letters of a loss's name stay on one line of a terminal."""
 DIFFERENCE, P, P_FLIP = "difference [simultaneous 95%]", "p (adjusted)", "p (sign-flip)"
 _OF_PAIR = (
     "pairs difference difference_median difference_std d_z simultaneous_low simultaneous_high p_adjusted p_equivalence "
@@ -66,20 +69,37 @@ def pair_cells(c: Comparison) -> list[list[str]]:
 
 def to_terminal(c: Comparison) -> Table:
     """Two lines a loss, narrow enough for 80 columns, with colours for the verdicts."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
-    names = ("loss", "n", f"{short(c.metric)}\n± std", "difference\n[simultaneous 95%]", "p (adjusted)\nsign-flip")
-    for name in (*names, "verdict"):
-        table.add_column(Text(name), no_wrap=name not in ("loss", "verdict"), overflow="fold")
+    lines = []
     for row in c.rows:
-        told, *p_values = _compared(row.paired, c.margin)
-        said = [
+        own = [
             "\n".join(filter(None, [row.label, row.setting])),
             "\n".join(filter(None, [str(row.n), row.lost])),
             number(row.mean) + ("" if math.isnan(row.std) else f"\n± {number(row.std)}"),
-            told.replace(" [", "\n["),
-            "\n".join(dict.fromkeys(p_values)),
         ]
-        table.add_row(*map(Text, said), Text(row.verdict.text, style=COLOURS.get(row.verdict.word, "")))
+        lines.append((own, row.paired, row.verdict))
+    return _narrow(("loss", "n", f"{short(c.metric)}\n± std"), lines, c.margin)
+
+
+def pairs_to_terminal(c: Comparison) -> Table:
+    """All pairs, likewise."""
+    lines = [([f"{pair.first}\nless {pair.second}"], pair.paired, pair.verdict) for pair in c.pairs or []]
+    return _narrow(("loss",), lines, c.margin)
+
+
+def _narrow(
+    names: Sequence[str], lines: Sequence[tuple[list[str], Paired | None, Verdict]], margin: float | None
+) -> Table:
+    """A table of these own columns, and what a comparison gave."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
+    for name in (*names, DIFFERENCE.replace(" [", "\n["), f"{P}\nsign-flip", "verdict"):
+        table.add_column(Text(name), no_wrap=name not in ("loss", "verdict"), overflow="fold")
+    labels = [line for own, *_ in lines for line in own[0].splitlines()]
+    table.columns[0].min_width = min(_LABEL, max(map(len, labels), default=0))
+    for own, result, verdict in lines:
+        told, *p_values = _compared(result, margin)
+        p_told = "\n".join(dict.fromkeys(p_values) if result is None else p_values)
+        said = [*own, told.replace(" [", "\n["), p_told]
+        table.add_row(*map(Text, said), Text(verdict.text, style=COLOURS.get(verdict.word, "")))
     return table
 
 

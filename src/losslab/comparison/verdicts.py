@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from losslab.comparison.simultaneous import Estimate, excludes_zero, is_inside
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 
+NO_SPREAD = "no spread"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -28,7 +30,7 @@ def judge(result: Estimate, *, higher_is_better: bool, margin: float | None, los
         lost: which runs have no result, so that the word is about the others alone.
     """
     if not result.spread:
-        return Verdict("undecided", f"undecided (no spread: {_without_spread(result.mean)})")
+        return Verdict("undecided", f"undecided ({NO_SPREAD}: {_without_spread(result.mean)})")
     same = margin is not None and bool(is_inside(result.low, result.high, margin))
     notes = [f"within ±{margin:g}"] if same else []
     if lost:

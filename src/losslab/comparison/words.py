@@ -13,6 +13,7 @@ from losslab.comparison.numbers import interval, number, p_value
 from losslab.comparison.rows import Row
 from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import tokens_of
+from losslab.comparison.verdicts import NO_SPREAD
 
 
 def difference(result: Paired | None, margin: float | None) -> str:
@@ -84,8 +85,8 @@ def _how_far(row: Row) -> list[str]:
     if row.paired.n < 2:
         return ["One seed cannot tell a loss from luck."]
     if not row.paired.spread:
-        reason = row.verdict.text.partition(" (")[2].rstrip(")")
-        return [f"There is no interval and no p: {reason}"]
+        reason = row.verdict.text.partition(f"{NO_SPREAD}: ")[2].rstrip(")")
+        return [f"There is {NO_SPREAD}, and so no interval and no p: {reason}"]
     found = [f"With this spread, {row.paired.n} seeds tell about {row.paired.detectable:.4f} apart."]
     if row.more_seeds is not None:
         found.append(f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it.")
@@ -119,7 +120,7 @@ def protocol(c: Comparison) -> list[str]:
         f"{_count(len(seeds), 'seed', 'seeds')} ({_listed(seeds)})."
     ]
     if all(run.folder is None for run in runs):
-        return [*found, f"Results of a table, {c.source.name}; how they were made, it does not say."]
+        return [*found, f"Results of a table, {c.source.name}; how they were made, it does not say.", _procedure(c)]
     found += _setup(done or runs)
     for key in dict.fromkeys(axis.key for axis in c.axes):
         values = [str(tried.value) for axis in c.axes if axis.key == key for tried in axis.tried]
@@ -132,7 +133,7 @@ def protocol(c: Comparison) -> list[str]:
         "dropout, and are measured alike, whatever their loss. The checkpoint with the smallest val/nll_scaled counts; "
         "test chose nothing."
     )
-    found.append(f"Differences are paired on seeds. {_procedure(c)}")
+    found.append(_procedure(c))
     return found
 
 
@@ -143,7 +144,10 @@ def _procedure(c: Comparison) -> str:
         if c.margin is not None
         else ""
     )
-    rule = f"A loss is better or worse if and only if its simultaneous 95% interval excludes zero{same}."
+    rule = (
+        "Differences are paired on seeds. A loss is better or worse if and only if its simultaneous 95% interval "
+        f"excludes zero{same}."
+    )
     results = [row.paired for row in c.rows if row.paired is not None and row.paired.n > 1]
     if not results:
         return rule
@@ -155,8 +159,8 @@ def _procedure(c: Comparison) -> str:
     )
     constants = " or ".join(dict.fromkeys(f"{result.critical:.3f}" for result in results))
     return (
-        f"Intervals are mean ± c · s / √n, with c = {constants} for {_count(compared, 'comparison', 'comparisons')}, "
-        f"{kind}; p is 0.05 or less where they exclude zero. {rule}"
+        f"{rule} Intervals are mean ± c · s / √n, with c = {constants} for "
+        f"{_count(compared, 'comparison', 'comparisons')}, {kind}."
     )
 
 
