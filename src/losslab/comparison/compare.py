@@ -109,6 +109,8 @@ def _show(c: Comparison) -> None:
         else:
             say(pairs_to_markdown(c))
         say(f"\n{pairs_caption(c)}")
+        if c.caveats:
+            say("")
     for text in c.caveats:
         say(f"- {text}")
     say("")

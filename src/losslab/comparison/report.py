@@ -156,7 +156,7 @@ def _noises(c: Comparison) -> list[str]:
     header = ["loss", "yardstick", "difference", f"other {c.unit}s", "other seeds", "both"]
     text = (
         f"The difference to {c.baseline} has two noises. Other {c.unit}s: would other text of the same source say the "
-        "same of these very models? Other seeds: would models trained anew say the same on this text? The verdicts "
+        "same of these very models? Other seeds: would models from other seeds say the same on this text? The verdicts "
         "above are about seeds, with the same intervals. Those over documents are bootstraps, at the same unadjusted "
         "level as those over seeds; both together combine the two. Test has "
         f"{units:,} {c.unit}s, which are drawn whole.{windows}"
