@@ -67,7 +67,8 @@ def remains(folder: Path) -> dict[str, Any]:
 
 def _checkpoint(path: Path) -> Any:
     content = torch.load(path, weights_only=True)
-    del content["losslab"]["seconds"]
+    for name in ("seconds", "validation_seconds"):
+        content["losslab"].pop(name, None)
     return _plain(content)
 
 

@@ -31,9 +31,10 @@ def logged(folder: Path, *, ended: int, every: int, values: dict[int, float], lo
     return path
 
 
-def history(path: Path, step: int, ended: int, *, validate: int, log: int = 2) -> History:
+def history(path: Path, step: int, ended: int, *, validate: int, log: int = 2, tokens: int = 4096) -> History:
     intervals = Intervals(total=100, log=log, validate=validate, checkpoint=50)
-    return read_history(path, step=step, ended=ended, every=3, intervals=intervals)
+    about = {"step": step, "max_steps": ended, "val_check_interval": 3, "interim_eval_tokens": 4096}
+    return read_history(path, about, {"val_check_interval": validate, "interim_eval_tokens": tokens}, intervals)
 
 
 def rows(found: History) -> dict[int, tuple[str, str]]:
@@ -84,6 +85,13 @@ def test_validations_that_were_never_made_are_told(tmp_path: Path, step: int) ->
     assert found.best == {} and found.due is not None
     assert f"counts from step {step} on; trainer.val_check_interval=3, as in that run" in found.notes[0]
     assert "(4" in found.notes[0]
+
+
+def test_validations_on_other_tokens_do_not_count(tmp_path: Path) -> None:
+    found = history(logged(tmp_path, ended=12, every=3, values=VALUES), 9, 12, validate=3, tokens=8192)
+    assert found.best == {} and not any(value for _, value in rows(found).values())
+    assert found.due == {}
+    assert "trainer.interim_eval_tokens=4096, as in that run" in found.notes[0]
 
 
 def test_a_run_without_a_log_has_no_history(tmp_path: Path) -> None:

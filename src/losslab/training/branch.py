@@ -23,6 +23,8 @@ from losslab.training.schedules import make_factor
 
 CONTINUED = "continued"
 """In a record's provenance: which run was continued, and where."""
+_VALIDATION = ("val_check_interval", "interim_eval_tokens")
+"""Keys of the trainer that say when, and on how much, a run is validated."""
 _SECONDS = 120
 _VAL = "val/"
 
@@ -41,7 +43,7 @@ def note_origin(record: Record, origin: Origin, config: dict[str, Any]) -> None:
         "checkpoint": origin.checkpoint,
         "step": origin.step,
         "max_steps": trainer["max_steps"],
-        "val_check_interval": trainer["val_check_interval"],
+        **{key: trainer[key] for key in _VALIDATION},
         "same_sums": _split(origin.record, trainer) == _split(record, config["trainer"]),
     }
 
@@ -73,20 +75,14 @@ def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int
         raise UserError(f"{folder} does not say what it continues; start it again with the command that made it")
     source = Path(config[KEY])
     path, content = _find_checkpoint(source, about["checkpoint"], record.hashes[KEY])
-    history = read_history(
-        source / METRICS,
-        step=about["step"],
-        ended=about["max_steps"],
-        every=about["val_check_interval"],
-        intervals=intervals,
-    )
+    history = read_history(source / METRICS, about, config["trainer"], intervals)
     state = content["losslab"] | {"best": history.best, "latest": history.latest, "due": history.due}
     best = history.best.get("step")
     best_path = path if best == about["step"] else _of_step(source, best)
     if best is not None and best_path is None and history.due is None:
         history.notes.append(
             f"the best checkpoint up to there, of step {best:.0f}, is not among those that {source} has kept; from "
-            f"here on the best one counts{_way_out(about['val_check_interval'], intervals)}"
+            f"here on the best one counts{_way_out(about, config['trainer'])}"
         )
         state["best"] = {}
     say(f"continues {source} after step {about['step']:,} of {about['max_steps']:,} ({path.name})")
@@ -118,16 +114,18 @@ class History:
     notes: list[str] = field(default_factory=list)
 
 
-def read_history(path: Path, *, step: int, ended: int, every: int, intervals: Intervals) -> History:
+def read_history(path: Path, about: dict[str, Any], trainer: dict[str, Any], intervals: Intervals) -> History:
     """Take out of another run's metrics.csv the rows that this run would have logged.
 
     Args:
         path: that run's metrics.csv; there may be none.
-        step: the last one.
-        ended: that run's budget, at whose end its validation is thorough, unlike those before.
-        every: optimizer steps between that run's validations.
+        about: of that run the step to continue from, the budget, at whose end its validation is thorough, unlike those
+            before, and the keys of _VALIDATION.
+        trainer: this run's settings.
         intervals: this run's.
     """
+    step, ended = about["step"], about["max_steps"]
+    is_alike = about["interim_eval_tokens"] == trainer["interim_eval_tokens"]
     columns, rows = _read_rows(path, step)
     history = History()
     kept: list[dict[str, str]] = []
@@ -135,7 +133,7 @@ def read_history(path: Path, *, step: int, ended: int, every: int, intervals: In
     for row in rows:
         here = int(row["step"])
         values = {name: float(text) for name, text in row.items() if name.startswith(_VAL) and text}
-        if not values or here == ended or not intervals.validated(here):
+        if not values or here == ended or not (is_alike and intervals.validated(here)):
             row = {name: "" if name.startswith(_VAL) else text for name, text in row.items()}
         else:
             seen.add(here)
@@ -154,8 +152,8 @@ def read_history(path: Path, *, step: int, ended: int, every: int, intervals: In
     if missing:
         shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
         history.notes.append(
-            f"that run was not validated at every step at which this one is ({shown}): the best checkpoint counts from "
-            f"step {step} on{_way_out(every, intervals)}"
+            f"that run was not validated at every step at which this one is ({shown}), or on other tokens: the best "
+            f"checkpoint counts from step {step} on{_way_out(about, trainer)}"
         )
         history.best = {}
     table = io.StringIO()
@@ -166,10 +164,9 @@ def read_history(path: Path, *, step: int, ended: int, every: int, intervals: In
     return history
 
 
-def _way_out(every: int, intervals: Intervals) -> str:
-    if every == intervals.validate:
-        return ""
-    return f"; trainer.val_check_interval={every}, as in that run, lets it count from the beginning"
+def _way_out(about: dict[str, Any], trainer: dict[str, Any]) -> str:
+    unequal = [f"trainer.{key}={about[key]}" for key in _VALIDATION if about[key] != trainer[key]]
+    return f"; {' '.join(unequal)}, as in that run, lets it count from the beginning" if unequal else ""
 
 
 def _read_rows(path: Path, step: int) -> tuple[list[str], list[dict[str, str]]]:

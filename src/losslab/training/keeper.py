@@ -20,6 +20,7 @@ from losslab.training.logs import MetricsLog, learning_rate_column
 from losslab.training.messages import note
 from losslab.training.module import LossModule
 from losslab.training.progress import RunProgress
+from losslab.training.schedules import make_factor
 
 PRIMARY = "val/nll_scaled"
 
@@ -59,6 +60,18 @@ class Intervals:
     checkpoint: int
     stable: int = 0
     """The last step before the schedule's decay, after which a checkpoint is kept; 0 where there is none."""
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Intervals:
+        settings = config["trainer"]
+        factor = make_factor(config["scheduler"], max_steps=settings["max_steps"])
+        return cls(
+            total=settings["max_steps"],
+            log=settings["log_every_n_steps"],
+            validate=settings["val_check_interval"],
+            checkpoint=config["checkpoints"]["every_n_steps"],
+            stable=getattr(factor, "stable_steps", 0),
+        )
 
     def logged(self, step: int) -> bool:
         return step % self.log == 0 or step in (1, self.total)
@@ -111,10 +124,10 @@ class RunKeeper(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.before_fit()
+        self.progress.begin()
         assert isinstance(pl_module, LossModule)
         if self.state.due is not None:
             self._catch_up(pl_module)
-        self.progress.begin()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -26,6 +26,7 @@ _FREE = [
     "trainer.max_steps",
     "trainer.max_tokens",
     "trainer.val_check_interval",
+    "trainer.interim_eval_tokens",
     "checkpoints",
     "scheduler",
     KEY,

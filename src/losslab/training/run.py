@@ -40,7 +40,7 @@ from losslab.training.progress import RunProgress
 from losslab.training.provenance import hardware, hash_code, versions
 from losslab.training.random import derive_seed, hash_weights
 from losslab.training.reduce import StepReducer
-from losslab.training.schedules import make_factor, make_scheduler
+from losslab.training.schedules import make_scheduler
 from losslab.training.sharding import load_weights
 from losslab.training.signals import StopFlag
 from losslab.training.teacher import attach_teacher, teacher_hash
@@ -115,7 +115,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     set_threads(config, record)
     keep_freed_memory()
     reset_peak_memory()
-    intervals = _intervals(config)
+    intervals = Intervals.of(config)
     take_over(folder, config, record, rank=rank, intervals=intervals)
     state, checkpoint = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
     data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
@@ -185,18 +185,6 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
             log.close()
     record.memory["peak_mib"] = peak_memory_mib(device)
     report(record)
-
-
-def _intervals(config: dict[str, Any]) -> Intervals:
-    settings = config["trainer"]
-    factor = make_factor(config["scheduler"], max_steps=settings["max_steps"])
-    return Intervals(
-        total=settings["max_steps"],
-        log=settings["log_every_n_steps"],
-        validate=settings["val_check_interval"],
-        checkpoint=config["checkpoints"]["every_n_steps"],
-        stable=getattr(factor, "stable_steps", 0),
-    )
 
 
 def _fit(
