@@ -16,10 +16,10 @@ provenance  commit, dirty, diff (SHA-256 of what is not committed), command, fol
             text ({files, how, documents, words and tokens by split, overlap, tokenizer_lossless, round_trip}: what was
             read, in words; how it was cut and split; copies across splits; whether val comes back from its tokens),
             changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code),
-            continued (of a run with continue_from, what it goes on from: identity, checkpoint, step, max_steps and
-            val_check_interval and interim_eval_tokens of that run; same_sums: whether devices, micro-batches and threads are the same;
-            best_from: null, or the step from which on the best checkpoint counts), init_from (of a run with init_from:
-            taken and not_taken, names and shapes of weights)
+            continued (of a run with continue_from, what it goes on from: identity, checkpoint, step, max_steps,
+            val_check_interval and interim_eval_tokens of that run; same_sums: whether devices, micro-batches and
+            threads are the same; best_from: null, or the step from which on the best checkpoint counts),
+            init_from (of a run with init_from: taken and not_taken, names and shapes of weights)
 timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions, validations included),
             validation_seconds (those of the validations; null in older records),
             first_step (seconds from the start of the last session to its first optimizer step)
