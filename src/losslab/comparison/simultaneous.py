@@ -6,7 +6,7 @@ with c such that all of them together hold the true means with probability 0.95.
 Below eight seeds c is Šidák's (1967, doi 10.1080/01621459.1967.10482935), which holds for any correlation of normal
 differences. From eight on, it comes from the joint distribution of the t statistics under the estimated correlation of
 the paired differences. That estimate is shrunk towards independence (Schäfer and Strimmer 2005, doi
-10.2202/1544-6115.1175): with the raw one of eight seeds and five losses c would be 2% too small on average. Each t has
+10.2202/1544-6115.1175): by the raw one of eight seeds and five losses c would be 2% too small on average. Each t has
 a standard deviation of its own; the multivariate t and Dunnett's distribution, in which all share one, are too narrow.
 """
 

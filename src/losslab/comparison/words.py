@@ -73,10 +73,10 @@ def _sentence(c: Comparison, row: Row) -> str:
     relation = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}[row.verdict.word]
     both = ", but equivalent" if row.verdict.equivalent and row.verdict.word != "equivalent" else ""
     p = result.p_equivalence if row.verdict.word == "equivalent" else result.p
+    of_what = " of equivalence" if row.verdict.word == "equivalent" else ""
+    p_told = p_value(p) if p < 1e-4 else f"= {p_value(p)}"
     limits = row.verdict.text.partition(" (")[2].rstrip(")")
-    told = (
-        f"{row.label}{at} is {relation} {c.baseline}{both}: {size}, p {p_value(p) if p < 1e-4 else f'= {p_value(p)}'}"
-    )
+    told = f"{row.label}{at} is {relation} {c.baseline}{both}: {size}, p{of_what} {p_told}"
     return " ".join([told + (f" ({limits})." if limits else "."), *_elsewhere(c, row)])
 
 
