@@ -19,7 +19,7 @@ from losslab.training.logs import METRICS
 def checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content with its tensors as bytes, without the clock."""
     content = torch.load(path, map_location="cpu", weights_only=True)
-    state = {key: value for key, value in content["losslab"].items() if key != "seconds"}
+    state = {key: value for key, value in content["losslab"].items() if key not in ("seconds", "validation_seconds")}
     return _plain({"losslab": state} | {key: content[key] for key in ("state_dict", "optimizer_states")})
 
 

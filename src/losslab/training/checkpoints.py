@@ -123,6 +123,14 @@ def amend(path: Path, state: dict[str, Any], buffers: dict[str, torch.Tensor]) -
     write_checkpoint(path, content)
 
 
+def is_whole(path: Path, step: float) -> bool:
+    """Whether a checkpoint can be read, and is of that step."""
+    try:
+        return bool(read_checkpoint(path)["losslab"]["step"] == step)
+    except UserError:
+        return False
+
+
 def _check_parts(content: dict[str, Any], path: Path) -> None:
     state = content["losslab"]
     step = state.get("step")

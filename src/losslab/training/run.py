@@ -24,7 +24,7 @@ from losslab.locks import lock
 from losslab.records import BEST, CHECKPOINTS, DONE, LAST, SCORES, Record, now, read, read_config
 from losslab.training.assemble import build_network, open_data
 from losslab.training.branch import take_over
-from losslab.training.checkpoints import keep_newest, link, newest, read_checkpoint
+from losslab.training.checkpoints import is_whole, keep_newest, link, newest, read_checkpoint
 from losslab.training.evaluation import Evaluator
 from losslab.training.events import describe_run, note_failure
 from losslab.training.initial import begin_with
@@ -130,14 +130,9 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     trainer = make_trainer(config, folder)
     device = trainer.strategy.root_device
     evaluator = Evaluator(
-        network,
-        data,
-        device=device,
-        rank=rank,
-        ranks=ranks,
-        interim_tokens=settings["interim_eval_tokens"],
-        context=trainer.precision_plugin.val_step_context,
-    )
+        network, data, device=device, rank=rank, ranks=ranks,
+        interim_tokens=settings["interim_eval_tokens"], context=trainer.precision_plugin.val_step_context,
+    )  # fmt: skip
     log = None
     writes = rank == 0
     if writes:
@@ -216,18 +211,11 @@ def _take_up(folder: Path, record: Record, rank: int, *, keep: int) -> tuple[Run
             link(path, checkpoints / BEST)
     # Where a validation is due, it may be the best one by itself.
     lacking = state.due is None and state.best and state.best["step"] != state.step
-    if lacking and not _is_whole(checkpoints / BEST, state.best["step"]):
+    if lacking and not is_whole(checkpoints / BEST, state.best["step"]):
         note(f"the best checkpoint, of step {state.best['step']:.0f}, is lost; from here on the best one counts")
         record.provenance.setdefault("changes", []).append({"step": state.step, "lost_best": state.best["step"]})
         state.best = {}
     return state, path
-
-
-def _is_whole(path: Path, step: float) -> bool:
-    try:
-        return bool(read_checkpoint(path)["losslab"]["step"] == step)
-    except UserError:
-        return False
 
 
 def _check_fit(checkpoint: Path, network: Network) -> None:
