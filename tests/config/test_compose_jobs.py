@@ -25,7 +25,7 @@ hydra:
 
 def job_overrides(typed: list[str], config_dir: Path | None = None) -> list[list[str]]:
     opened = open_multirun(typed, config_dir)
-    jobs = compose.job_overrides(opened, config_dir)
+    jobs = compose.job_overrides(opened)
     assert opened.count == len(jobs)
     return jobs
 

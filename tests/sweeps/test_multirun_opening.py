@@ -53,7 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, warmed: list[str]) -> Any:
         (["seed=range(0,1000)", "optimizer.lr=0.1,0.2,0.3"], 3000),
         (["seed=1,2", "seed=5"], 1),
         (["seed=5", "seed=1,2"], 2),
-        (["seed=1,1"], 2),
+        (["seed=1,1"], 1),
         (["seed=shuffle(1,2,3)"], 3),
         (["seed=range(0,100000)"], 100_000),
         (["seed=range(0,100000)", "data.batch_size=range(1,100001)"], 10**10),

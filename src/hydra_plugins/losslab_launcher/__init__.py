@@ -1,4 +1,4 @@
-"""losslab's Hydra launchers. Hydra looks for plugins below `hydra_plugins`; everything else is in losslab.sweeps."""
+"""losslab's Hydra launchers and its sweeper. Hydra looks for plugins below `hydra_plugins`; everything else is in losslab.sweeps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
     from losslab.sweeps.multirun import Multirun
@@ -52,3 +54,29 @@ class SlurmLauncher(_SweepLauncher):
 
     def work(self, sweep: Multirun, jobs: list[list[str]]) -> list[str]:
         return sweep.submit(jobs, self.settings)
+
+
+class ListedSweeper(BasicSweeper):
+    """Hydra's basic sweeper with the jobs that losslab expanded, in which axes apply where they fit (config/axes.py)."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from losslab.sweeps.multirun import Multirun
+
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        if not isinstance(task_function, Multirun):
+            raise RuntimeError("this sweeper serves `losslab train -m` only")
+        self.multirun = task_function
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.config is not None
+        with open_dict(self.config):  # multirun.yaml keeps what was typed
+            self.config.hydra.overrides.task = self.multirun.typed
+        return super().sweep([])
+
+    def _parse_config(self) -> list[str]:
+        return []
+
+    def split_arguments(  # type: ignore[override]
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        return [[list(job) for job in self.multirun.jobs]]

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from losslab.config.check import bind_components, check_run
-from losslab.config.compose import compose_job, job_overrides, open_multirun, quoted
+from losslab.config.compose import compose_job, job_overrides, open_multirun
 from losslab.config.identity import loss_label
 from losslab.config.schema import register
+from losslab.config.words import ready
 from losslab.conformance.measure import COMPILED, DENSE, FLOOR, Measurement, Shape, Variant, measure
 from losslab.conformance.processes import started
 from losslab.console import say, working
@@ -95,13 +96,13 @@ def _median(measurements: list[Measurement], what: str) -> float:
 
 def _configs(overrides: list[str], config_dir: Path | None) -> dict[str, dict[str, Any]]:
     """One for each loss, by what tells it from the others; only its loss and its shape are read."""
-    overrides = [quoted(override) for override in overrides]
-    opened = open_multirun(overrides, config_dir)
-    swept = {override.partition("=")[0] for override in overrides if "," in override}
+    opened = open_multirun([ready(override) for override in overrides], config_dir)
+    jobs = job_overrides(opened)
+    common = set(jobs[0]).intersection(*jobs[1:])
     configs: dict[str, dict[str, Any]] = {}
-    for job in job_overrides(opened, config_dir):
+    for job in jobs:
         config, choices = compose_job(job, config_dir)
-        own = [o for o in job if o.startswith(("loss.", "loss@", "regularizers.")) and o.partition("=")[0] in swept]
+        own = [o for o in job if o.startswith(("loss.", "loss@", "regularizers.")) and o not in common]
         configs[" ".join([loss_label(choices), *own])] = bind_components(check_run(config))
     return configs
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from losslab.config.check import bind_components, check_run
-from losslab.config.compose import compose_job, quoted, typed
+from losslab.config.compose import compose_job, typed
 from losslab.config.schema import register
+from losslab.config.words import ready
 from losslab.conformance.checks import CHECKS
 from losslab.conformance.processes import FURTHER
 from losslab.conformance.subject import Fault, Subject
@@ -83,7 +84,7 @@ def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
 def _configure(name: str, overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
     """That of a run with the loss."""
     register()
-    overrides = [quoted(override) for override in overrides]
+    overrides = [ready(override) for override in overrides]
     wrong = [override for override in overrides if not override.lstrip("+").startswith(_OPTIONS)]
     if wrong:
         raise UserError(f"{wrong[0]} is no option of the loss: they are written loss.KEY=VALUE (or regularizers.KEY)")

@@ -36,10 +36,11 @@ class Multirun:
     """The function that Hydra is given. It knows the jobs already.
 
     Args:
-        jobs: by the overrides of each.
+        jobs: by the overrides of each, in the order in which they run.
         config_dir: a person's own yaml files.
         run_here: one job in this process, for a single run and for Hydra's basic launcher.
         check_interrupts: raises KeyboardInterrupt where Ctrl-C came while Hydra composed, and was swallowed.
+        typed: the words of the command, for Hydra's note of the multirun.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Multirun:
         config_dir: Path | None,
         run_here: Callable[[DictConfig, str], str],
         check_interrupts: Callable[[], None] = lambda: None,
+        typed: list[str] | None = None,
     ) -> None:
         self._jobs = jobs
+        self.typed = typed or []
         self._config_dir = config_dir
         self._run_here = run_here
         self._check_interrupts = check_interrupts
@@ -62,6 +65,11 @@ class Multirun:
         """By a signal."""
         self.parting = "stopped; the same command continues"
         """What is said then."""
+
+    @property
+    def jobs(self) -> list[tuple[str, ...]]:
+        """The overrides of each job."""
+        return list(self._jobs)
 
     def __call__(self, config: DictConfig) -> None:
         """One job in this process."""

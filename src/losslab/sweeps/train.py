@@ -25,11 +25,12 @@ from losslab.config.compose import (
     job_overrides,
     open_multirun,
     own_choices,
-    quoted,
+    single_job,
     to_plain,
 )
 from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
+from losslab.config.words import ready
 from losslab.console import complain, say, working
 from losslab.data.text_files import find_files
 from losslab.errors import UserError, describe
@@ -55,6 +56,7 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _STOPPED = 130
 """The shell's code for a command that Ctrl-C ended."""
 _LAUNCHER = ("hydra.launcher", "hydra/launcher")
+_SWEEPER = "hydra.sweeper._target_=hydra_plugins.losslab_launcher.ListedSweeper"
 _LOCAL, _SLURM = "local", "hydra_plugins.losslab_launcher.SlurmLauncher"
 _MANY = 1000
 """A multirun with more runs is one only if its person says so."""
@@ -73,13 +75,15 @@ class CommandLine:
     yes: bool = False
     """A very large multirun is meant."""
     config_dir: Path | None = None
+    for_hydra: list[str] | None = None
+    """What Hydra composes from instead: of a multirun, the words that every job has."""
 
     def argv(self) -> list[str]:
         """For Hydra, whose parser wants flags before overrides."""
         flags = list(self.hydra_flags)
         flags += ["--multirun"] if self.multirun else []
         flags += ["--config-dir", str(self.config_dir)] if self.config_dir is not None else []
-        return [*flags, *self.overrides]
+        return [*flags, *(self.overrides if self.for_hydra is None else self.for_hydra)]
 
 
 def parse(arguments: list[str]) -> CommandLine:
@@ -106,7 +110,7 @@ def parse(arguments: list[str]) -> CommandLine:
             hint = f"keys are written {key}=VALUE" if key else "losslab train --help lists them"
             raise UserError(f"there is no flag {flag!r}; {hint}")
         else:
-            line.overrides.append(quoted(argument))
+            line.overrides.append(ready(argument))
     if "--resolve" in line.hydra_flags and "--cfg" not in line.hydra_flags:
         raise UserError("--resolve says how --cfg prints the configuration: write --cfg job --resolve")
     if line.multirun and line.hydra_flags:
@@ -130,6 +134,9 @@ def train(arguments: list[str]) -> int:
     schema.register()
     line = parse(arguments)
     if line.hydra_flags:
+        line.overrides = single_job(line.overrides)
+        is_multirun(line.overrides, line.config_dir)  # answers a mistake in a sentence, before Hydra shows anything
+        compose_job(line.overrides, line.config_dir)
         _hydra(lambda config: None, line)
         return 0
     with Interrupts() as interrupts:
@@ -139,7 +146,8 @@ def train(arguments: list[str]) -> int:
 def _train(line: CommandLine, interrupts: Interrupts) -> int:
     try:
         line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
-        multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line), interrupts.check)
+        typed = list(line.overrides)
+        multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line), interrupts.check, typed)
         interrupts.check()
     except (KeyboardInterrupt, UserError) as error:
         if isinstance(error, UserError) and not interrupts.noted:
@@ -169,12 +177,14 @@ def _train(line: CommandLine, interrupts: Interrupts) -> int:
 
 def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
     """Compose and check every job, each sentence once, before any starts."""
-    overrides = [line.overrides]
     of_hydra: list[str] = []
     if line.multirun:
         overrides, of_hydra = _expand(line)
-    elif launching := [o for o in line.overrides if o.lstrip("+~").startswith(_LAUNCHER)]:
-        raise UserError(f"{launching[0]} is about a multirun: add -m, or leave it out")
+    else:
+        if launching := [o for o in line.overrides if o.lstrip("+~").startswith(_LAUNCHER)]:
+            raise UserError(f"{launching[0]} is about a multirun: add -m, or leave it out")
+        line.overrides = single_job(line.overrides)
+        overrides = [line.overrides]
     jobs: dict[tuple[str, ...], Checked] = {}
     many = len(overrides) > _TOLD
     for job in working(overrides, "checking", len(overrides)) if many else overrides:
@@ -211,7 +221,10 @@ def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
             meant = False
         if not meant:
             raise UserError("nothing was started")
-    return job_overrides(opened, line.config_dir), opened.hydra_overrides
+    for note in opened.notes:
+        say(f"note: {note}")
+    line.for_hydra = [*opened.common, _SWEEPER]
+    return job_overrides(opened), opened.hydra_overrides
 
 
 def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:
