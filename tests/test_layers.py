@@ -38,10 +38,13 @@ WITHOUT_TORCH = [
     "losslab.locks",
     "losslab.records",
     "losslab.sweeps.train",
-    *(f"losslab.sweeps.{name}" for name in ("resume", "evaluate", "export", "clean", "status", "trusted")),
+    *(f"losslab.sweeps.{name}" for name in ("resume", "evaluate", "export", "clean", "status", "trusted", "forgotten")),
     *(
         f"losslab.config.{name}"
-        for name in ("schema", "compose", "mistakes", "paths", "identity", "check", "components", "trust")
+        for name in (
+            *("schema", "compose", "mistakes", "paths", "identity", "check", "components", "trust"),
+            *("axes", "words", "foreign"),
+        )
     ),
     *sorted(
         ".".join(["losslab", *path.relative_to(SOURCE).with_suffix("").parts])

@@ -1,13 +1,16 @@
 """Every mistake is one sentence that names the nearest right word, before any data is read."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from losslab.config.check import bind_components, check_run, import_target
 from losslab.config.compose import compose_plain, group_choices, is_multirun, job_overrides, open_multirun
-from losslab.config.mistakes import nearest_key
+from losslab.config.foreign import _INSTEAD
+from losslab.config.mistakes import flat_keys, nearest_key
 from losslab.config.nearest import nearest
+from losslab.config.words import ready
 from losslab.errors import UserError
 
 TYPED = [
@@ -23,6 +26,31 @@ TYPED = [
     ("+logger.enable=true", "there is no key 'logger.enable': did you mean 'logger.enabled'?"),
     ("~seed", "seed"),
     ("~trainer.precision", "trainer.precision"),
+    # the last part of a key alone, and a key of another choice
+    ("lr=1", "there is no key 'lr': did you mean 'optimizer.lr'?"),
+    ("context=64", "there is no key 'context': did you mean 'data.context' or 'model.context'?"),
+    ("loss.gamma=2", "; focal has loss.gamma"),
+    ("+model/size=small", "adds keys of another model to the chosen one"),
+    # what other tools call it
+    ("trainer.max_epochs=3", "there is no key 'trainer.max_epochs': a run has a budget of optimizer steps"),
+    ("max_epochs=3", "trainer.max_steps=N"),
+    ("trainer.fast_dev_run=true", "trainer.max_steps=4"),
+    ("+trainer.limit_train_batches=3", "a run has a budget of optimizer steps"),
+    ("ckpt_path=last.ckpt", "losslab resume RUN_DIR"),
+    ("debug=default", "experiment=smoke"),
+    ("callbacks=early_stopping", "checkpoints.every_n_steps"),
+    ("callbacks.early_stopping.patience=3", "a run trains its whole budget"),
+    ("logger=wandb", "there is no logger named 'wandb': write logger=tensorboard"),
+    ("gradient_clip_val=1", "did you mean 'trainer.gradient_clip_val'?"),
+    ("learning_rate=1e-3", "write optimizer.lr=X"),
+    ("per_device_train_batch_size=8", "write data.batch_size=N"),
+    ("block_size=64", "write model.context=N"),
+    ("model.n_embd=64", "write model.width=N"),
+    # Hydra's own folders
+    ("hydra.run.dir=here", "hydra.run.dir cannot be changed"),
+    # values that the grammar cannot hold
+    ("data.path=a,b.txt", """one value with a comma in it is written 'data.path="a,b.txt"'"""),
+    ("data.path=x(1).txt", """write 'data.path="x(1).txt"'"""),
     # a file that a group has not
     ("loss=cross_entrpy", "there is no loss named 'cross_entrpy': did you mean 'cross_entropy'?"),
     ("model/size=nanoo", "there is no model/size named 'nanoo': did you mean 'nano'?"),
@@ -70,7 +98,9 @@ TYPED = [
     ("model.mlp=7", "model.mlp must be 'gelu' or 'relu' or 'swiglu', not 7"),
     ("data.documents=auot", "data.documents cannot be 'auot': did you mean 'auto'?"),
     ("model.width=big", "model.width must be a whole number, not 'big'"),
-    ("model.width=64.0", "model.width must be a whole number, not 64.0"),
+    ("model.width=64.5", "model.width must be a whole number, not 64.5"),
+    ("model.width=1e-3", "model.width must be a whole number, not 0.001"),
+    ("trainer.max_steps=1e-3", "trainer.max_steps must be a whole number, not '0.001'"),
     ("model.width=true", "model.width must be a whole number, not True"),
     ("model.width=null", "model.width must be a whole number, not "),
     ("loss.label_smoothing=lots", "loss.label_smoothing must be a number, not 'lots'"),
@@ -94,6 +124,7 @@ TYPED = [
 
 
 def check(*typed: str) -> None:
+    is_multirun(list(typed))
     bind_components(check_run(compose_plain(list(typed))))
 
 
@@ -238,6 +269,43 @@ def test_a_class_with_open_keywords_or_foreign_types_takes_them(tmp_path, monkey
 )
 def test_nearest_names_one_word_or_all(word: str, known: list[str], answer: str) -> None:
     assert nearest(word, known) == answer
+
+
+@pytest.mark.parametrize(
+    "key", ["run.dir=x", "sweep.dir=x", "sweep.subdir=x", "job.chdir=true", "output_subdir=x", "run.dir=${name}"]
+)
+def test_hydras_own_folders_are_refused_wherever_they_are_set(key: str, tmp_path: Path) -> None:
+    name, _, value = key.partition("=")
+    for read in (is_multirun, open_multirun):
+        with pytest.raises(UserError, match=rf"hydra\.{name} cannot be changed: .* set output_dir=… and name=…"):
+            read([f"hydra.{key}"])
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/own.yaml").write_text(f"# @package _global_\nhydra:\n  {name.replace('.', ': {')}: '{value}'"
+                                                  + ("}" if "." in name else "") + "\n")  # fmt: skip
+    with pytest.raises(UserError, match=rf"hydra\.{name} cannot be changed"):
+        is_multirun(["experiment=own"], tmp_path)
+
+
+def test_whole_numbers_may_be_written_with_an_exponent() -> None:
+    typed = [ready(word) for word in ("trainer.max_steps=1e3", "seed=1_000", "model.width=1.28e2")]
+    config = bind_components(check_run(compose_plain(typed)))
+    values = config["trainer"]["max_steps"], config["seed"], config["model"]["width"]
+    assert values == (1000, 1000, 128)
+    assert all(type(value) is int for value in values)
+
+
+def test_what_other_tools_say_is_not_said_of_a_model_without_such_keys() -> None:
+    known = {"model", "model.n_layers", "optimizer", "optimizer.lr"}
+    assert nearest_key("model.n_layer", known) == "did you mean 'model.n_layers'?"
+    assert nearest_key("learning_rate", known) == "write optimizer.lr=X"
+
+
+def test_every_name_of_another_tool_leads_to_keys_that_there_are(settle) -> None:
+    known = flat_keys(settle())
+    for name in _INSTEAD:
+        assert name not in known
+        for key in re.findall(r"\b(?:trainer|data|model|optimizer|scheduler|checkpoints|loss)\.\w+", _INSTEAD[name]):
+            assert key in known, f"{name} is told {key}"
 
 
 def test_nearest_key_looks_among_the_keys_of_its_own_section() -> None:

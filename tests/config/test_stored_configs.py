@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from losslab.config import stored
-from losslab.config.compose import quoted, typed
+from losslab.config.compose import typed
 from losslab.config.stored import filled, override
+from losslab.config.words import ready
 
 
 def test_a_key_that_a_stored_configuration_lacks_has_its_old_value(settle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +31,7 @@ def test_a_text_from_before_rules_were_there_is_cut_as_it_was(settle) -> None:
 
 @pytest.mark.parametrize("separator", ["<|endoftext|>", "</s>", "---", r"\n\n", "a,b", "x=1", "it's", r"re:^Ch \d+$"])
 def test_a_separator_of_any_characters_is_read_as_it_is_typed(separator: str) -> None:
-    assert typed(quoted(f"data.separator={separator}")) == ("data.separator", separator)
+    assert typed(ready(f"data.separator={separator}")) == ("data.separator", separator)
     assert (
         override({"data": {}}, [f"data.separator={separator}"], ("data.separator",))["data"]["separator"] == separator
     )

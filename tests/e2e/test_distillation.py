@@ -99,7 +99,10 @@ def unfinished(run: Path) -> Iterator[None]:
     [
         ([], "loss.teacher is missing"),
         (["loss.teacher=nowhere"], "loss.teacher=nowhere is not there"),
-        (["loss.teacher={teacher}", "data.tokenizer=bpe", "data.vocab_size=300"], "reads another vocabulary"),
+        (
+            ["loss.teacher={teacher}", "data.tokenizer=bpe", "data.vocab_size=300"],
+            "reads bytes, and this run would read bpe tokens with data.vocab_size=300",
+        ),
         (["loss.teacher={teacher}", "model.context=64"], "reads 32 tokens at most, and data.context is 64"),
         (["loss.teacher={teacher}", "loss.temperature=0"], "loss.temperature must be above 0"),
         (["loss.teacher={teacher}", "loss.alpha=2"], r"loss.alpha must be in [0, 1]"),

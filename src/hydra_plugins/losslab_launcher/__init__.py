@@ -1,4 +1,4 @@
-"""losslab's Hydra launchers and its sweeper. Hydra looks for plugins below `hydra_plugins`; everything else is in losslab.sweeps."""
+"""losslab's Hydra launchers and sweeper. Hydra looks for plugins below `hydra_plugins`; the rest: losslab.sweeps."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SlurmLauncher(_SweepLauncher):
 
 
 class ListedSweeper(BasicSweeper):
-    """Hydra's basic sweeper with the jobs that losslab expanded, in which axes apply where they fit (config/axes.py)."""
+    """Hydra's basic sweeper, given the jobs that losslab expanded (config/axes.py)."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from losslab.sweeps.multirun import Multirun

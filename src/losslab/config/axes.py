@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from losslab.config.mistakes import nearest_key
 from losslab.config.nearest import nearest
@@ -96,10 +96,10 @@ def make_axes(values: dict[str, list[Words]], zips: list[list[str]], base: Words
     notes = []
     for key, own in values.items():
         once = list(dict.fromkeys(own))
-        twice = [choice_label(words) for words in once if own.count(words) > 1] if len(once) < len(own) else []
-        if twice:
+        if len(once) < len(own) and not any(key in keys for keys in zips):
+            twice = [choice_label(words) for words in once if own.count(words) > 1]
             notes.append(f"{key} lists {_listed(twice)} more than once; each run is trained once")
-        values[key] = once if not any(key in keys for keys in zips) else own
+            values[key] = once
     axes = Axes(_zipped(values, zips), notes)
     for head in dict.fromkeys(_head(key) for key in values if is_group(key)):
         _limit(axes, head, values, base, look)
@@ -130,10 +130,12 @@ def _zipped(values: dict[str, list[Words]], zips: list[list[str]]) -> list[Axis]
         partners |= dict.fromkeys(keys, keys)
         lengths = [len(values[key]) for key in keys]
         if len(set(lengths)) > 1:
-            told = " and ".join(f"{key} has {n} value{'s' if n > 1 else ''}" for key, n in zip(keys, lengths, strict=True))
+            told = " and ".join(
+                f"{key} has {n} value{'s' if n > 1 else ''}" for key, n in zip(keys, lengths, strict=True)
+            )
             raise UserError(f"{ZIP}=[{','.join(keys)}] walks axes of equal length together, and {told}")
     axes: list[Axis] = []
-    for key, own in values.items():
+    for key in values:
         keys = partners.get(key, [key])
         if key == next(name for name in values if name in keys):  # where the first of them stands
             rows = zip(*(values[name] for name in keys), strict=True)
@@ -143,7 +145,7 @@ def _zipped(values: dict[str, list[Words]], zips: list[list[str]]) -> list[Axis]
 
 
 def _head(key: str) -> str:
-    """The section that a key, or the file that a group's key chooses, stands in: loss of loss.gamma, loss@loss.first."""
+    """The section in which a key stands, or the file that a group's key chooses: loss, of loss@loss.first too."""
     group, _, package = bare(key).partition("@")
     return (package or group).replace("/", ".").partition(".")[0]
 
@@ -162,13 +164,14 @@ def _limit(axes: Axes, head: str, values: dict[str, list[Words]], base: Words, l
     for point in itertools.product(*(axis.values for axis in with_groups)):
         chosen = {key: words for value in point for key, words in value if key in groups}
         points[tuple(word for key in groups for word in chosen[key])] = chosen
-    found = {point: _Choice.of(chosen, head, nested, base, look) for point, chosen in points.items()}
+    varying = [key for key in groups if len(values[key]) > 1] or list(groups)
+    found = {point: _Choice.of(chosen, varying, nested, base, look) for point, chosen in points.items()}
     for key in nested:
         without = {point for point, choice in found.items() if bare(key) not in choice.groups}
         if without and len(without) < len(found):
-            own = (head,)
-            axes._without[key, own] = {points[point][head] for point in without}
-            axes.notes.append(_applies(key, len(values[key]) > 1, found, without, "choice", set()))
+            axes._without[key, (head,)] = {points[point][head] for point in without}
+            names = {point: replace(choice, label=choice_label(points[point][head])) for point, choice in found.items()}
+            axes.notes.append(_applies(key, len(values[key]) > 1, names, without, "choice", set()))
     for key in keys:
         if key.startswith("+"):
             _check_added(key, found)
@@ -197,15 +200,15 @@ class _Choice:
     """The keys that the choice itself sets."""
 
     @classmethod
-    def of(cls, chosen: dict[str, Words], head: str, nested: list[str], base: Words, look: Look) -> _Choice:
+    def of(cls, chosen: dict[str, Words], varying: list[str], nested: list[str], base: Words, look: Look) -> _Choice:
         first = tuple(words[0] for key, words in chosen.items() if key not in nested)
         keys, groups = look((*base, *first))
         inner = tuple(chosen[key][0] for key in nested if bare(key) in groups)
         if inner:
             keys, groups = look((*base, *first, *inner))
-        labels = [choice_label(words) for key, words in chosen.items() if key not in nested or len(chosen) == 1]
+        labels = [choice_label(chosen[key]) for key in varying if key not in nested or bare(key) in groups]
         settings = {bare(word.partition("=")[0]) for words in chosen.values() for word in words[1:]}
-        return cls(" ".join(labels or [choice_label(words) for words in chosen.values()]), keys, groups, settings)
+        return cls(" ".join(labels), keys, groups, settings)
 
 
 def _check_added(key: str, found: dict[Words, _Choice]) -> None:

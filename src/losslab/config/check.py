@@ -133,6 +133,36 @@ def resolve_budget(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "trainer": trainer}
 
 
+def check_warmup(config: dict[str, Any], overrides: list[str]) -> str | None:
+    """Compare the schedule's warm-up with the budget.
+
+    Args:
+        config: after `check_run`.
+        overrides: as typed; a warm-up that nobody typed is that of a file, written for longer runs.
+
+    Returns:
+        A note where a run is shorter than its file's warm-up.
+
+    Raises:
+        UserError: where the warm-up that was typed is as long as the run or longer.
+    """
+    warmup, data = config["scheduler"].get("warmup_steps"), config["data"]
+    if not isinstance(warmup, int | float) or not all(isinstance(data.get(k), int) for k in ("batch_size", "context")):
+        return None  # of another kind, or answered where the signature is known
+    steps = resolve_budget(config)["trainer"]["max_steps"]
+    if warmup < steps or not warmup:
+        return None
+    if any(override.lstrip("+").startswith("scheduler.warmup_steps=") for override in overrides):
+        raise UserError(
+            f"scheduler.warmup_steps={warmup:g} must be below the budget of {steps} optimizer steps: the run would end "
+            "within its warm-up"
+        )
+    return (
+        f"a run of {steps} optimizer steps ends within its warm-up of {warmup:g}; scheduler.warmup_steps=N gives it a "
+        "shorter one"
+    )
+
+
 def resolve_split(config: dict[str, Any]) -> dict[str, Any]:
     """Fill micro_batch_size and accumulate_grad_batches so that the ranks' micro-batches make up batch_size exactly."""
     trainer = dict(config["trainer"])
@@ -272,6 +302,8 @@ def _fit(value: Any, hint: Any) -> tuple[bool, Any]:
     if hint is bool:
         return isinstance(value, bool), value
     if hint is int:
+        if isinstance(value, float) and value.is_integer():  # 1e3
+            return True, int(value)
         return isinstance(value, int) and not isinstance(value, bool), value
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -114,8 +115,8 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     assert isinstance(settings, dict)
     target = str(settings.pop("_target_"))
     choice = hydra.runtime.choices["hydra/launcher"]
-    settings = {str(key): value for key, value in settings.items()}
-    return Multirun(own, of_hydra, common, axes.count(), axes.notes, choice, settings, target, axes)
+    keys = {str(key): value for key, value in settings.items()}
+    return Multirun(own, of_hydra, common, axes.count(), axes.notes, choice, keys, target, axes)
 
 
 def job_overrides(multirun: Multirun) -> list[list[str]]:
@@ -164,7 +165,7 @@ def _values(word: str, config_dir: Path | None) -> tuple[str, list[Words]]:
     if not override.is_discrete_sweep():
         assert override.value_type is not None
         raise UserError(f"{word}: {override.value_type.name.lower()} has no end; list the values of {key}")
-    found = [(f"{key}={value}",) for value in islice(override.sweep_string_iterator(), _MOST_VALUES + 1)]
+    found: list[Words] = [(f"{key}={value}",) for value in islice(override.sweep_string_iterator(), _MOST_VALUES + 1)]
     if len(found) > _MOST_VALUES:
         raise UserError(f"{key} has more than {_MOST_VALUES:,} values")
     if not found:
@@ -273,6 +274,10 @@ def _compose(overrides: list[str], config_dir: Path | None, *, with_hydra: bool 
         quoted = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
         overrides = [*overrides, f"hydra.searchpath=['file://{quoted}']"]
     schema.register()
+    added = [word for word in overrides if re.match(r"\+(?!hydra)[^=.]*/", word) and is_group(word.partition("=")[0])]
+    if added:
+        group = bare(added[0]).partition("/")[0]
+        raise UserError(f"{added[0]} adds keys of another {group} to the chosen one: set {group}.KEY=VALUE instead")
     # hydra.main may be running (a job asks for its defaults); compose needs the global state for itself.
     state = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

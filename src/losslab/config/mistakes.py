@@ -7,8 +7,13 @@ import re
 import typing
 from typing import Any
 
+import yaml
+
+from losslab.config.foreign import CHOICES, serves_instead
 from losslab.config.nearest import nearest
+from losslab.config.paths import conf_dir
 from losslab.config.schema import RunConfig
+from losslab.config.words import is_group, right_spelling
 from losslab.errors import UserError
 
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
@@ -28,6 +33,10 @@ def flat_keys(node: Any, prefix: str = "") -> set[str]:
 def nearest_key(key: str, known: set[str]) -> str:
     """The nearest full key; where the parent is right, only its own keys are considered."""
     parent, _, last = key.rpartition(".")
+    if foreign := serves_instead(key, known):
+        return foreign
+    if not parent and (full := sorted(name for name in known if name.endswith(f".{key}"))):
+        return f"did you mean {' or '.join(map(repr, full))}?"
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent}
     if parent and siblings:
         close = difflib.get_close_matches(last, sorted(siblings), n=1, cutoff=0.6)
@@ -42,11 +51,16 @@ def explain(error: Exception, known: set[str]) -> UserError:
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else text
     if found := re.search(r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?) Config search", text):
         group, choice, options = found.groups()
-        return UserError(f"there is no {group} named {choice!r}: {nearest(choice, options.split())}")
+        hint = CHOICES.get((group, choice)) or nearest(choice, options.split())
+        return UserError(f"there is no {group} named {choice!r}: {hint}")
     if found := re.search(r"Could not override '(optimizer\.groups\.[^']+)'", text):
         return UserError(f"there is no key {found[1]!r} yet: a plus adds it, +{found[1]}=…")
+    if found := re.search(r"Could not override '([^'/]+)/([^']+)'", text):
+        group, key = found[1], f"{found[1]}/{found[2]}"
+        if key in known:
+            return UserError(f"the {group} that is chosen has no {key}: leave it out, and set {group}.KEY=VALUE")
     if found := re.search(r"Could not override '([^']+)'", text):
-        return UserError(f"there is no key {found[1]!r}: {nearest_key(found[1], known)}")
+        return UserError(f"there is no key {found[1]!r}: {nearest_key(found[1], known)}{_owners(found[1])}")
     if found := re.search(r"Value '(.*?)'(?: of type '\w+')? could not be converted to (\w+).*full_key: (\S+)", cause):
         value, kind, key = found.groups()
         return UserError(f"{key} must be {_KINDS.get(kind, kind)}, not {value!r}")
@@ -57,7 +71,9 @@ def explain(error: Exception, known: set[str]) -> UserError:
     if "Config group override must be" in text:
         return UserError("a group's choice must be a name, such as loss=square")
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return UserError(f"{found[1]} is a list of values: add -m to run them all")
+        right = right_spelling(found[1])
+        one = f"; one value with a comma in it is written {right}" if right and not is_group(found[1]) else ""
+        return UserError(f"{found[1]} is a list of values: add -m to run them all{one}")
     if found := re.search(r"[Rr]ecursive interpolation.*full_key: (\S+)", f"{cause} {text}"):
         return UserError(f"{found[1]} refers to itself; give it a value")
     if found := re.search(r"Interpolation key '([^']+)' not found.*full_key: (\S+)", cause):
@@ -67,6 +83,19 @@ def explain(error: Exception, known: set[str]) -> UserError:
     if cause not in text:
         text = f"{text}: {cause}"
     return UserError(text[0].lower() + text[1:])
+
+
+def _owners(key: str) -> str:
+    """Which other files of the group have such a key: `; focal has loss.gamma`."""
+    group, _, name = key.partition(".")
+    having = []
+    for path in sorted((conf_dir() / group).glob("*.yaml")) if name else []:
+        if key in flat_keys({group: yaml.safe_load(path.read_text(encoding="utf-8"))}):
+            having.append(path.stem)
+    if not having:
+        return ""
+    names = ", ".join(having[:4]) + (f" and {len(having) - 4} more" if len(having) > 4 else "")
+    return f"; {names} ha{'s' if len(having) == 1 else 've'} {key}"
 
 
 def _kind_of(key: str) -> str:

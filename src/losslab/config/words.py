@@ -19,9 +19,7 @@ ZIP = "zip"
 _SEPARATOR = "data.separator"
 """Text of any kind, which is never an axis."""
 _WRITTEN_OUT = ("'", '"', "[", "{", "$", "=")
-_FUNCTIONS = frozenset(
-    "glob choice range interval shuffle sort tag int float bool str json_str extend_list".split()
-)
+_FUNCTIONS = frozenset("glob choice range interval shuffle sort tag int float bool str json_str extend_list".split())
 """Hydra's own, which look like a choice with settings."""
 _CHOICE = re.compile(r"(?P<name>[\w./+-]+)(?:\((?P<inner>.*)\)|:(?P<tail>.*))", re.DOTALL)
 _OPENING, _CLOSING = "([{", ")]}"
@@ -120,7 +118,7 @@ def choice_label(words: tuple[str, ...]) -> str:
 def right_spelling(word: str) -> str | None:
     """The word with its value in quotes, as it is typed in a shell; None where quotes do not help."""
     key, equals, value = word.partition("=")
-    if not equals or not re.fullmatch(r"[+~]*[A-Za-z_][\w./@]*", key):
+    if not equals or bare(key) in _whole_keys() or not re.fullmatch(r"[+~]*[A-Za-z_][\w./@]*", key):
         return None
     value = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
     quote = "'" if '"' in value and "'" not in value else '"'

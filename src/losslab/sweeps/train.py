@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from losslab.config import schema
-from losslab.config.check import check_run
+from losslab.config.check import check_run, check_warmup
 from losslab.config.compose import (
     CONFIG_NAME,
     compose_job,
@@ -28,6 +28,7 @@ from losslab.config.compose import (
     single_job,
     to_plain,
 )
+from losslab.config.foreign import serves_instead
 from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
 from losslab.config.words import ready
@@ -36,6 +37,7 @@ from losslab.data.text_files import find_files
 from losslab.errors import UserError, describe
 from losslab.sweeps import server
 from losslab.sweeps.folder import check_folder
+from losslab.sweeps.forgotten import find_forgotten
 from losslab.sweeps.interrupts import Interrupts
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, summarise
 from losslab.sweeps.scheduler import check_executor
@@ -73,7 +75,7 @@ class CommandLine:
     """Flags that make Hydra print something in place of a run."""
     multirun: bool = False
     yes: bool = False
-    """A very large multirun is meant."""
+    """A very large multirun is meant, and so are other settings than those of the runs that are there."""
     config_dir: Path | None = None
     for_hydra: list[str] | None = None
     """What Hydra composes from instead: of a multirun, the words that every job has."""
@@ -108,6 +110,7 @@ def parse(arguments: list[str]) -> CommandLine:
         elif argument.startswith("-"):
             key = flag.lstrip("-").replace("-", "_")
             hint = f"keys are written {key}=VALUE" if key else "losslab train --help lists them"
+            hint = serves_instead(key) or hint
             raise UserError(f"there is no flag {flag!r}; {hint}")
         else:
             line.overrides.append(ready(argument))
@@ -186,17 +189,39 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
         line.overrides = single_job(line.overrides)
         overrides = [line.overrides]
     jobs: dict[tuple[str, ...], Checked] = {}
+    notes: dict[str, None] = {}
     many = len(overrides) > _TOLD
     for job in working(overrides, "checking", len(overrides)) if many else overrides:
         config, choices = compose_job(of_hydra + job, line.config_dir)
         config = check_run(config)
+        if note := check_warmup(config, job):
+            notes[note] = None
         jobs[tuple(job)] = config, choices
     for folder in {Path(config["output_dir"]) / config["name"] for config, _ in jobs.values()}:
         check_folder(folder)
     named = {(key, config["data"].get(key)) for config, _ in jobs.values() for key in ("path", "val_path", "test_path")}
     for key, path in sorted((key, str(path)) for key, path in named if path):
         find_files(path, f"data.{key}")
+    for note in notes:
+        say(f"note: {note}")
+    keys = [override.partition("=")[0] for override in line.overrides]
+    if forgotten := find_forgotten(jobs.values(), keys):
+        _ask(line, forgotten.sentence, "start them?" if line.multirun else "start it?", forgotten.way_out)
     return jobs
+
+
+def _ask(line: CommandLine, fact: str, question: str, way_out: str) -> None:
+    """Go on only where a person means what was found. Raises UserError otherwise."""
+    if line.yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(f"{fact}: {way_out}")
+    try:
+        meant = typer.confirm(f"{fact}; {question}")
+    except typer.Abort:
+        meant = False
+    if not meant:
+        raise UserError("nothing was started")
 
 
 def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
@@ -211,16 +236,8 @@ def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
         check_executor(SlurmSettings.of(opened.settings))
     if opened.launcher == _LOCAL or opened.target == _SLURM:
         server.warm_up()
-    if opened.count > _MANY and not line.yes:
-        question = f"these are {opened.count:,} runs"
-        if not sys.stdin.isatty():
-            raise UserError(f"{question}: add --yes if you mean it")
-        try:
-            meant = typer.confirm(f"{question}; start them?")
-        except typer.Abort:
-            meant = False
-        if not meant:
-            raise UserError("nothing was started")
+    if opened.count > _MANY:
+        _ask(line, f"these are {opened.count:,} runs", "start them?", "add --yes if you mean it")
     for note in opened.notes:
         say(f"note: {note}")
     line.for_hydra = [*opened.common, _SWEEPER]

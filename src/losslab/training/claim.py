@@ -184,7 +184,8 @@ class Finder:
             self._inputs[text] = data.input_hashes()
             if files := data.told_files():
                 self.texts.append(files)
-        return self._inputs[text] | teacher_hash(config)
+        inputs = self._inputs[text]
+        return inputs | teacher_hash(config, inputs.get("data.path") or inputs.get("data.corpus"))
 
     def _beginning(
         self, parent: Path, config: dict[str, Any], inputs: dict[str, str]

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.data.module import TextDataModule
+from losslab.data.tokenizer import FileTokenizer
 from losslab.errors import UserError
 from losslab.losses.execution import LinearMap
-from losslab.records import read, read_config
+from losslab.records import Record, read, read_config
 from losslab.training.loading import load
 from losslab.training.network import Network
 from losslab.types import Batch
@@ -22,11 +23,14 @@ from losslab.types import Batch
 KEY = "teacher"
 
 
-def teacher_hash(config: dict[str, Any]) -> dict[str, str]:
+def teacher_hash(config: dict[str, Any], text: str | None = None) -> dict[str, str]:
     """`loss.teacher` → what stands for the teacher's weights in a run's identity: its own identity and its results.
 
+    Args:
+        text: the hash of the run's own text, where the run is new: from another text another tokenizer is trained.
+
     Raises:
-        UserError: where the teacher is no completed run.
+        UserError: where the teacher is no completed run, or has another tokenizer.
     """
     folder = _folder(config)
     if folder is None:
@@ -42,8 +46,41 @@ def teacher_hash(config: dict[str, Any]) -> dict[str, str]:
             f"loss.teacher={folder} uses code outside losslab ({', '.join(unknown)}), which a teacher may only where "
             "the run that it teaches uses it too"
         )
+    _check_tokenizer(folder, record, config, text)
     content = json.dumps([record.identity, record.yardsticks], sort_keys=True)
     return {f"loss.{KEY}": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def _check_tokenizer(folder: Path, record: Record, config: dict[str, Any], text: str | None) -> None:
+    """Refuse, before anything is claimed or tokenised, a teacher with another tokenizer than the run will have.
+
+    A tokenizer that is yet to be trained is that of the same text, cut in the same way, with the same vocabulary.
+    """
+    own, stored = config["data"], read_config(folder)["data"]
+    choices = [str(data.get("tokenizer")) for data in (own, stored)]
+    if choices[0] == "bytes" or choices[1] == "bytes":
+        same = choices[0] == choices[1]
+    elif choices[0] != "bpe":
+        same = record.hashes.get("tokenizer") in (None, FileTokenizer.read(choices[0]).digest())
+    elif choices[1] != "bpe":
+        same = False
+    else:
+        same = own.get("vocab_size") == stored.get("vocab_size") and text in (None, record.hashes.get("data"))
+    if not same:
+        names = [_tokenizer_name(data) for data in (own, stored)]
+        if names[0] == names[1]:
+            names[0] = "those of a tokenizer trained on another text"
+        raise UserError(
+            f"loss.teacher={folder} reads {names[1]}, and this run would read {names[0]}: give both runs the same "
+            "data.tokenizer, such as the tokenizer.json that losslab export writes"
+        )
+
+
+def _tokenizer_name(data: dict[str, Any]) -> str:
+    choice = str(data.get("tokenizer"))
+    return {"bytes": "bytes", "bpe": f"bpe tokens with data.vocab_size={data.get('vocab_size')}"}.get(
+        choice, f"tokens of {choice}"
+    )
 
 
 def attach_teacher(network: Network, config: dict[str, Any], data: TextDataModule) -> None:

@@ -1,0 +1,130 @@
+"""Forgotten flags: new runs that differ from all earlier ones of their folder in what nobody typed. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from losslab.config.check import resolve_budget
+from losslab.config.identity import NOT_IDENTITY, flatten, without
+from losslab.config.schema import RunConfig
+from losslab.config.words import bare
+from losslab.errors import UserError
+from losslab.records import FILE, find_runs, read, read_config
+
+_COMPARED = ("seed", "loss.")
+"""What the runs of one folder are meant to differ in."""
+_DERIVED = {"trainer.val_check_interval": "trainer.max_steps", "data.context": "model.context"}
+_RESULTS = ("completed", "diverged", "running", "interrupted")
+_SHOWN = 3
+Choices = dict[str, str]
+"""Group → the file chosen in it."""
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """New runs that no earlier one of their folder is like."""
+
+    sentence: str
+    way_out: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    settings: dict[str, Any]
+    choices: Choices
+
+
+def find_forgotten(jobs: Iterable[tuple[dict[str, Any], Choices]], typed: Iterable[str]) -> Forgotten | None:
+    """Compare new runs with those that their folder has, where the folder has a name of its own.
+
+    A key that is typed is meant, and so are those of a file that is chosen for the first time: they may have values
+    that no earlier run has.
+
+    Args:
+        jobs: all new runs: the configuration after `check_run`, and the choices.
+        typed: the keys of the command.
+    """
+    by_folder: dict[Path, list[_Run]] = {}
+    for config, choices in jobs:
+        if config["name"] != RunConfig.name:
+            run = _Run(_settings(config), choices)
+            by_folder.setdefault(Path(config["output_dir"]) / config["name"], []).append(run)
+    for folder, new_runs in by_folder.items():
+        old_runs = _earlier(folder)
+        new, old = [run.settings for run in new_runs], [run.settings for run in old_runs]
+        differing = _differing(new, old, _meant(new_runs, old_runs, {bare(key) for key in typed})) if old else []
+        if differing:
+            told = ", ".join(f"{key} ({_shown(old, key)}; now {_shown(new, key)})" for key in differing[:_SHOWN])
+            more = f" and {len(differing) - _SHOWN} other keys" if len(differing) > _SHOWN else ""
+            return Forgotten(
+                f"all {len(old)} runs in {folder} have other values than the new ones for {told}{more}"
+                if len(old) > 1
+                else f"the run in {folder} has other values than the new ones for {told}{more}",
+                "give the same again, another name=…, or --yes if you mean it",
+            )
+    return None
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides a run's numbers, by dotted key."""
+    if all(isinstance(config["data"].get(key), int) and config["data"][key] > 0 for key in ("batch_size", "context")):
+        config = resolve_budget(config)
+    return flatten(without(config, NOT_IDENTITY))
+
+
+def _earlier(folder: Path) -> list[_Run]:
+    """The runs that are there and have computed something."""
+    found = []
+    for run in find_runs(folder) if folder.is_dir() and not (folder / FILE).exists() else []:
+        try:
+            if (record := read(run)).status in _RESULTS:
+                found.append(_Run(_settings(read_config(run)), record.provenance.get("choices") or {}))
+        except (UserError, KeyError, TypeError, AttributeError):
+            continue  # told where it is in the way
+    return found
+
+
+def _meant(new: list[_Run], old: list[_Run], typed: set[str]) -> set[str]:
+    """The keys that are typed, and the sections of which a file is chosen that no earlier run has."""
+    meant = set(typed)
+    for group in (key for key in typed if "." not in key.partition("@")[0]):
+        before = {run.choices.get(group) for run in old}
+        if any(run.choices.get(group) not in before for run in new):
+            meant.add(f"{group.partition('/')[0]}.")
+    return meant
+
+
+def _differing(new: list[dict[str, Any]], old: list[dict[str, Any]], meant: set[str]) -> list[str]:
+    """The keys that all of them have, in whose value no new run is like an earlier one."""
+    keys = [key for key in new[0] if all(key in settings for settings in (*new, *old))]
+    differing = []
+    for key in keys:
+        if key.startswith(_COMPARED) or _is_meant(key, meant):
+            continue
+        before = [_plain(settings[key]) for settings in old]
+        if not any(_plain(settings[key]) in before for settings in new):
+            differing.append(key)
+    return [key for key in differing if _DERIVED.get(key) not in differing and not _is_meant(_DERIVED.get(key), meant)]
+
+
+def _is_meant(key: str | None, meant: set[str]) -> bool:
+    if key is None:
+        return False
+    if key == "trainer.max_steps" and "trainer.max_tokens" in meant:
+        return True
+    return key in meant or f"{key.partition('.')[0]}." in meant
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples, and a path as it is seen from anywhere."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return str(Path(value).expanduser().absolute()) if isinstance(value, str) and Path(value).exists() else value
+
+
+def _shown(runs: list[dict[str, Any]], key: str) -> str:
+    values = list(dict.fromkeys(str(settings[key]) for settings in runs))
+    return " or ".join(values[:_SHOWN]) + (" or others" if len(values) > _SHOWN else "")
