@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from losslab.config.check import bind_components, check_run, import_target
 from losslab.config.compose import compose_plain, group_choices, is_multirun, job_overrides, open_multirun
@@ -280,8 +281,11 @@ def test_hydras_own_folders_are_refused_wherever_they_are_set(key: str, tmp_path
         with pytest.raises(UserError, match=rf"hydra\.{name} cannot be changed: .* set output_dir=… and name=…"):
             read([f"hydra.{key}"])
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment/own.yaml").write_text(f"# @package _global_\nhydra:\n  {name.replace('.', ': {')}: '{value}'"
-                                                  + ("}" if "." in name else "") + "\n")  # fmt: skip
+    *sections, last = ["hydra", *name.split(".")]
+    content = {last: value == "true" or value}
+    for section in reversed(sections):
+        content = {section: content}
+    (tmp_path / "experiment/own.yaml").write_text("# @package _global_\n" + yaml.safe_dump(content))
     with pytest.raises(UserError, match=rf"hydra\.{name} cannot be changed"):
         is_multirun(["experiment=own"], tmp_path)
 
