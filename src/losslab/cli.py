@@ -123,8 +123,8 @@ def compare(
     ],
     baseline: Annotated[str, typer.Option(help="The loss that the others are compared with.")] = "cross_entropy",
     metric: Annotated[
-        str, typer.Option(help="A yardstick of the record, such as test/nll_scaled.")
-    ] = "test/nll_scaled",
+        list[str] | None, typer.Option(help="A yardstick such as test/top1; several, each with --metric: one table.")
+    ] = None,
     margin: Annotated[
         float | None, typer.Option(help="A difference below it counts as none; default: 0.01 nats, 0.005 of top1, …")
     ] = None,
@@ -136,7 +136,19 @@ def compare(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only runs with this setting; may be repeated.")
     ] = None,
     mixed: Annotated[
-        bool, typer.Option("--mixed", help="Runs of several data, budgets or precisions: each kind on its own.")
+        bool, typer.Option("--mixed", help="Several data, budgets, precisions: each on its own; pairs of unequal code.")
+    ] = False,
+    evaluations: Annotated[
+        str | None, typer.Option(metavar="FILE|TEXT", help="What losslab evaluate recorded on another text.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(metavar="LOSS=NAME,…", help="Other names for losses; may be repeated.")
+    ] = None,
+    order: Annotated[
+        str, typer.Option(help="Of the rows: value (the best first), name, or losses with commas between.")
+    ] = "value",
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Measure side by side what a step of each loss costs, and keep it.")
     ] = False,
     all_pairs: Annotated[
         bool, typer.Option("--all-pairs", help="Also every loss beside every other one: a table of its own.")
@@ -153,8 +165,9 @@ def compare(
     from losslab.comparison.compare import compare as run
 
     code = run(
-        folder, baseline=baseline, metric=metric, margin=margin, tune=tune, where=where or [], mixed=mixed,
-        all_pairs=all_pairs, tokens=tokens, layer=layer, trust=trust or [],
+        folder, baseline=baseline, metric=metric or [], margin=margin, tune=tune, where=where or [], mixed=mixed,
+        all_pairs=all_pairs, evaluations=evaluations, labels=labels or [], order=order, costs=costs,
+        tokens=tokens, layer=layer, trust=trust or [],
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -12,7 +12,7 @@ hashes      backbone_init, batches, data, tokenizer, code, own_code (of classes 
             and init_from (of what the run began with, if anything); SHA-256, hex
 versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
-            choices (group → the file chosen in it),
+            choices (group → the file chosen in it), vocab_size and parameters (of the network; older ones lack both),
             text ({files, how, documents, words and tokens by split, overlap, tokenizer_lossless, round_trip}: what was
             read, in words; how it was cut and split; copies across splits; whether val comes back from its tokens),
             changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code),
@@ -57,6 +57,8 @@ SCORES = "test_scores.npz"
 """Of the best weights on test. `unit`: document or window; `units`, float32 [4, U]: of each of them the weight, and the
 sums of nll_scaled, nll and hits; `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group of
 confidence the weight, and the sums of hits and confidence."""
+EVALUATIONS = "evaluations.jsonl"
+"""What `losslab evaluate` found: a line for each evaluation."""
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 STABLE, STABLE_BEST = "stable.ckpt", "stable-best.ckpt"
 """The checkpoint before a schedule's decay, from which a longer run continues, and the best one up to there, if that is

@@ -127,7 +127,7 @@ def test_pairs_that_did_not_start_alike_are_told(sweep: Sweep) -> None:
     left_out = "differ from the baseline's: left out, because it is no pair\n"
     assert f"- square, seed 1: batches {left_out}" in summary
     assert f"- hinge, seed 1: backbone_init and batches {left_out}" in summary
-    assert summary.count("no pair with the baseline: every start differs") == 2
+    assert summary.count("no pair with the baseline: every start or code differs") == 2
 
 
 def test_pairs_that_started_alike_count_without_the_others(sweep: Sweep) -> None:
@@ -139,7 +139,6 @@ def test_pairs_that_started_alike_count_without_the_others(sweep: Sweep) -> None
 
 
 ORIGINS: dict[str, tuple[dict[str, Any], str]] = {
-    "code": ({"hashes": {"data": "d" * 64, "code": "2"}}, "the code of losslab"),
     "device": ({"hardware": {"device": "cuda", "device_name": "H100"}}, "the device"),
     "torch": ({"versions": {"torch": "2.11"}}, "the version of torch"),
 }
@@ -292,3 +291,37 @@ def test_runs_from_before_a_key_was_there_belong_to_those_with_its_old_value(swe
     sweep.add("hinge", 1, 3.5, changes={"data.rules": 2})
     with pytest.raises(UserError, match=r"differ in data.rules and cannot be compared: 1 \(2 runs\), 2 \(1 run"):
         comparison_of(sweep)
+
+
+@pytest.fixture
+def two_codes(sweep: Sweep) -> Sweep:
+    """Cross-entropy by one version of losslab alone; square's third seed by a later one."""
+    for seed in (1, 2, 3):
+        sweep.add("cross_entropy", seed, 3.0 + seed, hashes={"code": "a" * 64})
+        sweep.add("square", seed, 3.5 + seed + seed / 100, hashes={"code": ("b" if seed == 3 else "a") * 64})
+    return sweep
+
+
+def test_runs_of_other_code_make_no_pairs_and_come_first(two_codes: Sweep) -> None:
+    c = comparison_of(two_codes)
+    assert c.caveats[0].startswith(
+        "these runs were made by 2 versions of losslab's code (hashes.code in run.json): 5 by aaaaaaaaaa, 1 by "
+        "bbbbbbbbbb: square seed 3; means of a row mix them, pairs of unequal code are left out (--mixed"
+    )
+    left_out = "square, seed 3: versions of losslab's code differ from the baseline's: left out, because it is no pair"
+    assert left_out in c.caveats
+    assert {row.label: list(row.differences) for row in c.rows} == {"cross_entropy": [], "square": [1, 2]}
+
+
+def test_mixed_pairs_runs_of_other_code_and_still_says_so(two_codes: Sweep) -> None:
+    c = comparison_of(two_codes, mixed=True)
+    assert "--mixed pairs them all the same" in c.caveats[0]
+    assert {row.label: list(row.differences) for row in c.rows} == {"cross_entropy": [], "square": [1, 2, 3]}
+
+
+def test_a_mean_over_two_versions_of_ones_own_loss_is_told(sweep: Sweep) -> None:
+    for seed in (1, 2, 3):
+        sweep.add("cross_entropy", seed, 3.0 + seed)
+        sweep.add("mine", seed, 3.5 + seed, hashes={"own_code": "x" if seed == 2 else "y"})
+    told = "mine: its own code (own_code in run.json) is not the same for seed 1, 3 and seed 2, and the row is a mean"
+    assert comparison_of(sweep).caveats[0].startswith(told)

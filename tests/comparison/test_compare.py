@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from made_runs import Sweep, edit_record, write_scores
 
-from losslab.comparison.compare import compare, target_of
+from losslab.comparison.compare import compare
 from losslab.errors import UserError
 
 PRIMARY: dict[str, Any] = {"baseline": "cross_entropy", "metric": "test/nll_scaled"}
@@ -64,7 +64,7 @@ def test_another_process_prints_and_writes_the_same_bytes_and_needs_no_torch(ric
     ]
     printed, printed_again = (process.communicate()[0] for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
-    first, second = (files_below(target_of(place / "first", "test/nll_scaled")) for place in places)
+    first, second = (files_below(place / "first" / "comparison") for place in places)
     assert printed == printed_again
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []

@@ -24,7 +24,7 @@ from losslab.comparison.figures.curves import Curve, draw_curves
 from losslab.comparison.figures.differences import Difference, draw_differences
 from losslab.comparison.figures.frequency import ByFrequency, draw_frequency
 from losslab.comparison.figures.layout import FAR, reach, short, width_of, wrap
-from losslab.comparison.figures.reliability import Reliability, draw_reliability
+from losslab.comparison.figures.reliability import Reliability, draw_reliability, rates_of
 from losslab.comparison.figures.sensitivity import Sensitivity, draw_sensitivity
 from losslab.comparison.figures.style import INK, Look, inline_svg, looks, save
 
@@ -72,7 +72,7 @@ def differences_of(n: int) -> Figure:
 
 def bins(confidence: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     weight = np.full(len(confidence), 50.0)
-    return np.stack([weight, weight * accuracy, weight * confidence])
+    return np.stack([weight, weight * accuracy, weight * confidence])[None]  # of one seed
 
 
 def reliability_of(n: int) -> Figure:
@@ -288,7 +288,9 @@ def test_values_that_are_not_finite_are_left_out() -> None:
                 axis="x",
                 y_label="y",
             ),
-            draw_reliability([Reliability("a", np.stack([values] * 3), np.zeros([3, 15]), (NAN, math.inf))], look),
+            draw_reliability(
+                [Reliability("a", np.stack([values] * 3)[None], np.zeros([1, 3, 15]), (NAN, math.inf))], look
+            ),
         ]
         for figure in figures:
             assert misplaced(figure) == []
@@ -399,11 +401,48 @@ def test_the_better_side_is_named(higher: bool, left: str, right: str) -> None:
 
 def test_reliability_shows_accuracy_against_confidence() -> None:
     groups = bins(np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.4, 0.8]))
-    groups[0, 1] = 0
+    groups[0, 0, 1] = 0
     figure = draw_reliability([Reliability("square", groups, groups, (0.1, 0.0123))], LOOKS)
     for axes in figure.axes:
-        np.testing.assert_allclose(axes.lines[1].get_xydata(), [[0.1, 0.2], [0.9, 0.8]])
+        shown = 1 / (1 + np.exp(-axes.lines[1].get_xydata()))
+        np.testing.assert_allclose(shown, [[0.1, 0.2], [NAN, NAN], [0.9, 0.8]])  # no line across the empty group
     assert "square: ECE 0.100 → 0.012" in words(figure)
+
+
+def test_confidences_of_a_language_model_fill_the_axes_of_reliability() -> None:
+    """They lie below 0.15, where axes from 0 to 1 show them all in a corner."""
+    x = np.geomspace(0.001, 0.15, 15)
+    figure = draw_reliability([Reliability("square", bins(x, x * 1.1), bins(x, x), (0.1, 0.0))], LOOKS)
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    places = (axes.lines[1].get_xdata() - low) / (high - low)
+    assert places[0] < 0.1 and places[-1] > 0.9 and 0.4 < places[7] < 0.6
+    assert "0.01" in [text.get_text() for text in axes.get_xticklabels()]
+
+
+def test_reliability_has_a_band_over_seeds_and_arrows_where_nothing_is_right() -> None:
+    confidence = np.array([0.01, 0.1, 0.5])
+    seeds = np.concatenate([bins(confidence, np.array([0.0, accuracy, 0.5])) for accuracy in (0.05, 0.1, 0.2)])
+    rates = rates_of(seeds)
+    odds = [math.log(accuracy / (1 - accuracy)) for accuracy in (0.05, 0.1, 0.2)]
+    middle = math.log(0.35 / 3 / (1 - 0.35 / 3))
+    expected = [1 / (1 + math.exp(-(middle + sign * np.std(odds, ddof=1)))) for sign in (-1, 1)]
+    np.testing.assert_allclose(rates[:, 1], [0.1, 0.35 / 3, *expected, 150.0])
+    axes = draw_reliability([Reliability("square", seeds, seeds, (0.1, 0.1))], LOOKS).axes[0]
+    arrows = [line for line in axes.lines if line.get_marker() == "v" and len(line.get_xdata())]
+    assert len(arrows) == 1 and arrows[0].get_ydata()[0] == axes.get_ylim()[0]
+
+
+def test_a_spike_of_the_gradient_norm_is_not_cut_off() -> None:
+    steps = np.arange(0.0, 100.0, 10.0)
+    mean = np.full(10, 0.5)
+    mean[3] = 80.0
+    curve = Curve("square", steps, mean, mean * 0.9, mean * 1.1, 3)
+    axes = draw_curves([curve], LOOKS, x_label="step", y_label="gradient norm", whole=True).axes[0]
+    assert axes.get_ylim()[1] > 80.0 and axes.get_ylim()[0] < 0.5 and axes.get_yscale() == "log"
+    assert "cut off" not in words(axes.figure)
+    flat = Curve("square", steps, mean * 0 + 2.0, mean * 0 + 1.9, mean * 0 + 2.1, 3)
+    assert draw_curves([flat], LOOKS, x_label="step", y_label="norm", whole=True).axes[0].get_yscale() == "linear"
 
 
 def test_losses_stand_side_by_side_in_each_fifth() -> None:
@@ -443,6 +482,19 @@ def test_other_axes_are_linear_or_categories() -> None:
     assert sensitivity_to(0.0, 0.1, 10.0, mean=[1, 2, 3]).get_xscale() == "linear"
     axes = sensitivity_to([0.9, 0.95], None, True, 1, mean=[1, 2, 3, 4])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["[0.9, 0.95]", "None", "True", "1"]
+
+
+def test_the_spread_of_a_setting_is_a_bar_that_hides_no_other_loss() -> None:
+    values = np.array([3.0, 2.0, 2.5])
+    items = [Sensitivity(label, (1, 2, 3), values, values - 0.1, values + 0.1, 1, ("",) * 3) for label in LABELS[:2]]
+    axes = draw_sensitivity(items, LOOKS, axis="x", y_label="y").axes[0]
+    assert not axes.collections, "no areas"
+    bars = [line for line in axes.lines if line.get_marker() == "_"]
+    assert [tuple(bar.get_ydata()) for bar in bars[:3]] == [(2.9, 3.1), (1.9, 2.1), (2.4, 2.6)]
+    places = {line.get_transform().transform((1, 3.0))[0] for line in bars}
+    assert len(places) == 2, "those of two losses stand side by side"
+    low, high = axes.get_xlim()
+    assert low < 1 and high > 3 and high < 4
 
 
 def test_the_best_value_has_a_ring() -> None:

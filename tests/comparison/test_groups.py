@@ -137,7 +137,7 @@ def test_a_grid_inside_one_loss_labels_that_loss_alone(sweep: Sweep) -> None:
     for k in (1.0, 15.0, None, True):
         sweep.add("square", 1, 3.0, changes={"loss.k": k})
     found = contenders_of(sweep)
-    assert list(found) == ["cross_entropy", "square k=1.0", "square k=15.0", "square k=null", "square k=true"]
+    assert list(found) == ["cross_entropy", "square k=1", "square k=15", "square k=null", "square k=true"]
     assert {c.stratum for c in found.values()} == {()}
 
 
@@ -192,7 +192,7 @@ def test_of_several_cross_entropies_the_plain_one_is_the_baseline(sweep: Sweep) 
     )
     sweep.add("square", 1, 3.5)
     rows = rows_of(sweep)
-    assert rows["cross_entropy label_smoothing=0.0"].is_baseline
+    assert rows["cross_entropy label_smoothing=0"].is_baseline
     assert rows["cross_entropy label_smoothing=0.1"].paired.mean == pytest.approx(-0.1)
     other = rows_of(sweep, baseline="cross_entropy label_smoothing=0.1")
     assert other["square"].paired.mean == pytest.approx(0.6)
@@ -200,12 +200,12 @@ def test_of_several_cross_entropies_the_plain_one_is_the_baseline(sweep: Sweep) 
 
 def test_a_baseline_may_be_one_setting_of_many(sweep: Sweep) -> None:
     sweep.add("cross_entropy", 1, 3.0)
-    for k, value in ((1.0, 2.0), (15.0, 2.5)):
+    for k, value in ((2.0, 2.0), (10.0, 2.5)):
         sweep.add("square", 1, value, changes={"loss.k": k}, overrides=[f"loss.k={k}"])
-    rows = rows_of(sweep, baseline="square k=15.0")
-    assert rows["square k=15.0"].verdict.word == "baseline"
-    assert rows["square k=1.0"].paired.mean == -0.5
-    with pytest.raises(UserError, match=r"several settings are called 'square'.*'square k=1.0', 'square k=15.0'"):
+    rows = rows_of(sweep, baseline="square k=10.0")
+    assert rows["square k=10"].verdict.word == "baseline"
+    assert rows["square k=2"].paired.mean == -0.5
+    with pytest.raises(UserError, match=r"several settings are called 'square'.*'square k=2', 'square k=10'"):
         rows_of(sweep, baseline="square")
 
 
@@ -265,3 +265,19 @@ def test_where_takes_any_of_several_values_and_the_report_says_so(grid: Sweep) -
     assert {run.seed for run in c.runs} == {2} and len(c.runs) == 4
     assert "Asked for: only runs with optimizer.lr=0.003,0.01 and seed=2, 4 of 16." in read(c)
     assert "Asked for: no tuning, every setting is a row." in read(comparison_of(grid, tune="none"))
+
+
+def test_of_losses_that_were_all_typed_the_one_with_the_values_of_its_file_is_the_baseline(sweep: Sweep) -> None:
+    """As -m loss.label_smoothing=0,0.1 types them."""
+    for smoothing, value in ((0.0, 3.0), (0.1, 2.9)):
+        typed = ["loss=cross_entropy", f"loss.label_smoothing={smoothing:g}"]
+        sweep.add("cross_entropy", 1, value, changes={"loss.label_smoothing": smoothing}, overrides=typed)
+    sweep.add("cross_entropy", 1, 2.8, changes={"loss.label_smoothing": 0.0, "regularizers": {"z_loss": 1e-4}})
+    rows = rows_of(sweep)
+    assert [label for label, row in rows.items() if row.is_baseline] == ["cross_entropy label_smoothing=0 z_loss=0"]
+
+
+def test_losses_stand_in_the_order_of_their_numbers(sweep: Sweep) -> None:
+    for gamma in (10.0, 2.0, 0.5):
+        sweep.add("focal", 1, 3.0, changes={"loss.gamma": gamma})
+    assert list(contenders_of(sweep)) == ["focal gamma=0.5", "focal gamma=2", "focal gamma=10"]

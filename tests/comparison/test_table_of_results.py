@@ -6,7 +6,7 @@ import pytest
 from made_runs import comparison_of, page_text, read, rows_of
 
 from losslab.comparison import load_runs
-from losslab.comparison.compare import target_of
+from losslab.comparison.naming import target_of
 from losslab.errors import UserError
 
 GOOD = "loss,seed,nll\ncross_entropy,1,3.0\ncross_entropy,2,3.5\nsquare,1,2.9\nsquare,2,3.3\n"
@@ -29,7 +29,7 @@ def test_a_table_of_one_yardstick_is_compared_by_it(tmp_path: Path) -> None:
     assert "nll; differences to cross_entropy on shared seeds" in summary and "best checkpoint" not in summary
     assert "2 shared seeds: too few for a claim" in summary
     assert "one learning rate" not in summary and "these runs differ" not in summary
-    assert target_of(path, c.metric).name == "results-comparison-nll"
+    assert target_of(path, {"metric": [c.metric]}).name == "results-comparison-nll"
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,7 @@ def test_values_that_are_nothing_are_spelled_as_they_are_typed(sweep: Sweep) -> 
         for clip, val in ((None, 3.0), (1.0, 3.1)):
             sweep.add(loss, 1, val, val=val, changes={"trainer.gradient_clip_val": clip})
     assert {row.setting for row in rows_of(sweep).values()} == {"gradient_clip_val=null"}
-    assert "its best gradient_clip_val of 1.0, null by" in read(comparison_of(sweep))
+    assert "its best gradient_clip_val of 1, null by" in read(comparison_of(sweep))
 
 
 def test_settings_are_chosen_on_the_seeds_that_they_share(sweep: Sweep) -> None:

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.comparison.caveats import caveats
-from losslab.comparison.curves import MeanCurve, RunCurves, at_equal_time, mean_curves, read_curves
+from losslab.comparison.costs import Costs, costs_of
+from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
 from losslab.comparison.groups import Contender, Setting, find_baselines, group_runs
 from losslab.comparison.load import Loaded, Run
 from losslab.comparison.metrics import NO_YARDSTICK, higher_is_better, is_known, margin_of, short
+from losslab.comparison.metrics import PRIMARY as PRIMARY_NAME
+from losslab.comparison.naming import BEST_FIRST, parse_labels, positions, rename
 from losslab.comparison.noise import Documents, Noises
 from losslab.comparison.pairs import Pair, make_pairs
 from losslab.comparison.rows import Row, make_rows, unequal_start
@@ -26,7 +29,7 @@ from losslab.errors import UserError
 PRIMARY = "test/nll_scaled"
 OF_DOCUMENTS = {"test/nll_scaled": 1, "test/nll": 2, "test/top1": 3}
 """Yardsticks that each run keeps for every document, and their place in test_scores.npz."""
-_CHECKED = ("test/nll", "test/top1")
+_CHECKED = ("test/nll", "test/top1", "text/nll", "text/top1")
 """On these a verdict of the primary number should hold, too."""
 
 
@@ -51,7 +54,10 @@ class Comparison:
     caveats: list[str]
     curves: dict[str, dict[str, MeanCurve]]
     """Label → metric → over seeds."""
+    costs: Costs | None
+    """Of a step under each loss."""
     equal_time: dict[str, tuple[float, NDArray[np.float64]]]
+    """Label → share of its steps and values of its seeds at the cost of the baseline's whole run."""
     axes: list[Axis]
     expected: list[Expected]
     noises: dict[str, dict[str, Noises]]
@@ -59,7 +65,9 @@ class Comparison:
     unit: str
     """What the documents are: document or window."""
     reliability: dict[str, NDArray[np.float64]]
-    """Label → [2, 3, 15], summed over seeds."""
+    """Label → [seeds, 2, 3, 15]."""
+    metrics: tuple[str, ...]
+    """Those of the table; the first is `metric`."""
 
     @property
     def baseline(self) -> str:
@@ -80,6 +88,11 @@ class Comparison:
         """The yardsticks on which the verdicts should hold, too."""
         return {name: self.also[name] for name in _CHECKED if name in self.also}
 
+    @property
+    def tables(self) -> dict[str, list[Row]]:
+        """Those of the answer."""
+        return {name: self.rows if name == self.metric else self.also[name] for name in self.metrics}
+
 
 def analyse(
     loaded: Loaded,
@@ -90,11 +103,16 @@ def analyse(
     tune: str = "auto",
     mixed: bool = False,
     all_pairs: bool = False,
+    further: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    order: str = BEST_FIRST,
 ) -> Comparison:
     """Group, choose, pair and judge.
 
     Args:
         all_pairs: compare every loss with every other one, too.
+        further: more yardsticks for the table; settings are chosen for `metric`.
+        labels, order: as in `naming.parse_labels` and `naming.positions`.
         margin: a difference below it counts as none; None: what is customary for the yardstick.
         tune, mixed: as in `groups.group_runs`.
 
@@ -102,11 +120,7 @@ def analyse(
         UserError: when the runs do not belong together, nothing is completed, or there is no such baseline or metric.
     """
     runs = loaded.runs
-    metric = _known(metric, runs)
-    if not is_known(metric):
-        raise UserError(
-            f"is more of {metric!r} better, or less? Its name does not say: call it {metric}_score or {metric}_error"
-        )
+    metric, *further = (_sided(_known(name, runs)) for name in (metric, *further))
     selection = validation_of(metric, runs)
     if selection is None and tune not in ("auto", "none"):
         raise UserError(
@@ -114,15 +128,25 @@ def analyse(
             "--tune none keeps each setting apart"
         )
     contenders = group_runs(runs, tune="none" if selection is None else tune, mixed=mixed)
-    baselines = find_baselines(contenders, baseline)
+    called = parse_labels(labels, [c.label for c in contenders])
+    baselines = find_baselines(contenders, {new: old for old, new in called.items()}.get(baseline, baseline))
+    rename(contenders, called)
+    places = positions(order, contenders, called)
+    if places is not None:
+        contenders.sort(key=lambda c: places[c.label])
     if selection is not None:
         choose(contenders, selection)
     margin = margin_of(metric) if margin is None else margin
     rows = make_rows(contenders, baselines, metric=metric, margin=margin)
     also = {
         name: make_rows(contenders, baselines, metric=name, margin=margin_of(name))
-        for name in _others(contenders, metric)
+        for name in dict.fromkeys([*further, *_others(contenders, metric)])
+        if name != metric
     }
+    if places is not None:
+        for table in (rows, *also.values()):
+            table.sort(key=lambda row: places[row.label])
+    costs = costs_of(contenders, next(iter(baselines.values())), loaded.source) if len(baselines) == 1 else None
     read, problems = read_curves([run for c in contenders for run in c.runs.values()])
     noises, unit, reliability, damaged = _scores(contenders, baselines, {metric: rows, **also})
     told = caveats(contenders, rows, baselines, metric=metric, selection=selection)
@@ -139,19 +163,37 @@ def analyse(
         pairs=make_pairs(contenders, metric=metric, margin=margin) if all_pairs else None,
         caveats=[*loaded.problems, *told, *problems, *damaged],
         curves={c.label: curves for c in contenders if (curves := mean_curves(c, read))},
-        equal_time=_equal_time(contenders, read, metric),
+        costs=costs,
+        equal_time=at_equal_compute(contenders, read, costs) if short(metric) == PRIMARY_NAME else {},
         axes=[axis for c in contenders if selection for axis in axes_of(c, selection)],
         expected=_expected(contenders, selection),
         noises=noises,
         unit=unit,
         reliability=reliability,
+        metrics=tuple(dict.fromkeys([metric, *further])),
     )
+
+
+def _sided(metric: str) -> str:
+    """The metric, if its name says which side is better."""
+    if not is_known(metric):
+        raise UserError(
+            f"is more of {metric!r} better, or less? Its name does not say: call it {metric}_score or {metric}_error"
+        )
+    return metric
 
 
 def _asked(tune: str, mixed: bool) -> list[str]:
     told = {"none": "no tuning, every setting is a row", "all": "each loss's best over every setting"}
     found = [] if tune == "auto" else [told.get(tune, f"each loss's best over {tune}")]
-    return [*found, *(["runs of several data, budgets or precisions, each kind on its own"] if mixed else [])]
+    return [
+        *found,
+        *(
+            ["runs of several data, budgets or precisions, each kind on its own, and pairs across versions of the code"]
+            if mixed
+            else []
+        ),
+    ]
 
 
 def _known(metric: str, runs: Sequence[Run]) -> str:
@@ -190,21 +232,15 @@ def _others(contenders: Sequence[Contender], metric: str) -> list[str]:
     for c in contenders:
         for run in c.runs.values():
             names |= dict.fromkeys(run.record.yardsticks.get("best", {}))
-    of_folder = metric.startswith(("test/", "val/"))
+    of_folder = metric.startswith(("test/", "text/", "val/"))
     return [
         name
         for name in sorted(names)
         if name != metric
         and short(name) not in NO_YARDSTICK
         and is_known(name)
-        and (name.startswith("test/") or not of_folder)
+        and (name.startswith(("test/", "text/")) or not of_folder)
     ]
-
-
-def _equal_time(
-    contenders: Sequence[Contender], read: dict[int, RunCurves], metric: str
-) -> dict[str, tuple[float, NDArray[np.float64]]]:
-    return at_equal_time(contenders, read) if short(metric) == "nll_scaled" else {}
 
 
 def _expected(contenders: Sequence[Contender], selection: str | None) -> list[Expected]:
@@ -238,7 +274,7 @@ def _scores(
     for c in contenders:
         own = [np.asarray(scores[id(run)]["reliability"], np.float64) for run in c.runs.values() if id(run) in scores]
         if own:
-            reliability[c.label] = np.sum(own, axis=0)
+            reliability[c.label] = np.stack(own)
     units = {str(content["unit"]) for content in scores.values()}
     noises: dict[str, dict[str, Noises]] = {}
     resamples: dict[int, Documents] = {}

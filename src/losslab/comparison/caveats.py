@@ -11,6 +11,7 @@ from losslab.comparison.metrics import PER_TEXT, short
 from losslab.comparison.rows import Row, unequal_start
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.tuning import tuning_caveats
+from losslab.records import SHORT
 
 ONE_LEARNING_RATE = "one learning rate for all losses: this ranks settings, not losses"
 SAME_SEEDS = (
@@ -23,6 +24,8 @@ TRAINED_START = (
 )
 ALONE = "there is only one loss here: nothing to compare it with"
 _LONGEST_ERROR = 200
+_NAMED = 4
+"""Runs that a sentence lists at most."""
 
 
 def caveats(
@@ -34,7 +37,8 @@ def caveats(
     selection: str | None,
 ) -> list[str]:
     """Every caveat that the records give rise to, the gravest first."""
-    found = [ALONE] if len(contenders) == 1 else []
+    found = _several_codes(contenders)
+    found += [ALONE] if len(contenders) == 1 else []
     found += _lost(contenders)
     found += _missing(contenders, rows, metric)
     found += _unequal_starts(contenders, baselines)
@@ -56,6 +60,44 @@ def caveats(
     found += _few_seeds(rows, is_table=all(run.folder is None for c in contenders for run in c.tried))
     found += _still_improving(contenders)
     return found
+
+
+def _several_codes(contenders: Sequence[Contender]) -> list[str]:
+    """Results of old and new code, losslab's or a person's own, which the means of rows mix."""
+    found = []
+    codes: dict[str, list[str]] = defaultdict(list)
+    for c in contenders:
+        for seed, run in sorted(c.runs.items()):
+            if code := run.record.hashes.get("code"):
+                codes[code].append(f"{c.label} seed {seed}")
+    if len(codes) > 1:
+        most, *others = sorted(codes, key=lambda code: -len(codes[code]))
+        told = "; ".join(f"{len(codes[code])} by {code[:SHORT]}: {_some(codes[code])}" for code in others)
+        pairs = (
+            "--mixed pairs them all the same"
+            if any(c.across_code for c in contenders)
+            else "pairs of unequal code are left out (--mixed pairs them all the same)"
+        )
+        found.append(
+            f"these runs were made by {len(codes)} versions of losslab's code (hashes.code in run.json): "
+            f"{len(codes[most])} by {most[:SHORT]}, {told}; means of a row mix them, {pairs}; fresh=true makes a run "
+            "again with the code of now"
+        )
+    for c in contenders:
+        own: dict[str, list[int]] = defaultdict(list)
+        for seed, run in sorted(c.runs.items()):
+            own[str(run.record.hashes.get("own_code"))].append(seed)
+        if len(own) > 1:
+            seeds = " and ".join(f"seed {', '.join(map(str, seeds))}" for seeds in own.values())
+            found.append(
+                f"{c.label}: its own code (own_code in run.json) is not the same for {seeds}, and the row is a mean "
+                "over all of them: fresh=true makes a run again with the code of now"
+            )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _lost(contenders: Sequence[Contender]) -> list[str]:
@@ -127,12 +169,7 @@ def _unequal_origins(contenders: Sequence[Contender]) -> list[str]:
     """What the compared runs were made with, where it is not one and the same."""
     records = [run.record for c in contenders for run in c.runs.values() if run.folder is not None]
     origins: dict[str, set[str]] = defaultdict(set)
-    for c in contenders:
-        own = {str(run.record.hashes.get("own_code")) for run in c.runs.values()}
-        if len(own) > 1:
-            origins[f"own code of {c.label}"] = own
     for record in records:
-        origins["code of losslab"].add(str(record.hashes.get("code")))
         origins["device"].add(str(record.hardware.get("device_name") or record.hardware.get("device")))
         for package, version in record.versions.items():
             origins[f"version of {package}"].add(version)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from losslab.comparison.analysis import PRIMARY, Comparison, analyse
+from losslab.comparison.costs import FILE as COSTS
+from losslab.comparison.costs import representatives
 from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM
 from losslab.comparison.curves import PRIMARY as PRIMARY_CURVE
-from losslab.comparison.events import Series, write_events
+from losslab.comparison.evaluations import metrics_on_text, on_text
+from losslab.comparison.events import Series, remove_events, write_events
 from losslab.comparison.groups import find_baselines
 from losslab.comparison.load import load_runs
+from losslab.comparison.naming import BEST_FIRST, FOLDER, target_of
 from losslab.comparison.tables import (
+    answer_to_markdown,
     escape_markdown,
     pairs_to_csv,
     pairs_to_markdown,
     pairs_to_terminal,
     to_csv,
     to_latex,
-    to_markdown,
     to_terminal,
 )
 from losslab.comparison.words import caption, name_of, pairs_caption, protocol, question, sentences
@@ -30,7 +34,10 @@ from losslab.console import out, say
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
-FOLDER, FIGURES, TOKENS = "comparison", "figures", "tokens"
+BASELINE = "cross_entropy"
+FIGURES, TOKENS = "figures", "tokens"
+MOST_RUNS = 40
+"""Of more, TensorBoard selects none by itself."""
 IN_TENSORBOARD = (PRIMARY_CURVE, "val/nll", "val/bits_per_byte", "val/top1", LOGIT_NORM, GRADIENT_NORM)
 """Each is two charts, and TensorBoard asks for every run's points anew for each."""
 REPORT, SUMMARY, ALL_PAIRS = "report.html", "summary", "all_pairs.csv"
@@ -39,24 +46,31 @@ REPORT, SUMMARY, ALL_PAIRS = "report.html", "summary", "all_pairs.csv"
 def compare(
     source: Path,
     *,
-    baseline: str,
-    metric: str,
+    baseline: str = BASELINE,
+    metric: str | Sequence[str] = PRIMARY,
     margin: float | None = None,
     tune: str = "auto",
     where: Sequence[str] = (),
     mixed: bool = False,
     all_pairs: bool = False,
+    evaluations: str | None = None,
+    labels: Sequence[str] = (),
+    order: str = BEST_FIRST,
+    costs: bool = False,
     tokens: tuple[str, str] | None = None,
     layer: int | None = None,
     trust: Sequence[str] = (),
 ) -> int:
     """Print the table, and write comparison/ (beside a .csv table: NAME-comparison/).
 
-    Another metric than the primary one, and some of the runs, have folders of their own: comparison-test-top1/, …
+    Every choice that gives other numbers has a folder of its own: comparison-test-top1/, comparison-tune=none/, …
 
     Args:
-        margin, tune, mixed, all_pairs: as in `analysis.analyse`.
+        metric: one yardstick, or several for one table.
+        margin, tune, mixed, all_pairs, labels, order: as in `analysis.analyse`.
         where: KEY=VALUE; only such runs count.
+        evaluations: as in `evaluations.on_text`.
+        costs: measure what a step of each loss costs, where costs.json does not say.
         tokens: two losses to be compared token by token, too, with the attention of `layer`; this loads the networks
             (`trust`: classes outside losslab that they may name).
 
@@ -67,10 +81,40 @@ def compare(
         raise UserError(f"--margin must be above 0, not {margin:g}")
     if layer is not None and tokens is None:
         raise UserError("--layer goes with --tokens LOSS_A LOSS_B, whose attention it chooses")
+    metrics = list(dict.fromkeys([metric] if isinstance(metric, str) else metric)) or [PRIMARY]
+    if margin is not None and len(metrics) > 1:
+        raise UserError("--margin is in the unit of one yardstick: give one --metric with it")
     loaded = load_runs(source, where=where)
-    c = analyse(loaded, baseline=baseline, metric=metric, margin=margin, tune=tune, mixed=mixed, all_pairs=all_pairs)
+    shown = metrics
+    if evaluations is not None:
+        loaded, shown = on_text(loaded, evaluations), metrics_on_text(metrics)
+    answer = partial(
+        analyse,
+        loaded,
+        baseline=baseline,
+        metric=shown[0],
+        further=shown[1:],
+        margin=margin,
+        tune=tune,
+        mixed=mixed,
+        all_pairs=all_pairs,
+        labels=labels,
+        order=order,
+    )
+    c = answer()
+    if costs and _measure_costs(c, list(trust)):
+        c = answer()
     pairs = None if tokens is None else _pairs(c, tokens)
-    target = target_of(source, metric, where)
+    choices = {
+        "metric": [] if metrics == [PRIMARY] else metrics,
+        "evaluations": [] if evaluations is None else Path(evaluations).name,
+        "baseline": [] if baseline == BASELINE else baseline,
+        "margin": [] if margin is None else margin,
+        "tune": [] if tune == "auto" else tune,
+        "where": sorted(where),
+        "mixed": mixed or [],
+    }
+    target = target_of(source, choices)
     try:
         _write(c, target)
     except OSError as error:
@@ -80,14 +124,29 @@ def compare(
         _look_inside(pairs, tokens, target, layer=layer, trust=list(trust))
     pairs_file = "" if c.pairs is None else f" {ALL_PAIRS},"
     say(f"written: {target / REPORT} (open it in a browser), {SUMMARY}.md, .csv and .tex,{pairs_file} {FIGURES}/")
+    if source.is_dir() and len(c.runs) + len(c.contenders) + 1 > MOST_RUNS:
+        say(
+            f"curves: tensorboard --logdir {target} (of more than {MOST_RUNS} runs, as in the folder above, "
+            "TensorBoard selects none by itself)"
+        )
     return 0
 
 
-def target_of(source: Path, metric: str, where: Sequence[str] = ()) -> Path:
-    """Where the comparison of a folder or a table is written: another question has a folder of its own."""
-    parts = [FOLDER, *([] if metric == PRIMARY else [metric]), *where]
-    name = "-".join(re.sub(r"[^\w.=-]+", "-", part) for part in parts)
-    return source / name if source.is_dir() else source.with_name(f"{source.stem}-{name}")
+def _measure_costs(c: Comparison, trust: list[str]) -> bool:
+    """Whether they were measured now."""
+    if not c.source.is_dir():
+        raise UserError("--costs measures runs, and a table of results has none")
+    if len(c.baselines) != 1:
+        raise UserError("--costs: there are several questions here, each with a baseline; choose one with --where")
+    if c.costs is not None and c.costs.measured:
+        say(f"costs: {c.costs.told}; delete {c.source / COSTS} to measure them again")
+        return False
+    from losslab.conformance.costs import measure_costs
+    from losslab.sweeps.trusted import let_import
+
+    let_import(trust)
+    measure_costs(representatives(c.contenders), c.source / COSTS, trust=trust)
+    return True
 
 
 def _show(c: Comparison) -> None:
@@ -96,7 +155,7 @@ def _show(c: Comparison) -> None:
     if out.is_terminal:
         out.print(to_terminal(c), soft_wrap=False)
     else:
-        say(to_markdown(c, c.rows, c.metric))
+        say(answer_to_markdown(c))
     say("")
     say(caption(c))
     say("")
@@ -140,16 +199,24 @@ def _write(c: Comparison, target: Path) -> None:
     else:
         write_atomic(target / ALL_PAIRS, pairs_to_csv(c).encode())
     if any(run.folder is not None for run in c.runs):
+        for other in set(c.source.glob(f"{FOLDER}*")) - {target}:  # TensorBoard shows one comparison at a time
+            remove_events(other)
         write_events(target, _series(c), images=images, time=_newest(c))
 
 
 def _series(c: Comparison) -> list[Series]:
     return [
         Series(metric, label, curve.steps.astype(np.int64), curve.mean, curve.mean - curve.std, curve.mean + curve.std)
-        for label, curves in c.curves.items()
-        for metric, curve in curves.items()
+        for label in _best(c, MOST_RUNS - 2)
+        for metric, curve in c.curves[label].items()
         if metric in IN_TENSORBOARD
     ]
+
+
+def _best(c: Comparison, most: int) -> list[str]:
+    """Losses that have curves: the baselines, and the first rows of the table."""
+    rows = sorted(c.rows, key=lambda row: not row.is_baseline)
+    return [row.label for row in rows if row.label in c.curves][:most]
 
 
 def _newest(c: Comparison) -> float:
@@ -193,7 +260,7 @@ def to_summary(c: Comparison) -> str:
     """The answer in Markdown."""
     said, kept, done = ([escape_markdown(text) for text in texts] for texts in (sentences(c), c.caveats, protocol(c)))
     parts = [f"# {escape_markdown(name_of(c))}", "", escape_markdown(question(c)), ""]
-    parts += [to_markdown(c, c.rows, c.metric), "", escape_markdown(caption(c)), "", *(f"- {text}" for text in said)]
+    parts += [answer_to_markdown(c), "", escape_markdown(caption(c)), "", *(f"- {text}" for text in said)]
     if c.pairs is not None:
         parts += ["", "## All pairs", "", pairs_to_markdown(c), "", escape_markdown(pairs_caption(c))]
     if kept:

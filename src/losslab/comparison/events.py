@@ -42,7 +42,7 @@ class Series:
     yardstick: str
     """As the runs log it: val/nll_scaled."""
     label: str
-    """Of the loss and its setting: focal gamma=2.0."""
+    """Of the loss and its setting: focal gamma=2."""
     steps: NDArray[np.int64]
     mean: NDArray[np.float64]
     """Over seeds. A step at which it is not finite is left out."""
@@ -88,6 +88,11 @@ def write_events(folder: Path, series: Sequence[Series], *, images: dict[str, by
         write_atomic(written[run], content)
     _remove_earlier(folder, keep=set(written.values()))
     return written[folder]
+
+
+def remove_events(folder: Path) -> None:
+    """Take out of TensorBoard what `write_events` left in `folder`; what else it holds stays."""
+    _remove_earlier(folder, keep=set())
 
 
 def _remove_earlier(folder: Path, *, keep: set[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,10 @@ Setting = tuple[tuple[str, Any], ...]
 ABSENT = "—"
 """The value of a setting that a run does not have: another optimizer's, say."""
 _DIGITS = frozenset("0123456789abcdef")
+_NUMBER = re.compile(r"((?<==)-?\d+(?:\.\d+)?(?:e-?\d+)?(?=$|[ ,]))")
+_POINT_ZERO = re.compile(r"(?<=\d)\.0(?=$| )")
+_WHOLE = 1e16
+"""Below it whole numbers are written without a decimal point."""
 
 
 @dataclass
@@ -60,6 +65,8 @@ class Contender:
     """What keeps it apart from contenders of another question: a model's width, say."""
     groups: list[Group]
     chosen: Group
+    across_code: bool = False
+    """Runs of other code of losslab's than theirs make pairs with these, too."""
 
     @property
     def runs(self) -> dict[int, Run]:
@@ -73,7 +80,7 @@ class Contender:
 
 def shown(setting: Setting) -> str:
     """`lr=0.003 width=64`, by last names where these are unique; of hashes the first digits."""
-    own = [(key, " ".join(str(value).split())) for key, value in setting if value != ABSENT]
+    own = [(key, " ".join(spell(value).split())) for key, value in setting if value != ABSENT]
     last = Counter(key.rpartition(".")[2] for key, _ in own)
     parts = []
     for key, text in own:
@@ -83,13 +90,20 @@ def shown(setting: Setting) -> str:
     return " ".join(parts)
 
 
+def spell(value: Any) -> str:
+    """A value as people type it: 2 for 2.0."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE
+    return str(int(value)) if is_whole else str(value)
+
+
 def group_runs(runs: Sequence[Run], *, tune: str = "auto", mixed: bool = False) -> list[Contender]:
     """A contender for each loss, in the order of their labels; each has its first group chosen (`tuning.choose`).
 
     Args:
         tune: over what each loss takes its best setting: `auto` (everything outside the loss but the model's shape),
             `all`, `none` (every setting is kept apart), or dotted keys with commas between.
-        mixed: compare runs that differ in data, budget or precision, each kind on its own.
+        mixed: compare runs that differ in data, budget or precision, each kind on its own, and pair runs of unequal
+            code.
 
     Raises:
         UserError: when runs differ in data, budget or precision.
@@ -119,21 +133,23 @@ def group_runs(runs: Sequence[Run], *, tune: str = "auto", mixed: bool = False) 
             _place(groups.setdefault(setting, Group(setting)), run)
             meta[label, stratum].append(run)
     contenders = []
-    for (label, stratum), settings in sorted(found.items(), key=lambda item: item[0][0]):
+    for (label, stratum), settings in sorted(found.items(), key=lambda item: natural(item[0][0])):
         members = meta[label, stratum]
         ordered = sorted(settings.values(), key=lambda group: [order(value) for _, value in group.setting])
         plain = all(run.plain for run in members)
-        contenders.append(Contender(members[0].loss, label, plain, stratum, ordered, ordered[0]))
+        contenders.append(Contender(members[0].loss, label, plain, stratum, ordered, ordered[0], across_code=mixed))
     return contenders
 
 
 def find_baselines(contenders: Sequence[Contender], baseline: str) -> dict[Setting, Contender]:
-    """The baseline of each stratum; named by its loss (of several options, the plain one), or by its whole label.
+    """The baseline of each stratum; named by its loss (of several options, the one at its defaults), or by its whole
+    label. A stratum without such a one has no baseline.
 
     Raises:
-        UserError: when there is none of that name, or several and none of them plain.
+        UserError: when there is none of that name, or several and none of them at its defaults.
     """
-    named = [c for c in contenders if c.label == baseline] or [c for c in contenders if c.loss == baseline]
+    typed = _POINT_ZERO.sub("", baseline)  # gamma=2.0, which earlier reports wrote
+    named = [c for c in contenders if c.label in (baseline, typed)] or [c for c in contenders if c.loss == baseline]
     if not named:
         known = [c.label for c in contenders]
         raise UserError(
@@ -143,11 +159,21 @@ def find_baselines(contenders: Sequence[Contender], baseline: str) -> dict[Setti
     for stratum in dict.fromkeys(c.stratum for c in named):
         own = [c for c in named if c.stratum == stratum]
         own = own if len(own) == 1 else [c for c in own if c.plain]
-        if len(own) != 1:
-            labels = ", ".join(repr(c.label) for c in named)
-            raise UserError(f"several settings are called {baseline!r}; choose one with --baseline from {labels}")
-        found[stratum] = own[0]
+        if len(own) == 1:
+            found[stratum] = own[0]
+    if not found:
+        labels = ", ".join(repr(c.label) for c in named)
+        raise UserError(
+            f"several settings are called {baseline!r}, and none of them has the defaults of that loss; choose one "
+            f"with --baseline from {labels}"
+        )
     return found
+
+
+def natural(label: str) -> list[tuple[bool, float, str]]:
+    """A key that sorts labels by their words, and the numbers in them by size: gamma=2 before gamma=10."""
+    parts = enumerate(_NUMBER.split(label))  # every second one is a number
+    return [(False, float(part), "") if place % 2 else (True, 0.0, part) for place, part in parts]
 
 
 def _tuned(outside: list[str], varying: list[str], tune: str) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from losslab.config.identity import ADDED_LATER, NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.nearest import nearest
+from losslab.config.paths import conf_dir
 from losslab.config.stored import filled
 from losslab.errors import UserError
 from losslab.records import CONFIG, SCORES, Record, find_runs, read, read_config
@@ -25,6 +27,7 @@ _WITHOUT_EFFECT = ("checkpoints.every_n_steps", "continue_from")
 """A continued run is, bit for bit, the run of that length."""
 _PATHS = ("data.path", "data.val_path", "data.test_path")
 """Their content counts, as data.content."""
+_TARGET = "loss._target_"
 _DAMAGED = (OSError, ValueError, KeyError, EOFError)
 
 
@@ -42,6 +45,8 @@ class Run:
     """Dotted key → value of everything in its identity but the seed."""
     plain: bool
     """Its loss and regularizers are at the defaults of that choice."""
+    of_test: bool = True
+    """Its yardsticks are those of its own test, and not of another text."""
 
     @property
     def name(self) -> str:
@@ -86,7 +91,7 @@ class Run:
         Raises:
             UserError: where the file is damaged.
         """
-        if self.folder is None or not (path := self.folder / SCORES).exists():
+        if self.folder is None or not self.of_test or not (path := self.folder / SCORES).exists():
             return None
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
@@ -160,8 +165,29 @@ def _read_run(path: Path) -> Run:
     if settings.get("data.tokenizer") not in ("bpe", "bytes"):
         settings["data.tokenizer"] = record.hashes.get("tokenizer")
     choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
-    plain = not any(text.lstrip("+~").startswith(("loss.", "regularizers.")) for text in record.overrides)
+    plain = _is_plain(choices["loss"], settings, record.overrides)
     return Run(path, record, loss_label(choices), config["seed"], settings, plain)
+
+
+def _is_plain(choice: str, settings: dict[str, Any], overrides: Sequence[str]) -> bool:
+    """Whether a loss is at the defaults of its file, if it is a shipped one, and of another, whether none was typed."""
+    if any(value for key, value in settings.items() if key.startswith("regularizers.")):
+        return False
+    shipped = _shipped(choice)
+    typed = {text.lstrip("+~").partition("=")[0] for text in overrides}
+    if any(key.startswith("loss.") and (key not in shipped or key not in settings) for key in typed):
+        return False
+    return all(settings[key] == value for key, value in shipped.items() if key in settings and key != _TARGET)
+
+
+@lru_cache(maxsize=64)
+def _shipped(choice: str) -> dict[str, Any]:
+    """The defaults of a loss that losslab ships, by dotted keys; empty for another."""
+    path = conf_dir() / "loss" / f"{choice}.yaml"
+    if not path.is_file():
+        return {}
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return flatten({"loss": {key: value for key, value in content.items() if key != "defaults"}})
 
 
 def _only(runs: list[Run], text: str) -> list[Run]:

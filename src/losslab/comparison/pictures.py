@@ -12,11 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from losslab.comparison.analysis import Comparison
-from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM, flops_per_step, on_equal_machines, seconds_per_step
+from losslab.comparison.costs import flops_per_step
+from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM
 from losslab.comparison.figures.curves import Curve, draw_curves
 from losslab.comparison.figures.differences import Difference, draw_differences
 from losslab.comparison.figures.frequency import ByFrequency, draw_frequency
-from losslab.comparison.figures.reliability import Reliability, draw_reliability
+from losslab.comparison.figures.reliability import Reliability, draw_reliability, rates_of
 from losslab.comparison.figures.sensitivity import Sensitivity, draw_sensitivity
 from losslab.comparison.figures.style import Look, looks
 from losslab.comparison.groups import Contender
@@ -63,11 +64,11 @@ def pictures(c: Comparison) -> list[Picture]:
 
 
 def _differences(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
-    for metric, rows in {c.metric: c.rows, **c.checked}.items():
+    for metric, rows in {**c.tables, **c.checked}.items():
         items = [_difference(row) for row in rows if row.paired is not None]
         if not items:
             continue
-        primary = metric == c.metric
+        primary = metric in c.metrics
         yield Picture(
             file=f"differences-{_slug(metric)}",
             section="Differences" if primary else "Does it hold elsewhere?",
@@ -105,24 +106,14 @@ def _curves(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
     if by_step:
         text = f"Where does each loss stand at every step? val/nll_scaled, after one fitted temperature.{_same_cost(c)}"
         yield _curve_picture("curves", "Curves", text, by_step, style, "optimizer step", shown)
-    for file, x_label, of, text in (
-        ("compute", "training compute, FLOPs", flops_per_step, "And at every amount of compute?"),
-        (
-            "time",
-            "training time, seconds",
-            seconds_per_step,
-            "And at every training time? (At each loss's median speed.)",
-        ),
-    ):
-        factors = {x.label: factor for x in c.contenders if (factor := of(x)) is not None}
-        items = _curve_items(c, shown, factors)
-        if not factors or not items or len(items) < len(by_step):
-            continue
-        if of is seconds_per_step and not on_equal_machines(c.contenders):
-            continue
-        # Where every loss's step costs the same FLOPs, the curves by step are those by compute: the caption says so.
-        if of is not flops_per_step or len(set(factors.values())) > 1:
-            yield _curve_picture(f"curves-{file}", "Curves", text, items, style, x_label, shown)
+    flops = {x.label: value for x in c.contenders if (value := flops_per_step(x)) is not None}
+    # Where every loss's step costs the same FLOPs, the curves by step are those by compute: the caption says so.
+    if len(set(flops.values())) > 1 and by_step and len(items := _curve_items(c, shown, flops)) == len(by_step):
+        text = "And at every amount of compute?"
+        yield _curve_picture("curves-compute", "Curves", text, items, style, "training compute, FLOPs", shown)
+    if c.costs is not None and c.costs.measured and len(items := _curve_items(c, shown, c.costs.of)) == len(by_step):
+        text = f"And at every cost? Steps, times what a step costs relative to {c.baseline}'s: {c.costs.told}."
+        yield _curve_picture("curves-cost", "Curves", text, items, style, f"cost, in steps of {c.baseline}", shown)
     for metric, text in _OTHER_CURVES.items():
         items = _curve_items(c, metric, {})
         if items:
@@ -185,8 +176,9 @@ def _sensitivity(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             file=f"sensitivity-{_slug(key)}",
             section="Tuning",
             caption=(
-                f"How much does each loss depend on {key}? {c.selection} of each value, mean over seeds ± 1 standard "
-                "deviation; the chosen value is marked. A loss that is good over a wide range is easy to tune."
+                f"How much does each loss depend on {key}? {c.selection} of each value: means over seeds, bars ± 1 "
+                "standard deviation; the chosen value has a ring. A loss that is good over a wide range is easy to "
+                "tune."
             ),
             columns=("loss", key, c.selection, "std", "without a result"),
             data=[(axis.label, t.value, t.mean, t.std, t.missing) for axis in axes for t in axis.tried],
@@ -227,8 +219,8 @@ def _reliability(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
     items = [
         Reliability(
             x.label,
-            c.reliability[x.label][0],
-            c.reliability[x.label][1],
+            c.reliability[x.label][:, 0],
+            c.reliability[x.label][:, 1],
             (_mean(x, "test/ece"), _mean(x, "test/ece_scaled")),
         )
         for x in c.contenders
@@ -240,16 +232,17 @@ def _reliability(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             section="Calibration",
             caption=(
                 "Is a token that gets probability p right p of the time, before and after one temperature is fitted? "
-                "15 groups of equal mass, test, all seeds together; ece, the mean distance from the diagonal, "
-                "is the mean of the seeds' own."
+                "15 groups of equal mass, test, all seeds together, on axes of log-odds; bands: ± 1 standard deviation "
+                "over seeds of the distance from the diagonal; an arrow: nothing or everything of the group is right. "
+                "ece, the mean distance from the diagonal, is the mean of the seeds' own."
             ),
-            columns=("loss", "scaled", "group", "confidence", "accuracy", "tokens"),
+            columns=("loss", "scaled", "group", "confidence", "accuracy", "low", "high", "tokens"),
             data=[
-                (item.label, scaled, k + 1, total / weight, hits / weight, weight)
+                (item.label, scaled, k + 1, *point)
                 for item in items
                 for scaled, groups in (("no", item.before), ("yes", item.after))
-                for k, (weight, hits, total) in enumerate(groups.T.tolist())
-                if weight
+                for k, point in enumerate(rates_of(groups).T.tolist())
+                if point[-1]
             ],
             draw=lambda: draw_reliability(items, style),
         )
@@ -306,7 +299,7 @@ def _norms(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
 
 
 def _drawn_curves(items: Sequence[Curve], style: dict[str, Look], label: str) -> Callable[[], Figure]:
-    return lambda: draw_curves(items, style, x_label="optimizer step", y_label=label)
+    return lambda: draw_curves(items, style, x_label="optimizer step", y_label=label, whole=True)
 
 
 def _axis(metric: str) -> str:

@@ -16,7 +16,7 @@ from losslab.comparison.numbers import interval, number, p_value
 from losslab.comparison.pictures import Picture
 from losslab.comparison.rows import Row
 from losslab.comparison.statistics import SEEDS_FOR_BCA
-from losslab.comparison.tables import cells, pair_cells
+from losslab.comparison.tables import answer_cells, pair_cells
 from losslab.comparison.words import caption, name_of, pairs_caption, protocol, question, sentences
 
 _STYLE = """
@@ -117,17 +117,21 @@ def _cell(text: str) -> str:
 
 
 def _main_table(c: Comparison) -> str:
-    header, *body = cells(c, c.rows, c.metric)
-    return table(header, body, marks=["baseline" if row.is_baseline else "" for row in c.rows])
+    header, *body = answer_cells(c)
+    marks = ["baseline" if row.is_baseline else "" for rows in c.tables.values() for row in rows]
+    return table(header, body, marks=marks)
 
 
 def _equal_time(c: Comparison) -> str:
+    assert c.costs is not None
+    costs = ", ".join(f"{label} {cost:.2f}" for label, cost in c.costs.of.items())
     shares = ", ".join(f"{label} {share:.0%}" for label, (share, _) in c.equal_time.items())
+    kind = "time" if c.costs.measured else "FLOPs"
     return (
-        "The losses cost differently: val at equal time is val/nll_scaled when the quickest loss had done all its "
-        f"steps (done by then: {shares}), at each loss's own mean speed, as measured while the sweep ran: on a machine "
-        "that had other work to do it says little, and losslab bench measures costs side by side. The learning rate's "
-        "schedule was not yet at its end there."
+        f"A step costs, relative to {c.baseline}'s: {costs}; costs: {c.costs.told}. Val at equal {kind} is "
+        f"val/nll_scaled when a loss had spent what {c.baseline}'s whole run costs (steps by then: {shares}; a "
+        "loss that costs less is at its own end). The learning rate's schedule was not yet at its end there. How long "
+        "the runs themselves took counts nowhere: they may have shared their machine."
     )
 
 

@@ -18,9 +18,10 @@ from losslab.comparison.verdicts import Verdict, judge
 
 Key = TypeVar("Key", bound=Hashable)
 NO_PAIR = "no seed in common with the baseline"
-OTHER_START = "no pair with the baseline: every start differs"
+OTHER_START = "no pair with the baseline: every start or code differs"
 NO_BASELINE = "no baseline of this setting"
 NO_RESULT = "no result"
+CODE = "versions of losslab's code"
 _RESOLUTION = 1e-7
 """Relative: differences that vary by less do so by float32's rounding."""
 
@@ -135,9 +136,11 @@ def told_lost(*contenders: Contender) -> str:
 
 
 def unequal_start(contender: Contender, reference: Contender, seed: int) -> list[str]:
-    """What differs between the starts of two runs of a seed, which are then no pair: backbone_init, batches."""
+    """What differs between two runs of a seed, which are then no pair: initial weights, batches, losslab's code."""
     own, other = contender.runs[seed].record.hashes, reference.runs[seed].record.hashes
-    return [key for key in ("backbone_init", "batches") if own.get(key) != other.get(key)]
+    found = [key for key in ("backbone_init", "batches") if own.get(key) != other.get(key)]
+    codes = {own.get("code"), other.get("code")} - {None}
+    return found if len(codes) < 2 or contender.across_code else [*found, CODE]
 
 
 def _lost(contender: Contender) -> str:

@@ -40,8 +40,9 @@ def cells(c: Comparison, rows: Sequence[Row], metric: str) -> list[list[str]]:
     tuned = any(row.setting for row in rows)
     lost = any(row.lost for row in rows)
     timed = metric == c.metric and c.equal_time
+    at_equal = "val at equal time" if c.costs is not None and c.costs.measured else "val at equal FLOPs"
     header = ["loss", *(["at"] if tuned else []), "n", *(["lost"] if lost else []), metric, "std"]
-    header += [DIFFERENCE, P, P_FLIP, "verdict", *(["val at equal time"] if timed else [])]
+    header += [DIFFERENCE, P, P_FLIP, "verdict", *([at_equal] if timed else [])]
     body = [header]
     for row in rows:
         line = [row.label, *([row.setting or "—"] if tuned else []), str(row.n), *([row.lost or "0"] if lost else [])]
@@ -49,6 +50,20 @@ def cells(c: Comparison, rows: Sequence[Row], metric: str) -> list[list[str]]:
         if timed:
             line.append(number(float(c.equal_time[row.label][1].mean())) if row.label in c.equal_time else "—")
         body.append(line)
+    return body
+
+
+def answer_cells(c: Comparison) -> list[list[str]]:
+    """Header and body of the answer's table; several yardsticks come one after the other, in a column of their own."""
+    tables = {metric: cells(c, rows, metric) for metric, rows in c.tables.items()}
+    if len(tables) == 1:
+        return tables[c.metric]
+    body = [["yardstick", *("mean" if name == c.metric else name for name in tables[c.metric][0])]]
+    for metric, (header, *lines) in tables.items():
+        names = ["mean" if name == metric else name for name in header]
+        for line in lines:
+            own = dict(zip(names, line, strict=True))
+            body.append([metric, *(own.get(name, "—") for name in body[0][1:])])
     return body
 
 
@@ -69,33 +84,32 @@ def pair_cells(c: Comparison) -> list[list[str]]:
 
 def to_terminal(c: Comparison) -> Table:
     """Two lines a loss, narrow enough for 80 columns, with colours for the verdicts."""
+    several = len(c.metrics) > 1
     lines = []
-    for row in c.rows:
+    for metric, row in ((metric, row) for metric, rows in c.tables.items() for row in rows):
         own = [
-            "\n".join(filter(None, [row.label, row.setting])),
+            "\n".join(filter(None, [row.label, row.setting, metric if several else ""])),
             "\n".join(filter(None, [str(row.n), row.lost])),
             number(row.mean) + ("" if math.isnan(row.std) else f"\n± {number(row.std)}"),
         ]
-        lines.append((own, row.paired, row.verdict))
-    return _narrow(("loss", "n", f"{short(c.metric)}\n± std"), lines, c.margin)
+        lines.append((own, row.paired, row.verdict, c.margin_of(metric)))
+    return _narrow(("loss", "n", f"{'mean' if several else short(c.metric)}\n± std"), lines)
 
 
 def pairs_to_terminal(c: Comparison) -> Table:
     """All pairs, likewise."""
-    lines = [([f"{pair.first}\nless {pair.second}"], pair.paired, pair.verdict) for pair in c.pairs or []]
-    return _narrow(("loss",), lines, c.margin)
+    lines = [([f"{pair.first}\nless {pair.second}"], pair.paired, pair.verdict, c.margin) for pair in c.pairs or []]
+    return _narrow(("loss",), lines)
 
 
-def _narrow(
-    names: Sequence[str], lines: Sequence[tuple[list[str], Paired | None, Verdict]], margin: float | None
-) -> Table:
+def _narrow(names: Sequence[str], lines: Sequence[tuple[list[str], Paired | None, Verdict, float | None]]) -> Table:
     """A table of these own columns, and what a comparison gave."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
     for name in (*names, DIFFERENCE.replace(" [", "\n["), f"{P}\nsign-flip", "verdict"):
         table.add_column(Text(name), no_wrap=name not in ("loss", "verdict"), overflow="fold")
     labels = [line for own, *_ in lines for line in own[0].splitlines()]
     table.columns[0].min_width = min(_LABEL, max(map(len, labels), default=0))
-    for own, result, verdict in lines:
+    for own, result, verdict, margin in lines:
         told, *p_values = _compared(result, margin)
         p_told = "\n".join(dict.fromkeys(p_values) if result is None else p_values)
         said = [*own, told.replace(" [", "\n["), p_told]
@@ -104,8 +118,13 @@ def _narrow(
 
 
 def to_markdown(c: Comparison, rows: Sequence[Row], metric: str) -> str:
-    """An aligned Markdown table."""
+    """An aligned Markdown table of one yardstick."""
     return _aligned(cells(c, rows, metric))
+
+
+def answer_to_markdown(c: Comparison) -> str:
+    """The answer's, likewise."""
+    return _aligned(answer_cells(c))
 
 
 def pairs_to_markdown(c: Comparison) -> str:
@@ -190,7 +209,7 @@ def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
 
 def to_latex(c: Comparison, caption: str) -> str:
     """A table for a paper; needs the package booktabs."""
-    header, *body = cells(c, c.rows, c.metric)
+    header, *body = answer_cells(c)
     columns = "l" + "".join("r" if name in _RIGHT or "/" in name else "l" for name in header[1:])
     lines = [
         "% needs \\usepackage{booktabs}",

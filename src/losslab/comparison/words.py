@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from losslab.comparison.analysis import Comparison
-from losslab.comparison.groups import shown
+from losslab.comparison.groups import order, shown, spell
 from losslab.comparison.load import Run
 from losslab.comparison.metrics import higher_is_better, name, unit
 from losslab.comparison.numbers import interval, number, p_value
@@ -29,18 +30,24 @@ def name_of(c: Comparison) -> str:
 
 
 def question(c: Comparison) -> str:
-    side = "largest" if higher_is_better(c.metric) else "smallest"
-    measure = f", {unit(c.metric)}" if unit(c.metric) else ""
-    return f"Which final loss gives the {side} {c.metric} ({name(c.metric)}{measure})?"
+    asked = []
+    for metric in c.metrics:
+        side = "largest" if higher_is_better(metric) else "smallest"
+        measure = f", {unit(metric)}" if unit(metric) else ""
+        asked.append(f"the {side} {metric} ({name(metric)}{measure})")
+    return f"Which final loss gives {' and '.join(asked)}?"
 
 
 def caption(c: Comparison) -> str:
     """What the table's numbers are."""
-    at = f"{c.metric} at each run's best checkpoint (smallest val/nll_scaled)"
+    at = f"{', '.join(c.metrics)} at each run's best checkpoint (smallest val/nll_scaled)"
     if all(run.folder is None for run in c.runs):
-        at = c.metric
+        at = ", ".join(c.metrics)
     tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""
-    timed = " Val at equal time: val/nll_scaled when the quickest loss had done all its steps." if c.equal_time else ""
+    costs = "" if c.costs is None else f"; costs: {c.costs.told}"
+    kind = "time" if c.costs is not None and c.costs.measured else "FLOPs"
+    whole = f" Val at equal {kind}: val/nll_scaled at the cost of {c.baseline}'s whole run"
+    timed = f"{whole}{costs}." if c.equal_time else ""
     return (
         f"{at}; {tuned}differences to {c.baseline} on shared seeds, with simultaneous 95% intervals: all of them "
         "together hold the true differences with probability 0.95. Their p is adjusted likewise; that of the exact "
@@ -58,7 +65,11 @@ def pairs_caption(c: Comparison) -> str:
 
 def sentences(c: Comparison) -> list[str]:
     """The verdict on each loss, with what it means on the other yardsticks."""
-    return [_sentence(c, row) for row in c.rows if row.paired is not None]
+    found = [_sentence(c, row) for row in c.rows if row.paired is not None]
+    for metric in c.metrics[1:]:
+        own = replace(c, metric=metric, margin=c.margin_of(metric), rows=c.also[metric], also={}, metrics=(metric,))
+        found += [f"{metric}: {_sentence(own, row)}" for row in own.rows if row.paired is not None]
+    return found
 
 
 def _sentence(c: Comparison, row: Row) -> str:
@@ -123,7 +134,7 @@ def protocol(c: Comparison) -> list[str]:
         return [*found, f"Results of a table, {c.source.name}; how they were made, it does not say.", _procedure(c)]
     found += _setup(done or runs)
     for key in dict.fromkeys(axis.key for axis in c.axes):
-        values = [str(tried.value) for axis in c.axes if axis.key == key for tried in axis.tried]
+        values = [spell(tried.value) for axis in c.axes if axis.key == key for tried in axis.tried]
         found.append(
             f"Each loss took its best {key.rpartition('.')[2]} of {', '.join(dict.fromkeys(values))} by the mean of "
             f"{c.selection} over seeds."
@@ -166,8 +177,8 @@ def _procedure(c: Comparison) -> str:
 
 def _setup(runs: Sequence[Run]) -> list[str]:
     def told(key: str) -> str:
-        values = dict.fromkeys(str(run.settings[key]) for run in runs if run.settings.get(key) is not None)
-        return " or ".join(values)
+        values = {repr(run.settings[key]): run.settings[key] for run in runs if run.settings.get(key) is not None}
+        return " or ".join(dict.fromkeys(spell(value) for value in sorted(values.values(), key=order)))
 
     model = told("model._target_").rpartition(".")[2]
     shape = ", ".join(
@@ -180,14 +191,52 @@ def _setup(runs: Sequence[Run]) -> list[str]:
         if told(key)
     )
     text = " or ".join(dict.fromkeys(_text(run) for run in runs))
-    vocabulary = f" ({told('data.tokenizer')}, vocabulary {told('data.vocab_size')})" if told("data.vocab_size") else ""
+    if _recorded(runs, "parameters"):
+        shape = f"{_recorded(runs, 'parameters')} parameters: {shape}"
+    vocabulary = _vocabulary(runs, told("data.tokenizer"), told("data.vocab_size"))
     budgets = dict.fromkeys(run.record.max_steps for run in runs)
     tokens = tokens_of(runs[0])
     size = f", {tokens / 1e6:.3g} M tokens" if tokens and len(budgets) == 1 else ""
     return [
         f"{model} ({shape}) on {text}{vocabulary}: {' or '.join(map(str, budgets))} optimizer steps of "
-        f"{told('data.batch_size')} sequences{size}, {told('trainer.precision')}."
+        f"{told('data.batch_size')} sequences{size}, {told('trainer.precision')}.",
+        f"{_component(runs, 'optimizer', told)}; {_component(runs, 'scheduler', told)}.",
     ]
+
+
+def _recorded(runs: Sequence[Run], key: str) -> str:
+    """Sizes out of the records, such as 4,096 or 80,000 or 80,100; nothing where one does not say."""
+    values = {run.record.provenance.get(key) for run in runs}
+    known = sorted(value for value in values if isinstance(value, int))
+    return " or ".join(f"{value:,}" for value in known) if len(known) == len(values) else ""
+
+
+def _vocabulary(runs: Sequence[Run], tokenizer: str, asked: str) -> str:
+    """` (bpe, vocabulary 1,000)`. Older records say only how large a tokenizer of losslab's own could become."""
+    if not tokenizer:
+        return ""
+    name = tokenizer if tokenizer in ("bpe", "bytes") else "a tokenizer of one's own"
+    size = _recorded(runs, "vocab_size")
+    limit = f", vocabulary at most {int(asked):,}" if tokenizer == "bpe" and asked.isdecimal() else ""
+    return f" ({name}{f', vocabulary {size}' if size else limit})"
+
+
+def _component(runs: Sequence[Run], group: str, told: Callable[[str], str]) -> str:
+    """`AdamW (learning rate 0.003, weight_decay 0.1)`: a class and its settings."""
+    keys = sorted({key for run in runs for key in run.settings if key.startswith(f"{group}.")}, key=_lr_first)
+    names = {f"{group}.lr": "learning rate"}
+    parts = [
+        f"{names.get(key, key.removeprefix(f'{group}.').removesuffix('._target_'))} {text}"
+        for key in keys
+        if key != f"{group}._target_" and (text := told(key))
+    ]
+    kind = " or ".join(dict.fromkeys(str(run.settings.get(f"{group}._target_", "")).rpartition(".")[2] for run in runs))
+    what = "optimizer" if group == "optimizer" else "learning rate schedule"
+    return f"{what.capitalize()}: {kind}" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _lr_first(key: str) -> tuple[bool, str]:
+    return key != "optimizer.lr", key
 
 
 def _text(run: Run) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from losslab.console import YARDSTICKS, figure, say
 from losslab.errors import UserError
+from losslab.records import EVALUATIONS
 from losslab.sweeps.trusted import let_import, one_run
 
 SPLITS = ("val", "test")
@@ -17,7 +18,7 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
         raise UserError(f"--split must be val or test, not {split!r}")
     one_run(folder)
     let_import(trust)
-    from losslab.training.reevaluate import EVALUATIONS, note_evaluation, reevaluate
+    from losslab.training.reevaluate import note_evaluation, reevaluate
 
     entry = reevaluate(folder, checkpoint=checkpoint, split=split, overrides=overrides, trust=trust)
     note_evaluation(folder, entry)  # before it is printed: a pipe may close

@@ -8,7 +8,7 @@ from pathlib import Path
 from losslab.errors import UserError
 from losslab.records import CONFIG, FILE, find_runs
 
-_OURS = ("curves.png", "curves.svg", "multirun.yaml")
+_OURS = ("curves.png", "curves.svg", "multirun.yaml", "costs.json")
 _REPORT = "comparison"
 """What commands leave beside the runs; so do names that begin with a dot, and those that begin as a report's."""
 

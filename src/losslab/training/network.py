@@ -90,6 +90,11 @@ class Network(nn.Module):
         for layer in self.backbone.layers:
             layer.forward = torch.compile(layer.forward)
 
+    def sizes(self) -> dict[str, int]:
+        """The number of outputs, which for tokens is the vocabulary's, and of all parameters, the loss's included."""
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        return {"vocab_size": self.projection.weight.shape[0], "parameters": parameters}
+
     def flops_per_token(self) -> int:
         """Of one forward and backward pass, output projection included, and a teacher's forward pass."""
         own = self.backbone.flops_per_token() + 6 * self.projection.weight.numel()

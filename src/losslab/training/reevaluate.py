@@ -9,15 +9,13 @@ from typing import Any
 
 from losslab.errors import UserError
 from losslab.files import write_atomic
-from losslab.records import Record, now, plain
+from losslab.records import EVALUATIONS, Record, now, plain
 from losslab.training.evaluation import Evaluator
 from losslab.training.loading import Loaded
 from losslab.training.messages import note
 from losslab.training.provenance import hardware, versions
 from losslab.training.reopen import reopen
 from losslab.training.teacher import attach_teacher, teacher_hash
-
-EVALUATIONS = "evaluations.jsonl"
 
 
 def reevaluate(

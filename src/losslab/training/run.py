@@ -293,6 +293,7 @@ def _note_start(
     }
     record.provenance["text"] = data.summary()
     record.throughput["flops_per_token"] = network.flops_per_token()
+    record.provenance |= network.sizes()
     record.max_steps = settings["max_steps"]
     record.timing.setdefault("started", now())
     record.write(folder)
@@ -311,11 +312,7 @@ def _note_end(folder: Path, config: dict[str, Any], record: Record) -> None:
 
 def _hparams(config: dict[str, Any], record: Record, network: Network | None = None) -> dict[str, str | float]:
     choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
-    sizes = {}
-    if network is not None:
-        sizes["vocab_size"] = network.projection.weight.shape[0]
-        sizes["parameters"] = sum(p.numel() for p in network.parameters())
-    return describe_run(config, loss_label(choices), **sizes)
+    return describe_run(config, loss_label(choices), **({} if network is None else network.sizes()))
 
 
 def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:

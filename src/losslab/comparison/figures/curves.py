@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ _MARKERS = 8
 """On a curve of many points."""
 _FAR = 15.0
 """As `layout.FAR`, but a curve that is missing is worse than small differences, which have figures of their own."""
+_LOG_EDGE = 1.15
+"""Factor between the outermost value and the end of a logarithmic axis."""
 _DECADES = 3
 """Up to so many, 1, 2 and 5 of each have a label."""
 
@@ -65,22 +68,33 @@ class _Window:
 
 @styled()
 def draw_curves(
-    curves: Sequence[Curve], looks: dict[str, Look], *, x_label: str, y_label: str, log_x: bool = False
+    curves: Sequence[Curve],
+    looks: dict[str, Look],
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    whole: bool = False,
 ) -> Figure:
     """Mean and band of each loss. The right half of the curves gets at least a third of the height; if the rest does
     not fit, a sentence inside the axes says where it is cut off, and the legend where an end is beyond that.
 
     Args:
         log_x: leaves out what stands at x ≤ 0.
+        whole: cuts nothing off, for curves whose spikes are what one looks for; the y axis is logarithmic where they
+            span a decade.
     """
     shown = [_shown(curve, log_x) for curve in curves]
-    window = _window(shown, log_x)
+    log_y = whole and _spans_a_decade(shown)
+    window = _whole_window(shown, log_y=log_y) if whole else _window(shown, log_x)
     legend = [Entry(line_of(looks[curve.label]), _label(curve, window)) for curve in shown]
     names = ", ".join(curve.label for curve in curves)
     figure = new_figure(HEIGHT, legend, title=f"{y_label} against {x_label}: {names}")
     axes = figure.add_subplot()
     if log_x:
         axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
     for i, curve in enumerate(shown):
         _draw(axes, curve, looks[curve.label], number=i, of=len(shown))
     axes.set_xlabel(wrap(x_label, PANEL_WIDTH))
@@ -90,6 +104,8 @@ def draw_curves(
         return finish(figure)
     axes.set_ylim(window.low, window.high)
     _place_ticks(axes, log_x)
+    if log_y:
+        _label_decades(axes.yaxis, *axes.get_ylim())
     say_what_is_cut(axes, above=window.cut_above, below=window.cut_below)
     return finish(figure)
 
@@ -120,6 +136,25 @@ def _window(curves: Sequence[Curve], log_x: bool) -> _Window | None:
     bottom, top = max(least, 2 * low - high), min(most, 2 * high - low)
     edge = 0.05 * (top - bottom) or 0.01 * abs(top) or 1.0
     return _Window(bottom - edge, top + edge, cut_above=most > top + edge, cut_below=least < bottom - edge)
+
+
+def _spans_a_decade(curves: Sequence[Curve]) -> bool:
+    means = np.concatenate([np.empty(0), *(curve.mean for curve in curves)])
+    return bool(len(means) and means.min() > 0 and means.max() >= 10 * means.min())
+
+
+def _whole_window(curves: Sequence[Curve], *, log_y: bool) -> _Window | None:
+    """All means and their bands; of a logarithmic axis lower bounds near zero would take most, and are left out."""
+    drawn = [curve for curve in curves if len(curve.x)]
+    if not drawn:
+        return None
+    values = np.concatenate([part for curve in drawn for part in (curve.mean, curve.high)])
+    lows = values if log_y else np.concatenate([values, *(curve.low for curve in drawn)])
+    low, high = float(np.nanmin(lows)), float(np.nanmax(values))
+    if log_y:
+        return _Window(low / _LOG_EDGE, high * _LOG_EDGE, cut_above=False, cut_below=False)
+    edge = 0.05 * (high - low) or 0.01 * abs(high) or 1.0
+    return _Window(low - edge, high + edge, cut_above=False, cut_below=False)
 
 
 def _half(x: NDArray[np.float64], log_x: bool) -> int:
@@ -159,7 +194,11 @@ def _draw(axes: Axes, curve: Curve, look: Look, *, number: int, of: int) -> None
 
 def _place_ticks(axes: Axes, log_x: bool) -> None:
     if log_x:
-        low, high = axes.get_xlim()
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if math.log10(high / low) <= _DECADES else (1,)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _label_decades(axes.xaxis, *axes.get_xlim())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def _label_decades(axis: Axis, low: float, high: float) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if math.log10(high / low) <= _DECADES else (1,)))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
-from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
 from numpy.typing import NDArray
 
 from losslab.comparison.figures.layout import (
@@ -36,6 +36,8 @@ from losslab.comparison.figures.style import INK, SMALL, Look, styled
 _ROW = 0.14
 """Inches above the panel, for each × at a value."""
 _LOG_FROM = 10.0
+_ASIDE = 3.0
+"""Points between the marks of two losses at one value."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def draw_sensitivity(items: Sequence[Sensitivity], looks: dict[str, Look], *, ax
     axes = figure.add_subplot()
     if places.kind == "log":
         axes.set_xscale("log")
-    for item in items:
-        _draw(axes, item, looks[item.label], places)
+    for i, item in enumerate(items):
+        aside = ScaledTranslation((i - (len(items) - 1) / 2) * _ASIDE / 72, 0, figure.dpi_scale_trans)
+        _draw(axes, item, looks[item.label], places, axes.transData + aside)
     for value, colours in missing.items():
         _mark_missing(axes, figure, places.at[value], colours)
     if limits is None:
@@ -91,6 +94,7 @@ def draw_sensitivity(items: Sequence[Sensitivity], looks: dict[str, Look], *, ax
         axes.set_ylim(*limits)
         values = np.concatenate([finite([item.mean, item.low, item.high]).ravel() for item in items])
         say_what_is_cut(axes, above=bool((values > limits[1]).any()), below=bool((values < limits[0]).any()))
+    _set_width(axes, places)
     _place_ticks(axes, places)
     axes.set_xlabel(wrap(axis, PANEL_WIDTH))
     axes.set_ylabel(wrap(y_label, PANEL_HEIGHT))
@@ -129,7 +133,7 @@ def _limits(items: Sequence[Sensitivity]) -> tuple[float, float] | None:
     low, high = float(near.min()), float(near.max())
     bands = np.concatenate([finite([item.low, item.high]).ravel() for item in items])
     bands = bands[np.isfinite(bands)]
-    spare = (high - low) / 4
+    spare = (high - low) / 2
     bottom = min(low, max(low - spare, float(bands.min(initial=low))))
     top = max(high, min(high + spare, float(bands.max(initial=high))))
     edge = 0.07 * (top - bottom) or 0.01 * abs(top) or 1.0
@@ -150,20 +154,25 @@ def _name(value: Any, places: _Places) -> str:
     return str(value) if places.kind == "categories" else short(value)
 
 
-def _draw(axes: Axes, item: Sensitivity, look: Look, places: _Places) -> None:
+def _draw(axes: Axes, item: Sensitivity, look: Look, places: _Places, place: Transform) -> None:
+    """Bars for the spread, not an area: several areas would hide one another and the lines."""
     x = np.array([places.at[_key(value)] for value in item.x])
     order = np.argsort(x, kind="stable")
     mean, low, high = (finite(values)[order] for values in (item.mean, item.low, item.high))
     x = x[order]
-    axes.plot(x, mean, color=look.colour, linestyle=look.dash, marker=look.marker, zorder=3)
-    band = np.isfinite(low) & np.isfinite(high)
-    if places.kind == "categories" or band.sum() == 1:
-        axes.vlines(x[band], low[band], high[band], color=look.colour, linewidth=1.0, alpha=0.7)
-    else:
-        axes.fill_between(x, low, high, where=band, color=look.colour, alpha=0.13, linewidth=0)
+    axes.plot(x, mean, color=look.colour, linestyle=look.dash, marker=look.marker, zorder=3, transform=place)
+    known = np.isfinite(low) & np.isfinite(high) & (high > low)
+    for at, ends in zip(x[known], np.stack([low, high], axis=1)[known], strict=True):
+        bar = Line2D([at, at], ends, color=look.colour, linewidth=0.9, marker="_", markersize=4, alpha=0.75)
+        bar.set_transform(place)
+        axes.add_line(bar)
     if _has_best(item):
         at = places.at[_key(item.x[item.best])]
-        axes.plot(at, item.mean[item.best], marker="o", markersize=10, markerfacecolor="none", color=look.colour)
+        ring = Line2D(
+            [at], [item.mean[item.best]], marker="o", markersize=10, markerfacecolor="none", color=look.colour
+        )
+        ring.set_transform(place)
+        axes.add_line(ring)
 
 
 def _missing(items: Sequence[Sensitivity], looks: dict[str, Look]) -> dict[float | str, list[str]]:
@@ -184,6 +193,16 @@ def _mark_missing(axes: Axes, figure: Figure, x: float, colours: Sequence[str]) 
         axes.plot(x, 1, transform=above, clip_on=False, color=colour, linestyle="none", marker="x", markersize=6)
 
 
+def _set_width(axes: Axes, places: _Places) -> None:
+    """Marks that stand aside of their values are unknown to matplotlib's own limits."""
+    at = np.array(list(places.at.values()))
+    if len(at) and places.kind != "categories":
+        scaled = np.log(at) if places.kind == "log" else at
+        spare = 0.06 * float(np.ptp(scaled)) or 0.5
+        low, high = float(scaled.min()) - spare, float(scaled.max()) + spare
+        axes.set_xlim(*np.exp([low, high]) if places.kind == "log" else (low, high))
+
+
 def _place_ticks(axes: Axes, places: _Places) -> None:
     """At the values that were tried, as many as there is room for."""
     if not places.at:
@@ -195,7 +214,7 @@ def _place_ticks(axes: Axes, places: _Places) -> None:
         axes.set_xticks(at, labels=[wrap(str(value), room, SMALL) for value in places.at])
         return
     scale = np.log10(at) if places.kind == "log" else np.asarray(at)
-    inches = (scale - scale[0]) / (float(np.ptp(scale)) or 1.0) * PANEL_WIDTH * 0.9
+    inches = (scale - scale[0]) / (float(np.ptp(scale)) or 1.0) * PANEL_WIDTH * 0.89
     kept: list[int] = []
     for i, place in enumerate(inches):
         wide = width_of(short(at[i]), SMALL)

@@ -1,0 +1,116 @@
+"""What a training step costs under each loss, relative to the baseline: measured side by side, or by FLOPs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from losslab.comparison.groups import Contender
+from losslab.comparison.load import Run
+from losslab.comparison.tuning import tokens_of
+
+FILE = "costs.json"
+"""In the sweep's folder. `seconds_per_step`: name_cost(run) → the seconds of a step, one a round, in which all were
+measured in turns; time, rounds, hardware and versions say when and where."""
+NOTICEABLE = 1.005
+"""Losses whose FLOPs differ by less cost the same."""
+_DECIDES = ("loss.", "regularizers.", "model.", "optimizer._target_", "optimizer.groups.", "trainer.precision")
+_ALSO = ("data.batch_size", "data.tokenizer", "data.vocab_size")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of a step."""
+
+    of: dict[str, float]
+    """Label → relative to the baseline's, which is 1."""
+    measured: bool
+    """Side by side; else FLOPs."""
+    told: str
+    """Where they come from, for people."""
+
+
+def name_cost(run: Run) -> str:
+    """Runs of the same name have the same cost: it hashes what decides it."""
+    settings = {key: value for key, value in run.settings.items() if key.startswith(_DECIDES) or key in _ALSO}
+    content = json.dumps([settings, run.record.provenance.get("vocab_size")], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def representatives(contenders: Sequence[Contender]) -> dict[str, Path]:
+    """name_cost → a run of it, for every contender that has a result."""
+    runs = [next(iter(c.runs.values())) for c in contenders if c.runs]
+    return {name_cost(run): run.folder for run in runs if run.folder is not None}
+
+
+def costs_of(contenders: Sequence[Contender], baseline: Contender, source: Path) -> Costs | None:
+    """Measured ones if the folder has them for every contender, or else by FLOPs; None where these are not known.
+
+    Args:
+        source: the sweep's folder.
+    """
+    compared = [c for c in contenders if c.runs]
+    if len(compared) < 2 or not baseline.runs:
+        return None
+    content = read_costs(source)
+    names = {c.label: name_cost(next(iter(c.runs.values()))) for c in compared}
+    if content is not None and set(names.values()) <= content["seconds_per_step"].keys():
+        seconds = content["seconds_per_step"]
+        base = seconds[names[baseline.label]]
+        # Minima: other work on the machine only ever adds time.
+        of = {label: min(seconds[name]) / min(base) for label, name in names.items()}
+        return Costs(of, measured=True, told=describe(content))
+    flops = {c.label: flops for c in compared if (flops := flops_per_step(c)) is not None}
+    if len(flops) < len(compared):
+        return None
+    return Costs(
+        {label: value / flops[baseline.label] for label, value in flops.items()},
+        measured=False,
+        told="FLOPs of the model, the losses' own work not counted; losslab compare --costs measures them",
+    )
+
+
+def read_costs(source: Path) -> dict[str, Any] | None:
+    """What costs.json says; None where there is none that can be read."""
+    try:
+        content = json.loads((source / FILE).read_text(encoding="utf-8"))
+        rounds, seconds = content["rounds"], content["seconds_per_step"]
+        right = all(len(own) == rounds and all(value > 0 for value in own) for own in seconds.values())
+        datetime.fromisoformat(content["time"])
+        return content if right and rounds > 0 and isinstance(content["hardware"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def describe(content: dict[str, Any]) -> str:
+    """`measured side by side by losslab on 2026-11-27 (x86_64, 1 thread, 5 rounds)`."""
+    hardware = content["hardware"]
+    device = hardware.get("device_name") or hardware.get("device") or "an unknown machine"
+    threads = hardware.get("threads")
+    own = f", {threads} thread{'s' * (threads != 1)}" if threads and hardware.get("device") != "cuda" else ""
+    rounds = content["rounds"]
+    return (
+        f"measured side by side by losslab compare --costs on {content['time'][:10]} ({device}{own}, "
+        f"{rounds} round{'s' * (rounds != 1)})"
+    )
+
+
+def flops_per_step(contender: Contender) -> float | None:
+    """Of a forward and backward pass over the batch."""
+    flops = [run.record.throughput.get("flops_per_token") for run in contender.runs.values()]
+    tokens = tokens_per_step(contender)
+    known = [value for value in flops if value]
+    return median(known) * tokens if tokens and known and len(known) == len(flops) else None
+
+
+def tokens_per_step(contender: Contender) -> float | None:
+    for run in contender.runs.values():
+        tokens = tokens_of(run)
+        return tokens / run.record.max_steps if tokens else None
+    return None

@@ -1,0 +1,95 @@
+"""Runs compared by what `losslab evaluate` recorded on another text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_runs import Sweep, read, write_scores
+
+from losslab.comparison import Comparison, analyse, load_runs
+from losslab.comparison.compare import compare
+from losslab.comparison.evaluations import on_text
+from losslab.errors import UserError
+from losslab.records import EVALUATIONS
+
+
+def note(folder: Path, value: float, *, text: str = "/texts/other.txt", digest: str = "a" * 64, **changes: Any) -> None:
+    entry = {
+        "checkpoint": "checkpoints/best.ckpt",
+        "step": 60,
+        "text": text,
+        "text_sha256": digest,
+        "own_text": False,
+        "part": "the whole",
+        "documents": "auto",
+        "yardsticks": {"text/nll_scaled": value, "text/top1": 0.25},
+    }
+    with (folder / EVALUATIONS).open("a") as file:
+        file.write(json.dumps(entry | changes) + "\n")
+
+
+@pytest.fixture
+def evaluated(sweep: Sweep) -> Sweep:
+    """Square is worse on its own test, and better on another text; its third seed was not evaluated there."""
+    for seed in (1, 2, 3):
+        for loss, own, other in (("cross_entropy", 3.0, 5.0), ("square", 3.5, 4.5)):
+            folder = sweep.add(loss, seed, own + seed, val=own)
+            write_scores(folder, np.ones((4, 6)))
+            if (loss, seed) != ("square", 3):
+                note(folder, 99.0, checkpoint="checkpoints/last.ckpt", step=100)
+                note(folder, other + seed + seed / 100 * (loss == "square"))
+    return sweep
+
+
+def on(sweep: Sweep, text: str) -> Comparison:
+    return analyse(on_text(load_runs(sweep.folder), text), metric="text/nll_scaled")
+
+
+@pytest.mark.parametrize("text", ["other.txt", "/texts/other.txt", "a" * 10])
+def test_differences_are_those_on_the_other_text(text: str, evaluated: Sweep) -> None:
+    c = on(evaluated, text)
+    rows = {row.label: row for row in c.rows}
+    assert rows["square"].differences == pytest.approx({1: -0.49, 2: -0.48})
+    assert rows["cross_entropy"].n == 3 and rows["square"].n == 2
+    summary = read(c)
+    assert "another text, /texts/other.txt (the whole, documents=auto, SHA-256 aaaaaaaaaa)" in summary
+    assert any("square-seed3" in text and "no evaluation on other.txt" in text for text in c.caveats)
+    assert not any(name.startswith("test/") for name in c.also), "of its own test nothing is shown"
+    assert c.noises == {} and c.reliability == {}
+
+
+def test_the_folder_and_the_metric_are_those_of_the_text(evaluated: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(evaluated.folder, metric="test/top1", evaluations="other.txt") == 0
+    assert "the largest text/top1" in capsys.readouterr().out
+    assert (evaluated.folder / "comparison-test-top1-evaluations=other.txt" / "report.html").exists()
+
+
+def test_the_newest_evaluation_counts(evaluated: Sweep) -> None:
+    for folder in evaluated.folder.glob("square-seed1-*"):
+        note(folder, 5.0)
+    rows = {row.label: row for row in on(evaluated, "other.txt").rows}
+    assert rows["square"].differences[1] == pytest.approx(-1.0)
+
+
+def test_a_text_of_no_evaluation_is_told_with_those_there_are(evaluated: Sweep) -> None:
+    with pytest.raises(
+        UserError, match=r"no run has an evaluation .* there are evaluations on other.txt; losslab eval"
+    ):
+        on(evaluated, "novel.txt")
+
+
+def test_two_texts_of_one_name_are_told_apart_by_their_hash(evaluated: Sweep) -> None:
+    for folder in evaluated.folder.glob("*-seed1-*"):
+        note(folder, 5.0, digest="b" * 64)
+    with pytest.raises(UserError, match=r"several texts are called so.*aaaaaaaaaa .*bbbbbbbbbb"):
+        on(evaluated, "other.txt")
+    assert {row.n for row in on(evaluated, "b" * 10).rows} == {1}
+
+
+def test_damaged_lines_are_passed_over(evaluated: Sweep) -> None:
+    for folder in evaluated.folder.glob("*-seed1-*"):
+        path = folder / EVALUATIONS
+        path.write_text("{\n[]\n" + path.read_text() + '{"text": 3}\n')
+    assert {row.label: row.n for row in on(evaluated, "other.txt").rows} == {"cross_entropy": 3, "square": 2}

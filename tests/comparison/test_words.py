@@ -1,0 +1,34 @@
+"""What the report says about how the runs were made."""
+
+from made_runs import Sweep, comparison_of, edit_record
+
+from losslab.comparison.words import protocol
+
+
+def test_the_protocol_has_the_vocabulary_the_sizes_and_the_optimizer_that_were_used(sweep: Sweep) -> None:
+    for seed in (1, 2):
+        changes = {"data.vocab_size": 4096, "scheduler.warmup_steps": 20, "optimizer.weight_decay": 0.1}
+        folder = sweep.add("cross_entropy", seed, 3.0, changes=changes)
+        edit_record(folder, provenance={"choices": {"loss": "cross_entropy"}, "vocab_size": 1000, "parameters": 98765})
+    told = " ".join(protocol(comparison_of(sweep)))
+    assert "vocabulary 1,000)" in told and "4,096" not in told and "4096" not in told
+    assert "Decoder (98,765 parameters: 64 wide, 32 tokens of context)" in told
+    assert "Optimizer: AdamW (learning rate 0.003, weight_decay 0.1)" in told
+    assert "Learning rate schedule: Constant (warmup_steps 20)" in told
+
+
+def test_a_vocabulary_that_no_record_says_is_not_claimed(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, 3.0, changes={"data.vocab_size": 4096})
+    assert "(bpe, vocabulary at most 4,096)" in " ".join(protocol(comparison_of(sweep)))
+
+
+def test_a_tokenizer_of_ones_own_has_no_vocabulary_of_losslabs(sweep: Sweep) -> None:
+    changes = {"data.vocab_size": 4096, "data.tokenizer": "mine.json"}
+    sweep.add("cross_entropy", 1, 3.0, changes=changes, hashes={"tokenizer": "t" * 64})
+    told = " ".join(protocol(comparison_of(sweep)))
+    assert "(a tokenizer of one's own)" in told and "096" not in told
+
+
+def test_learning_rates_of_a_sweep_are_all_named(sweep: Sweep) -> None:
+    sweep.add_grid("cross_entropy", {0.001: 3.2, 0.01: 3.1, 0.003: 3.0})
+    assert "learning rate 0.001 or 0.003 or 0.01" in " ".join(protocol(comparison_of(sweep)))
