@@ -8,6 +8,7 @@ from losslab.comparison.words import protocol
 def test_the_protocol_has_the_vocabulary_the_sizes_and_the_optimizer_that_were_used(sweep: Sweep) -> None:
     for seed in (1, 2):
         changes = {"data.vocab_size": 4096, "scheduler.warmup_steps": 20, "optimizer.weight_decay": 0.1}
+        changes["optimizer.amsgrad"] = False
         folder = sweep.add("cross_entropy", seed, 3.0, changes=changes)
         edit_record(folder, provenance={"choices": {"loss": "cross_entropy"}, "vocab_size": 1000, "parameters": 98765})
     told = " ".join(protocol(comparison_of(sweep)))

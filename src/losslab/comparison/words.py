@@ -228,7 +228,7 @@ def _component(runs: Sequence[Run], group: str, told: Callable[[str], str]) -> s
     parts = [
         f"{names.get(key, key.removeprefix(f'{group}.').removesuffix('._target_'))} {text}"
         for key in keys
-        if key != f"{group}._target_" and (text := told(key))
+        if key != f"{group}._target_" and (text := told(key)) not in ("", "False")
     ]
     kind = " or ".join(dict.fromkeys(str(run.settings.get(f"{group}._target_", "")).rpartition(".")[2] for run in runs))
     what = "optimizer" if group == "optimizer" else "learning rate schedule"
