@@ -80,8 +80,8 @@ def _several_codes(contenders: Sequence[Contender]) -> list[str]:
         )
         found.append(
             f"these runs were made by {len(codes)} versions of losslab's code (hashes.code in run.json): "
-            f"{len(codes[most])} by {most[:SHORT]}, {told}; a row that holds both is a mean over both, {pairs}; fresh=true makes a run "
-            "again with the code of now"
+            f"{len(codes[most])} by {most[:SHORT]}, {told}; a row that holds both is a mean over both, "
+            f"{pairs}; fresh=true makes a run again with the code of now"
         )
     for c in contenders:
         own: dict[str, list[int]] = defaultdict(list)
