@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from losslab.conformance.basics import AllDouble
 from losslab.conformance.subject import Fault, Subject, near, single
 from losslab.losses.execution import LinearMap
 from losslab.types import TargetKind, added
@@ -54,12 +55,19 @@ def gradient_is_that_of_the_value(subject: Subject) -> str:
     if loss.has_detached:
         return "part of it is meant to have no gradient (has_detached)"
     logits = loss.map_logits(problem.logits).detach().requires_grad_()
+
+    def values(z: Tensor) -> Tensor:
+        with AllDouble():
+            return added(loss.from_logits(z, problem.features)).double()
+
+    if not torch.equal(values(logits), values(logits)):
+        raise Fault("the same call gives another result the second time: it draws random numbers or keeps state")
     try:
-        torch.autograd.gradcheck(lambda z: added(loss.from_logits(z, problem.features)), logits)
+        torch.autograd.gradcheck(values, logits)
     except RuntimeError as error:  # gradcheck's way to say no
         raise Fault(
             "the gradient in the logits is not that of the value: something on the way is detached (.detach(), .data, "
-            f".item(), no_grad) or not float64 where its input is; {str(error).splitlines()[0]}"
+            f".item(), no_grad); {str(error).splitlines()[0]}"
         ) from None
     return "numerical and analytical gradients agree in float64"
 
@@ -84,11 +92,13 @@ def forward_equals_its_positions(subject: Subject) -> str:
 
 
 def arithmetic_is_float32(subject: Subject) -> str:
-    """Also where autocast makes the projection bf16: given the same logits, float32 and float64 agree."""
+    """Also where autocast makes the projection bf16: given the same logits, float32 and the same code in
+    float64, whatever it casts to, agree."""
     problem = subject.problem(positions=512)
     loss = subject.fresh()
     logits = loss.map_logits(problem.logits).float()
-    exact = added(loss.from_logits(logits.double(), problem.features))
+    with AllDouble():
+        exact = added(loss.from_logits(logits.double(), problem.features)).double()
     with torch.autocast("cpu", torch.bfloat16):
         own = added(loss.from_logits(logits, single(problem.features)))
     error = ((own.double() - exact).abs().sum() / exact.abs().sum().clamp(min=1e-12)).item()

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from losslab.conformance import arithmetic, options, predictions, sums
+from losslab.conformance import arithmetic, basics, options, predictions, sums
 from losslab.conformance.subject import Subject
 
 Check = Callable[[Subject], str]
 
+FIRST = "values"
+"""Where this one fails, the others would only repeat it."""
+
 CHECKS: dict[str, Check] = {
+    FIRST: basics.returns_one_value_a_position,
+    "targets": basics.target_is_what_it_trains,
     "sums, not means": sums.sums_add_up,
     "order of positions": sums.order_does_not_matter,
     "ignored positions": sums.ignored_positions_change_nothing,
@@ -24,6 +29,8 @@ CHECKS: dict[str, Check] = {
     "shift of logits": arithmetic.shift_changes_nothing,
     "posterior": predictions.posterior_is_the_data,
     "temperature": arithmetic.temperature_keeps_the_gradient,
+    "training mode": basics.mode_changes_nothing,
+    "memory": basics.nothing_stays_alive,
     "determinism": sums.same_call_same_value,
     "options": options.options_are_checked,
     "training": options.training_lowers_it,

@@ -14,7 +14,7 @@ from losslab.config.check import bind_components, check_run
 from losslab.config.compose import compose_job, typed
 from losslab.config.schema import register
 from losslab.config.words import ready
-from losslab.conformance.checks import CHECKS
+from losslab.conformance.checks import CHECKS, FIRST
 from losslab.conformance.processes import FURTHER
 from losslab.conformance.subject import Fault, Subject
 from losslab.console import say
@@ -39,9 +39,12 @@ class Result:
 
 
 def examine(loss: Loss) -> list[Result]:
-    """The result of every check, in order. The loss itself is not touched."""
+    """The result of every check, in order; of the first alone where it fails. The loss itself is not touched."""
     subject = Subject(loss)
-    return [_try(name, partial(check, subject)) for name, check in CHECKS.items()]
+    first = _try(FIRST, partial(CHECKS[FIRST], subject))
+    if not first.passed:
+        return [first]
+    return [first, *(_try(name, partial(check, subject)) for name, check in CHECKS.items() if name != FIRST)]
 
 
 def _try(name: str, check: Callable[[], str]) -> Result:
@@ -71,12 +74,17 @@ def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
     """Check the loss `name` (of conf/loss or a dotted path) and print a table; returns 1 if any check failed."""
     config = _configure(name, overrides, config_dir)
     loss = build_loss(config)
-    results = examine(loss) + [_try(name, partial(check, config)) for name, check in FURTHER.items()]
+    results = examine(loss)
+    count = len(CHECKS) + len(FURTHER)
+    if len(results) > 1:
+        results += [_try(name, partial(check, config)) for name, check in FURTHER.items()]
     width = max(len(result.check) for result in results)
     for result in results:
         say(f"{'passed' if result.passed else 'FAILED'}  {result.check:<{width}}  {result.said}")
     failed = sum(not result.passed for result in results)
     verdict = f"{failed} of {len(results)} checks failed" if failed else f"all {len(results)} checks passed"
+    if len(results) < count:
+        verdict = f"the first of {count} checks failed, and the others need it"
     say(f"{type(loss).__name__}: {verdict}")
     return int(failed > 0)
 

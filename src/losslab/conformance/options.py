@@ -17,8 +17,8 @@ _STEPS = 20
 
 
 def options_are_checked(subject: Subject) -> str:
-    """Each number of the constructor, and of its lists, at 0, at 1 and doubled: refused in a sentence, or finite; never
-    NaN."""
+    """Each number of the constructor, and of its lists, at 0, at 1 and doubled: refused in a sentence, or finite. NaN
+    is not tried: no configuration may hold one."""
     kind = type(subject.loss)
     parameters = inspect.signature(kind).parameters.items()
     signature = {n: p for n, p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
@@ -40,8 +40,6 @@ def options_are_checked(subject: Subject) -> str:
                     continue
                 how = "is accepted, and then" if accepted else "is not refused in a sentence (UserError), but"
                 raise Fault(f"{option} {how} raises {describe(error)}; refuse it") from None
-            if _holds_nan(value):
-                raise Fault(f"{option} is accepted; refuse it (not low <= {name} <= high refuses NaN too)")
             if not (outcome.total.isfinite() and outcome.hidden.isfinite().all()):
                 raise Fault(f"{option} is accepted, and gives a total or gradient that is not finite; refuse it")
     return ", ".join(tried) or "it has no numbers"
@@ -54,18 +52,13 @@ def _trials(default: object) -> list[Any]:
         return [[], *changed] if changed else []
     if isinstance(default, bool) or not isinstance(default, int | float):
         return []
-    not_a_number = [math.nan] if isinstance(default, float) else []
-    return [*dict.fromkeys(type(default)(value) for value in (0, 1, 2 * default)), *not_a_number]
+    return [*dict.fromkeys(type(default)(value) for value in (0, 1, 2 * default))]
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
     return f"{value:g}" if isinstance(value, int | float) else str(value)
-
-
-def _holds_nan(value: Any) -> bool:
-    return any(map(_holds_nan, value)) if isinstance(value, list) else value != value
 
 
 def training_lowers_it(subject: Subject) -> str:

@@ -224,7 +224,7 @@ class Execution:
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             with torch.autocast(device_type=hidden.device.type, enabled=False):
                 for chunk in self._chunks():
-                    total = total + add(chunk, gradients)
+                    total = total + add(chunk, gradients).float()  # an author may compute in float64
                 gradients.finish()
                 if last is not None:
                     last(gradients)
