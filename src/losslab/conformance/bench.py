@@ -15,6 +15,7 @@ from losslab.config.schema import register
 from losslab.config.words import ready
 from losslab.conformance.measure import COMPILED, DENSE, FLOOR, Measurement, Shape, Variant, measure
 from losslab.conformance.processes import started
+from losslab.conformance.subject import Fault
 from losslab.console import say, working
 from losslab.errors import UserError
 from losslab.training.assemble import build_loss
@@ -126,7 +127,10 @@ def _shape(config: dict[str, Any]) -> Shape:
 def _measure(variant: Variant, shape: Shape) -> Measurement:
     with started(measure, variant, shape) as receiving:
         try:
-            answer: Measurement = receiving.recv()
+            answer = receiving.recv()
         except EOFError:
             raise UserError(f"{variant.label} could not be measured; see above") from None
+    if isinstance(answer, Fault):
+        raise UserError(f"{variant.label} could not be measured: {answer}")
+    assert isinstance(answer, Measurement)
     return answer

@@ -14,6 +14,7 @@ from losslab.config.check import bind_components, check_run
 from losslab.config.compose import compose_job, typed
 from losslab.config.schema import register
 from losslab.config.words import ready
+from losslab.conformance.basics import named
 from losslab.conformance.checks import CHECKS, FIRST
 from losslab.conformance.processes import FURTHER
 from losslab.conformance.subject import Fault, Subject
@@ -51,7 +52,8 @@ def _try(name: str, check: Callable[[], str]) -> Result:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            return Result(name, True, check())
+            with named():
+                return Result(name, True, check())
         except Fault as fault:
             return Result(name, False, str(fault))
         except Exception as error:  # a person's code may raise anything; the other checks still tell something

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from losslab.conformance.measure import Measurement, Shape, Variant, measure
 from losslab.conformance.subject import Fault, Subject, near, single
+from losslab.errors import describe
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
 from losslab.training.assemble import build_loss
@@ -36,7 +37,7 @@ def started(target: Callable[..., None], *arguments: Any) -> Iterator[Connection
     """`target` in a process of its own, its last argument one end of a pipe; yields the other end."""
     context.set_forkserver_preload([__name__])
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=target, args=(*arguments, sending))
+    process = context.Process(target=_answering, args=(target, *arguments, sending))
     process.start()
     sending.close()
     try:
@@ -45,6 +46,14 @@ def started(target: Callable[..., None], *arguments: Any) -> Iterator[Connection
         process.kill()  # it has answered, or will not
         process.join()
         receiving.close()
+
+
+def _answering(target: Callable[..., None], *arguments: Any) -> None:
+    """Send an exception's sentence instead of printing its traceback."""
+    try:
+        target(*arguments)
+    except Exception as error:  # a person's code may raise anything
+        arguments[-1].send(Fault(f"it raises {describe(error)}"))
 
 
 def two_ranks_equal_one(config: dict[str, Any]) -> str:
@@ -106,9 +115,12 @@ def _answer(receiving: Connection) -> Any:
             "has not; keep a zero gradient connected where all positions are ignored"
         )
     try:
-        return receiving.recv()
+        answer = receiving.recv()
     except EOFError:
         raise Fault("its process ended without an answer; see above") from None
+    if isinstance(answer, Fault):
+        raise answer
+    return answer
 
 
 class _Head(nn.Module):
