@@ -16,7 +16,15 @@ from losslab.records import FILE, find_runs, read, read_config
 
 _COMPARED = ("seed", "loss.")
 """What the runs of one folder are meant to differ in."""
-_DERIVED = {"trainer.val_check_interval": "trainer.max_steps", "data.context": "model.context"}
+_DERIVED: dict[str, tuple[str, ...]] = {
+    "data.context": ("model.context",),
+    "trainer.val_check_interval": ("trainer.max_steps",),
+    "trainer.interim_eval_tokens": (
+        *("trainer.max_steps", "trainer.val_check_interval"),
+        *("data.batch_size", "data.context", "model.context"),
+    ),
+}
+"""Keys that follow from others unless they are given."""
 _RESULTS = ("completed", "diverged", "running", "interrupted")
 _SHOWN = 3
 Choices = dict[str, str]
@@ -107,12 +115,14 @@ def _differing(new: list[dict[str, Any]], old: list[dict[str, Any]], meant: set[
         before = [_plain(settings[key]) for settings in old]
         if not any(_plain(settings[key]) in before for settings in new):
             differing.append(key)
-    return [key for key in differing if _DERIVED.get(key) not in differing and not _is_meant(_DERIVED.get(key), meant)]
+    return [
+        key
+        for key in differing
+        if not any(cause in differing or _is_meant(cause, meant) for cause in _DERIVED.get(key, ()))
+    ]
 
 
-def _is_meant(key: str | None, meant: set[str]) -> bool:
-    if key is None:
-        return False
+def _is_meant(key: str, meant: set[str]) -> bool:
     if key == "trainer.max_steps" and "trainer.max_tokens" in meant:
         return True
     return key in meant or f"{key.partition('.')[0]}." in meant
