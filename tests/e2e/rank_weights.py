@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,15 @@ from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
 from losslab.losses.base import Loss
+from losslab.losses.cross_entropy import CrossEntropy
+from losslab.records import Record
 from losslab.training import run as training_run
 from losslab.training.module import LossModule
+from losslab.types import Features, LossSum, Projection
 
 SECONDS = 180
+SLOWNESS = 3.0
+"""Seconds that rank 0 takes to write how its run ended, in `EndsLate`."""
 
 
 class NanOnOneRank(Loss):
@@ -38,6 +46,32 @@ class RaisesOnOneRank(Loss):
         if distributed.get_rank() == 1:
             raise ArithmeticError("no luck here")
         return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+class EndsLate(CrossEntropy):
+    """Delays rank 0, and it alone, before it writes how the run ended; `stop_at` sends a SIGTERM in that step, and
+    `fail_at` fails on all ranks."""
+
+    def __init__(self, *, stop_at: int = 0, fail_at: int = 0) -> None:
+        super().__init__()
+        self.stop_at, self.fail_at, self.seen = stop_at, fail_at, 0
+        if os.environ.get("RANK") == "0":
+            write = Record.write
+
+            def write_late(record: Record, folder: Path) -> None:
+                if record.status not in ("planned", "running"):
+                    time.sleep(SLOWNESS)
+                write(record, folder)
+
+            Record.write = write_late  # type: ignore[method-assign]
+
+    def forward(self, features: Features, projection: Projection) -> LossSum:
+        self.seen += self.training
+        if self.training and self.seen == self.stop_at and distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self.training and self.seen == self.fail_at:
+            raise ArithmeticError("no luck anywhere")
+        return super().forward(features, projection)
 
 
 def main(folder: Path) -> None:

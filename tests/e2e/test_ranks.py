@@ -29,10 +29,62 @@ from runs import TINY, losslab, make_text, only_run, stopping_after
 TWO_RANKS = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
 
-def test_two_ranks_equal_one(run_tiny: Callable[..., int]) -> None:
+NOISE = ("Fatal Python error", "Traceback", "ChildFailedError", "Root Cause", "exitcode", "closing signal")
+"""Of an interpreter that aborts at its end, and of torchrun where a rank ended otherwise than with code 0."""
+
+
+@pytest.fixture
+def run_ranks(run_tiny: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """`losslab train`, as `run_tiny`, whose ranks print to the terminal: its exit code and all that it and they said,
+    which is checked to be free of noise."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = run_tiny(*arguments)
+        printed = "".join(capfd.readouterr())
+        assert not [noise for noise in NOISE if noise in printed], printed
+        return code, printed
+
+    return run
+
+
+LATE = ["loss=brier", "loss._target_=rank_weights.EndsLate", *TWO_RANKS]
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
+def test_ranks_wait_for_a_rank_0_that_is_slow_to_write_its_end(
+    run_ranks: Callable[..., tuple[int, str]], sweep: list[str]
+) -> None:
+    code, printed = run_ranks(*sweep, *LATE)
+    assert code == 0, printed
+    for run in find_runs(Path("outputs/runs")):
+        record = read(run)
+        assert (record.status, record.error, record.step) == ("completed", None, 8)
+        assert not [noise for noise in NOISE if noise in (run / "train.log").read_text(encoding="utf-8")]
+
+
+def test_ranks_that_were_stopped_wait_for_a_rank_0_that_is_slow_to_write_its_end(
+    run_ranks: Callable[..., tuple[int, str]],
+) -> None:
+    code, _ = run_ranks(*LATE, "+loss.stop_at=3")
+    assert code == 1
+    _, record = only_run(Path("outputs/runs"))
+    assert (record.status, record.step) == ("interrupted", 3)
+    assert "after step 3" in str(record.error)
+
+
+def test_a_rank_0_that_is_slow_to_write_its_failure_writes_it(run_ranks: Callable[..., tuple[int, str]]) -> None:
+    code, printed = run_ranks(*LATE, "+loss.fail_at=3")
+    assert code == 1
+    assert printed.count("no luck anywhere") == 1
+    run, record = only_run(Path("outputs/runs"))
+    assert record.status == "failed" and "no luck anywhere" in str(record.error)
+    assert '"status": "failed"' in (run / "run.json").read_text(encoding="utf-8")
+
+
+def test_two_ranks_equal_one(run_ranks: Callable[..., tuple[int, str]]) -> None:
     common = ["loss=square", "trainer.max_steps=6", "data.val_batch_size=5"]
-    assert run_tiny(*common, "name=one") == 0
-    assert run_tiny(*common, *TWO_RANKS, "trainer.accumulate_grad_batches=2", "name=two") == 0
+    assert run_ranks(*common, "name=one")[0] == 0
+    assert run_ranks(*common, *TWO_RANKS, "trainer.accumulate_grad_batches=2", "name=two")[0] == 0
     _, one = only_run(Path("outputs/one"))
     _, two = only_run(Path("outputs/two"))
     assert one.identity == two.identity
@@ -130,8 +182,8 @@ def distance(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
 
-def test_nan_on_one_rank_ends_both_as_diverged(run_tiny: Callable[..., int]) -> None:
-    assert run_tiny(*NAN, *TWO_RANKS, "trainer.max_steps=9") == 0
+def test_nan_on_one_rank_ends_both_as_diverged(run_ranks: Callable[..., tuple[int, str]]) -> None:
+    assert run_ranks(*NAN, *TWO_RANKS, "trainer.max_steps=9")[0] == 0
     check_diverged(*only_run(Path("outputs/runs")))
 
 
@@ -148,14 +200,14 @@ def check_diverged(run: Path, record: Record) -> None:
 
 
 def test_a_failure_of_one_rank_is_told_and_recorded_in_its_own_words(
-    run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    run_ranks: Callable[..., tuple[int, str]],
 ) -> None:
     own = ["loss=brier", "loss._target_=rank_weights.RaisesOnOneRank"]
-    assert run_tiny(*own, *TWO_RANKS) == 1
+    code, printed = run_ranks(*own, *TWO_RANKS)
+    assert code == 1
     _, record = only_run(Path("outputs/runs"))
     assert (record.status, record.error) == ("failed", "rank 1: ArithmeticError: no luck here")
-    told = capsys.readouterr().err
-    assert told.count("no luck here") == 1 and "Traceback" not in told
+    assert printed.count("no luck here") == 1
 
 
 def test_ranks_whose_parent_was_killed_save_and_end(workplace: Path) -> None:
@@ -169,6 +221,8 @@ def test_ranks_whose_parent_was_killed_save_and_end(workplace: Path) -> None:
     while is_locked(found[0]):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    printed, _ = process.communicate(timeout=60)  # the ranks have its output open
+    assert "Fatal Python error" not in printed and "Traceback" not in printed, printed
     record = read(found[0])
     assert record.status == "interrupted"
     assert f"after step {record.step}" in str(record.error)
@@ -181,13 +235,17 @@ def test_a_bad_text_is_told_once_before_the_ranks_start(
     assert capsys.readouterr().err.count("too short") == 1
 
 
-def test_a_run_of_one_process_continues_sharded(run_tiny: Callable[..., int]) -> None:
+def test_a_run_of_one_process_continues_sharded(
+    run_tiny: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run_tiny("name=whole", "model.tie_embeddings=false") == 0
     _, whole = only_run(Path("outputs/whole"))
     with stopping_after():
         assert run_tiny("model.tie_embeddings=false") == 1
     (run,) = find_runs(Path("outputs/runs"))
     assert resume(run, [], ["trainer.strategy=fsdp", "trainer.devices=2"]) == 0
+    printed = "".join(capfd.readouterr())
+    assert not [noise for noise in NOISE if noise in printed], printed
     record = read(run)
     assert (record.status, record.hardware["ranks"], record.hardware["strategy"]) == ("completed", 2, "fsdp")
     assert record.yardsticks["final"] == pytest.approx(whole.yardsticks["final"], rel=1e-5)

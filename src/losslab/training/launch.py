@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
+
+from torch import distributed
 
 from losslab.config.trust import foreign_targets
 from losslab.errors import Held, UserError
@@ -13,6 +16,8 @@ from losslab.records import Record, read
 from losslab.training.assemble import open_data
 from losslab.training.ranks import run_workers
 from losslab.training.run import execute
+
+_TICK = 0.1
 
 
 def check_ranks(config: dict[str, Any]) -> None:
@@ -37,7 +42,11 @@ def launch(folder: Path, config: dict[str, Any], *, began: float | None = None) 
     """
     settings = config["trainer"]
     check_ranks(config)
-    if settings["devices"] * settings["num_nodes"] == 1 or "RANK" in os.environ:
+    if "RANK" in os.environ:
+        record = execute(folder, began=began)
+        _leave(folder, record)
+        return record
+    if settings["devices"] * settings["num_nodes"] == 1:
         return execute(folder, began=began)
     if is_locked(folder):
         raise Held(f"{folder} is already running in another process; wait for it, or give another name=…")
@@ -52,3 +61,25 @@ def launch(folder: Path, config: dict[str, Any], *, began: float | None = None) 
         record.error = "stopped by a signal" if ended.signalled else failure
         record.write(folder)
     return record
+
+
+def _leave(folder: Path, record: Record) -> None:
+    """End a rank's part in a run: ranks other than 0 stay until rank 0, which writes the record, has ended the run.
+
+    torchrun and srun kill all ranks as soon as one of them ends with an exit code other than 0. A rank that failed
+    leaves at once instead, because the others may wait for it in a collective.
+    """
+    if record.status == "failed":
+        return
+    if distributed.is_initialized():
+        distributed.destroy_process_group()  # its threads must not outlive what they use
+    while os.environ["RANK"] != "0" and _is_ending(folder):
+        time.sleep(_TICK)
+
+
+def _is_ending(folder: Path) -> bool:
+    """Whether rank 0 lives and has not written how the run ended; the kernel frees its lock when it dies."""
+    try:
+        return is_locked(folder) and read(folder).status == "running"
+    except UserError:  # a damaged record
+        return False

@@ -42,7 +42,7 @@ from losslab.training.random import derive_seed, hash_weights
 from losslab.training.reduce import StepReducer
 from losslab.training.schedules import make_scheduler
 from losslab.training.sharding import load_weights
-from losslab.training.signals import StopFlag
+from losslab.training.signals import StopFlag, postponed_signals
 from losslab.training.teacher import attach_teacher, teacher_hash
 from losslab.training.trainer import make_trainer
 
@@ -100,7 +100,8 @@ def execute(folder: Path, *, began: float | None = None) -> Record:
             record.status, record.error = "failed", describe(error)
         finally:
             if rank == 0:
-                _note_end(folder, config, record)
+                with postponed_signals():
+                    _note_end(folder, config, record)
     return record
 
 

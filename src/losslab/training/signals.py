@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,3 +40,20 @@ class StopFlag:
         if self.raised and number == signal.SIGINT and "RANK" not in os.environ:
             raise KeyboardInterrupt  # the second Ctrl-C ends at once; under torchrun it is the first, passed on twice
         self.raised = True
+
+
+@contextmanager
+def postponed_signals() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM only after the block: torchrun, for one, sends them as soon as another rank ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)

@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
-
-from torch import distributed
 
 from losslab import console
 from losslab.config.stored import open_config
@@ -23,6 +22,8 @@ from losslab.training.slurm import become_rank
 
 HELD = 3
 """Exit code: another process has the run."""
+_STDIN = 0
+"""The descriptor."""
 
 
 def main(arguments: list[str] | None = None, *, began: float | None = None) -> int:
@@ -54,16 +55,21 @@ def main(arguments: list[str] | None = None, *, began: float | None = None) -> i
     except UserError as error:
         _tell(str(error))
         return 2
-    if record.status == "failed" and console.listener is None:  # who listens reads the record
+    if (record.status == "failed" and console.listener is None) or (
+        record.status == "interrupted" and "RANK" in os.environ
+    ):  # who listens reads the record
         _tell(str(record.error))
-    if record.status != "failed" and distributed.is_initialized():
-        distributed.destroy_process_group()  # its threads must not outlive what they use
     return int(record.status not in DONE)
 
 
 def _stop_with_parent() -> None:
-    """Save and end, as after a signal, when the process that started the ranks was killed; nobody else could."""
-    sys.stdin.buffer.read()
+    """Save and end, as after a signal, when the process that started the ranks was killed; nobody else could.
+
+    Reads the descriptor itself: a daemon thread that holds the lock of `sys.stdin` at exit aborts the interpreter.
+    """
+    with suppress(OSError):
+        while os.read(_STDIN, 1024):
+            pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
