@@ -8,8 +8,9 @@ overrides   the command-line overrides, as typed
 status      planned | running | completed | failed | diverged | interrupted; planned: a sweep will come to it
 step        optimizer steps in the last checkpoint; max_steps is the budget
 yardsticks  {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
-hashes      backbone_init, batches, data, tokenizer, code, own_code (of classes outside losslab, if any), continue_from
-            and init_from (of what the run began with, if anything); SHA-256, hex
+hashes      backbone_init, projection_init (absent where the loss wants a number of outputs of its own), loss_init (of a
+            loss with parameters or buffers), batches, data, tokenizer, code, own_code (of classes outside losslab, if
+            any), continue_from and init_from (of what the run began with, if anything); SHA-256, hex
 versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
             choices (group → the file chosen in it), vocab_size and parameters (of the network; older ones lack both),

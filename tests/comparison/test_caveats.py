@@ -7,6 +7,7 @@ import pytest
 from made_runs import Sweep, comparison_of, edit_record, page_text, read, rows_of
 
 from losslab.comparison.caveats import ALONE, ONE_LEARNING_RATE, TRAINED_START
+from losslab.comparison.rows import ONE_START
 from losslab.errors import UserError
 
 
@@ -128,6 +129,44 @@ def test_pairs_that_did_not_start_alike_are_told(sweep: Sweep) -> None:
     assert f"- square, seed 1: batches {left_out}" in summary
     assert f"- hinge, seed 1: backbone_init and batches {left_out}" in summary
     assert summary.count("no pair with the baseline: every start or code differs") == 2
+
+
+def test_seeds_that_started_from_the_same_weights_are_told_first_and_claim_nothing(sweep: Sweep) -> None:
+    for seed in range(1, 7):
+        sweep.add("cross_entropy", seed, 3.0 + 0.01 * seed, hashes={"backbone_init": "same"})
+        sweep.add("square", seed, 4.0 + 0.011 * seed, hashes={"backbone_init": "same"})
+    (sweep.folder / "torn").mkdir()
+    (sweep.folder / "torn/run.json").write_text("{")
+    c = comparison_of(sweep)
+    for place, loss in enumerate(("cross_entropy", "square")):
+        told = f"{loss}: different seeds with equal initial weights (backbone_init), seed 1, 2, 3, 4, 5, 6: "
+        assert c.caveats[place].startswith(told)
+    assert "cannot be read" in c.caveats[2]
+    (row,) = (row for row in c.rows if row.label == "square")
+    assert (row.paired, row.differences, row.verdict.text) == (None, {}, ONE_START)
+    answer = read(c).partition("## Protocol")[0]
+    assert ONE_START in answer and " worse" not in answer and "p =" not in answer
+
+
+def test_seeds_with_weights_of_their_own_count_without_those_that_share_some(sweep: Sweep) -> None:
+    for seed in (1, 2, 3, 4):
+        hashes = {"backbone_init": "same"} if seed > 2 else None
+        sweep.add("cross_entropy", seed, 3.0 + seed, hashes=hashes)
+        sweep.add("square", seed, 3.5 + seed if seed < 3 else 99.0, hashes=hashes)
+    c = comparison_of(sweep)
+    assert next(row for row in c.rows if row.label == "square").differences == {1: 0.5, 2: 0.5}
+    assert "seed 3, 4: they are no independent repetitions" in c.caveats[1]
+
+
+@pytest.mark.parametrize(("other", "seeds"), [("x", []), (None, [1]), ("same", [1])])
+def test_projections_must_have_started_alike_where_both_records_say_so(
+    sweep: Sweep, other: str | None, seeds: list[int]
+) -> None:
+    sweep.add("cross_entropy", 1, 3.0, hashes={"projection_init": "same"})
+    sweep.add("square", 1, 3.0, hashes=None if other is None else {"projection_init": other})
+    c = comparison_of(sweep)
+    assert list(next(row for row in c.rows if row.label == "square").differences) == seeds
+    assert c.caveats[0].startswith("square, seed 1: projection_init differ") == (seeds == [])
 
 
 def test_pairs_that_started_alike_count_without_the_others(sweep: Sweep) -> None:

@@ -32,7 +32,7 @@ def test_a_run_leaves_its_record_metrics_and_checkpoints(run_tiny: Callable[...,
         "throughput memory error".split()
     )
     assert (record.status, record.step, record.max_steps, record.error) == ("completed", 8, 8, None)
-    assert set(record.hashes) == {"backbone_init", "batches", "data", "tokenizer", "code"}
+    assert set(record.hashes) == {"backbone_init", "projection_init", "batches", "data", "tokenizer", "code"}
     assert folder.name.startswith("cross_entropy-seed1-") and folder.name.endswith(record.identity[: records.SHORT])
     names = "nll nll_scaled nll_linked perplexity bits_per_byte top1 objective unigram_nll".split()
     for split in ("val", "test"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
+
+import numpy as np
 import pytest
 import torch
 from tiny_network import V, make_network
 
 from losslab.models.decoder import Decoder
-from losslab.training.random import derive_seed, generator, hash_weights, seed_dropout
+from losslab.training.random import derive_seed, generator, global_stream, hash_weights, seed_dropout
 
 ONES = torch.ones(200)
 
@@ -42,6 +46,35 @@ def test_using_one_stream_shifts_no_other() -> None:
     assert torch.equal(torch.rand(5, generator=generator(3, "head_init")), expected)
     assert not torch.equal(torch.rand(5, generator=generator(3, "data_order")), expected)
     assert not torch.equal(torch.rand(5, generator=generator(4, "head_init")), expected)
+
+
+def drawn() -> tuple[float, float, float]:
+    """A number from each of the global generators."""
+    return float(torch.rand(())), float(np.random.rand()), random.random()  # noqa: NPY002
+
+
+def test_what_draws_from_the_global_generators_draws_from_the_named_stream() -> None:
+    found = []
+    for seed, name in ((1, "model"), (1, "model"), (2, "model"), (1, "loss")):
+        drawn()
+        with global_stream(seed, name):
+            found.append(drawn())
+    assert found[0] == found[1]
+    for at in range(3):
+        assert len({numbers[at] for numbers in found}) == 3
+
+
+def test_a_named_stream_leaves_the_global_generators_where_they_were() -> None:
+    seed_dropout(1, step=0, micro=0, rank=0)
+    expected = drawn(), drawn()
+    seed_dropout(1, step=0, micro=0, rank=0)
+    found = [drawn()]
+    with suppress(ArithmeticError), global_stream(3, "model"):
+        drawn()
+        with global_stream(4, "loss"):
+            torch.manual_seed(0)
+        raise ArithmeticError
+    assert (*found, drawn()) == expected
 
 
 def test_a_stream_does_not_touch_the_default_generator() -> None:
@@ -97,10 +130,10 @@ def test_the_backbone_is_the_same_under_every_loss_and_head() -> None:
 
 def test_the_hash_is_that_of_the_weights_alone() -> None:
     torch.manual_seed(0)
-    first = hash_weights(make_network(seed=4))
+    first = hash_weights(make_network(seed=4).backbone)
     torch.manual_seed(1)
-    assert hash_weights(make_network("square", seed=4).eval()) == first
-    assert hash_weights(make_network(seed=5)) != first
+    assert hash_weights(make_network("square", seed=4).eval().backbone) == first
+    assert hash_weights(make_network(seed=5).backbone) != first
 
 
 def test_the_hash_changes_with_every_single_weight() -> None:
@@ -114,6 +147,17 @@ def test_the_hash_changes_with_every_single_weight() -> None:
         flat[-1] = old
     assert len(set(hashes)) == len(hashes) > 20
     assert hash_weights(network) == hashes[0]
+
+
+def test_the_hash_covers_the_buffers_that_a_checkpoint_holds() -> None:
+    def hashed(value: float, *, kept: bool) -> str:
+        module = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(module.weight), torch.nn.init.zeros_(module.bias)
+        module.register_buffer("features", torch.tensor(value), persistent=kept)
+        return hash_weights(module)
+
+    assert hashed(1.0, kept=True) != hashed(2.0, kept=True)
+    assert hashed(1.0, kept=False) == hashed(2.0, kept=False)
 
 
 def test_the_hash_knows_which_parameter_holds_which_weights() -> None:

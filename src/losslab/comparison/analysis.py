@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from losslab.comparison.caveats import caveats
+from losslab.comparison.caveats import caveats, start_caveats
 from losslab.comparison.costs import Costs, costs_of
 from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
 from losslab.comparison.groups import Contender, Setting, find_baselines, group_runs
@@ -20,7 +20,7 @@ from losslab.comparison.metrics import PRIMARY as PRIMARY_NAME
 from losslab.comparison.naming import BEST_FIRST, parse_labels, positions, rename
 from losslab.comparison.noise import Documents, Noises
 from losslab.comparison.pairs import Pair, make_pairs
-from losslab.comparison.rows import Row, make_rows, unequal_start
+from losslab.comparison.rows import Row, make_rows, pairs_of
 from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
 from losslab.config.nearest import nearest
@@ -161,7 +161,7 @@ def analyse(
         rows=rows,
         also=also,
         pairs=make_pairs(contenders, metric=metric, margin=margin) if all_pairs else None,
-        caveats=[*loaded.problems, *told, *problems, *damaged],
+        caveats=[*start_caveats(contenders, baselines), *loaded.problems, *told, *problems, *damaged],
         curves={c.label: curves for c in contenders if (curves := mean_curves(c, read))},
         costs=costs,
         equal_time=at_equal_compute(contenders, read, costs) if short(metric) == PRIMARY_NAME else {},
@@ -284,9 +284,9 @@ def _scores(
             continue
         pairs = [
             (np.asarray(scores[id(own)]["units"], np.float64), np.asarray(scores[id(other)]["units"], np.float64))
-            for seed in sorted(c.runs.keys() & reference.runs.keys())
+            for seed in pairs_of(c, reference)
             for own, other in [(c.runs[seed], reference.runs[seed])]
-            if id(own) in scores and id(other) in scores and not unequal_start(c, reference, seed)
+            if id(own) in scores and id(other) in scores
         ]
         if not pairs:
             continue

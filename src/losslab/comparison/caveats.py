@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from losslab.comparison.groups import INTERVAL, Contender, Setting, shown
 from losslab.comparison.load import Run
 from losslab.comparison.metrics import PER_TEXT, short
-from losslab.comparison.rows import Row, unequal_start
+from losslab.comparison.rows import Row, shared_starts, unequal_start
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.tuning import tuning_caveats
 from losslab.records import SHORT
@@ -36,12 +36,11 @@ def caveats(
     metric: str,
     selection: str | None,
 ) -> list[str]:
-    """Every caveat that the records give rise to, the gravest first."""
+    """Every caveat that the records give rise to but those of `start_caveats`, the gravest first."""
     found = _several_codes(contenders)
     found += [ALONE] if len(contenders) == 1 else []
     found += _lost(contenders)
     found += _missing(contenders, rows, metric)
-    found += _unequal_starts(contenders, baselines)
     if any(run.settings.get("init_from") for c in contenders for run in c.runs.values()):
         found.append(TRAINED_START)
     found += _unequal_origins(contenders)
@@ -98,6 +97,22 @@ def _several_codes(contenders: Sequence[Contender]) -> list[str]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def start_caveats(contenders: Sequence[Contender], baselines: dict[Setting, Contender]) -> list[str]:
+    """What is wrong with the starts of the runs, on which every claim rests: it stands before all else."""
+    return [*_shared_starts(contenders), *_unequal_starts(contenders, baselines)]
+
+
+def _shared_starts(contenders: Sequence[Contender]) -> list[str]:
+    """Seeds that are no repetitions, because they all began with the same weights."""
+    return [
+        f"{c.label}: different seeds with equal initial weights (backbone_init), seed "
+        f"{' and '.join(', '.join(map(str, seeds)) for seeds in groups)}: they are no independent repetitions, and "
+        "nothing is claimed from them; the model seeds itself, or an older losslab trained it"
+        for c in contenders
+        if (groups := shared_starts(c))
+    ]
 
 
 def _lost(contenders: Sequence[Contender]) -> list[str]:

@@ -16,12 +16,23 @@ from losslab.losses.regularizers import regularize
 from losslab.records import CACHE
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
-from losslab.training.random import generator
+from losslab.training.random import generator, global_stream
 from losslab.training.schedules import make_scheduler
+
+
+def build_part(config: dict[str, Any], name: str, **late: Any) -> Any:
+    """The component `name`, built under the global stream of its name. `late` are arguments that only now are known."""
+    with global_stream(config["seed"], name):
+        return build(config[name], name, **late)
 
 
 def check_components(config: dict[str, Any]) -> None:
     """Construct everything once, on no device and without data, so that bad values are refused before any is read."""
+    with global_stream(config["seed"], "check"):
+        _check(config)
+
+
+def _check(config: dict[str, Any]) -> None:
     with torch.device("meta"):
         backbone = build(config["model"], "model", vocab_size=1)
     loss = build_loss(config)
@@ -55,27 +66,39 @@ def build_loss(config: dict[str, Any]) -> Loss:
 
 
 def build_network(config: dict[str, Any], num_outputs: int, class_counts: Tensor | None = None) -> Network:
-    """The backbone draws from its own stream, before and independently of projection and loss.
+    """Every part on the CPU and from streams of its own, so that no part shifts what another draws.
 
     Args:
         num_outputs: V, of the tokenizer in use.
         class_counts: [V], how often each class is a target in train; None where a checkpoint is about to say.
     """
     seed = config["seed"]
-    backbone = build(config["model"], "model", vocab_size=num_outputs, generator=generator(seed, "backbone_init"))
-    return Network(
-        backbone=backbone,
-        loss=build_loss(config),
-        task=build(config["task"], "task"),
-        num_outputs=num_outputs,
-        head_init=generator(seed, "head_init"),
-        class_counts=class_counts,
-    )
+    with torch.device("cpu"):
+        init = generator(seed, "backbone_init")
+        backbone = build_part(config, "model", vocab_size=num_outputs, generator=init)
+        with global_stream(seed, "loss"):
+            loss = build_loss(config)
+        return Network(
+            backbone=backbone,
+            loss=loss,
+            task=build_part(config, "task"),
+            num_outputs=num_outputs,
+            head_init=generator(seed, "head_init"),
+            class_counts=class_counts,
+        )
+
+
+def hash_inputs(config: dict[str, Any], data: TextDataModule | None = None) -> dict[str, str]:
+    """Dotted key of each input of the data → SHA-256 of its content."""
+    with global_stream(config["seed"], "hashes"):
+        hashes: dict[str, str] = (data or build_part(config, "data")).input_hashes()
+        return hashes
 
 
 def open_data(folder: Path, config: dict[str, Any]) -> TextDataModule:
     """The run's text, tokenised; in the cache beside the sweeps, or, where a run was moved away from it, in its own."""
-    data: TextDataModule = build(config["data"], "data")
     shared = folder.absolute().parent.parent / CACHE
-    data.prepare(shared if shared.is_dir() else folder / CACHE)
+    data: TextDataModule = build_part(config, "data")
+    with global_stream(config["seed"], "preparation"):
+        data.prepare(shared if shared.is_dir() else folder / CACHE)
     return data

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.check import bind_components, resolve_budget, resolve_split
-from losslab.config.components import build
 from losslab.config.identity import fingerprint, folder_name, loss_label
 from losslab.config.stored import INPUTS, filled
-from losslab.config.trust import foreign_targets
+from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.console import say
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
@@ -29,7 +28,7 @@ from losslab.records import (
     read_config,
     write_config,
 )
-from losslab.training.assemble import check_components
+from losslab.training.assemble import build_part, check_components, hash_inputs
 from losslab.training.branch import CONTINUED, has_checkpoint, note_origin
 from losslab.training.devices import check_devices
 from losslab.training.initial import weights_hash
@@ -178,10 +177,11 @@ class Finder:
             self._right.add(parts)
 
     def _hash_inputs(self, config: dict[str, Any]) -> dict[str, str]:
-        text = json.dumps(config["data"], sort_keys=True)
+        drawn = bool(targets({"data": config["data"]}) - allowed())  # perhaps: from the seed's stream
+        text = json.dumps([config["data"], config["seed"] if drawn else None], sort_keys=True)
         if text not in self._inputs:
-            data: TextDataModule = build(config["data"], "data")
-            self._inputs[text] = data.input_hashes()
+            data: TextDataModule = build_part(config, "data")
+            self._inputs[text] = hash_inputs(config, data)
             if files := data.told_files():
                 self.texts.append(files)
         inputs = self._inputs[text]

@@ -22,6 +22,7 @@ from losslab.metrics.text_units import per_text
 from losslab.metrics.unigram import unigram_nll
 from losslab.metrics.yardsticks import Yardsticks, chunk_rows
 from losslab.training.network import Network, Observer
+from losslab.training.random import global_stream
 from losslab.types import Batch, Features, LossSum, Projection
 
 FIT_POSITIONS = 4096
@@ -57,6 +58,7 @@ class Evaluator:
         self.interim_tokens = interim_tokens
         self.context = context
 
+    @global_stream(0, "evaluation")
     def validate(self, *, thorough: bool = False) -> dict[str, float]:
         """Fit the temperature on one half of val, then score val; keys `val/…`.
 
@@ -84,6 +86,7 @@ class Evaluator:
         limits = [self.data.max_eval_tokens, None if thorough else self.interim_tokens or None]
         return min((limit for limit in limits if limit is not None), default=None)
 
+    @global_stream(0, "evaluation")
     def test(self, scale: float, *, keep: Path | None = None) -> dict[str, float]:
         """Score test with a temperature fitted on val; keys `test/…`.
 
@@ -98,6 +101,7 @@ class Evaluator:
             write_atomic(keep, content.getbuffer())
         return values
 
+    @global_stream(0, "evaluation")
     def text(self, scale: float) -> dict[str, float]:
         """Score another text (`TextDataModule.open_text`) with a temperature fitted before; keys `text/…`."""
         return self._score("text", scale, Details(device=self.device), None)

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from losslab.config.components import build
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, restore_tokenizer
 from losslab.errors import UserError
 from losslab.records import FILE, Record, find_runs
+from losslab.training.assemble import build_part
 from losslab.training.checkpoints import read_checkpoint
 from losslab.training.loading import DESCRIPTION, EMBEDDING, PREFIX, TOKENIZER, WEIGHTS, find_checkpoint
 from losslab.training.messages import say
@@ -62,7 +62,7 @@ def weights_hash(config: dict[str, Any]) -> dict[str, str]:
         return {}
     weights = read_weights(config[WEIGHTS_KEY])
     with torch.device("meta"):
-        names = {f"{_BACKBONE}{name}" for name in build(config["model"], "model", vocab_size=1).state_dict()}
+        names = {f"{_BACKBONE}{name}" for name in build_part(config, "model", vocab_size=1).state_dict()}
     if not names & weights.tensors.keys():
         there = [f"{name} {list(value.shape)}" for name, value in weights.tensors.items()]
         raise UserError(

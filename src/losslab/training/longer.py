@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.check import bind_components
-from losslab.config.components import build
 from losslab.errors import UserError
 from losslab.records import DONE, Record
+from losslab.training.assemble import hash_inputs
 from losslab.training.origin import KEY, Origins
 
 _BUDGET = ("trainer.max_steps", "trainer.max_tokens")
@@ -54,7 +54,7 @@ def _answer(folder: Path, record: Record, config: dict[str, Any], key: str, valu
 
 
 def _inputs(config: dict[str, Any]) -> dict[str, str]:
-    hashes: dict[str, str] = build(config["data"], "data").input_hashes()
+    hashes = hash_inputs(config)
     return hashes
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from losslab.losses.base import Loss
 from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
+from losslab.training.random import global_stream, hash_weights
 from losslab.types import Batch, Features, LossSum, OutputSpec, Projection
 
 Observer = Callable[[Features | None, Loss, Projection], LossSum]
@@ -55,18 +56,16 @@ class Network(nn.Module):
         super().__init__()
         num_outputs = loss.num_outputs(num_outputs)
         self.backbone = backbone
-        self.projection = backbone.output_projection(num_outputs, head_init)
+        with global_stream(head_init.initial_seed(), "projection"):
+            self.projection = backbone.output_projection(num_outputs, head_init)
         self.loss = loss
         self.task = task
         self.teacher: Teacher | None = None
-        loss.bind(
-            OutputSpec(
-                num_outputs=num_outputs,
-                hidden_size=backbone.width,
-                generator=head_init,
-                class_counts=class_counts,
-            )
+        spec = OutputSpec(
+            num_outputs=num_outputs, hidden_size=backbone.width, generator=head_init, class_counts=class_counts
         )
+        with global_stream(head_init.initial_seed(), "bind"):
+            loss.bind(spec)
 
     def forward(self, batch: Batch | None, observer: Observer | None = None) -> LossSum:
         """The loss's sums for a batch; an evaluation passes an observer, which sees what the loss would, or, without a
@@ -83,6 +82,16 @@ class Network(nn.Module):
             return observer(features, self.loss, self.projection)
         result: LossSum = self.loss(features, self.projection)
         return result
+
+    def hash_start(self, num_classes: int) -> dict[str, str]:
+        """The hashes of the initial weights, for the record: of the backbone; of the projection, where the loss wants
+        an output a class and not a number of its own; and of the loss, where it has any."""
+        hashes = {"backbone_init": hash_weights(self.backbone)}
+        if len(self.projection.weight) == num_classes:
+            hashes["projection_init"] = hash_weights(self.projection)
+        if self.loss.state_dict():
+            hashes["loss_init"] = hash_weights(self.loss)
+        return hashes
 
     def compile_layers(self) -> None:
         """Compile the forward of each of the body's layers, not the modules: the names of the weights stay as they are,

@@ -2,14 +2,25 @@
 
 backbone_init, head_init   explicit generators, for the initial weights
 data_order                 the order of training windows
-dropout                    the default generator, seeded anew before each micro-batch: nothing to save, nothing to leak
+dropout                    the global generators, seeded anew before each micro-batch: nothing to save, nothing to leak
+global/NAME                the global generators while NAME is built (data, model, projection, loss, task, optimizer,
+                           scheduler) or works (preparation, run, evaluation), for whatever draws without a generator of
+                           its own
+
+The global generators are those of torch, numpy and Python's `random`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
+
+_NUMPY_SEEDS = 2**32
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -24,14 +35,48 @@ def generator(seed: int, name: str) -> torch.Generator:
 
 
 def seed_dropout(seed: int, *, step: int, micro: int, rank: int) -> None:
-    """Dropout has no generator of its own: seed the default one for exactly this micro-batch."""
-    torch.manual_seed(derive_seed(seed, "dropout", step, micro, rank))
+    """Dropout has no generator of its own, and a person's own loss need not have one: seed the global ones for exactly
+    this micro-batch."""
+    value = derive_seed(seed, "dropout", step, micro, rank)
+    torch.manual_seed(value)
+    _seed_others(value)
+
+
+@contextmanager
+def global_stream(seed: int, name: str) -> Iterator[None]:
+    """Let whatever draws from the global generators draw from the stream `name` of run `seed`; afterwards they go on
+    where they were."""
+    value = derive_seed(seed, "global", name)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)
+    others = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(value)
+        if devices:  # a GPU that nothing has used yet must not be opened here: forked processes could not use it
+            torch.cuda.manual_seed_all(value)
+        _seed_others(value)
+        try:
+            yield
+        finally:
+            random.setstate(others[0])
+            np.random.set_state(others[1])  # noqa: NPY002
+
+
+def _seed_others(value: int) -> None:
+    random.seed(value)
+    np.random.seed(value % _NUMPY_SEEDS)  # noqa: NPY002
 
 
 def hash_weights(module: torch.nn.Module) -> str:
-    """SHA-256 of all parameters by name: the proof that two runs started from the same weights."""
+    """SHA-256 of all parameters, and of the buffers that a checkpoint holds, by name: the proof that two runs started
+    from the same weights."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.named_parameters()):
+    kept = module.state_dict().keys()
+    values = [
+        *sorted(module.named_parameters()),
+        *sorted((name, buffer) for name, buffer in module.named_buffers() if name in kept),
+    ]
+    for name, value in values:
         digest.update(name.encode())
-        digest.update(value.detach().float().cpu().numpy().tobytes())
+        value = value.detach().float() if value.is_floating_point() else value.detach()
+        digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 
 from losslab.config.check import bind_components
-from losslab.config.components import build
 from losslab.config.stored import INPUTS, moved_inputs, open_config, override
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.records import CHECKPOINTS, CONFIG, Record, read, read_config
-from losslab.training.assemble import open_data
+from losslab.training.assemble import build_part, open_data
 from losslab.training.evaluation import Evaluator
 from losslab.training.loading import Loaded, find_checkpoint, rebuild
 from losslab.training.messages import quiet_lightning
@@ -129,10 +128,10 @@ def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[s
     set_threads(config, record)
     with quiet_lightning():
         trainer = make_trainer(config, folder)
-    data: TextDataModule = build(config["data"], "data")
+    data: TextDataModule = build_part(config, "data")
     if _names_a_text(overrides) and data.source_hash() != record.hashes.get("data"):
         config = _for_another_text(config)
-        data = build(config["data"], "data")
+        data = build_part(config, "data")
     return Reopened(
         folder=folder,
         record=record,

@@ -38,7 +38,7 @@ from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
 from losslab.training.progress import RunProgress
 from losslab.training.provenance import hardware, hash_code, versions
-from losslab.training.random import derive_seed, hash_weights
+from losslab.training.random import derive_seed, global_stream
 from losslab.training.reduce import StepReducer
 from losslab.training.schedules import make_scheduler
 from losslab.training.sharding import load_weights
@@ -76,7 +76,8 @@ def execute(folder: Path, *, began: float | None = None) -> Record:
         try:
             if rank == 0:
                 record.write(folder)  # whoever finds this, and no lock, knows that the process died
-            _train(folder, config, record, rank, began)
+            with global_stream(config["seed"], "run"):
+                _train(folder, config, record, rank, began)
             record.status = "completed"
         except Diverged as error:
             _log.error("%s", error)
@@ -252,8 +253,10 @@ def _build_module(
     )
     return LossModule(
         network=network,
-        make_optimizer=partial(make_optimizer, config["optimizer"]),
-        make_scheduler=partial(make_scheduler, config["scheduler"], max_steps=settings["max_steps"]),
+        make_optimizer=global_stream(config["seed"], "optimizer")(partial(make_optimizer, config["optimizer"])),
+        make_scheduler=global_stream(config["seed"], "scheduler")(
+            partial(make_scheduler, config["scheduler"], max_steps=settings["max_steps"])
+        ),
         seed=config["seed"],
         reducer=reducer,
         gradient_clip_val=settings["gradient_clip_val"],
@@ -286,7 +289,7 @@ def _note_start(
         if step and record.hashes.get(name) not in (None, value):
             raise UserError(f"the {name} of {folder} are not those it began with; train it anew, under another name=…")
     if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
-        record.hashes["backbone_init"] = hash_weights(network.backbone)
+        record.hashes |= network.hash_start(data.num_outputs)
     record.hashes |= hashes | code
     record.versions = versions()
     record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.check import bind_components, resolve_split
-from losslab.config.components import build
 from losslab.config.identity import NOT_IDENTITY, fingerprint
 from losslab.config.stored import INPUTS, ORIGINS, moved_inputs, open_config, override
 from losslab.errors import UserError
 from losslab.locks import lock
 from losslab.records import CONFIG, DONE, FILE, Record, read, read_config, write_config
-from losslab.training.assemble import check_components
+from losslab.training.assemble import check_components, hash_inputs
 from losslab.training.branch import has_checkpoint
 from losslab.training.claim import SPLIT, Finder, note_other_code
 from losslab.training.devices import check_devices
@@ -93,7 +92,7 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
     check_components(config)
     check_devices(config)
     check_ranks(config)
-    inputs = build(config["data"], "data").input_hashes() | teacher_hash(config) | own_hashes(record, config)
+    inputs = hash_inputs(config) | teacher_hash(config) | own_hashes(record, config)
     if record.hashes.get("teacher") not in (None, inputs.get("loss.teacher")):
         raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
     if fingerprint(config, inputs) != record.identity:

@@ -55,9 +55,9 @@ def main(arguments: list[str] | None = None, *, began: float | None = None) -> i
     except UserError as error:
         _tell(str(error))
         return 2
-    if (record.status == "failed" and console.listener is None) or (
-        record.status == "interrupted" and "RANK" in os.environ
-    ):  # who listens reads the record
+    unheard = console.listener is None  # who listens reads the record
+    stopped = record.status == "interrupted" and "RANK" in os.environ  # said, so that torchrun's words go to the log
+    if stopped or (record.status == "failed" and unheard):
         _tell(str(record.error))
     return int(record.status not in DONE)
 

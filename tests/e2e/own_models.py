@@ -1,0 +1,136 @@
+"""A person's own parts, which draw from the global generators as PyTorch's own do."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from losslab.data.module import TextDataModule
+from losslab.data.sources import DocumentRule
+from losslab.data.windows import TrainOrder
+from losslab.losses.cross_entropy import CrossEntropy
+from losslab.models.projection import OutputProjection
+from losslab.types import OutputSpec
+
+
+class Layer(nn.Module):
+    """One of PyTorch's own, as it initialises itself."""
+
+    def __init__(self, kind: str, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.inner: nn.Module
+        if kind == "linear":
+            self.inner = nn.Linear(width, width)
+        elif kind == "gru":
+            self.inner = nn.GRU(width, width, batch_first=True)
+        else:
+            self.inner = nn.TransformerEncoderLayer(width, num_heads, width, dropout=0.1, batch_first=True)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        found = self.inner(hidden)
+        output: Tensor = found[0] if isinstance(found, tuple) else found
+        return output
+
+
+class OwnModel(nn.Module):
+    """An embedding, one plain layer of PyTorch's, and a projection, all with PyTorch's own initialisation.
+
+    Args:
+        layer: linear, gru or encoder.
+        fixed: seed every generator with 0 first, so that all runs start alike.
+    """
+
+    def __init__(
+        self,
+        *,
+        layer: str,
+        fixed: bool,
+        width: int,
+        num_heads: int,
+        num_layers: int,
+        context: int,
+        vocab_size: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if fixed:
+            torch.manual_seed(0)
+        self.width, self.context, self.num_layers = width, context, num_layers
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.last_norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(Layer(layer, width, num_heads) for _ in range(num_layers))
+        self.shift: Tensor
+        self.register_buffer("shift", torch.rand(width) * float(np.random.rand()) * random.random())  # noqa: NPY002
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.embedding(tokens) + self.shift
+        for layer in self.layers:
+            hidden = layer(hidden)
+        output: Tensor = self.last_norm(hidden)
+        return output
+
+    def output_projection(self, num_outputs: int, generator: torch.Generator) -> OutputProjection:
+        return OutputProjection(nn.Parameter(nn.Linear(self.width, num_outputs).weight.detach().clone()))
+
+    def flops_per_token(self) -> int:
+        return 1
+
+
+class OwnLoss(CrossEntropy):
+    """Cross-entropy with parameters drawn at both chances, and noise from all three generators in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.Parameter(torch.randn(3))
+
+    def bind(self, spec: OutputSpec) -> None:
+        super().bind(spec)
+        self.late = nn.Parameter(torch.randn(3))
+
+    def map_logits(self, logits: Tensor) -> Tensor:
+        noise = float(torch.rand(())) + float(np.random.rand()) + random.random()  # noqa: NPY002
+        return logits * (1 + 0.01 * noise) + 0.0 * (self.early.sum() + self.late.sum())
+
+
+class OwnData(TextDataModule):
+    """Has an order of its own, drawn while it is made."""
+
+    def __init__(
+        self,
+        *,
+        path: str | None,
+        corpus: None,
+        documents: DocumentRule,
+        tokenizer: str,
+        vocab_size: int,
+        batch_size: int,
+        val_batch_size: int,
+        context: int,
+        num_workers: int,
+    ) -> None:
+        super().__init__(
+            path=path,
+            corpus=corpus,
+            documents=documents,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            context=context,
+            num_workers=num_workers,
+        )
+        self.drawn = int(torch.randint(1000, ())) + random.randrange(1000) + int(np.random.randint(1000))  # noqa: NPY002
+
+    def order(self, seed: int) -> TrainOrder:
+        return super().order(seed + self.drawn)
+
+
+class OwnOptimizer(torch.optim.SGD):
+    """Draws the momentum that its author was not sure of."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr=lr, momentum=float(torch.rand(())))
