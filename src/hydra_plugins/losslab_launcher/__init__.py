@@ -27,19 +27,22 @@ class _SweepLauncher(Launcher):
         self.sweep = task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from losslab.sweeps.multirun import Multirun
+        from losslab.sweeps.multirun import FAILED, Multirun, RunFailed
 
         if not isinstance(self.sweep, Multirun):
             raise RuntimeError("this launcher serves `losslab train -m` only")
         statuses = self.work(self.sweep, [list(overrides) for overrides in job_overrides])
         done = [JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED) for overrides in job_overrides]
-        for one, status in zip(done, statuses, strict=False):
+        for one, status in zip(done, statuses, strict=True):
             one.return_value = status
+            if status in FAILED:
+                one.status = JobStatus.FAILED
+                one.return_value = RunFailed(f"the run is {status}: {' '.join(one.overrides or ())}")
         return done
 
     @abstractmethod
     def work(self, sweep: Multirun, jobs: list[list[str]]) -> list[str]:
-        """What became of each run."""
+        """What became of each job."""
 
 
 class LocalLauncher(_SweepLauncher):

@@ -52,13 +52,26 @@ class Task:
 
 def make_plan(jobs: list[Job], slots: int | None, here: bool, surroundings: Surroundings, answer: Connection) -> None:
     """Send the `Plan` of these jobs."""
-    surroundings.enter()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears a terminal's Ctrl-C, and ends this
-    threading.Thread(target=_end_with_parent, args=(signal.SIGKILL,), daemon=True).start()
+    _enter_planning(surroundings)
     from losslab.sweeps.planning import plan
 
     with suppress(BrokenPipeError):  # it has ended meanwhile
         answer.send(plan(jobs, slots=slots, here=here))
+
+
+def look_up(jobs: list[Job], since: str, surroundings: Surroundings, answer: Connection) -> None:
+    """Send what the records say of these jobs."""
+    _enter_planning(surroundings)
+    from losslab.sweeps.planning import look_up
+
+    with suppress(BrokenPipeError):
+        answer.send(look_up(jobs, since))
+
+
+def _enter_planning(surroundings: Surroundings) -> None:
+    surroundings.enter()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears a terminal's Ctrl-C, and ends this
+    threading.Thread(target=_end_with_parent, args=(signal.SIGKILL,), daemon=True).start()
 
 
 def train(task: Task, events: Connection) -> None:

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from losslab.config.compose import compose_plain, group_choices
 from losslab.console import complain, say
 from losslab.errors import UserError
-from losslab.records import DONE
+from losslab.records import DONE, now
 from losslab.sweeps import server
 from losslab.sweeps.cluster import Cluster
-from losslab.sweeps.job import Surroundings, make_plan
+from losslab.sweeps.job import Surroundings, look_up, make_plan
 from losslab.sweeps.launch import Sweep
-from losslab.sweeps.plan import Job, Plan
+from losslab.sweeps.plan import Ended, Job, Plan
 from losslab.sweeps.run import Run, describe
 from losslab.sweeps.scheduler import Shape
 from losslab.sweeps.settings import LocalSettings, SlurmSettings
@@ -30,6 +31,10 @@ FAILED = ("failed", "interrupted", REFUSED)
 """What gives the command exit code 1."""
 Checked = tuple[dict[str, Any], dict[str, str]]
 """A job's configuration after `check_run`, and its choices."""
+
+
+class RunFailed(Exception):
+    """What Hydra is given of a run that failed: in its JobReturn, whose status then says so."""
 
 
 class Multirun:
@@ -57,8 +62,9 @@ class Multirun:
         self._run_here = run_here
         self._check_interrupts = check_interrupts
         self._defaults: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._process, self._began = os.getpid(), now()
         self.statuses: list[str] = []
-        """What became of each run."""
+        """What became of each run, of all batches in which Hydra may hand out the jobs."""
         self.launched = False
         """By a launcher of ours, which has said how it ended."""
         self.stopped = False
@@ -74,49 +80,68 @@ class Multirun:
     def __call__(self, config: DictConfig) -> None:
         """One job in this process."""
         self._check_interrupts()
-        status = self._run_here(config, f"[{len(self.statuses) + 1}/{len(self._jobs)}] ")
+        hydras: Any = HydraConfig.get()
+        number = OmegaConf.select(hydras, "job.num", default=0) + 1
+        status = self._run_here(config, f"[{number}/{len(self._jobs)}] ")
         self.statuses.append(status)
-        if status == "interrupted" and len(self.statuses) < len(self._jobs):
+        if status == "interrupted" and len(self.statuses) < len(self._jobs) and os.getpid() == self._process:
             raise KeyboardInterrupt  # Hydra takes any Exception for the job's own and starts the next
+        if status in FAILED:
+            raise RunFailed(f"the run is {status}: {' '.join(HydraConfig.get().overrides.task)}")
 
     def launch(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:
-        """All jobs on this machine, each in a process of its own; returns what became of each run."""
+        """All jobs on this machine, each in a process of its own; returns what became of each job."""
         local = LocalSettings.of(settings)
         plan = self.plan(job_overrides, slots=local.slots)
         if (runs := self._open(plan)) and plan.sharing is not None:
-            self._work(runs, Sweep(runs, runs[0].folder.parent, plan.sharing.slots, local))
-        return self.statuses
+            return self._work(plan, runs, Sweep(runs, runs[0].folder.parent, plan.sharing.slots, local))
+        return [REFUSED] * len(job_overrides)
 
     def submit(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:
-        """All jobs on a cluster, by submitit; returns what became of each run."""
+        """All jobs on a cluster, by submitit; returns what became of each job."""
         cluster = SlurmSettings.of(settings)
         plan = self.plan(job_overrides, slots=cluster.at_once, here=cluster.here)
         if runs := self._open(plan):
             shapes = {run.number: Shape(run.nodes, run.devices, run.accelerator) for run in plan.runs}
             sweep = Cluster(runs, shapes, runs[0].folder.parent, cluster)
-            self._work(runs, sweep)
+            statuses = self._work(plan, runs, sweep)
             self.parting = sweep.parting()
-        return self.statuses
+            return statuses
+        return [REFUSED] * len(job_overrides)
 
     def _open(self, plan: Plan) -> list[Run]:
         """Introduce the runs; none where the plan was refused."""
         self._check_interrupts()
         self.launched = True
         if plan.mistakes:
-            self.statuses = [REFUSED]
+            self.statuses.append(REFUSED)
             return []
         introduce(plan)
         return open_runs(plan, plan.sharing)
 
-    def _work(self, runs: list[Run], sweep: Sweep | Cluster) -> None:
+    def _work(self, plan: Plan, runs: list[Run], sweep: Sweep | Cluster) -> list[str]:
         self.stopped = sweep.work()
-        self.statuses = [run.status for run in runs]
-        summarise(self.statuses)
+        statuses = [run.status for run in runs]
+        self.statuses += statuses
+        summarise(statuses)
         for run in runs:
             if run.status in ("failed", "diverged"):
                 complain(describe(run, len(runs)))
-        if "failed" in self.statuses and not self.stopped:
+        if "failed" in statuses and not self.stopped:
             say("the same command tries failed runs again, from their last checkpoint")
+        return [statuses[place] for place in plan.of_jobs]
+
+    def look_up(self) -> None:
+        """Take from their records what became of jobs that a launcher of somebody else's ran in other processes."""
+        if len(self.statuses) == len(self._jobs):  # in this process
+            summarise(self.statuses)
+            return
+        ended: list[Ended] = self._ask(look_up, self._list_jobs([list(job) for job in self._jobs]), self._began)
+        self.statuses = [one.status for one in ended]
+        summarise(self.statuses)
+        for number, one in enumerate(ended, start=1):
+            if one.status in ("failed", "diverged", REFUSED):
+                complain(one.describe(number, len(ended)))
 
     def plan(self, job_overrides: list[list[str]], *, slots: int | None = None, here: bool = True) -> Plan:
         """Plan the runs, in a process of its own: it needs torch, and a person's classes, which may do anything. What
@@ -125,15 +150,25 @@ class Multirun:
         Raises:
             UserError: when that process dies.
         """
+        plan: Plan = self._ask(make_plan, self._list_jobs(job_overrides), slots, here)
+        for mistake in plan.mistakes:
+            complain(mistake)
+        return plan
+
+    def _list_jobs(self, job_overrides: list[list[str]]) -> list[Job]:
         jobs = []
         for overrides, label in zip(job_overrides, _labels(job_overrides), strict=True):
             config, choices = self._jobs[tuple(overrides)]
             label = label or f"loss={choices['loss']} seed={config['seed']}"
             jobs.append(Job(config, self._defaults_of(overrides), choices, overrides, label))
+        return jobs
+
+    def _ask(self, target: Callable[..., None], *arguments: Any) -> Any:
+        """The answer of a function of job.py, in a process of its own. Raises UserError when that process dies."""
         surroundings = Surroundings(dict(os.environ), os.getcwd())  # noqa: PTH109
-        process, receiving = server.follow(make_plan, jobs, slots, here, surroundings, name="plan")
+        process, receiving = server.follow(target, *arguments, surroundings, name="plan")
         try:
-            plan: Plan = receiving.recv()
+            answer = receiving.recv()
         except EOFError:
             process.join()
             code = process.exitcode
@@ -143,9 +178,7 @@ class Multirun:
             process.kill()  # nobody would hear its answer; what it has planned, the next plan finds
             raise
         process.join()
-        for mistake in plan.mistakes:
-            complain(mistake)
-        return plan
+        return answer
 
     def _defaults_of(self, overrides: list[str]) -> dict[str, Any]:
         chosen = group_choices(overrides)

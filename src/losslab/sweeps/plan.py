@@ -48,9 +48,27 @@ class Plan:
 
     runs: list[PlannedRun] = field(default_factory=list)
     """Each once, in the order of the list."""
+    of_jobs: list[int] = field(default_factory=list)
+    """The place in `runs` of each job's run."""
     sharing: Sharing | None = None
     """None: the runs compute elsewhere."""
     texts: list[str] = field(default_factory=list)
     """Which files were read, and which were not and why: a line for each text."""
     notes: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a job that a launcher of somebody else's has run, as the record says."""
+
+    label: str
+    status: str
+    error: str
+    folder: Path | None
+    """None: it never became a run."""
+
+    def describe(self, number: int, total: int) -> str:
+        """One line for a run that failed or diverged."""
+        where = "" if self.folder is None else f"; see {self.folder / 'train.log'}"
+        return f"[{number}/{total}] {self.status}: {self.label}: {self.error}{where}"

@@ -9,8 +9,8 @@ from typing import Any
 
 from losslab.config.trust import foreign_targets
 from losslab.errors import Held, UserError, describe
-from losslab.records import FILE, Record, find_runs, read
-from losslab.sweeps.plan import Job, Plan, PlannedRun
+from losslab.records import DONE, FILE, Record, find_runs, read
+from losslab.sweeps.plan import Ended, Job, Plan, PlannedRun
 from losslab.sweeps.slots import Sharing, share
 from losslab.training.claim import Finder, Place
 from losslab.training.devices import cores, gpus, uses_gpu
@@ -27,7 +27,7 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
     """
     result, finder = Plan(), Finder(here=here)
     places: list[tuple[Job, Place]] = []
-    seen: set[Path] = set()
+    seen: dict[Path, int] = {}
     for job in jobs:
         try:
             place = finder.find(job.config, defaults=job.defaults, choices=job.choices, overrides=job.overrides)
@@ -35,8 +35,9 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
             result.mistakes.append(_sentence(error))
             continue
         if place.folder not in seen:
-            seen.add(place.folder)
+            seen[place.folder] = len(places)
             places.append((job, place))
+        result.of_jobs.append(seen[place.folder])
     if result.mistakes:
         result.mistakes = list(dict.fromkeys(result.mistakes))
         return result
@@ -54,6 +55,32 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
             result.mistakes.append(_sentence(error))
             break
     return result
+
+
+def look_up(jobs: list[Job], since: str) -> list[Ended]:
+    """What the records say of jobs that have ended; each run once.
+
+    Args:
+        since: when they were started, as records write times: what was done before counts as skipped.
+    """
+    finder, ended = Finder(here=False), {}
+    for job in jobs:
+        config = {**job.config, "fresh": False}  # the newest of several repetitions is the one that was made
+        try:
+            place = finder.find(config, defaults=job.defaults, choices=job.choices, overrides=job.overrides)
+        except (UserError, OSError) as error:
+            ended[job.label] = Ended(job.label, "refused", _sentence(error), None)
+            continue
+        if place.record is None:
+            ended.setdefault(str(place.folder), Ended(job.label, "failed", "its job left no record", None))
+            continue
+        status, error_text = place.record.status, place.record.error
+        if status in DONE and str(place.record.timing.get("updated")) < since:
+            status = "skipped"
+        elif status in ("planned", "running"):
+            status, error_text = "failed", "its process ended before the run did"
+        ended.setdefault(str(place.folder), Ended(job.label, status, str(error_text), place.folder))
+    return [*ended.values()]
 
 
 def _sentence(error: UserError | OSError) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from hydra import main as hydra_main
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
 from losslab.config import schema
@@ -39,7 +42,7 @@ from losslab.sweeps import server
 from losslab.sweeps.folder import check_folder
 from losslab.sweeps.forgotten import find_forgotten
 from losslab.sweeps.interrupts import Interrupts
-from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, summarise
+from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, RunFailed
 from losslab.sweeps.scheduler import check_executor
 from losslab.sweeps.settings import LocalSettings, SlurmSettings
 from losslab.sweeps.trusted import append_current_folder
@@ -174,7 +177,7 @@ def _train(line: CommandLine, interrupts: Interrupts) -> int:
     if multirun.statuses == [REFUSED]:
         return 2
     if line.multirun and not multirun.launched:
-        summarise(multirun.statuses)
+        multirun.look_up()
     return int(any(status in FAILED for status in multirun.statuses))
 
 
@@ -292,9 +295,27 @@ def _hydra(task: Any, line: CommandLine) -> None:
     sys.argv = ["losslab train", *line.argv()]
     os.environ[_FULL_ERROR] = "1"  # Hydra raises what went wrong, in place of printing it and exiting
     try:
-        hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+        with _heeded_failures():
+            hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
     finally:
         sys.argv = argv
         os.environ.pop(_FULL_ERROR)
         if full is not None:
             os.environ[_FULL_ERROR] = full
+
+
+@contextmanager
+def _heeded_failures() -> Iterator[None]:
+    """Let a failed run be read from its JobReturn as from a completed one: Hydra's sweeper would raise the failure, and
+    end the sweep with a traceback, where the run has been told and recorded. Whatever else failed is raised."""
+    kind: Any = JobReturn
+    hydras = kind.return_value
+
+    def read(one: JobReturn) -> Any:
+        return one._return_value if isinstance(one._return_value, RunFailed) else hydras.fget(one)
+
+    kind.return_value = property(read, hydras.fset)
+    try:
+        yield
+    finally:
+        kind.return_value = hydras

@@ -47,7 +47,7 @@ def global_stream(seed: int, name: str) -> Iterator[None]:
     """Let whatever draws from the global generators draw from the stream `name` of run `seed`; afterwards they go on
     where they were."""
     value = derive_seed(seed, "global", name)
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)  # type: ignore[no-untyped-call]
     others = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(value)
