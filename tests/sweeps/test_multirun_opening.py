@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.callbacks import Callbacks
+from hydra.core.utils import JobStatus
 
 from losslab.config.compose import job_overrides, open_multirun
 from losslab.errors import UserError
-from losslab.sweeps.multirun import Multirun
+from losslab.sweeps.multirun import Multirun, RunFailed
 from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.train import CommandLine, _expand, parse, train
 
@@ -213,8 +215,12 @@ def test_the_launcher_gets_each_job_and_the_settings_that_were_typed(
         return self.statuses
 
     monkeypatch.setattr(Multirun, "launch", launch)
+    ended: list[Any] = []
+    monkeypatch.setattr(Callbacks, "on_job_end", lambda self, config, job_return: ended.append(job_return))
     typed = ["seed=1,2", "-m", "hydra.launcher.slots=1", "hydra.launcher.time_limit=90m", "name=x"]
     assert train(typed) == 1, "one of them failed"
+    assert [one.status for one in ended] == [JobStatus.COMPLETED, JobStatus.FAILED]
+    assert [type(one._return_value) for one in ended] == [str, RunFailed]
     assert got[0] == [["seed=1", "name=x"], ["seed=2", "name=x"]]
     assert LocalSettings.of(got[1]) == LocalSettings(slots=1, on_error="continue", retries=0, time_limit=5400.0)
 

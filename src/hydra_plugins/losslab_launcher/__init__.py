@@ -24,7 +24,7 @@ class _SweepLauncher(Launcher):
         self.settings: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.sweep = task_function
+        self.sweep, self.config, self.callbacks = task_function, config, hydra_context.callbacks
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from losslab.sweeps.multirun import FAILED, Multirun, RunFailed
@@ -38,6 +38,7 @@ class _SweepLauncher(Launcher):
             if status in FAILED:
                 one.status = JobStatus.FAILED
                 one.return_value = RunFailed(f"the run is {status}: {' '.join(one.overrides or ())}")
+            self.callbacks.on_job_end(config=self.config, job_return=one)
         return done
 
     @abstractmethod
