@@ -72,9 +72,7 @@ class FailsFrom(Loss):
 """
 
 
-def test_a_crashed_run_of_another_launcher_is_counted_and_gives_exit_code_1(
-    workplace: Path, batches: list[str]
-) -> None:
+def test_a_crashed_run_of_another_launcher_is_counted_and_gives_code_1(workplace: Path) -> None:
     (workplace / "site/hydra_plugins").mkdir(parents=True)
     (workplace / "site/hydra_plugins/elsewhere.py").write_text(LAUNCHER)
     (workplace / "fails.py").write_text(LOSS)
