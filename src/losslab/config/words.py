@@ -7,9 +7,6 @@ import shlex
 import typing
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from losslab.config.paths import conf_dir
 from losslab.config.schema import CheckpointsConfig, RunConfig, TrainerConfig
 from losslab.errors import UserError
@@ -117,6 +114,11 @@ def choice_label(words: tuple[str, ...]) -> str:
 
 def right_spelling(word: str) -> str | None:
     """The word with its value in quotes, as it is typed in a shell; None where quotes do not help."""
+    from hydra.core.override_parser.overrides_parser import (
+        OverridesParser,
+    )  # what only reads run folders needs no Hydra
+    from hydra.errors import HydraException
+
     key, equals, value = word.partition("=")
     if not equals or bare(key) in _whole_keys() or not re.fullmatch(r"[+~]*[A-Za-z_][\w./@]*", key):
         return None
