@@ -343,7 +343,7 @@ def two_codes(sweep: Sweep) -> Sweep:
 
 def test_runs_of_other_code_make_no_pairs_and_come_first(two_codes: Sweep) -> None:
     c = comparison_of(two_codes)
-    assert c.caveats[0].startswith(
+    assert c.caveats[1].startswith(
         "these runs were made by 2 versions of losslab's code (hashes.code in run.json): 5 by aaaaaaaaaa, 1 by "
         "bbbbbbbbbb: square seed 3; a row that holds both is a mean over both, pairs of unequal code are left out "
         "(--mixed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from losslab.data.module import TextDataModule
-from losslab.data.sources import DocumentRule
 from losslab.data.windows import TrainOrder
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.projection import OutputProjection
@@ -97,33 +97,13 @@ class OwnLoss(CrossEntropy):
 
 
 class OwnData(TextDataModule):
-    """Has an order of its own, drawn while it is made."""
+    """Has an order of its own, drawn while it is prepared."""
 
-    def __init__(
-        self,
-        *,
-        path: str | None,
-        corpus: None,
-        documents: DocumentRule,
-        tokenizer: str,
-        vocab_size: int,
-        batch_size: int,
-        val_batch_size: int,
-        context: int,
-        num_workers: int,
-    ) -> None:
-        super().__init__(
-            path=path,
-            corpus=corpus,
-            documents=documents,
-            tokenizer=tokenizer,
-            vocab_size=vocab_size,
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            context=context,
-            num_workers=num_workers,
-        )
+    drawn = 0
+
+    def prepare(self, cache_root: Path) -> None:
         self.drawn = int(torch.randint(1000, ())) + random.randrange(1000) + int(np.random.randint(1000))  # noqa: NPY002
+        super().prepare(cache_root)
 
     def order(self, seed: int) -> TrainOrder:
         return super().order(seed + self.drawn)
