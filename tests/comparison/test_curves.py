@@ -74,14 +74,23 @@ def test_how_long_runs_took_counts_nowhere(sweep: Sweep) -> None:
 
 def test_costs_that_were_measured_side_by_side_come_before_flops(sweep: Sweep) -> None:
     add_flops(sweep, {"cross_entropy": 100.0, "square": 100.0})
-    write_costs(sweep, {"cross_entropy": [1.0, 10.0, 1.0], "square": [1.25, 12.5, 3.0]})
+    write_costs(sweep, {"cross_entropy": [1.0, 10.0, 1.0], "square": [1.25, 12.5, 1.3]})
     c = comparison_of(sweep)
-    assert c.costs is not None and c.costs.of == {"cross_entropy": 1.0, "square": 1.25}, "the median of the ratios"
+    assert c.costs is not None and c.costs.of == {"cross_entropy": 1.0, "square": 1.25}, "the ratio of the quickest"
     assert c.equal_time["square"][0] == pytest.approx(0.8)
     summary = read(c)
     assert "val at equal time" in summary
     told = "costs: measured side by side by losslab compare --costs on 2026-11-27 (x86_64, 1 thread, 3 rounds)"
     assert told in summary and told in page_text(c)
+
+
+def test_costs_measured_on_a_busy_machine_count_nowhere(sweep: Sweep) -> None:
+    """The quickest round of one loss was the only one without other work: square seemed 3 times as dear."""
+    add_flops(sweep, {"cross_entropy": 100.0, "square": 100.0})
+    write_costs(sweep, {"cross_entropy": [0.27, 0.09, 0.26], "square": [0.28, 0.27, 0.29]})
+    c = comparison_of(sweep)
+    assert c.equal_time == {} and c.costs is not None and not c.costs.measured
+    assert "costs.json is of a busy machine" in c.costs.told
 
 
 def test_a_loss_that_costs_less_stands_at_its_own_end(sweep: Sweep) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from losslab.comparison.analysis import PRIMARY, Comparison, analyse
 from losslab.comparison.costs import FILE as COSTS
-from losslab.comparison.costs import representatives
+from losslab.comparison.costs import is_settled, representatives
 from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM
 from losslab.comparison.curves import PRIMARY as PRIMARY_CURVE
 from losslab.comparison.evaluations import metrics_on_text, on_text
@@ -145,7 +145,7 @@ def _measure_costs(c: Comparison, trust: list[str]) -> bool:
     from losslab.sweeps.trusted import let_import
 
     let_import(trust)
-    measure_costs(representatives(c.contenders), c.source / COSTS, trust=trust)
+    measure_costs(representatives(c.contenders), c.source / COSTS, is_settled=is_settled, trust=trust)
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ FILE = "costs.json"
 measured in turns; time, rounds, hardware and versions say when and where."""
 NOTICEABLE = 1.005
 """Losses whose FLOPs differ by less cost the same."""
+SETTLED = 1.1
+"""The second quickest round of a loss may take so many times the quickest; else other work decided both."""
 _DECIDES = ("loss.", "regularizers.", "model.", "optimizer._target_", "optimizer.groups.", "trainer.precision")
 _ALSO = ("data.batch_size", "data.tokenizer", "data.vocab_size")
 
@@ -60,20 +62,29 @@ def costs_of(contenders: Sequence[Contender], baseline: Contender, source: Path)
         return None
     content = read_costs(source)
     names = {c.label: name_cost(next(iter(c.runs.values()))) for c in compared}
+    busy = ""
     if content is not None and set(names.values()) <= content["seconds_per_step"].keys():
-        seconds = content["seconds_per_step"]
+        seconds = {name: content["seconds_per_step"][name] for name in names.values()}
         base = seconds[names[baseline.label]]
-        # Minima: other work on the machine only ever adds time.
-        of = {label: min(seconds[name]) / min(base) for label, name in names.items()}
-        return Costs(of, measured=True, told=describe(content))
+        if is_settled(seconds):
+            # Minima: other work on the machine only ever adds time.
+            of = {label: min(seconds[name]) / min(base) for label, name in names.items()}
+            return Costs(of, measured=True, told=describe(content))
+        busy = f" ({FILE} is of a busy machine: its quickest rounds disagree)"
     flops = {c.label: flops for c in compared if (flops := flops_per_step(c)) is not None}
     if len(flops) < len(compared):
         return None
     return Costs(
         {label: value / flops[baseline.label] for label, value in flops.items()},
         measured=False,
-        told="FLOPs of the model, the losses' own work not counted; losslab compare --costs measures them",
+        told=f"FLOPs of the model, the losses' own work not counted; losslab compare --costs measures them{busy}",
     )
+
+
+def is_settled(seconds: Mapping[str, Sequence[float]]) -> bool:
+    """Whether the two quickest rounds of every loss agree; a single round cannot say."""
+    pairs = [sorted(own)[:2] for own in seconds.values() if len(own) > 1]
+    return all(second <= SETTLED * first for first, second in pairs)
 
 
 def read_costs(source: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from losslab.config.stored import open_config
 from losslab.conformance.measure import Shape
 from losslab.conformance.processes import started
+from losslab.conformance.subject import Fault
 from losslab.console import say, working
 from losslab.errors import UserError
 from losslab.files import write_atomic
@@ -28,6 +29,8 @@ from losslab.training.provenance import hardware, versions
 from losslab.types import Batch
 
 ROUNDS = 5
+_PATIENCE = 3
+"""On a busy machine, up to so many times the rounds."""
 _REPEATS, _SECONDS = 5, 1.0
 """A process times at least so many steps, for at least so long; the quickest counts."""
 
@@ -43,12 +46,18 @@ class Step:
 
 
 def measure_costs(
-    folders: Mapping[str, Path], target: Path, *, rounds: int = ROUNDS, trust: Sequence[str] = ()
+    folders: Mapping[str, Path],
+    target: Path,
+    *,
+    is_settled: Callable[[Mapping[str, Sequence[float]]], bool],
+    rounds: int = ROUNDS,
+    trust: Sequence[str] = (),
 ) -> None:
     """Time a step of each run in turns, each in a process of its own, and write the seconds of every round to `target`.
 
     Args:
         folders: what to call a cost → a run that has it.
+        is_settled: whether these seconds can be compared; up to _PATIENCE times the rounds are measured until then.
         trust: the classes outside losslab that the runs may name.
 
     Raises:
@@ -60,6 +69,10 @@ def measure_costs(
     for i in working(range(rounds * len(keys)), "measuring costs", rounds * len(keys)):
         key = keys[i % len(keys)]  # in turns, so that a slow minute slows them all
         seconds[key].append(_seconds(steps[key], folders[key]))
+    while not is_settled(seconds) and len(seconds[keys[0]]) < _PATIENCE * rounds:
+        for key in keys:
+            seconds[key].append(_seconds(steps[key], folders[key]))
+    rounds = len(seconds[keys[0]])
     first = next(iter(steps.values())).shape
     content = {
         "time": now(),
@@ -69,6 +82,9 @@ def measure_costs(
         "seconds_per_step": seconds,
     }
     write_atomic(target, json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")
+    if not is_settled(seconds):
+        say("the machine is busy: the quickest rounds of a loss disagree, so that costs are FLOPs; try it again later")
+        return
     say(f"costs of {len(keys)} losses, measured side by side in {rounds} rounds: {target}")
 
 
@@ -98,9 +114,12 @@ def _step(folder: Path, trust: list[str]) -> Step:
 def _seconds(step: Step, folder: Path) -> float:
     with started(time_steps, step) as receiving:
         try:
-            return float(receiving.recv())
+            answer = receiving.recv()
         except EOFError:
             raise UserError(f"the cost of {folder.name} could not be measured; see above") from None
+    if isinstance(answer, Fault):
+        raise UserError(f"the cost of {folder.name} could not be measured: {answer}")
+    return float(answer)
 
 
 def time_steps(step: Step, answer: Connection) -> None:
