@@ -55,7 +55,7 @@ def test_differences_are_those_on_the_other_text(text: str, evaluated: Sweep) ->
     assert rows["cross_entropy"].n == 3 and rows["square"].n == 2
     summary = read(c)
     assert "another text, /texts/other.txt (the whole, documents=auto, SHA-256 aaaaaaaaaa)" in summary
-    assert any("square-seed3" in text and "no evaluation on other.txt" in text for text in c.caveats)
+    assert any("square-seed3" in text and "data.path=/texts/other.txt makes one" in text for text in c.caveats)
     assert not any(name.startswith("test/") for name in c.also), "of its own test nothing is shown"
     assert c.noises == {} and c.reliability == {}
 
@@ -93,3 +93,10 @@ def test_damaged_lines_are_passed_over(evaluated: Sweep) -> None:
         path = folder / EVALUATIONS
         path.write_text("{\n[]\n" + path.read_text() + '{"text": 3}\n')
     assert {row.label: row.n for row in on(evaluated, "other.txt").rows} == {"cross_entropy": 3, "square": 2}
+
+
+def test_a_table_of_results_has_no_evaluations(tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    table.write_text("loss,seed,nll_scaled\ncross_entropy,1,3.0\nsquare,1,3.1\n")
+    with pytest.raises(UserError, match="--evaluations are of runs, and a table of results has none"):
+        on_text(load_runs(table), "other.txt")

@@ -338,6 +338,12 @@ def test_a_high_beginning_is_cut_off_and_that_is_told() -> None:
     assert "cut off" not in words(straight)
 
 
+def test_there_is_no_half_an_optimizer_step() -> None:
+    steps = np.arange(2.0, 21, 2)
+    axes = draw_curves([Curve(BASELINE, steps, steps, steps, steps, 1)], LOOKS, x_label="x", y_label="y").axes[0]
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_a_curve_that_ends_far_away_does_not_flatten_the_others() -> None:
     figure = draw_falling(0.0, 0.01, 4.0)
     assert np.ptp(figure.axes[0].get_ylim()) < 0.6

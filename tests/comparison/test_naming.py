@@ -83,7 +83,7 @@ def test_rows_stand_in_the_order_that_was_asked_for(order: str, rows: list[str],
 
 
 def test_an_order_of_an_unknown_loss_is_told(gammas: Sweep) -> None:
-    with pytest.raises(UserError, match=r"--order: there is no loss 'focal gama=2' here: did you mean"):
+    with pytest.raises(UserError, match=r"'focal gama=2' here \(did you mean '.*'\?\); value and name are"):
         comparison_of(gammas, order="focal gama=2")
 
 

@@ -1,8 +1,10 @@
 """What the report says about how the runs were made."""
 
+from pathlib import Path
+
 from made_runs import Sweep, comparison_of, edit_record
 
-from losslab.comparison.words import protocol
+from losslab.comparison.words import protocol, question
 
 
 def test_the_protocol_has_the_vocabulary_the_sizes_and_the_optimizer_that_were_used(sweep: Sweep) -> None:
@@ -33,3 +35,9 @@ def test_a_tokenizer_of_ones_own_has_no_vocabulary_of_losslabs(sweep: Sweep) -> 
 def test_learning_rates_of_a_sweep_are_all_named(sweep: Sweep) -> None:
     sweep.add_grid("cross_entropy", {0.001: 3.2, 0.01: 3.1, 0.003: 3.0})
     assert "learning rate 0.001 or 0.003 or 0.01" in " ".join(protocol(comparison_of(sweep)))
+
+
+def test_a_yardstick_without_another_name_is_named_once(tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    table.write_text("loss,seed,accuracy\ncross_entropy,1,0.5\nsquare,1,0.6\n")
+    assert question(comparison_of(table, metric="accuracy")) == "Which final loss gives the largest accuracy?"

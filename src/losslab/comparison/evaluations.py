@@ -26,6 +26,8 @@ def on_text(loaded: Loaded, text: str) -> Loaded:
     Raises:
         UserError: where no run was evaluated on it, or several texts are called so.
     """
+    if all(run.folder is None for run in loaded.runs):
+        raise UserError("--evaluations are of runs, and a table of results has none")
     entries = {id(run): _entries(run) for run in loaded.runs}
     named = [entry for own in entries.values() for entry in own if _is(entry, text)]
     done = [run for run in loaded.runs if run.record.status == "completed"]
@@ -60,7 +62,8 @@ def on_text(loaded: Loaded, text: str) -> Loaded:
         f"{digest[:SHORT]}), as losslab evaluate recorded them{others}"
     )
     problems = [
-        f"{run.name}: no evaluation on {Path(texts[digest]).name}; losslab evaluate {run.folder} data.path=… makes one"
+        f"{run.name}: no evaluation on {Path(texts[digest]).name}; losslab evaluate {run.folder} "
+        f"data.path={texts[digest]} makes one"
         for run in missing
     ]
     return replace(loaded, runs=found, problems=[*loaded.problems, *problems], asked=(*loaded.asked, asked))

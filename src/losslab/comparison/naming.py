@@ -71,7 +71,8 @@ def positions(order: str, contenders: Sequence[Contender], labels: Mapping[str, 
         begun = [name for name in sorted(spelled, key=len)[::-1] if re.match(rf"{re.escape(name)}\s*(,|$)", rest)]
         if not begun:
             wrong = rest.partition(",")[0]
-            raise UserError(f"--order: there is no loss {wrong!r} here: {nearest(wrong, known)}; or say value or name")
+            near = nearest(wrong, known)
+            raise UserError(f"--order: there is no loss {wrong!r} here ({near}); value and name are orders, too")
         first.append(spelled[begun[0]])
         rest = rest[len(begun[0]) :]
     ordered = dict.fromkeys([*first, *sorted(known, key=natural)])

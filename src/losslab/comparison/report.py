@@ -35,7 +35,7 @@ p, li { max-width: 46rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .5rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
 td.text { white-space: normal; min-width: 12rem; }
-th { font-weight: 600; border-bottom-width: 2px; }
+th { font-weight: 600; border-bottom-width: 2px; white-space: normal; vertical-align: bottom; }
 tr.baseline td { background: var(--shade); }
 caption { caption-side: bottom; text-align: left; padding-top: .4rem; }
 .better { color: var(--better); font-weight: 600; } .worse { color: var(--worse); font-weight: 600; }

@@ -33,8 +33,8 @@ def question(c: Comparison) -> str:
     asked = []
     for metric in c.metrics:
         side = "largest" if higher_is_better(metric) else "smallest"
-        measure = f", {unit(metric)}" if unit(metric) else ""
-        asked.append(f"the {side} {metric} ({name(metric)}{measure})")
+        told = ", ".join(part for part in (name(metric), unit(metric)) if part and part != metric)
+        asked.append(f"the {side} {metric}" + (f" ({told})" if told else ""))
     return f"Which final loss gives {' and '.join(asked)}?"
 
 

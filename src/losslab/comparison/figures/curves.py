@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from losslab.comparison.figures.layout import (
@@ -195,6 +195,8 @@ def _draw(axes: Axes, curve: Curve, look: Look, *, number: int, of: int) -> None
 def _place_ticks(axes: Axes, log_x: bool) -> None:
     if log_x:
         _label_decades(axes.xaxis, *axes.get_xlim())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=(1, 2, 5, 10)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
