@@ -31,7 +31,7 @@ def flat_keys(node: Any, prefix: str = "") -> set[str]:
 
 
 def nearest_key(key: str, known: set[str]) -> str:
-    """The nearest full key; where the parent is right, only its own keys are considered."""
+    """The nearest full key; where the parent is right, its own keys come first, then the same name in another section."""
     parent, _, last = key.rpartition(".")
     if foreign := serves_instead(key, known):
         return foreign
@@ -39,8 +39,11 @@ def nearest_key(key: str, known: set[str]) -> str:
         return f"did you mean {' or '.join(map(repr, full))}?"
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent}
     if parent and siblings:
-        close = difflib.get_close_matches(last, sorted(siblings), n=1, cutoff=0.6)
-        return f"did you mean '{parent}.{close[0]}'?" if close else f"{parent} has {', '.join(sorted(siblings))}"
+        if close := difflib.get_close_matches(last, sorted(siblings), n=1, cutoff=0.6):
+            return f"did you mean '{parent}.{close[0]}'?"
+        if elsewhere := sorted(name for name in known if name.endswith(f".{last}")):
+            return f"did you mean {' or '.join(map(repr, elsewhere))}?"
+        return f"{parent} has {', '.join(sorted(siblings))}"
     ranked = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
     return f"did you mean {ranked[0]!r}?" if ranked else "losslab train --help lists all keys"
 

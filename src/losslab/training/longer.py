@@ -46,16 +46,11 @@ def _answer(folder: Path, record: Record, config: dict[str, Any], key: str, valu
     longer = {**config, "trainer": config["trainer"] | {"max_steps": steps}, KEY: str(folder)}
     command = _command(record, f"{key}={asked}")
     try:
-        Origins().find(longer, _inputs(longer))
+        Origins().find(longer, hash_inputs(longer))
     except UserError as error:
         reason = str(error).removeprefix(f"{KEY}={folder}: ")
         return f"{begun}; a longer one cannot continue it ({reason}), and is trained from its first step: {command}"
     return f"{begun}; a longer one continues it: {command} {_quoted(f'{KEY}={folder}')}"
-
-
-def _inputs(config: dict[str, Any]) -> dict[str, str]:
-    hashes = hash_inputs(config)
-    return hashes
 
 
 def _command(record: Record, budget: str) -> str:
