@@ -31,7 +31,7 @@ def flat_keys(node: Any, prefix: str = "") -> set[str]:
 
 
 def nearest_key(key: str, known: set[str]) -> str:
-    """The nearest full key; where the parent is right, its own keys come first, then the same name in another section."""
+    """The nearest full key; where the parent is right, its own keys come first, then that name in other sections."""
     parent, _, last = key.rpartition(".")
     if foreign := serves_instead(key, known):
         return foreign
