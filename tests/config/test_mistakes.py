@@ -29,6 +29,8 @@ TYPED = [
     ("~trainer.precision", "trainer.precision"),
     # the last part of a key alone, and a key of another choice
     ("lr=1", "there is no key 'lr': did you mean 'optimizer.lr'?"),
+    ("loss.z_loss=0.01", "there is no key 'loss.z_loss': did you mean 'regularizers.z_loss'?"),
+    ("trainer.lr=1", "there is no key 'trainer.lr': did you mean 'optimizer.lr'?"),
     ("context=64", "there is no key 'context': did you mean 'data.context' or 'model.context'?"),
     ("loss.gamma=2", "; focal has loss.gamma"),
     ("+model/size=small", "adds keys of another model to the chosen one"),
