@@ -15,7 +15,9 @@ from losslab.conformance import check
 from losslab.conformance.kit import examine, run
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
+from losslab.losses.regularizers import Regularized
 from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
@@ -248,3 +250,9 @@ def test_a_loss_of_values_is_checked_too() -> None:
 
     assert not [result for result in examine(SquaredError()) if not result.passed]
     assert [result.check for result in examine(Doubled()) if not result.passed] == ["predictions"]
+
+
+@pytest.mark.parametrize("classes", [7, 11])
+def test_a_loss_with_a_setting_for_each_class_is_tried_with_as_many(classes: int) -> None:
+    weights = [0.5 + i % 3 for i in range(classes)]
+    check(Regularized(CrossEntropy(class_weights=weights), z_loss=0.01))

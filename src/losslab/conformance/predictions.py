@@ -47,14 +47,15 @@ def posterior_is_the_data(subject: Subject) -> str:
     """Where the expected loss under η is smallest, `posterior` says η; a proper loss predicts it as well."""
     if subject.loss.target_kind is not TargetKind.CLASSES:
         return "its targets are no classes"
-    loss = subject.fresh(4)
-    if loss.posterior(torch.zeros(1, 4)) is None:
+    size = 4 if subject.takes(4) else subject.size
+    loss = subject.fresh(size)
+    if loss.posterior(torch.zeros(1, size)) is None:
         if loss.is_proper:
             raise Fault("it says is_proper, and gives no posterior")
         return "no closed form"
     generator = torch.Generator().manual_seed(5)
     for _ in range(3):
-        eta = torch.rand(4, dtype=torch.float64, generator=generator) + 0.1
+        eta = torch.rand(size, dtype=torch.float64, generator=generator) + 0.1
         eta = eta / eta.sum()
         z = minimise(loss, eta)[None]
         posterior = loss.posterior(z)

@@ -82,6 +82,8 @@ def cost_is_bounded(config: dict[str, Any]) -> str:
     loss = build_loss(config)
     if loss.target_kind is TargetKind.VALUES:
         return "it has no vocabulary"
+    if not Subject(loss).takes(_SHAPE.num_outputs):
+        return f"its settings are not for {_SHAPE.num_outputs:,} classes"
     time, memory = _ratios(config)
     if time > _MOST_TIME:  # something else may have wanted the processor
         time, memory = _ratios(config)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
 from losslab.types import Features, LossSum, OutputSpec, TargetKind
@@ -23,6 +24,7 @@ SIZES = {
 """Classes, or values a position."""
 _FLOAT32 = 1e-5
 _PREVIOUS = 16
+_MOST_CLASSES = 65
 _TEACHER_WIDTH = 4
 
 
@@ -105,14 +107,25 @@ class Subject:
 
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
+        usual = SIZES[loss.target_kind]
+        # A loss with a setting for each class, such as class weights, is for one number of classes.
+        self.size = next((size for size in (usual, *range(2, _MOST_CLASSES)) if self.takes(size)), usual)
+
+    def takes(self, size: int) -> bool:
+        """Whether the loss is one for `size` classes, or values a position."""
+        try:
+            self.fresh(size)
+        except UserError:
+            return False
+        return True
 
     def problem(self, seed: int = 0, positions: int = POSITIONS) -> Problem:
-        return Problem.random(self.loss, seed, positions)
+        return Problem.random(self.loss, seed, positions, self.size)
 
     def fresh(self, size: int | None = None, width: int = WIDTH) -> Loss:
         """A copy for `size` classes, or values a position."""
         loss = copy.deepcopy(self.loss)
-        size = size or SIZES[loss.target_kind]
+        size = size or self.size
         generator = torch.Generator().manual_seed(7)
         counts = 1 + torch.arange(size, dtype=torch.float64)
         loss.bind(
@@ -122,12 +135,19 @@ class Subject:
             loss.teach(_teach(torch.randn(size, _TEACHER_WIDTH, generator=generator)))
         return loss
 
-    def run(self, features: Features, projection: Tensor) -> Outcome:
-        """Forward and backward, of a fresh copy, in float32."""
+    def run(self, features: Features, projection: Tensor, *, step: Features | None = None) -> Outcome:
+        """Forward and backward, of a fresh copy, in float32.
+
+        Args:
+            step: all positions of the optimizer step that `features` are a part of; default: `features`.
+        """
         features = single(features)
         hidden = features.hidden.detach().clone().requires_grad_()
         weight = projection.detach().to(torch.float32).clone().requires_grad_()
         loss = self.fresh(width=weight.shape[1])
+        if step is not None and loss.reads_step:
+            step = single(step)
+            loss.prepare_step(step.target, step.weight)
         result = loss(replace(features, hidden=hidden), LinearMap(weight, None))
         _refuse_other_than_sums(result)
         if not result.total.requires_grad:

@@ -15,7 +15,8 @@ def sums_add_up(subject: Subject) -> str:
     """Σ over a batch = Σ over its parts, values and weights, and twice the weight is twice the total."""
     problem = subject.problem()
     whole, middle = problem.features, len(problem.features) // 3
-    parts = [subject.run(whole[rows], problem.projection) for rows in (slice(middle), slice(middle, None))]
+    rows = (slice(middle), slice(middle, None))
+    parts = [subject.run(whole[part], problem.projection, step=whole) for part in rows]
     all_at_once = subject.run(whole, problem.projection)
     total, weight = (sum(getattr(part, name) for part in parts) for name in ("total", "weight"))
     if not near(all_at_once.total, total):
