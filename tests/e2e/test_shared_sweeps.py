@@ -184,7 +184,7 @@ def test_ranks_in_a_multirun_equal_single_processes(workplace: Path, run_tiny: C
         assert read(together).hardware["ranks"] == 2
         expected, got = (read(run).yardsticks for run in (alone, together))
         for part, values in expected.items():
-            assert got[part] == pytest.approx(values, abs=1e-5)
+            assert got[part] == pytest.approx(values, rel=1e-6, abs=1e-5)
 
 
 def test_a_stopped_run_of_several_ranks_continues_in_a_multirun(workplace: Path, run_tiny: Callable[..., int]) -> None:

@@ -95,13 +95,13 @@ def test_a_typed_warm_up_ends_before_the_run_does(scheduler: str) -> None:
         words = [f"scheduler={scheduler}", *typed]
         return check_warmup(checked(*words)[0], words)
 
-    for typed in (["scheduler.warmup_steps=1000"], ["scheduler.warmup_steps=50", "trainer.max_steps=50"]):
-        with pytest.raises(UserError, match=r"scheduler\.warmup_steps=\d+ must be below the budget of \d+ optimizer"):
+    for typed in (["scheduler.warmup_steps=1001"], ["scheduler.warmup_steps=51", "trainer.max_steps=50"]):
+        with pytest.raises(UserError, match=r"scheduler\.warmup_steps=\d+ is beyond the budget of \d+ optimizer"):
             check(*typed)
     with pytest.raises(UserError, match="budget of 2 optimizer steps"):
         check("scheduler.warmup_steps=3", "trainer.max_tokens=4096")
-    assert check("scheduler.warmup_steps=49", "trainer.max_steps=50") is None
+    assert check("scheduler.warmup_steps=50", "trainer.max_steps=50") is None
     assert check("scheduler.warmup_steps=0", "trainer.max_steps=1") is None
-    note = check("trainer.max_steps=20")
+    note = check("trainer.max_steps=19")
     assert (note is None) == (scheduler == "constant")
-    assert note is None or "a run of 20 optimizer steps ends within its warm-up of 20" in note
+    assert note is None or "a run of 19 optimizer steps ends within its warm-up of 20" in note

@@ -136,7 +136,7 @@ NO_WEIGHTS = {
 def test_a_place_without_weights_is_refused_before_anything_is_planned(
     run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_tiny("name=source", "trainer.max_steps=1") == 0
+    assert run_tiny("name=source", "trainer.max_steps=2") == 0
     Path("torn.safetensors").write_bytes(b"xx")
     save_file({"wte": torch.zeros(3, 4)}, "other.safetensors")
     for place, said in NO_WEIGHTS.items():

@@ -144,17 +144,17 @@ def check_warmup(config: dict[str, Any], overrides: list[str]) -> str | None:
         A note where a run is shorter than its file's warm-up.
 
     Raises:
-        UserError: where the warm-up that was typed is as long as the run or longer.
+        UserError: where the warm-up that was typed is longer than the run.
     """
     warmup, data = config["scheduler"].get("warmup_steps"), config["data"]
     if not isinstance(warmup, int | float) or not all(isinstance(data.get(k), int) for k in ("batch_size", "context")):
         return None  # of another kind, or answered where the signature is known
     steps = resolve_budget(config)["trainer"]["max_steps"]
-    if warmup < steps or not warmup:
+    if warmup <= steps or not warmup:
         return None
     if any(override.lstrip("+").startswith("scheduler.warmup_steps=") for override in overrides):
         raise UserError(
-            f"scheduler.warmup_steps={warmup:g} must be below the budget of {steps} optimizer steps: the run would end "
+            f"scheduler.warmup_steps={warmup:g} is beyond the budget of {steps} optimizer steps: the run would end "
             "within its warm-up"
         )
     return (

@@ -67,7 +67,7 @@ class RowReader:
         self.factor = loss.softmax_factor()
         self.size = piece_rows(num_outputs, device)
         self._clip = CLIP / num_outputs
-        self._work = torch.empty(2, self.size, num_outputs, device=device)
+        self._work = torch.empty(2, self.size, num_outputs, dtype=torch.float32, device=device)
         self._parts: list[dict[str, Tensor]] = []
         self._has_link: bool | None = None
 

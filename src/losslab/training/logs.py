@@ -62,7 +62,8 @@ class MetricsLog:
         is_new = events and not has_scalars(folder)
         self.events = EventFile(folder, purge_from=step if again else step + 1) if events else None
         if self.events is not None and again is not None and not is_new:
-            self.events.scalars(step, {name: float(value) for name, value in again.items() if value and name != "step"})
+            values = {name: float(value) for name, value in again.items() if value and name != "step"}
+            self.events.scalars(step, self._in_events(step, values))
         if self.events is not None and is_new:
             self._replay(self.events, rows)
         self._file = self.path.open("a", newline="", encoding="utf-8")
@@ -78,14 +79,19 @@ class MetricsLog:
             if primary in values and not (best and values[primary] >= best[primary]):
                 best = values
             validated = primary in values and int(row["step"]) != self.total
-            events.scalars(int(row["step"]), values | (_shown("val/", best) if validated else {}))
+            shown = self._in_events(int(row["step"]), values)
+            events.scalars(int(row["step"]), shown | (_shown("val/", best) if validated else {}))
 
     def write(self, step: int, values: dict[str, float], best: dict[str, float]) -> None:
         """Log an optimizer step; TensorBoard gets the best validation so far beside each but the last."""
         self._writer.writerow({"step": step, **{name: repr(float(value)) for name, value in values.items()}})
         if self.events is not None:
             validated = f"val/{YARDSTICKS[0]}" in values and step != self.total
-            self.events.scalars(step, values | (_shown("val/", best) if validated else {}))
+            self.events.scalars(step, self._in_events(step, values) | (_shown("val/", best) if validated else {}))
+
+    def _in_events(self, step: int, values: dict[str, float]) -> dict[str, float]:
+        """Without the last step's val, which `finish` has of the whole split."""
+        return {name: value for name, value in values.items() if step != self.total or not name.startswith("val/")}
 
     def describe(self, hparams: dict[str, str | float]) -> None:
         """This run's row in TensorBoard's HParams tab."""
@@ -100,12 +106,16 @@ class MetricsLog:
             self.events.flush()
 
     def finish(self, step: int, yardsticks: dict[str, dict[str, float]]) -> None:
-        """The run's results, for TensorBoard: test at the last step, val and test at the best checkpoint."""
+        """The run's results, for TensorBoard: val and test at the last step, and at the best checkpoint.
+
+        The last step's row in metrics.csv has val on the part that every validation scores; this is all of it.
+        """
         if self.events is None:
             return
         final, best = yardsticks["final"], yardsticks["best"]
         tests = {f"test/{name}": final[f"test/{name}"] for name in YARDSTICKS if f"test/{name}" in final}
-        self.events.scalars(step, tests | _shown("val/", best) | _shown("test/", best))
+        whole = {name: value for name, value in final.items() if name in self.columns}
+        self.events.scalars(step, whole | tests | _shown("val/", best) | _shown("test/", best))
         self.result(success=True)
 
     def flush(self) -> None:
