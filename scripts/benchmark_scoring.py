@@ -1,4 +1,4 @@
-"""What scripts/benchmark scoring runs: the time to score positions, as a multiple of the forward product alone.
+"""Run by scripts/benchmark scoring: the time to score positions, as a multiple of the forward product alone.
 
 One thread, freed memory kept as in training, all in one process and in turns; the smallest of the rounds counts.
 """
@@ -56,7 +56,7 @@ def draw(width: int, num_outputs: int) -> tuple[Features, OutputProjection]:
 
 
 def scoring(loss: Loss, features: Features, projection: OutputProjection) -> dict[str, Callable[[], object]]:
-    """What is timed."""
+    """One timed case."""
     num_outputs = len(projection.weight)
     groups = torch.arange(num_outputs) % 5
     pieces = features[:FITTED].chunks(chunk_rows(num_outputs))

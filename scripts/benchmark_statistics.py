@@ -42,7 +42,7 @@ MOST_FLIPPED = 1000
 ENOUGH = 10_000
 """Families that what is promised is judged on."""
 ERROR, LOST_POWER = 0.055, 0.01
-"""What is allowed: family-wise error, and power behind Holm's where one loss differs."""
+"""Limits: family-wise error, and power behind Holm's where one loss differs."""
 
 Array = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ GATED = ("normal", "t3")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one kind of families, the share of …"""
+    """The shares found in families of one kind."""
 
     error: dict[str, float]
     """method → families in which it rejects something, where nothing differs."""
@@ -71,7 +71,7 @@ class Outcome:
     all: dict[str, float]
     """method → losses that it finds where all differ."""
     contradictions: int
-    """Of interval, p and verdict, as they are printed, in every family where one loss differs."""
+    """Contradictions between the printed interval, p and verdict, in every family where one loss differs."""
 
     @property
     def faults(self) -> list[str]:
