@@ -24,7 +24,7 @@ def test_a_table_of_one_yardstick_is_compared_by_it(tmp_path: Path) -> None:
     summary = read(c)
     row = next(row for row in c.rows if row.label == "square")
     assert (c.metric, row.n, row.paired.mean) == ("nll", 2, pytest.approx(-0.15))
-    assert summary.startswith("# results.csv\n\nWhich final loss gives the smallest nll (nll, nats per token)?\n")
+    assert summary.startswith("# results.csv\n\nWhich final loss gives the smallest nll (nats per token)?\n")
     assert "Results of a table, results.csv; how they were made, it does not say." in summary
     assert "nll; differences to cross_entropy on shared seeds" in summary and "best checkpoint" not in summary
     assert "2 shared seeds: too few for a claim" in summary

@@ -50,7 +50,8 @@ def ask(target: Any, *arguments: object) -> Any:
 
 @pytest.fixture(scope="module")
 def server_pid() -> int:
-    """Of a server that has started a process, after all its imports."""
+    """The id of a server that has started a process, after all its imports."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one that an earlier test left, started otherwise
     assert ask(tell, "hello") == "hello"
     pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     assert isinstance(pid, int)
