@@ -11,17 +11,17 @@ from collections.abc import Callable
 
 import torch
 
+from losslab.contracts import Features
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.focal import Focal
 from losslab.losses.square import Square
-from losslab.metrics.details import Details
+from losslab.metrics.extended import Details
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.yardsticks import Yardsticks, chunk_rows
 from losslab.models.projection import OutputProjection
-from losslab.training.memory import keep_freed_memory
-from losslab.types import Features
+from losslab.training.output.memory import keep_freed_memory
 
 POSITIONS, FITTED = 8192, 1024
 LOSSES: dict[str, Callable[[], Loss]] = {

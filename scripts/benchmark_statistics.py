@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from losslab.comparison.numbers import interval as told_interval
-from losslab.comparison.numbers import p_value
+from losslab.comparison.output.numbers import interval as told_interval
+from losslab.comparison.output.numbers import p_value
 from losslab.comparison.simultaneous import (
     LEVEL,
     SEEDS_FOR_CORRELATION,

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from losslab.config.components import build
 from losslab.conformance.catalogue import Entry
+from losslab.contracts import Features, OutputSpec, TargetKind, added
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.hl_gauss import HLGauss
 from losslab.losses.mse import MSE
 from losslab.losses.quantile import Quantile
-from losslab.types import Features, OutputSpec, TargetKind, added
 
 V, POINTS = 10, 161
 SHARE = 0.8

@@ -10,8 +10,8 @@ from gpu_check_tools import Sizes, Table
 from problems import bound, problem_for
 from torch import Tensor
 
+from losslab.contracts import Features
 from losslab.models.projection import OutputProjection
-from losslab.types import Features
 
 POSITIONS = 997
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}

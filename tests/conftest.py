@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from losslab.sweeps.train import train
+from losslab.commands.train import train
 from runs import TINY, make_text
 
 # A shell that starts the suite in the background makes it deaf to Ctrl-C, and every command it tests.

@@ -52,16 +52,16 @@ def only_run(folder: Path) -> tuple[Path, records.Record]:
 def stopping_after(step: int | None = None) -> Iterator[None]:
     """Runs that train in here are interrupted once they have saved this step, or at their first checkpoint."""
     from losslab.errors import Interrupted
-    from losslab.training.keeper import RunKeeper
+    from losslab.training.callback import RunCallback
 
-    save = RunKeeper._save
+    save = RunCallback._save
 
-    def save_then_stop(self: RunKeeper, trainer: Any, improved: bool) -> None:
+    def save_then_stop(self: RunCallback, trainer: Any, improved: bool) -> None:
         save(self, trainer, improved)
         if step in (None, self.state.step):
             raise Interrupted("for the test")
 
-    with patch.object(RunKeeper, "_save", save_then_stop):
+    with patch.object(RunCallback, "_save", save_then_stop):
         yield
 
 

@@ -17,13 +17,14 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROWS = [
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"comparison"},
     {"sweeps"},
     {"conformance"},
     {"training"},
     {"config"},
     {"losses", "models", "tasks", "data", "metrics"},
-    {"types", "records", "files", "locks", "errors", "console"},
+    {"contracts", "records", "files", "locks", "errors", "console"},
 ]
 """From the top of the house to its foundation."""
 FOUNDATION = len(ROWS) - 1
@@ -37,8 +38,7 @@ WITHOUT_TORCH = [
     "losslab.files",
     "losslab.locks",
     "losslab.records",
-    "losslab.sweeps.train",
-    *(f"losslab.sweeps.{name}" for name in ("resume", "evaluate", "export", "clean", "status", "trusted", "forgotten")),
+    *sorted(f"losslab.commands.{path.stem}" for path in (SOURCE / "commands").glob("*.py") if path.stem != "__init__"),
     *(
         f"losslab.config.{name}"
         for name in (
@@ -131,7 +131,7 @@ def test_a_room_imports_only_what_stands_below_it() -> None:
         ("import losslab.training.run", True),
         ("from ..training import run", True),
         ("from .yardsticks import Yardsticks", False),
-        ("from losslab.types import Batch", False),
+        ("from losslab.contracts import Batch", False),
     ],
 )
 def test_the_rule_sees_each_kind_of_import(source: str, broken: bool, tmp_path: Path, monkeypatch) -> None:
@@ -161,7 +161,7 @@ def test_rooms_stay_free_of_frameworks_they_must_not_know(room: str, forbidden: 
 
 
 def test_what_answers_at_once_imports_no_torch() -> None:
-    assert "losslab.comparison.figures.style" in WITHOUT_TORCH
+    assert "losslab.comparison.output.figures.style" in WITHOUT_TORCH
     program = f"""
 import importlib, json, sys
 loaded = {{}}

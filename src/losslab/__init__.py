@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from losslab.training.loading import Loaded
+    from losslab.training.scoring.loading import Loaded
 
 __version__ = "0.1.0"
 
@@ -15,8 +15,8 @@ __version__ = "0.1.0"
 def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = ()) -> Loaded:
     """Rebuild tokenizer, model and loss from a run's folder, a checkpoint or an export; runs no code out of them.
 
-    See `losslab.training.loading.load`.
+    See `losslab.training.scoring.loading.load`.
     """
-    from losslab.training import loading  # torch takes seconds to import; `losslab --help` must not wait for it
+    from losslab.training.scoring import loading  # torch takes seconds to import; `losslab --help` must not wait for it
 
     return loading.load(path, checkpoint=checkpoint, trust=trust)

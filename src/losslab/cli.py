@@ -39,7 +39,7 @@ def root(
 @app.command(context_settings=_PASS_THROUGH, add_help_option=False)
 def train(context: typer.Context) -> None:
     """Train one run, or with -m a multirun: losslab train [-m] [GROUP=CHOICE] [KEY=VALUE] …"""
-    from losslab.sweeps.train import train as run
+    from losslab.commands.train import train as run
 
     raise typer.Exit(run(context.args))
 
@@ -54,7 +54,7 @@ def resume(
     trust: Trust = None,
 ) -> None:
     """Continue a run in place, from its last checkpoint."""
-    from losslab.sweeps.resume import resume as run
+    from losslab.commands.resume import resume as run
 
     raise typer.Exit(run(run_dir, trust or [], overrides or []))
 
@@ -72,7 +72,7 @@ def evaluate(
     trust: Trust = None,
 ) -> None:
     """Print and record the yardsticks of a checkpoint, on its own text or on another."""
-    from losslab.sweeps.evaluate import evaluate as run
+    from losslab.commands.evaluate import evaluate as run
 
     code = run(run_dir, checkpoint=checkpoint, split=split, overrides=overrides or [], trust=trust or [])
     raise typer.Exit(code)
@@ -86,7 +86,7 @@ def export(
     trust: Trust = None,
 ) -> None:
     """Write the weights as safetensors, with tokenizer.json and config.json."""
-    from losslab.sweeps.export import export as run
+    from losslab.commands.export import export as run
 
     raise typer.Exit(run(run_dir, checkpoint=checkpoint, output=output, trust=trust or []))
 
@@ -98,7 +98,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """The ledger: each run's state, step, yardstick, speed and time left."""
-    from losslab.sweeps.status import status as run
+    from losslab.commands.status import status as run
 
     raise typer.Exit(run(folder, watch=watch, as_json=as_json))
 
@@ -111,7 +111,7 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
     """Free the space of what no run needs any more, and say how much."""
-    from losslab.sweeps.clean import clean as run
+    from losslab.commands.clean import clean as run
 
     raise typer.Exit(run(folder, checkpoints=checkpoints, cache=cache, dry_run=dry_run))
 
@@ -162,7 +162,7 @@ def compare(
     trust: Trust = None,
 ) -> None:
     """Which loss is better: a table with intervals, a report, and figures for a paper."""
-    from losslab.comparison.compare import compare as run
+    from losslab.commands.compare import compare as run
 
     code = run(
         folder, baseline=baseline, metric=metric or [], margin=margin, tune=tune, where=where or [], mixed=mixed,
@@ -181,8 +181,8 @@ def losses(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Which losses there are, or all about one: formula, gradient, when to use it, weaknesses, options."""
+    from losslab.commands.trusted import append_current_folder
     from losslab.conformance.cards import run
-    from losslab.sweeps.trusted import append_current_folder
 
     append_current_folder()
     raise typer.Exit(run(name, config_dir, as_json=as_json))
@@ -195,8 +195,8 @@ def check(
     config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
 ) -> None:
     """Tell what is wrong with a loss, yours or ours: a table of checks; exit code 1 if any failed."""
+    from losslab.commands.trusted import append_current_folder
     from losslab.conformance.kit import run
-    from losslab.sweeps.trusted import append_current_folder
 
     append_current_folder()
     raise typer.Exit(run(loss, overrides or [], config_dir))
@@ -211,8 +211,8 @@ def bench(
     config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
 ) -> None:
     """Time and memory of losses at the shape of a run: batch_size × context positions, model.width, data.vocab_size."""
+    from losslab.commands.trusted import append_current_folder
     from losslab.conformance.bench import bench as run
-    from losslab.sweeps.trusted import append_current_folder
 
     append_current_folder()
     raise typer.Exit(run(overrides, rounds=rounds, config_dir=config_dir))

@@ -16,12 +16,12 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
+from losslab.commands.compare import to_summary
 from losslab.comparison import Comparison, analyse, load_runs
-from losslab.comparison.compare import to_summary
-from losslab.comparison.report import to_html
+from losslab.comparison.output.prose import caption
+from losslab.comparison.output.report import to_html
+from losslab.comparison.output.tables import cells, escape_markdown, to_latex, to_terminal
 from losslab.comparison.rows import Row
-from losslab.comparison.tables import cells, escape_markdown, to_latex, to_terminal
-from losslab.comparison.words import caption
 from losslab.records import Record
 
 CONFIG: dict[str, Any] = {

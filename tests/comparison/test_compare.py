@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from made_runs import Sweep, edit_record, write_scores
 
-from losslab.comparison.compare import compare
+from losslab.commands.compare import compare
 from losslab.errors import UserError
 
 PRIMARY: dict[str, Any] = {"baseline": "cross_entropy", "metric": "test/nll_scaled"}
@@ -41,7 +41,7 @@ def rich(grid: Sweep) -> Sweep:
 PROGRAM = """
 import sys
 from pathlib import Path
-from losslab.comparison.compare import compare
+from losslab.commands.compare import compare
 code = compare(Path("first"), baseline="cross_entropy", metric="test/nll_scaled")
 assert not {"torch", "lightning", "hydra"} & set(sys.modules)
 sys.exit(code)
@@ -128,7 +128,7 @@ def test_an_unknown_word_is_one_sentence_and_writes_nothing(
 
 
 def test_a_margin_says_what_counts_as_none(sweep: Sweep, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    monkeypatch.setattr("losslab.comparison.compare._write", lambda c, target: None)
+    monkeypatch.setattr("losslab.commands.compare._write", lambda c, target: None)
     for seed in range(1, 7):
         sweep.add("cross_entropy", seed, 3.0 + seed)
         sweep.add("square", seed, 3.02 + seed + seed % 2 / 1000)
@@ -161,6 +161,6 @@ def test_a_folder_that_cannot_be_written_is_told(paired_sweep: Sweep, monkeypatc
     def fail(path: Path, content: bytes) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("losslab.comparison.compare.write_atomic", fail)
+    monkeypatch.setattr("losslab.commands.compare.write_atomic", fail)
     with pytest.raises(UserError, match=r"the comparison cannot be written to .*comparison: Read-only file system"):
         compare(paired_sweep.folder, **PRIMARY)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from made_runs import Sweep, read, write_scores
 
+from losslab.commands.compare import compare
 from losslab.comparison import Comparison, analyse, load_runs
-from losslab.comparison.compare import compare
-from losslab.comparison.evaluations import on_text
+from losslab.comparison.runs.evaluations import on_text
 from losslab.errors import UserError
 from losslab.records import EVALUATIONS
 

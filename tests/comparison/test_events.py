@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.plugins.hparams import metadata as hparams
 
-from losslab.comparison.events import Series, write_events
+from losslab.comparison.output.events import Series, write_events
 
 NOW = 1_800_000_000.25
 

@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from losslab.comparison.figures.curves import Curve, draw_curves
-from losslab.comparison.figures.differences import Difference, draw_differences
-from losslab.comparison.figures.frequency import ByFrequency, draw_frequency
-from losslab.comparison.figures.layout import FAR, reach, short, width_of, wrap
-from losslab.comparison.figures.reliability import Reliability, draw_reliability, rates_of
-from losslab.comparison.figures.sensitivity import Sensitivity, draw_sensitivity
-from losslab.comparison.figures.style import INK, Look, inline_svg, looks, save
+from losslab.comparison.output.figures.curves import Curve, draw_curves
+from losslab.comparison.output.figures.differences import Difference, draw_differences
+from losslab.comparison.output.figures.frequency import ByFrequency, draw_frequency
+from losslab.comparison.output.figures.layout import FAR, reach, short, width_of, wrap
+from losslab.comparison.output.figures.reliability import Reliability, draw_reliability, rates_of
+from losslab.comparison.output.figures.sensitivity import Sensitivity, draw_sensitivity
+from losslab.comparison.output.figures.style import INK, Look, inline_svg, looks, save
 
 BASELINE = "cross_entropy"
 LABELS = [

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from made_runs import Sweep, comparison_of, read, rows_of
 
-from losslab.comparison.groups import Contender, find_baselines, group_runs, shown
-from losslab.comparison.load import load_runs
+from losslab.comparison.runs.contenders import Contender, find_baselines, group_runs, shown
+from losslab.comparison.runs.load import load_runs
 from losslab.config.identity import NOT_IDENTITY
 from losslab.errors import UserError
 

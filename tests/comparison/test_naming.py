@@ -8,9 +8,9 @@ import pytest
 from made_runs import Sweep, comparison_of, read
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from losslab.comparison.compare import compare, to_summary
-from losslab.comparison.naming import parse_labels, target_of
-from losslab.comparison.tables import answer_cells
+from losslab.commands.compare import compare, to_summary
+from losslab.comparison.output.tables import answer_cells
+from losslab.comparison.runs.naming import parse_labels, target_of
 from losslab.errors import UserError
 
 KNOWN = ["cross_entropy", "focal gamma=1", "focal gamma=2"]
@@ -118,7 +118,7 @@ def test_every_choice_that_gives_other_numbers_has_a_folder_of_its_own(
     gammas: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = []
-    monkeypatch.setattr("losslab.comparison.compare._write", lambda c, target: written.append(target.name))
+    monkeypatch.setattr("losslab.commands.compare._write", lambda c, target: written.append(target.name))
     for choice, name in CHOICES:
         assert compare(gammas.folder, **choice) == 0
         assert written[-1] == name

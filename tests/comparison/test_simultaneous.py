@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from losslab.comparison.numbers import interval, p_value
+from losslab.comparison.output.numbers import interval, p_value
 from losslab.comparison.simultaneous import (
     LEVEL,
     MOST_CORRELATED,

@@ -6,7 +6,7 @@ import pytest
 from made_runs import comparison_of, page_text, read, rows_of
 
 from losslab.comparison import load_runs
-from losslab.comparison.naming import target_of
+from losslab.comparison.runs.naming import target_of
 from losslab.errors import UserError
 
 GOOD = "loss,seed,nll\ncross_entropy,1,3.0\ncross_entropy,2,3.5\nsquare,1,2.9\nsquare,2,3.3\n"

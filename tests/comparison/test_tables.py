@@ -7,8 +7,8 @@ import re
 import pytest
 from made_runs import Sweep, comparison_of, page_text, printed, read, rows_of
 
-from losslab.comparison.report import to_html
-from losslab.comparison.tables import (
+from losslab.comparison.output.report import to_html
+from losslab.comparison.output.tables import (
     CSV_COLUMNS,
     cells,
     escape_latex,

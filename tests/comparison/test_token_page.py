@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from losslab.comparison.token_groups import KINDS, TokenGroup, TokenSummary, group_tables, kinds, over_seeds
-from losslab.comparison.token_page import write_token_page
-from losslab.comparison.token_text import marked, visible
+from losslab.comparison.tokens.groups import KINDS, TokenGroup, TokenSummary, group_tables, kinds, over_seeds
+from losslab.comparison.tokens.page import write_token_page
+from losslab.comparison.tokens.text import marked, visible
 from losslab.errors import UserError
 from losslab.metrics.token_scores import TokenScores
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import Sweep, comparison_of, read, rows_of
 
-from losslab.comparison.groups import Contender, Group
-from losslab.comparison.load import Run
+from losslab.comparison.runs.contenders import Contender, Group
+from losslab.comparison.runs.load import Run
 from losslab.comparison.tuning import axes_of, choose, expected_best, expected_maximum, validation_of
 from losslab.errors import UserError
 from losslab.records import Record

@@ -38,8 +38,8 @@ def trap(tmp_path, monkeypatch) -> str:
         f"{LOSS}.forward",
         f" {LOSS}",
         LOSS.upper(),
-        "losslab.training.start.start",
-        "losslab.training.provenance.subprocess.Popen",
+        "losslab.training.process.start.start",
+        "losslab.training.output.provenance.subprocess.Popen",
         "my_losses.__builtins__.eval",
     ],
 )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from losslab.contracts import OutputSpec
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
-from losslab.types import OutputSpec
 
 
 def ce(logits: Tensor, target: Tensor) -> Tensor:

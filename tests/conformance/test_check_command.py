@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from losslab.losses.base import Loss
-from losslab.types import LossSum
+from losslab.contracts import LossSum
 
 
 class Careless(Loss):

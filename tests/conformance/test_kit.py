@@ -13,12 +13,12 @@ from losslab.config.components import build
 from losslab.config.compose import compose_plain
 from losslab.conformance import check
 from losslab.conformance.kit import examine, run
+from losslab.contracts import Features, LossSum, OutputSpec, Projection, TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
 from losslab.losses.regularizers import Regularized
-from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
 

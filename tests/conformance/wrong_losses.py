@@ -9,8 +9,8 @@ from right_losses import ce
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.contracts import Features, LossSum, Projection
 from losslab.losses.base import Loss
-from losslab.types import Features, LossSum, Projection
 
 
 class MinusCrossEntropy(Loss):

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from losslab.contracts import Batch
 from losslab.data.cache import TokenSplit
 from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, gather, hash_batches
-from losslab.types import Batch
 
 TOKENS = np.arange(1000, 1403, dtype=np.uint16)
 """Every token is one of a kind, so that it tells where it stands."""

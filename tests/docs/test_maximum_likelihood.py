@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Laplace, Normal, kl_divergence
 from torch.nn.functional import gaussian_nll_loss, huber_loss, l1_loss, mse_loss
 
+from losslab.contracts import Features
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
 from losslab.losses.cross_entropy import CrossEntropy
@@ -24,7 +25,6 @@ from losslab.losses.square import Square
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.yardsticks import Yardsticks
 from losslab.models.projection import OutputProjection
-from losslab.types import Features
 
 Lines = Iterator[str]
 NumberLoss = Callable[[Tensor, Tensor], Tensor]

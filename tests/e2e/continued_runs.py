@@ -18,7 +18,7 @@ from torch import distributed
 
 from losslab.config.check import check_run
 from losslab.config.compose import compose_job, compose_plain, group_choices
-from losslab.training.start import Outcome, start
+from losslab.training.process.start import Outcome, start
 from runs import TINY
 
 SECONDS = 240

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from losslab.contracts import OutputSpec
 from losslab.data.module import TextDataModule
 from losslab.data.windows import TrainOrder
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.projection import OutputProjection
-from losslab.types import OutputSpec
 
 
 class Layer(nn.Module):

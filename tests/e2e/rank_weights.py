@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
+from losslab.contracts import Features, LossSum, Projection
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.records import Record
 from losslab.training import run as training_run
 from losslab.training.module import LossModule
-from losslab.types import Features, LossSum, Projection
 
 SECONDS = 180
 SLOWNESS = 3.0

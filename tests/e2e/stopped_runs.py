@@ -20,9 +20,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, distributed
 
 from losslab import records
+from losslab.contracts import Batch
 from losslab.training.module import LossModule
 from losslab.training.run import execute
-from losslab.types import Batch
 
 STEPS = 12
 SECONDS = 180

@@ -13,12 +13,12 @@ import continued_runs
 import pytest
 from continued_runs import LONG, PAST, SHORT, begin, left, schedule
 
+from losslab.commands.clean import clean
+from losslab.commands.resume import resume
 from losslab.errors import Interrupted, UserError
 from losslab.locks import lock
 from losslab.records import read
-from losslab.sweeps.clean import clean
-from losslab.sweeps.resume import resume
-from losslab.training.keeper import RunKeeper
+from losslab.training.callback import RunCallback
 from runs import make_text, only_run, stopping_after
 
 
@@ -89,10 +89,10 @@ def test_it_is_resumed_without_the_run_that_it_continues(here: Path) -> None:
 
 
 def test_a_kill_before_the_validation_that_was_due_loses_nothing(here: Path) -> None:
-    def stop(self: RunKeeper, row: object) -> bool:
+    def stop(self: RunCallback, row: object) -> bool:
         raise Interrupted("for the test")
 
-    with patch.object(RunKeeper, "_validate", stop):
+    with patch.object(RunCallback, "_validate", stop):
         assert begin(*_longer("killed", "outputs/constant-short")).status == "interrupted"
     killed, _ = only_run(Path("outputs/killed"))
     assert resume(killed, [], []) == 0

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import losslab
+from losslab.commands.evaluate import evaluate
+from losslab.commands.resume import resume
 from losslab.errors import UserError
 from losslab.records import read
-from losslab.sweeps.evaluate import evaluate
-from losslab.sweeps.resume import resume
 from runs import only_run, stopping_after
 
 BYTES = "data.tokenizer=bytes"

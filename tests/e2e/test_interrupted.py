@@ -14,9 +14,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from losslab import records
+from losslab.commands.resume import resume
 from losslab.errors import UserError
 from losslab.locks import is_locked
-from losslab.sweeps.resume import resume
 from runs import TINY, losslab, make_text, only_run, stopping_after
 
 LONG = [
@@ -131,7 +131,7 @@ def test_ctrl_c_outside_a_run_is_no_success(run_tiny: Callable[..., int], monkey
     def press(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("losslab.training.start.start", press)
+    monkeypatch.setattr("losslab.training.process.start.start", press)
     assert run_tiny() == 130
 
 

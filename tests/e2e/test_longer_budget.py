@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from losslab.commands.evaluate import evaluate
+from losslab.commands.resume import resume
+from losslab.commands.train import train
 from losslab.errors import UserError
 from losslab.records import find_runs, read
-from losslab.sweeps.evaluate import evaluate
-from losslab.sweeps.resume import resume
-from losslab.sweeps.train import train
 from runs import only_run, stopping_after
 
 STATUSES = ("completed", "interrupted", "failed", "diverged", "running")

@@ -28,8 +28,8 @@ import yaml
 import losslab
 from losslab import cli, records
 from losslab.errors import Interrupted, UserError
-from losslab.training import worker
-from losslab.training.keeper import RunKeeper
+from losslab.training.callback import RunCallback
+from losslab.training.process import worker
 from runs import TINY, make_text, only_run
 
 COMMON = [*TINY, "data.tokenizer=bpe", "data.vocab_size=300", "checkpoints.every_n_steps=2"]
@@ -627,9 +627,9 @@ POISON: list[tuple[str, str, Any]] = [
     ("os.system", "loss", SHELL),
     ("torch.utils.collect_env.run", "model", {"_target_": "torch.utils.collect_env.run", "command": "touch mark"}),
     (
-        "losslab.training.provenance.subprocess.Popen",
+        "losslab.training.output.provenance.subprocess.Popen",
         "loss",
-        {"_target_": "losslab.training.provenance.subprocess.Popen", "args": "touch mark", "shell": True},
+        {"_target_": "losslab.training.output.provenance.subprocess.Popen", "args": "touch mark", "shell": True},
     ),
     ("trap.Trap", "loss", {"_target_": "trap.Trap"}),
     ("loss.inner._target_", "loss/inner", SHELL),
@@ -711,9 +711,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     place.mkdir()
     (place / "book.txt").write_text(make_text(), encoding="utf-8")
     (place / "trap.py").write_text(TRAP)
-    save = RunKeeper._save
+    save = RunCallback._save
 
-    def save_and_stop(self: RunKeeper, trainer: Any, improved: bool) -> None:
+    def save_and_stop(self: RunCallback, trainer: Any, improved: bool) -> None:
         save(self, trainer, improved)
         if self.state.step == STOPPED_AT:
             raise Interrupted("for the test")
@@ -723,7 +723,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         patch.setattr(sys, "path", list(sys.path))
         assert enter(["train", *COMMON, "name=done"]) == 0
         assert enter(["export", with_folders("DONE"), "--output", "export"]) == 0
-        patch.setattr(RunKeeper, "_save", save_and_stop)
+        patch.setattr(RunCallback, "_save", save_and_stop)
         assert enter(["train", *COMMON, "name=cut"]) == 1
     _, cut = only_run(place / "outputs/cut")
     assert (cut.status, cut.step, cut.yardsticks["best"]["step"]) == ("interrupted", STOPPED_AT, 4)
@@ -752,7 +752,7 @@ def enter(arguments: list[str]) -> int:
 
 def start(arguments: list[str]) -> tuple[int, str, str]:
     """The same in a process of its own, with what it said."""
-    module = "losslab.training.worker" if arguments[0] == "worker" else "losslab"
+    module = "losslab.training.process.worker" if arguments[0] == "worker" else "losslab"
     command = [sys.executable, "-m", module, *(arguments[1:] if arguments[0] == "worker" else arguments)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return process.returncode, process.stdout, process.stderr

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from losslab.commands.resume import resume
 from losslab.errors import UserError
-from losslab.sweeps.resume import resume
 from runs import TINY, losslab, only_run
 
 OWN_LOSS = '''

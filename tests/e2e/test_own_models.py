@@ -13,7 +13,7 @@ import torch
 
 import losslab
 from losslab.records import Record, find_runs, read
-from losslab.training.reevaluate import reevaluate
+from losslab.training.scoring.reevaluate import reevaluate
 from runs import stopping_after
 
 CONF = {

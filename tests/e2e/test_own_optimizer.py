@@ -7,8 +7,8 @@ import shlex
 import textwrap
 from pathlib import Path
 
+from losslab.commands.train import train
 from losslab.records import find_runs, read, read_config
-from losslab.sweeps.train import train
 from runs import TINY
 
 PAGE = (Path(__file__).parents[2] / "docs/own_optimizer.md").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ import torch
 from stopped_runs import make_run
 from torch import Tensor
 
+from losslab.commands.resume import resume
 from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
 from losslab.config.components import build
 from losslab.config.compose import compose_plain
@@ -22,7 +23,6 @@ from losslab.config.paths import conf_dir
 from losslab.locks import is_locked
 from losslab.losses.base import _WAYS, Loss
 from losslab.records import Record, find_runs, read
-from losslab.sweeps.resume import resume
 from losslab.training.run import execute
 from runs import TINY, losslab, make_text, only_run, stopping_after
 

@@ -15,7 +15,7 @@ import pytest
 from losslab.config.check import check_run
 from losslab.config.compose import compose_job, compose_plain
 from losslab.records import CACHE, find_runs, read
-from losslab.sweeps.launch import Sweep
+from losslab.sweeps.local import Sweep
 from losslab.sweeps.multirun import open_runs
 from losslab.sweeps.plan import Job
 from losslab.sweeps.planning import plan

@@ -11,15 +11,15 @@ import pytest
 import torch
 from filelock import FileLock
 
+from losslab.commands.clean import clean
+from losslab.commands.evaluate import evaluate
+from losslab.commands.export import export
+from losslab.commands.resume import resume
+from losslab.commands.train import train
 from losslab.errors import UserError
 from losslab.records import read
-from losslab.sweeps.clean import clean
-from losslab.sweeps.evaluate import evaluate
-from losslab.sweeps.export import export
-from losslab.sweeps.resume import resume
-from losslab.sweeps.train import train
-from losslab.training.checkpoints import read_checkpoint
-from losslab.training.worker import main as worker
+from losslab.training.output.checkpoints import read_checkpoint
+from losslab.training.process.worker import main as worker
 from runs import TINY, only_run, stopping_after
 
 EARLY = [

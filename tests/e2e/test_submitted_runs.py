@@ -14,8 +14,8 @@ from subprocess import Popen
 import pytest
 
 import fake_slurm
+from losslab.commands.train import train
 from losslab.records import Record, find_runs, read
-from losslab.sweeps.train import train
 from runs import TINY, losslab, make_text, only_run, stopping_after
 
 LONG = [

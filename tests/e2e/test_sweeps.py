@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from losslab.commands.train import train
 from losslab.locks import is_locked
 from losslab.records import find_runs, read
-from losslab.sweeps.train import train
 from runs import TINY, losslab, make_text
 from sweeps import descendants, kill_tree, records_by, wait_for_death, wait_until, write_wrong
 

@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 
 from losslab.records import find_runs, read
 from losslab.training import run as training_run
-from losslab.training.keeper import RunKeeper
+from losslab.training.callback import RunCallback
 from runs import TINY, losslab, make_text
 
 SWEEP = [
@@ -156,10 +156,10 @@ def check_rows(folder: Path, ends: dict[str, int]) -> None:
 def test_a_run_killed_twice_reads_as_one_series(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     one = [*SWEEP[: len(TINY)], *SWEEP[len(TINY) + 2 : -1], "loss=square", "checkpoints.every_n_steps=2"]
     assert run_tiny(*one, "name=whole") == 0
-    save, finish = RunKeeper._save, training_run._finish
+    save, finish = RunCallback._save, training_run._finish
 
     def die_after_logging(step: int) -> Callable[..., None]:
-        def patched(self: RunKeeper, trainer: Any, improved: bool) -> None:
+        def patched(self: RunCallback, trainer: Any, improved: bool) -> None:
             if self.state.step == step:
                 assert self.metrics_log is not None
                 self.metrics_log.flush()  # the log knows a step that no checkpoint does
@@ -172,7 +172,7 @@ def test_a_run_killed_twice_reads_as_one_series(run_tiny: Callable[..., int], mo
         finish(*arguments)
         raise Killed
 
-    patches = [(RunKeeper, "_save", die_after_logging(4)), (RunKeeper, "_save", die_after_logging(6))]
+    patches = [(RunCallback, "_save", die_after_logging(4)), (RunCallback, "_save", die_after_logging(6))]
     for target, name, patched in [*patches, (training_run, "_finish", die_after_finishing)]:
         with monkeypatch.context() as patch:
             patch.setattr(target, name, patched)

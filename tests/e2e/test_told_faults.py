@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from losslab.commands.resume import resume
 from losslab.records import find_runs, read
-from losslab.sweeps.resume import resume
-from losslab.training import provenance, run
+from losslab.training import run
+from losslab.training.output import provenance
 from runs import only_run, stopping_after
 
 RAISING = """

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from losslab import records
+from losslab.commands.train import train
 from losslab.errors import UserError
-from losslab.sweeps.train import train
 from runs import TINY, losslab, make_text, only_run
 
 RUNS = Path("outputs/runs")
@@ -214,7 +214,7 @@ def complaint(arguments: list[str]) -> str:
     """The sentence that ends the command: raised by the checks before a job, said by the job itself."""
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("losslab.sweeps.train.complain", said.append)
+        patch.setattr("losslab.commands.train.complain", said.append)
         try:
             assert train([*TINY, *arguments]) == 2
         except UserError as error:

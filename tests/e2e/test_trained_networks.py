@@ -17,12 +17,12 @@ from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
 import losslab
+from losslab.commands.clean import clean
+from losslab.commands.evaluate import evaluate
+from losslab.commands.export import export
+from losslab.commands.resume import resume
 from losslab.errors import UserError
 from losslab.records import read
-from losslab.sweeps.clean import clean
-from losslab.sweeps.evaluate import evaluate
-from losslab.sweeps.export import export
-from losslab.sweeps.resume import resume
 from losslab.training import run as training_run
 from losslab.training.module import LossModule
 from runs import make_text, only_run, stopping_after
@@ -164,7 +164,7 @@ def test_a_moved_run_resumes_evaluates_and_compares(
     with pytest.raises(UserError, match=r"say where it lies now, data\.path=…"):
         score(again)
     assert score(again, overrides=["data.path=tome.txt"]) == part(whole.yardsticks["best"], "test")
-    from losslab.comparison.compare import compare
+    from losslab.commands.compare import compare
 
     Path("sweep").mkdir()
     again.rename("sweep/run")

@@ -23,8 +23,8 @@ from typing import Any
 from injection import Operation, inject
 from run_state import damage, differences, digest, results, saved_step
 
-import losslab.training.start  # noqa: F401  (each attempt finds torch and Lightning imported)
-from losslab.sweeps.train import train
+import losslab.training.process.start  # noqa: F401  (each attempt finds torch and Lightning imported)
+from losslab.commands.train import train
 from runs import TINY, make_text
 
 STEPS = 60

@@ -13,7 +13,7 @@ from losslab import records
 from losslab.errors import UserError
 from losslab.locks import is_locked
 from losslab.records import BEST, CHECKPOINTS, LAST
-from losslab.training.logs import METRICS
+from losslab.training.output.logs import METRICS
 
 
 def checkpoint(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from run_state import damage, digest
 
 from losslab.cli import main
 from losslab.records import find_runs, read
-from losslab.training.checkpoints import read_checkpoint
+from losslab.training.output.checkpoints import read_checkpoint
 from runs import TINY
 
 WHOLE = [*TINY, "trainer.max_steps=4", "trainer.val_check_interval=2", "checkpoints.keep=2"]

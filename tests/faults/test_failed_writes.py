@@ -23,9 +23,9 @@ from run_state import damage, differences, digest, litter, results, saved_step
 
 from losslab import records
 from losslab.cli import app
+from losslab.commands.train import train
 from losslab.errors import UserError
 from losslab.records import CHECKPOINTS, LAST
-from losslab.sweeps.train import train
 from runs import TINY, make_text
 
 pytestmark = [

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from losslab.conformance.subject import Subject
+from losslab.contracts import Features, TargetKind
 from losslab.losses.base import Loss
 from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
 from losslab.losses.brier import Brier
@@ -41,7 +42,6 @@ from losslab.losses.stablemax import StableMax
 from losslab.losses.sum import Sum
 from losslab.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from losslab.losses.unlikelihood import Unlikelihood
-from losslab.types import Features, TargetKind
 
 NUM_OUTPUTS, NUM_VALUES = 7, 2
 # Powers of two and short fractions: the same number in float32 and float64.

@@ -7,8 +7,8 @@ from cases import NUM_OUTPUTS, NUM_VALUES, Case
 from torch import Tensor
 
 from losslab.conformance.subject import Problem, Subject
+from losslab.contracts import Features, TargetKind
 from losslab.losses.base import Loss
-from losslab.types import Features, TargetKind
 
 WIDTH = 6
 

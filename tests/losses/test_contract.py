@@ -14,11 +14,11 @@ from problems import bound, problem_for
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.contracts import Features, LossSum, TargetKind, added
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.square import Square
 from losslab.losses.sum import Sum
 from losslab.models.projection import OutputProjection
-from losslab.types import Features, LossSum, TargetKind, added
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
 # Sums of a few dozen float32 terms agree with exact ones, and with each other in any order, to a few units of 6e-8.

@@ -12,11 +12,11 @@ from problems import WIDTH, bound, problem_for, wrong_targets
 from torch import Tensor, nn
 
 from losslab.conformance.subject import single
+from losslab.contracts import Features, LossSum, OutputSpec, Projection, TargetKind, added
 from losslab.errors import UserError
 from losslab.losses import base, execution
 from losslab.losses.base import Loss
 from losslab.models.projection import OutputProjection
-from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind, added
 
 ROWS = 23
 EXACT = 1e-6

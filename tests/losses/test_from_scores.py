@@ -9,13 +9,13 @@ from problems import bound, problem_for
 from torch import Tensor
 
 from losslab.conformance.subject import single
+from losslab.contracts import Features, LossSum, Projection, TargetKind
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.focal import Focal
 from losslab.losses.regularizers import Regularized
 from losslab.models.projection import OutputProjection
-from losslab.types import Features, LossSum, Projection, TargetKind
 
 WEIGHTS = [0.5, 1.0, 2.0, 0.25, 1.5, 3.0, 1.0]
 

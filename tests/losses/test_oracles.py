@@ -13,6 +13,7 @@ from problems import bound, problem_for
 from torch import Tensor
 from torch.nn import functional
 
+from losslab.contracts import Features, OutputSpec, added
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
@@ -29,7 +30,6 @@ from losslab.losses.square import Square
 from losslab.losses.squentropy import Squentropy
 from losslab.losses.stablemax import StableMax
 from losslab.losses.symmetric_cross_entropy import SymmetricCrossEntropy
-from losslab.types import Features, OutputSpec, added
 
 ETA = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
 

@@ -18,6 +18,7 @@ from losslab.config.schema import RegularizersConfig
 from losslab.conformance import check
 from losslab.conformance.processes import two_ranks_equal_one
 from losslab.conformance.subject import single
+from losslab.contracts import Features, LossSum, TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
@@ -37,7 +38,6 @@ from losslab.losses.unlikelihood import Unlikelihood
 from losslab.metrics.yardsticks import Yardsticks
 from losslab.models.projection import OutputProjection
 from losslab.training.reduce import StepReducer
-from losslab.types import Features, LossSum, TargetKind
 
 ALL = {"z_loss": 0.01, "confidence_penalty": 0.2, "mu_loss": 0.3, "soft_cap": 5.0}
 

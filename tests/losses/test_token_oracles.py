@@ -12,6 +12,7 @@ from problems import WIDTH, bound, problem_for
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.contracts import Features, OutputSpec
 from losslab.errors import UserError
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
@@ -21,7 +22,6 @@ from losslab.losses.kl_divergence import KLDivergence
 from losslab.losses.logit_adjustment import LogitAdjustment
 from losslab.losses.unlikelihood import Unlikelihood, log_one_minus_softmax, seen
 from losslab.models.projection import OutputProjection
-from losslab.types import Features, OutputSpec
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features, added
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
 from losslab.losses.confidence_penalty import ConfidencePenalty
@@ -26,7 +27,6 @@ from losslab.losses.square import Square
 from losslab.losses.squentropy import Squentropy
 from losslab.losses.stablemax import StableMax
 from losslab.losses.symmetric_cross_entropy import SymmetricCrossEntropy
-from losslab.types import Features, added
 
 V, STEP = 7, 1e-6
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from losslab.contracts import Features
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.entmax import Entmax
 from losslab.metrics.calibration import BINS, GROUPS, add_to_bins, calibration_error, equal_mass
-from losslab.metrics.details import DETAILS, EPSILON, Details
+from losslab.metrics.extended import DETAILS, EPSILON, Details
 from losslab.metrics.frequency import frequency_groups
 from losslab.metrics.yardsticks import Yardsticks
 from losslab.models.projection import OutputProjection
-from losslab.types import Features
 
 V, ROWS, SCALE = 13, 400, 1.6
 Array = NDArray[np.float64]

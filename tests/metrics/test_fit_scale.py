@@ -10,12 +10,12 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from losslab.contracts import Features
 from losslab.losses.base import Projection
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.square import Square
 from losslab.metrics.scale import fit_scale
 from losslab.models.projection import OutputProjection
-from losslab.types import Features
 
 V, ROWS = 11, 4000
 LARGEST = 1024.0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from losslab.conformance.subject import Problem, single
+from losslab.contracts import OutputSpec
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
 from losslab.losses.cross_entropy import CrossEntropy
@@ -27,7 +28,6 @@ from losslab.losses.sum import Sum
 from losslab.metrics import rows as module
 from losslab.metrics.rows import RowReader, Rows
 from losslab.models.projection import OutputProjection
-from losslab.types import OutputSpec
 
 SCALE = 1.37
 LOSSES: dict[str, Callable[[], Loss]] = {

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from losslab.contracts import Features, OutputSpec
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.kl_divergence import KLDivergence
@@ -20,7 +21,6 @@ from losslab.metrics.scale import fit_scale
 from losslab.metrics.yardsticks import Yardsticks, chunk_rows
 from losslab.models.decoder import Decoder
 from losslab.models.projection import OutputProjection
-from losslab.types import Features, OutputSpec
 
 V, ROWS, SCALE = 11, 90, 1.3
 WEIGHTS = [0.5, 1.0, 2.0, 0.25, 1.5, 3.0, 1.0, 1.0, 2.0, 0.5, 1.0]

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from losslab.sweeps.display import Display
-from losslab.sweeps.launch import Run
+from losslab.sweeps.local import Run
 
 
 def run(number: int, label: str = "", **changes: Any) -> Run:

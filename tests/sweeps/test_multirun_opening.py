@@ -9,11 +9,11 @@ import pytest
 from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobStatus
 
+from losslab.commands.train import CommandLine, _expand, parse, train
 from losslab.config.compose import job_overrides, open_multirun
 from losslab.errors import UserError
 from losslab.sweeps.multirun import Multirun, RunFailed
 from losslab.sweeps.settings import LocalSettings
-from losslab.sweeps.train import CommandLine, _expand, parse, train
 
 SWEEP = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: range(0,40)\n      loss: square,kl_divergence\n"
 
@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, warmed: list[str]) -> Any:
 
     person = Asked()
     person.questions = []
-    monkeypatch.setattr("losslab.sweeps.train.typer.confirm", person.confirm)
+    monkeypatch.setattr("losslab.commands.train.typer.confirm", person.confirm)
     monkeypatch.setattr("sys.stdin.isatty", lambda: person.terminal, raising=False)
     return person
 
@@ -188,7 +188,7 @@ def test_yes_answers_for_its_person(terminal: bool, asked: Any) -> None:
 def test_a_launcher_without_a_multirun_is_refused(
     override: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("losslab.sweeps.train._run_job", lambda *arguments: pytest.fail("a run was started"))
+    monkeypatch.setattr("losslab.commands.train._run_job", lambda *arguments: pytest.fail("a run was started"))
     with pytest.raises(UserError) as caught:
         train(["seed=1", override])
     assert str(caught.value) == f"{override} is about a multirun: add -m, or leave it out"

@@ -21,8 +21,8 @@ from losslab.records import CONFIG, FILE, find_runs, read, read_config
 from losslab.sweeps.plan import Job, Plan
 from losslab.sweeps.planning import plan
 from losslab.sweeps.slots import Slot
-from losslab.training.claim import Finder
-from losslab.training.provenance import hash_code
+from losslab.training.output.provenance import hash_code
+from losslab.training.process.claim import Finder
 from runs import TINY, make_text
 
 HOLDER = """
@@ -109,11 +109,11 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A function that gives the machine these GPUs."""
 
     def give(*names: str) -> None:
-        for module in ("losslab.sweeps.planning", "losslab.training.devices"):
+        for module in ("losslab.sweeps.planning", "losslab.training.process.devices"):
             monkeypatch.setattr(f"{module}.gpus", lambda: list(names))
             monkeypatch.setattr(f"{module}.uses_gpu", lambda settings: settings["accelerator"] != "cpu")
-        monkeypatch.setattr("losslab.training.devices._has_gpu", lambda: True)
-        monkeypatch.setattr("losslab.training.devices.make_trainer", lambda config, folder: None)
+        monkeypatch.setattr("losslab.training.process.devices._has_gpu", lambda: True)
+        monkeypatch.setattr("losslab.training.process.devices.make_trainer", lambda config, folder: None)
 
     return give
 

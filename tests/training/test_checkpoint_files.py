@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from losslab.errors import UserError
-from losslab.training.checkpoints import (
+from losslab.training.output.checkpoints import (
     AtomicCheckpointIO,
     Damaged,
     keep_newest,

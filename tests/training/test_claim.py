@@ -14,8 +14,8 @@ from losslab.config.compose import compose_job, compose_plain, group_choices
 from losslab.errors import Held, UserError
 from losslab.locks import lock
 from losslab.records import CONFIG, FILE, read, read_config
-from losslab.training.claim import Finder, Place
-from losslab.training.provenance import hash_code
+from losslab.training.output.provenance import hash_code
+from losslab.training.process.claim import Finder, Place
 from runs import TINY, make_text
 
 OWN = "from losslab.losses.square import Square\n\nclass Mine(Square):\n    pass\n"
@@ -53,13 +53,13 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Any]]:
 
     def watch(name: str) -> list[Any]:
         calls: list[Any] = []
-        real = getattr(__import__("losslab.training.claim", fromlist=[name]), name)
+        real = getattr(__import__("losslab.training.process.claim", fromlist=[name]), name)
 
         def counted(*arguments: Any) -> Any:
             calls.append(arguments)
             return real(*arguments)
 
-        monkeypatch.setattr(f"losslab.training.claim.{name}", counted)
+        monkeypatch.setattr(f"losslab.training.process.claim.{name}", counted)
         return calls
 
     return watch

@@ -12,12 +12,12 @@ import pytest
 import torch
 from tiny_network import V, make_batch, make_network, split
 
+from losslab.contracts import Batch, Features
 from losslab.data.module import TextMeasure
 from losslab.data.round_trip import RoundTrip
 from losslab.metrics.scale import fit_scale
-from losslab.training.evaluation import Evaluator
 from losslab.training.network import Network
-from losslab.types import Batch, Features
+from losslab.training.scoring.evaluator import Evaluator
 
 VAL, TEST = make_batch(windows=10, seed=3), make_batch(windows=6, seed=4)
 

@@ -9,8 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from losslab.training.events import EventFile, describe_run, note_failure
-from losslab.training.logs import MetricsLog
+from losslab.training.output.events import EventFile, describe_run, note_failure
+from losslab.training.output.logs import MetricsLog
 
 COLUMNS = ["train/objective", "val/nll_scaled"]
 SHOWN = {"nll_scaled": 3.0, "nll": 4.0, "bits_per_byte": 1.0, "top1": 0.5}

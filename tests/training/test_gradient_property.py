@@ -19,14 +19,14 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from losses.cases import CASES, NUM_OUTPUTS
+from losslab.contracts import Batch
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
 from losslab.training.network import Network
 from losslab.training.reduce import StepReducer
-from losslab.training.teacher import TeacherRun
-from losslab.types import Batch
+from losslab.training.scoring.teacher import TeacherRun
 from runs import only_run
 
 COUNT = 240

@@ -7,9 +7,9 @@ import torch
 from tiny_network import make_batch, make_network, split
 from torch import Tensor
 
+from losslab.contracts import Batch, Features
 from losslab.training.gradients import HiddenGradients
 from losslab.training.network import Network
-from losslab.types import Batch, Features
 
 NAMES = ["hidden_01", "hidden_02", "hidden_03", "hidden_last"]
 

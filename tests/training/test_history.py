@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from losslab.training.branch import History, read_history
-from losslab.training.keeper import Intervals
+from losslab.training.callback import Intervals
+from losslab.training.origins.branch import History, read_history
 
 COLUMNS = ["step", "train/objective", "val/nll", "val/nll_scaled"]
 

@@ -12,13 +12,13 @@ from tiny_network import V, make_batch, make_network
 from torch import Tensor
 
 import losslab
+from losslab.commands.export import export
+from losslab.commands.resume import resume
 from losslab.data.tokenizer import ByteTokenizer
 from losslab.errors import UserError
 from losslab.records import find_runs, read
-from losslab.sweeps.export import export
-from losslab.sweeps.resume import resume
-from losslab.training.initial import Weights, read_weights, take
-from losslab.training.origin import hash_tensors
+from losslab.training.origins.initial import Weights, read_weights, take
+from losslab.training.origins.origin import hash_tensors
 from losslab.training.random import hash_weights
 from runs import only_run, stopping_after
 

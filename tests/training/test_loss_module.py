@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 import losslab.training.module
+from losslab.contracts import Batch
 from losslab.errors import Diverged
 from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.reduce import StepReducer
-from losslab.types import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own use of torch
 

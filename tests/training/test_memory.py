@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 
-from losslab.training.memory import peak_memory_mib, reset_peak_memory
+from losslab.training.output.memory import peak_memory_mib, reset_peak_memory
 
 FAULTS = """
 import resource, torch
-from losslab.training.memory import keep_freed_memory
+from losslab.training.output.memory import keep_freed_memory
 keep_freed_memory()
 def step():
     torch.ones(4, 2**20)  # 16 MiB in pages of 4 KiB

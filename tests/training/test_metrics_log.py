@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from losslab.training.logs import METRICS, MetricsLog
+from losslab.training.output.logs import METRICS, MetricsLog
 
 COLUMNS = ["train/objective", "val/nll"]
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny_network import V, make_batch, make_network
 
+from losslab.contracts import Features, LossSum, OutputSpec
 from losslab.losses.base import Loss, Projection
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
 from losslab.training.network import Network
-from losslab.types import Features, LossSum, OutputSpec
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from losslab.contracts import Batch
 from losslab.training.module import LossModule
 from losslab.training.schedules import Cosine
-from losslab.types import Batch
 from runs import only_run
 
 STEPS = 8

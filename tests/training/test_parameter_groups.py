@@ -11,13 +11,13 @@ import torch
 from tiny_network import V, make_network
 from torch import nn
 
+from losslab.contracts import OutputSpec
 from losslab.errors import UserError
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer, parameter_roles
-from losslab.types import OutputSpec
 
 ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5}
 MUON = {"_target_": "torch.optim.Muon", "momentum": 0.9}

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from losslab.errors import UserError
-from losslab.training.launch import check_ranks
-from losslab.training.slurm import become_rank, is_task_of_many
+from losslab.training.process.dispatch import check_ranks
+from losslab.training.process.slurm import become_rank, is_task_of_many
 
 STEP = {
     "SLURM_JOB_ID": "4711",

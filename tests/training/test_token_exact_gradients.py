@@ -20,9 +20,9 @@ from tiny_network import (
 )
 from torch import Tensor
 
+from losslab.contracts import Batch, LossSum
 from losslab.training.network import Network
 from losslab.training.reduce import StepReducer, WindowSums
-from losslab.types import Batch, LossSum
 from runs import only_run
 
 each_loss = pytest.mark.parametrize("loss", LOSSES)

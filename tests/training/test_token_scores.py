@@ -17,13 +17,13 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
 
 import losslab
+from losslab.commands.tokens import score_runs
 from losslab.data.tokenizer import ByteTokenizer, FileTokenizer
 from losslab.errors import UserError
 from losslab.metrics.token_scores import TokenScores, is_up_to_date
 from losslab.models.attention import CausalSelfAttention
 from losslab.records import read
-from losslab.sweeps.tokens import score_runs
-from losslab.training.token_scores import attention_weights, score_tokens, token_bytes
+from losslab.training.scoring.token_scores import attention_weights, score_tokens, token_bytes
 from runs import only_run
 
 TWO_LAYERS = ["model.num_layers=2", "data.tokenizer=bpe", "data.vocab_size=300"]
@@ -109,7 +109,9 @@ def test_what_is_up_to_date_is_not_made_again(
     assert path == target / f"{run.name}.npz" and "scoring" in capsys.readouterr().out
 
     with monkeypatch.context() as patch:
-        patch.setattr("losslab.training.token_scores.score_tokens", lambda *_, **__: pytest.fail("scored again"))
+        patch.setattr(
+            "losslab.training.scoring.token_scores.score_tokens", lambda *_, **__: pytest.fail("scored again")
+        )
         assert score_runs([run], target, layer=None, trust=[]) == score_runs([run], target, layer=2, trust=[]) == [path]
     assert "scored before" in capsys.readouterr().out
 
@@ -167,5 +169,5 @@ def test_decoders_that_drop_a_leading_space_lose_none() -> None:
 
 
 def test_asking_for_scores_imports_no_torch() -> None:
-    program = "import sys, losslab.sweeps.tokens; sys.exit('torch' in sys.modules)"
+    program = "import sys, losslab.commands.tokens; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

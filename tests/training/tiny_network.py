@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from losslab.contracts import Batch
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.kl_divergence import KLDivergence
@@ -14,7 +15,6 @@ from losslab.losses.square import Square
 from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
 from losslab.training.network import Network
-from losslab.types import Batch
 
 V, CONTEXT, WINDOWS = 11, 6, 8
 CLASS_WEIGHTS = [0.5, 1.0, 2.0, 0.25, 1.5, 3.0, 1.0, 1.0, 2.0, 0.5, 1.0]

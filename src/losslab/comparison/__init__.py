@@ -1,7 +1,7 @@
 """What a folder of runs says about losses. Reads records only; no torch."""
 
 from losslab.comparison.analysis import Comparison, analyse
-from losslab.comparison.columns import load
-from losslab.comparison.load import load_runs
+from losslab.comparison.runs.columns import load
+from losslab.comparison.runs.load import load_runs
 
 __all__ = ["Comparison", "analyse", "load", "load_runs"]

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from losslab.comparison.caveats import caveats, start_caveats
 from losslab.comparison.costs import Costs, costs_of
 from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
-from losslab.comparison.groups import Contender, Setting, find_baselines, group_runs
-from losslab.comparison.load import Loaded, Run
 from losslab.comparison.metrics import NO_YARDSTICK, higher_is_better, is_known, margin_of, short
 from losslab.comparison.metrics import PRIMARY as PRIMARY_NAME
-from losslab.comparison.naming import BEST_FIRST, parse_labels, positions, rename
 from losslab.comparison.noise import Documents, Noises
 from losslab.comparison.pairs import Pair, make_pairs
 from losslab.comparison.rows import Row, make_rows, pairs_of
+from losslab.comparison.runs.contenders import Contender, Setting, find_baselines, group_runs
+from losslab.comparison.runs.load import Loaded, Run
+from losslab.comparison.runs.naming import BEST_FIRST, parse_labels, positions, rename
 from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
 from losslab.config.nearest import nearest

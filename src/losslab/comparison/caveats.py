@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from losslab.comparison.groups import INTERVAL, Contender, Setting, shown
-from losslab.comparison.load import Run
 from losslab.comparison.metrics import PER_TEXT, short
 from losslab.comparison.rows import Row, shared_starts, unequal_start
+from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, shown
+from losslab.comparison.runs.load import Run
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.tuning import tuning_caveats
 from losslab.records import SHORT

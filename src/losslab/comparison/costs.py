@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from losslab.comparison.groups import Contender
-from losslab.comparison.load import Run
+from losslab.comparison.runs.contenders import Contender
+from losslab.comparison.runs.load import Run
 from losslab.comparison.tuning import tokens_of
 
 FILE = "costs.json"

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.comparison.costs import NOTICEABLE, Costs
-from losslab.comparison.groups import Contender
-from losslab.comparison.load import Run
+from losslab.comparison.runs.contenders import Contender
+from losslab.comparison.runs.load import Run
 from losslab.errors import UserError
 
 GRADIENT_NORM, LOGIT_NORM, PRIMARY = "grad_norm/all", "val/logit_norm", "val/nll_scaled"

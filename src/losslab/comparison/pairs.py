@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from losslab.comparison.groups import Contender
 from losslab.comparison.metrics import higher_is_better
 from losslab.comparison.rows import compare_together, told_lost, values_of
+from losslab.comparison.runs.contenders import Contender
 from losslab.comparison.statistics import Paired
 from losslab.comparison.verdicts import Verdict, judge
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev
 from typing import TypeVar
 
-from losslab.comparison.groups import Contender, Setting
 from losslab.comparison.metrics import higher_is_better
+from losslab.comparison.runs.contenders import Contender, Setting
 from losslab.comparison.simultaneous import family_of
 from losslab.comparison.statistics import Paired, iqm, paired, seeds_needed
 from losslab.comparison.tuning import describe_choice

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from losslab.comparison.groups import Contender, Group, Setting, order, shown
-from losslab.comparison.load import Run
 from losslab.comparison.metrics import PRIMARY, higher_is_better
+from losslab.comparison.runs.contenders import Contender, Group, Setting, order, shown
+from losslab.comparison.runs.load import Run
 
 FALLBACK = f"val/{PRIMARY}"
 _ENDED = ("completed", "diverged", "failed")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from losslab.conformance.basics import AllDouble
 from losslab.conformance.subject import Fault, Subject, near, single
+from losslab.contracts import TargetKind, added
 from losslab.losses.execution import LinearMap
-from losslab.types import TargetKind, added
 
 
 def extreme_logits_stay_finite(subject: Subject) -> str:

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from losslab.conformance.subject import Fault, Subject, single
+from losslab.contracts import Features, TargetKind, added
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
-from losslab.types import Features, TargetKind, added
 
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 _CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)

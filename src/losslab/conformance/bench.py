@@ -17,10 +17,10 @@ from losslab.conformance.measure import COMPILED, DENSE, FLOOR, Measurement, Sha
 from losslab.conformance.processes import started
 from losslab.conformance.subject import Fault
 from losslab.console import say, working
+from losslab.contracts import TargetKind
 from losslab.errors import UserError
-from losslab.training.assemble import build_loss
-from losslab.training.devices import cores, uses_gpu
-from losslab.types import TargetKind
+from losslab.training.factory import build_loss
+from losslab.training.process.devices import cores, uses_gpu
 
 
 def bench(overrides: list[str], *, rounds: int, config_dir: Path | None = None) -> int:

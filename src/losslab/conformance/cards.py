@@ -16,7 +16,7 @@ from rich.text import Text
 from losslab import console
 from losslab.config.schema import RegularizersConfig
 from losslab.conformance.catalogue import Entry, catalogue, find
-from losslab.types import TargetKind
+from losslab.contracts import TargetKind
 
 COSTS = {
     "F1": "reads the target's logit and the logsumexp of all; as quick as cross-entropy",

@@ -17,9 +17,9 @@ from losslab.config.nearest import nearest
 from losslab.config.paths import check_config_dir, conf_dir
 from losslab.config.schema import register
 from losslab.conformance.docstrings import arguments, describe, flowing
+from losslab.contracts import TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import TargetKind
 
 SECTIONS = ("Formula", "Gradient", "Source", "Use", "Weakness", "Prediction", "Posterior")
 """Of a docstring, in the order in which they are read."""

@@ -17,16 +17,16 @@ from losslab.conformance.measure import Shape
 from losslab.conformance.processes import started
 from losslab.conformance.subject import Fault
 from losslab.console import say, working
+from losslab.contracts import Batch
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.records import BEST, CHECKPOINTS, CONFIG, now, read, read_config
-from losslab.training.assemble import build_loss, build_network
-from losslab.training.checkpoints import read_checkpoint
-from losslab.training.devices import cores, uses_gpu
-from losslab.training.memory import keep_freed_memory
+from losslab.training.factory import build_loss, build_network
 from losslab.training.optimizers import make_optimizer
-from losslab.training.provenance import hardware, versions
-from losslab.types import Batch
+from losslab.training.output.checkpoints import read_checkpoint
+from losslab.training.output.memory import keep_freed_memory
+from losslab.training.output.provenance import hardware, versions
+from losslab.training.process.devices import cores, uses_gpu
 
 ROUNDS = 5
 _PATIENCE = 3

@@ -21,7 +21,7 @@ from losslab.conformance.subject import Fault, Subject
 from losslab.console import say
 from losslab.errors import UserError, describe
 from losslab.losses.base import Loss
-from losslab.training.assemble import build_loss
+from losslab.training.factory import build_loss
 
 _OPTIONS = ("loss.", "loss@loss.", "regularizers.")
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.contracts import Features, OutputSpec, TargetKind, added
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
-from losslab.training.assemble import build_loss
-from losslab.training.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
-from losslab.types import Features, OutputSpec, TargetKind, added
+from losslab.training.factory import build_loss
+from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
 
 FLOOR, DENSE = "the three matrix products", "F.linear and F.cross_entropy"
 COMPILED = "the same under torch.compile"

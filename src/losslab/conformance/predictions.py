@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from losslab.conformance.subject import Fault, Subject
+from losslab.contracts import Features, TargetKind, added
 from losslab.losses.base import Loss
-from losslab.types import Features, TargetKind, added
 
 _POSTERIOR = 1e-3
 

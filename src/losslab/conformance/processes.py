@@ -17,12 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from losslab.conformance.measure import Measurement, Shape, Variant, measure
 from losslab.conformance.subject import Fault, Subject, near, single
+from losslab.contracts import Features, LossSum, TargetKind
 from losslab.errors import describe
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
-from losslab.training.assemble import build_loss
+from losslab.training.factory import build_loss
 from losslab.training.reduce import StepReducer
-from losslab.types import Features, LossSum, TargetKind
 
 _SECONDS = 60
 _SHAPE = Shape(positions=2048, width=64, num_outputs=16384, threads=1)

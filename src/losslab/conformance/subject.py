@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features, LossSum, OutputSpec, TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
-from losslab.types import Features, LossSum, OutputSpec, TargetKind
 
 WIDTH, POSITIONS = 6, 37
 SIZES = {

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from losslab.contracts import Batch
 from losslab.data import python_docs, sources
 from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
 from losslab.data.documents import DocumentRule
@@ -19,7 +20,6 @@ from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, check_choice
 from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, gather, hash_batches
 from losslab.errors import UserError
-from losslab.types import Batch
 
 
 class TextMeasure(NamedTuple):

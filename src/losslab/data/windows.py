@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
+from losslab.contracts import Batch
 from losslab.data.cache import TokenSplit
-from losslab.types import Batch
 
 
 @dataclass(frozen=True)

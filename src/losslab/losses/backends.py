@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.contracts import Features, LossSum, Projection, added
 from losslab.losses.execution import chunk_rows
 from losslab.losses.targets import check_targets
-from losslab.types import Features, LossSum, Projection, added
 
 if TYPE_CHECKING:
     from losslab.losses.cross_entropy import CrossEntropy

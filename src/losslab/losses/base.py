@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from losslab.contracts import Features, LossSum, OutputSpec, Projection, TargetKind, Values
 from losslab.errors import UserError
-from losslab.losses.paths import run_features, run_logits, run_softmax, sum_scores
-from losslab.losses.statistics import Statistics
-from losslab.types import Features, LossSum, OutputSpec, Projection, TargetKind, Values
+from losslab.losses.chunked_gradients import run_features, run_logits, run_softmax, sum_scores
+from losslab.losses.softmax_stats import SoftmaxStats
 
 
 class Loss(nn.Module):
@@ -77,12 +77,12 @@ class Loss(nn.Module):
         """The loss [N] of positions whose target has log-probability `log_prob` [N] under softmax."""
         raise UserError(f"{type(self).__name__} says nowhere what it computes: give it position_loss or from_log_prob")
 
-    def from_statistics(self, statistics: Statistics) -> Values:
+    def from_statistics(self, statistics: SoftmaxStats) -> Values:
         """The loss [N] of positions with these statistics of their logits, each [N]."""
         return self.from_log_prob(statistics.log_prob)
 
     def linear_weights(self, num_outputs: int) -> Tensor | None:
-        """u, float64 [V], of `Statistics.linear`, u · z; None where the loss does not use it."""
+        """u, float64 [V], of `SoftmaxStats.linear`, u · z; None where the loss does not use it."""
         return None
 
     def position_loss(self, logits: Tensor, target: Tensor) -> Values:
@@ -96,7 +96,7 @@ class Loss(nn.Module):
             float32 [N].
         """
         logits = logits if self.temperature == 1 else logits / self.temperature
-        return self.from_statistics(Statistics.of(logits, target, self.linear_weights(logits.shape[-1])))
+        return self.from_statistics(SoftmaxStats.of(logits, target, self.linear_weights(logits.shape[-1])))
 
     def from_logits(self, logits: Tensor, features: Features) -> Values:
         """The loss [N] of positions, from their logits [N, V] and all that `features` hold. Default: from targets."""

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features, LossSum, OutputSpec, Projection
 from losslab.errors import UserError
 from losslab.losses.backends import Backend, run_backend
 from losslab.losses.base import Loss
 from losslab.losses.smoothing import Convention, Smoothing
-from losslab.losses.statistics import Statistics
-from losslab.types import Features, LossSum, OutputSpec, Projection
+from losslab.losses.softmax_stats import SoftmaxStats
 
 
 class CrossEntropy(Loss):
@@ -98,7 +98,7 @@ class CrossEntropy(Loss):
         spread = self.smoothing.spread(num_outputs)
         return spread if self.class_weights is None else spread.to(self.class_weights.device) * self.class_weights
 
-    def from_statistics(self, statistics: Statistics) -> Tensor:
+    def from_statistics(self, statistics: SoftmaxStats) -> Tensor:
         own = -statistics.log_prob
         if self.class_weights is not None:
             own = own * self.class_weights.to(own.dtype)[statistics.target]

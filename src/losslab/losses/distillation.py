@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import Features
 
 Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon", "total_variation"]
 _FLOOR = -80.0

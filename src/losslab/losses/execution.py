@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from losslab.contracts import Features, LossSum, Projection, Values
 from losslab.errors import UserError
 from losslab.losses.targets import check_targets
-from losslab.types import Features, LossSum, Projection, Values
 
 if TYPE_CHECKING:
     from losslab.losses.base import Loss

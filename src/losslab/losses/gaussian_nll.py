@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from losslab.contracts import TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import TargetKind
 
 _LOWEST_FLOOR = 1e-12
 _LARGEST_LOG_WEIGHT = math.log(1e12)

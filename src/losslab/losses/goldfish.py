@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import Features
 
 _PRIME = 2**31 - 1
 _MULTIPLIER = 48271

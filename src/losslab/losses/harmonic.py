@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features, LossSum, OutputSpec, Projection
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.chunked_gradients import sum_logits
 from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap
-from losslab.losses.paths import sum_logits
-from losslab.types import Features, LossSum, OutputSpec, Projection
 
 _NEAREST = 1e-6
 """Of d²: a hidden state on a class's own centre would have an infinite gradient."""

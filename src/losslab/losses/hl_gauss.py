@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.contracts import TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import TargetKind
 
 _SHARPEST = 0.01
 

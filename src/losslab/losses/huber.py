@@ -7,9 +7,9 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.contracts import TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import TargetKind
 
 
 class Huber(Loss):

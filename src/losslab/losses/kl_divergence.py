@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from losslab.contracts import Features, OutputSpec
 from losslab.losses.base import Loss
 from losslab.losses.smoothing import Convention, Smoothing
-from losslab.losses.statistics import Statistics
-from losslab.types import Features, OutputSpec
+from losslab.losses.softmax_stats import SoftmaxStats
 
 
 class KLDivergence(Loss):
@@ -62,7 +62,7 @@ class KLDivergence(Loss):
         # Σ_j q_j log p_j needs only log p_y and a sum of logits: q is never built.
         return self.smoothing.spread(num_outputs) if self.smoothing.epsilon else None
 
-    def from_statistics(self, statistics: Statistics) -> Tensor:
+    def from_statistics(self, statistics: SoftmaxStats) -> Tensor:
         num_outputs = statistics.num_outputs
         own = -self.smoothing.extra(num_outputs) * statistics.log_prob - self.smoothing.entropy(num_outputs)
         if statistics.linear is None:

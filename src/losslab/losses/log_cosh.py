@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from losslab.contracts import TargetKind
 from losslab.losses.base import Loss
-from losslab.types import TargetKind
 
 
 class LogCosh(Loss):

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from losslab.contracts import OutputSpec
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import OutputSpec
 
 
 class LogitAdjustment(Loss):

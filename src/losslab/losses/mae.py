@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.contracts import TargetKind
 from losslab.losses.base import Loss
-from losslab.types import TargetKind
 
 
 class MAE(Loss):

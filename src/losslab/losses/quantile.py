@@ -7,9 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from losslab.contracts import TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import TargetKind
 
 
 class Quantile(Loss):

@@ -10,11 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features, LossSum, OutputSpec, PenaltySum, Projection, TargetKind, Values
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.losses.statistics import Statistics
+from losslab.losses.softmax_stats import SoftmaxStats
 from losslab.losses.targets import check_targets
-from losslab.types import Features, LossSum, OutputSpec, PenaltySum, Projection, TargetKind, Values
 
 _OF_STATISTICS = ("from_log_prob", "from_statistics")
 _OF_SOFTMAX = (TargetKind.CLASSES, TargetKind.DISTRIBUTIONS)
@@ -114,7 +114,7 @@ class Regularized(Loss):
     def linear_weights(self, num_outputs: int) -> Tensor | None:
         return self.loss.linear_weights(num_outputs)
 
-    def from_statistics(self, statistics: Statistics) -> Values:
+    def from_statistics(self, statistics: SoftmaxStats) -> Values:
         return self._penalised(self.loss.from_statistics(statistics), statistics.logsumexp)
 
     def from_logits(self, logits: Tensor, features: Features) -> Values:

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features
 from losslab.errors import UserError
-from losslab.types import Features
 
 Convention = Literal["torch", "fairseq", "annotated_transformer"]
 

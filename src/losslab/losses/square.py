@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features, LossSum, Projection
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.execution import Chunk, Execution, Gradients
-from losslab.types import Features, LossSum, Projection
 
 
 class Square(Loss):

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from losslab.contracts import Features, OutputSpec, TargetKind, added
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.regularizers import check_backend
-from losslab.types import Features, OutputSpec, TargetKind, added
 
 
 class Sum(Loss):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from losslab.contracts import TargetKind
 from losslab.errors import UserError
-from losslab.types import TargetKind
 
 if TYPE_CHECKING:
     from losslab.losses.base import Loss

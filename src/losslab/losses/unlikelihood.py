@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from losslab.contracts import Features
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.types import Features
 
 _WHOLE_CONTEXT = 2**20
 

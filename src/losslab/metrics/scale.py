@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import torch
 
+from losslab.contracts import Features, Projection
 from losslab.metrics.rows import piece_rows
 from losslab.metrics.scorer import Scorer
-from losslab.types import Features, Projection
 
 _BOUND = 10 * math.log(2)
 _TOLERANCE = 1e-6

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from losslab.types import Features, LossSum, Projection
+from losslab.contracts import Features, LossSum, Projection
 
 
 class Scorer(Protocol):

@@ -19,10 +19,10 @@ import math
 import torch
 from torch import Tensor
 
-from losslab.metrics.details import Details
+from losslab.contracts import Features, LossSum, Projection
+from losslab.metrics.extended import Details
 from losslab.metrics.rows import RowReader, Rows
 from losslab.metrics.scorer import Scorer
-from losslab.types import Features, LossSum, Projection
 
 _LOGITS_AT_ONCE = 2**21
 _LARGEST_EXPONENT = 700.0

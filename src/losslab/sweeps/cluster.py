@@ -17,8 +17,8 @@ from losslab.files import write_atomic
 from losslab.locks import is_locked
 from losslab.records import DONE
 from losslab.sweeps.display import Display
+from losslab.sweeps.followed_run import UNENDED, Run, known, put, tell, tell_end
 from losslab.sweeps.interrupts import counting_signals
-from losslab.sweeps.run import UNENDED, Run, known, put, tell, tell_end
 from losslab.sweeps.scheduler import Shape, make_scheduler
 from losslab.sweeps.settings import SlurmSettings
 from losslab.sweeps.submitted import SubmittedRun

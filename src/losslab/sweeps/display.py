@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from losslab.console import out, say
 
 if TYPE_CHECKING:
-    from losslab.sweeps.run import Run
+    from losslab.sweeps.followed_run import Run
 
 _SECONDS_BETWEEN_LINES = 60.0
 _LONGEST_LABEL = 40

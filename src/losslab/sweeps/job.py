@@ -86,7 +86,7 @@ def train(task: Task, events: Connection) -> None:
             events.send((message, step))
 
     console.listener = tell
-    from losslab.training import worker
+    from losslab.training.process import worker
 
     arguments = [str(task.folder / CONFIG), *(option for name in task.trust for option in ("--trust", name))]
     sys.exit(worker.main(arguments, began=task.began))

@@ -17,10 +17,10 @@ from losslab.errors import UserError
 from losslab.records import DONE, now
 from losslab.sweeps import server
 from losslab.sweeps.cluster import Cluster
+from losslab.sweeps.followed_run import Run, describe
 from losslab.sweeps.job import Surroundings, look_up, make_plan
-from losslab.sweeps.launch import Sweep
+from losslab.sweeps.local import Sweep
 from losslab.sweeps.plan import Ended, Job, Plan
-from losslab.sweeps.run import Run, describe
 from losslab.sweeps.scheduler import Shape
 from losslab.sweeps.settings import LocalSettings, SlurmSettings
 from losslab.sweeps.slots import Sharing

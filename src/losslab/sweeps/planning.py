@@ -12,8 +12,8 @@ from losslab.errors import Held, UserError, describe
 from losslab.records import DONE, FILE, Record, find_runs, read
 from losslab.sweeps.plan import Ended, Job, Plan, PlannedRun
 from losslab.sweeps.slots import Sharing, share
-from losslab.training.claim import Finder, Place
-from losslab.training.devices import cores, gpus, uses_gpu
+from losslab.training.process.claim import Finder, Place
+from losslab.training.process.devices import cores, gpus, uses_gpu
 
 _CLAIM_SECONDS = 60.0
 

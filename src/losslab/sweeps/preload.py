@@ -13,6 +13,6 @@ signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as its parent lef
 try:
     import losslab.sweeps.job
     import losslab.sweeps.planning
-    import losslab.training.worker  # noqa: F401
+    import losslab.training.process.worker  # noqa: F401
 except ImportError as error:  # the server would pass over it, and every job import everything again
     raise RuntimeError(f"losslab cannot be imported: {error}") from error

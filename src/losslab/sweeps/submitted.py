@@ -14,9 +14,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from losslab.records import read
+from losslab.sweeps.followed_run import HELD, is_silent, last_words, put, written
 from losslab.sweeps.job import LOG
-from losslab.sweeps.run import HELD, is_silent, last_words, put, written
-from losslab.training.command import worker_command, worker_environment
+from losslab.training.process.worker_command import worker_command, worker_environment
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from losslab.types import Batch, Features, TargetKind
+from losslab.contracts import Batch, Features, TargetKind
 
 
 class LanguageModeling:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from losslab.config.optimizer_groups import REST
+from losslab.contracts import Batch
 from losslab.errors import Diverged
 from losslab.training.gradients import HiddenGradients
 from losslab.training.network import Network
@@ -21,7 +22,6 @@ from losslab.training.optimizers import NAME
 from losslab.training.random import seed_dropout
 from losslab.training.reduce import StepReducer
 from losslab.training.sharding import ShardedStrategy, all_finite, total_norm
-from losslab.types import Batch
 
 
 @dataclass

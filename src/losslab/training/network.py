@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from losslab.contracts import Batch, Features, LossSum, OutputSpec, Projection
 from losslab.losses.base import Loss
 from losslab.models.decoder import Decoder
 from losslab.tasks.lm import LanguageModeling
 from losslab.training.random import global_stream, hash_weights
-from losslab.types import Batch, Features, LossSum, OutputSpec, Projection
 
 Observer = Callable[[Features | None, Loss, Projection], LossSum]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, distributed
 
-from losslab.types import LossSum
+from losslab.contracts import LossSum
 
 
 class StepReducer:

@@ -22,28 +22,28 @@ from losslab.data.module import TextDataModule
 from losslab.errors import Diverged, Interrupted, UserError, describe
 from losslab.locks import lock
 from losslab.records import BEST, CHECKPOINTS, DONE, LAST, SCORES, Record, now, read, read_config
-from losslab.training.assemble import build_network, open_data
-from losslab.training.branch import take_over
-from losslab.training.checkpoints import is_whole, keep_newest, link, newest, read_checkpoint
-from losslab.training.evaluation import Evaluator
-from losslab.training.events import describe_run, note_failure
-from losslab.training.initial import begin_with
-from losslab.training.keeper import Intervals, RunKeeper, RunState
-from losslab.training.loading import PREFIX
-from losslab.training.logs import MetricsLog, metric_columns
-from losslab.training.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
-from losslab.training.messages import introduce, logging_to, note, report
+from losslab.training.callback import Intervals, RunCallback, RunState
+from losslab.training.factory import build_network, open_data
 from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
-from losslab.training.progress import RunProgress
-from losslab.training.provenance import hardware, hash_code, versions
+from losslab.training.origins.branch import take_over
+from losslab.training.origins.initial import begin_with
+from losslab.training.output.checkpoints import is_whole, keep_newest, link, newest, read_checkpoint
+from losslab.training.output.events import describe_run, note_failure
+from losslab.training.output.logs import MetricsLog, metric_columns
+from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
+from losslab.training.output.messages import introduce, logging_to, note, report
+from losslab.training.output.progress import RunProgress
+from losslab.training.output.provenance import hardware, hash_code, versions
+from losslab.training.process.signals import StopFlag, postponed_signals
 from losslab.training.random import derive_seed, global_stream
 from losslab.training.reduce import StepReducer
 from losslab.training.schedules import make_scheduler
+from losslab.training.scoring.evaluator import Evaluator
+from losslab.training.scoring.loading import PREFIX
+from losslab.training.scoring.teacher import attach_teacher, teacher_hash
 from losslab.training.sharding import load_weights
-from losslab.training.signals import StopFlag, postponed_signals
-from losslab.training.teacher import attach_teacher, teacher_hash
 from losslab.training.trainer import make_trainer
 
 _DEFAULT_THREADS = torch.get_num_threads()
@@ -156,7 +156,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         tokens_per_step=data.batch_size * data.context,
         enabled=writes and settings["enable_progress_bar"],
     )
-    keeper = RunKeeper(
+    keeper = RunCallback(
         folder=folder,
         state=state,
         intervals=intervals,

@@ -16,8 +16,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.export import register_dataclass
 from torch.optim import Optimizer
 
+from losslab.contracts import LossSum, PenaltySum
 from losslab.training.network import Network
-from losslab.types import LossSum, PenaltySum
 
 register_dataclass(PenaltySum)
 register_dataclass(LossSum)  # fully_shard finds the outputs to hook only in containers that it knows

@@ -11,7 +11,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment, LightningE
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from losslab.errors import UserError
-from losslab.training.checkpoints import AtomicCheckpointIO
+from losslab.training.output.checkpoints import AtomicCheckpointIO
 from losslab.training.sharding import ShardedStrategy
 
 

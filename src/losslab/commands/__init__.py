@@ -1,0 +1,1 @@
+"""The commands: what each does, in terms of the rooms below."""

@@ -1,0 +1,35 @@
+"""`losslab evaluate`: the yardsticks of a checkpoint, printed and recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from losslab.commands.trusted import let_import, one_run
+from losslab.console import YARDSTICKS, figure, say
+from losslab.errors import UserError
+from losslab.records import EVALUATIONS
+
+SPLITS = ("val", "test")
+
+
+def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: list[str], trust: list[str]) -> int:
+    """Score a checkpoint of the run in `folder`; returns the exit code. Raises UserError for bad input."""
+    if split is not None and split not in SPLITS:
+        raise UserError(f"--split must be val or test, not {split!r}")
+    one_run(folder)
+    let_import(trust)
+    from losslab.training.scoring.reevaluate import note_evaluation, reevaluate
+
+    entry = reevaluate(folder, checkpoint=checkpoint, split=split, overrides=overrides, trust=trust)
+    note_evaluation(folder, entry)  # before it is printed: a pipe may close
+    values = entry["yardsticks"]
+    part = next(iter(values)).partition("/")[0]
+    whose = "its own text" if entry["own_text"] else "another text"
+    say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}")
+    if not entry["own_text"] and entry["files"]:
+        say(f"text: {entry['files']}")
+    for name in YARDSTICKS:
+        if f"{part}/{name}" in values:
+            say(f"{name:<16}{figure(values[f'{part}/{name}'])}")
+    say(f"recorded in {folder / EVALUATIONS}")
+    return 0

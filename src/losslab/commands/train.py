@@ -1,0 +1,321 @@
+"""`losslab train`: check everything that was typed, without torch, then let Hydra hand each job to training."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from hydra import main as hydra_main
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig
+
+from losslab.commands.folder import check_folder
+from losslab.commands.forgotten import find_forgotten
+from losslab.commands.trusted import append_current_folder
+from losslab.config import schema
+from losslab.config.check import check_run, check_warmup
+from losslab.config.compose import (
+    CONFIG_NAME,
+    compose_job,
+    compose_plain,
+    group_choices,
+    is_multirun,
+    job_overrides,
+    open_multirun,
+    own_choices,
+    single_job,
+    to_plain,
+)
+from losslab.config.foreign import serves_instead
+from losslab.config.nearest import nearest
+from losslab.config.paths import conf_dir
+from losslab.config.words import ready
+from losslab.console import complain, say, working
+from losslab.data.text_files import find_files
+from losslab.errors import UserError, describe
+from losslab.sweeps import server
+from losslab.sweeps.interrupts import Interrupts
+from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, RunFailed
+from losslab.sweeps.scheduler import check_executor
+from losslab.sweeps.settings import LocalSettings, SlurmSettings
+from losslab.training.process.slurm import is_task_of_many
+
+if TYPE_CHECKING:
+    from losslab.training.process.start import Outcome
+
+_HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--resolve"}
+_VALUED: dict[str, tuple[str, ...]] = {
+    "--cfg": ("job", "hydra", "all"),
+    "--package": (),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_STOPPED = 130
+"""The shell's code for a command that Ctrl-C ended."""
+_LAUNCHER = ("hydra.launcher", "hydra/launcher")
+_SWEEPER = "hydra.sweeper._target_=hydra_plugins.losslab_launcher.ListedSweeper"
+_LOCAL, _SLURM = "local", "hydra_plugins.losslab_launcher.SlurmLauncher"
+_MANY = 1000
+"""A multirun with more runs is one only if its person says so."""
+_TOLD = 50
+"""Composing more jobs takes long enough to be told."""
+
+
+@dataclass
+class CommandLine:
+    """What was typed after `losslab train`."""
+
+    overrides: list[str] = field(default_factory=list)
+    hydra_flags: list[str] = field(default_factory=list)
+    """Flags that make Hydra print something in place of a run."""
+    multirun: bool = False
+    yes: bool = False
+    """A very large multirun is meant, and so are other settings than those of the runs that are there."""
+    config_dir: Path | None = None
+    for_hydra: list[str] | None = None
+    """What Hydra composes from instead: of a multirun, the words that every job has."""
+
+    def argv(self) -> list[str]:
+        """For Hydra, whose parser wants flags before overrides."""
+        flags = list(self.hydra_flags)
+        flags += ["--multirun"] if self.multirun else []
+        flags += ["--config-dir", str(self.config_dir)] if self.config_dir is not None else []
+        return [*flags, *(self.overrides if self.for_hydra is None else self.for_hydra)]
+
+
+def parse(arguments: list[str]) -> CommandLine:
+    """Split flags from overrides, wherever they stand. Raises UserError for a flag that there is not."""
+    line = CommandLine()
+    rest = iter(arguments)
+    for argument in rest:
+        flag, _, attached = argument.partition("=")
+        if flag in ("-m", "--multirun"):
+            line.multirun = True
+        elif argument == "--yes":
+            line.yes = True
+        elif flag in ("--config-dir", "-cd"):
+            line.config_dir = Path(_value(flag, attached or next(rest, "")))
+        elif flag in _VALUED:
+            value = _value(flag, attached or next(rest, ""))
+            if _VALUED[flag] and value not in _VALUED[flag]:
+                raise UserError(f"{flag} cannot be {value!r}: {nearest(value, _VALUED[flag])}")
+            line.hydra_flags += [flag, value]
+        elif argument in _HYDRA_FLAGS:
+            line.hydra_flags.append(argument)
+        elif argument.startswith("-"):
+            key = flag.lstrip("-").replace("-", "_")
+            hint = f"keys are written {key}=VALUE" if key else "losslab train --help lists them"
+            hint = serves_instead(key) or hint
+            raise UserError(f"there is no flag {flag!r}; {hint}")
+        else:
+            line.overrides.append(ready(argument))
+    if "--resolve" in line.hydra_flags and "--cfg" not in line.hydra_flags:
+        raise UserError("--resolve says how --cfg prints the configuration: write --cfg job --resolve")
+    if line.multirun and line.hydra_flags:
+        raise UserError(f"{line.hydra_flags[0]} shows one run: leave out -m, and give each key one value")
+    return line
+
+
+def _value(flag: str, value: str) -> str:
+    if not value or value.startswith("-"):
+        raise UserError(f"{flag} needs a value" + (", the folder of your own yaml files" if "dir" in flag else ""))
+    return value
+
+
+def train(arguments: list[str]) -> int:
+    """Run the command; returns its exit code: 0, 1 if any run failed, 130 where it was stopped between or in jobs.
+
+    Raises:
+        UserError: for a mistake in what was typed, before any job starts.
+    """
+    append_current_folder()  # where a person's own loss lives
+    schema.register()
+    line = parse(arguments)
+    if line.hydra_flags:
+        line.overrides = single_job(line.overrides)
+        is_multirun(line.overrides, line.config_dir)  # answers a mistake in a sentence, before Hydra shows anything
+        compose_job(line.overrides, line.config_dir)
+        _hydra(lambda config: None, line)
+        return 0
+    with Interrupts() as interrupts:
+        return _train(line, interrupts)
+
+
+def _train(line: CommandLine, interrupts: Interrupts) -> int:
+    try:
+        line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
+        typed = list(line.overrides)
+        multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line), interrupts.check, typed)
+        interrupts.check()
+    except (KeyboardInterrupt, UserError) as error:
+        if isinstance(error, UserError) and not interrupts.noted:
+            raise
+        complain("stopped before anything was started")
+        return _STOPPED
+    try:
+        _hydra(multirun, line)
+    except KeyboardInterrupt:
+        multirun.stopped = True
+    except UserError:
+        if not interrupts.noted:
+            raise
+        multirun.stopped = True
+    except OSError as error:  # Hydra's own files
+        complain(describe(error))
+        return 1
+    if multirun.stopped:
+        complain(multirun.parting)
+        return _STOPPED
+    if multirun.statuses == [REFUSED]:
+        return 2
+    if line.multirun and not multirun.launched:
+        multirun.look_up()
+    return int(any(status in FAILED for status in multirun.statuses))
+
+
+def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
+    """Compose and check every job, each sentence once, before any starts."""
+    of_hydra: list[str] = []
+    if line.multirun:
+        overrides, of_hydra = _expand(line)
+    else:
+        if launching := [o for o in line.overrides if o.lstrip("+~").startswith(_LAUNCHER)]:
+            raise UserError(f"{launching[0]} is about a multirun: add -m, or leave it out")
+        line.overrides = single_job(line.overrides)
+        overrides = [line.overrides]
+    jobs: dict[tuple[str, ...], Checked] = {}
+    notes: dict[str, None] = {}
+    many = len(overrides) > _TOLD
+    for job in working(overrides, "checking", len(overrides)) if many else overrides:
+        config, choices = compose_job(of_hydra + job, line.config_dir)
+        config = check_run(config)
+        if note := check_warmup(config, job):
+            notes[note] = None
+        jobs[tuple(job)] = config, choices
+    for folder in {Path(config["output_dir"]) / config["name"] for config, _ in jobs.values()}:
+        check_folder(folder)
+    named = {(key, config["data"].get(key)) for config, _ in jobs.values() for key in ("path", "val_path", "test_path")}
+    for key, path in sorted((key, str(path)) for key, path in named if path):
+        find_files(path, f"data.{key}")
+    for note in notes:
+        say(f"note: {note}")
+    keys = [override.partition("=")[0] for override in line.overrides]
+    if forgotten := find_forgotten(jobs.values(), keys):
+        _ask(line, forgotten.sentence, "start them?" if line.multirun else "start it?", forgotten.way_out)
+    return jobs
+
+
+def _ask(line: CommandLine, fact: str, question: str, way_out: str) -> None:
+    """Go on only where a person means what was found. Raises UserError otherwise."""
+    if line.yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(f"{fact}: {way_out}")
+    try:
+        meant = typer.confirm(f"{fact}; {question}")
+    except typer.Abort:
+        meant = False
+    if not meant:
+        raise UserError("nothing was started")
+
+
+def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
+    """The overrides of each job of a multirun, and Hydra's own; a very large one only if that is meant."""
+    if "RANK" in os.environ or is_task_of_many():
+        by = "torchrun" if "RANK" in os.environ else "srun"
+        raise UserError(f"a multirun starts its ranks itself: start losslab train -m without {by}")
+    opened = open_multirun(line.overrides, line.config_dir)
+    if opened.launcher == _LOCAL:
+        LocalSettings.of(opened.settings)
+    elif opened.target == _SLURM:  # which a person's own file may name as well
+        check_executor(SlurmSettings.of(opened.settings))
+    if opened.launcher == _LOCAL or opened.target == _SLURM:
+        server.warm_up()
+    if opened.count > _MANY:
+        _ask(line, f"these are {opened.count:,} runs", "start them?", "add --yes if you mean it")
+    for note in opened.notes:
+        say(f"note: {note}")
+    line.for_hydra = [*opened.common, _SWEEPER]
+    return job_overrides(opened), opened.hydra_overrides
+
+
+def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:
+    """One job in this process; a failure is told at once and ends only this job. Returns what became of it."""
+    overrides = list(HydraConfig.get().overrides.task)
+    choices = own_choices(HydraConfig.get().runtime.choices)
+    if line.multirun:
+        say(f"{prefix}{' '.join(overrides)}")
+    from losslab.training.process.start import start  # torch and Lightning take seconds: after all checks
+
+    try:
+        outcome = start(
+            check_run(to_plain(config)),
+            defaults=compose_plain(group_choices(overrides), line.config_dir),
+            choices=choices,
+            overrides=overrides,
+        )
+    except UserError as error:
+        complain(str(error))
+        return REFUSED
+    except OSError as error:  # a disk that is full before the run could take note of it
+        complain(describe(error))
+        return "failed"
+    if outcome.status == "skipped":
+        say(f"already {outcome.record.status}: {outcome.folder}{_primary(outcome.record.yardsticks)}")
+    elif outcome.status != "completed":
+        complain(describe_end(outcome))
+    return outcome.status
+
+
+def describe_end(outcome: Outcome) -> str:
+    """One line for a run that did not complete: why, and what to do."""
+    if outcome.status == "interrupted":
+        step = outcome.record.step
+        kept = f"saved at step {step}" if step else "nothing was saved yet"
+        return f"{outcome.record.error}; {kept}: the same command, or losslab resume {outcome.folder}, continues it"
+    return f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}"
+
+
+def _primary(yardsticks: dict[str, Any]) -> str:
+    value = yardsticks.get("best", {}).get("test/nll_scaled")
+    return "" if value is None else f" (test/nll_scaled {value:.4f})"
+
+
+def _hydra(task: Any, line: CommandLine) -> None:
+    """Run Hydra's own command line on what was typed."""
+    argv, full = sys.argv, os.environ.get(_FULL_ERROR)
+    sys.argv = ["losslab train", *line.argv()]
+    os.environ[_FULL_ERROR] = "1"  # Hydra raises what went wrong, in place of printing it and exiting
+    try:
+        with _heeded_failures():
+            hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+    finally:
+        sys.argv = argv
+        os.environ.pop(_FULL_ERROR)
+        if full is not None:
+            os.environ[_FULL_ERROR] = full
+
+
+@contextmanager
+def _heeded_failures() -> Iterator[None]:
+    """Let a failed run be read from its JobReturn as from a completed one: Hydra's sweeper would raise the failure, and
+    end the sweep with a traceback, where the run has been told and recorded. Whatever else failed is raised."""
+    kind: Any = JobReturn
+    hydras = kind.return_value
+
+    def read(one: JobReturn) -> Any:
+        return one._return_value if isinstance(one._return_value, RunFailed) else hydras.fget(one)
+
+    kind.return_value = property(read, hydras.fset)
+    try:
+        yield
+    finally:
+        kind.return_value = hydras

@@ -1,0 +1,1 @@
+"""The comparison as tables, prose, figures, a page and TensorBoard events."""

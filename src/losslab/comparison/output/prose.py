@@ -1,0 +1,258 @@
+"""The answer in sentences: the question, the protocol, the verdicts and how far they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from losslab.comparison.analysis import Comparison
+from losslab.comparison.metrics import higher_is_better, name, unit
+from losslab.comparison.output.numbers import interval, number, p_value
+from losslab.comparison.rows import Row
+from losslab.comparison.runs.contenders import order, shown, spell
+from losslab.comparison.runs.load import Run
+from losslab.comparison.statistics import Paired
+from losslab.comparison.tuning import tokens_of
+from losslab.comparison.verdicts import NO_SPREAD
+
+
+def difference(result: Paired | None, margin: float | None) -> str:
+    """`+0.0512 [+0.0490, +0.0534]`."""
+    if result is None:
+        return "—"
+    return " ".join(filter(None, [number(result.mean, sign=True), interval(result.low, result.high, margin)]))
+
+
+def name_of(c: Comparison) -> str:
+    """Of the folder or the table."""
+    return c.source.resolve().name
+
+
+def question(c: Comparison) -> str:
+    asked = []
+    for metric in c.metrics:
+        side = "largest" if higher_is_better(metric) else "smallest"
+        told = ", ".join(part for part in (name(metric), unit(metric)) if part and part != metric)
+        asked.append(f"the {side} {metric}" + (f" ({told})" if told else ""))
+    return f"Which final loss gives {' and '.join(asked)}?"
+
+
+def caption(c: Comparison) -> str:
+    """What the table's numbers are."""
+    at = f"{', '.join(c.metrics)} at each run's best checkpoint (smallest val/nll_scaled)"
+    if all(run.folder is None for run in c.runs):
+        at = ", ".join(c.metrics)
+    tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""
+    costs = "" if c.costs is None else f"; costs: {c.costs.told}"
+    kind = "time" if c.costs is not None and c.costs.measured else "FLOPs"
+    whole = f" Val at equal {kind}: val/nll_scaled at the cost of {c.baseline}'s whole run"
+    timed = f"{whole}{costs}." if c.equal_time else ""
+    return (
+        f"{at}; {tuned}differences to {c.baseline} on shared seeds, with simultaneous 95% intervals: all of them "
+        "together hold the true differences with probability 0.95. Their p is adjusted likewise; that of the exact "
+        f"sign-flip test is not.{timed}"
+    )
+
+
+def pairs_caption(c: Comparison) -> str:
+    """What the numbers of all pairs are."""
+    return (
+        f"{c.metric}: the first loss less the second on shared seeds, with intervals that are simultaneous over all "
+        f"{len(c.pairs or [])} pairs, and so wider than those against {c.baseline} alone."
+    )
+
+
+def sentences(c: Comparison) -> list[str]:
+    """The verdict on each loss, with what it means on the other yardsticks."""
+    found = [_sentence(c, row) for row in c.rows if row.paired is not None]
+    for metric in c.metrics[1:]:
+        own = replace(c, metric=metric, margin=c.margin_of(metric), rows=c.also[metric], also={}, metrics=(metric,))
+        found += [f"{metric}: {_sentence(own, row)}" for row in own.rows if row.paired is not None]
+    return found
+
+
+def _sentence(c: Comparison, row: Row) -> str:
+    assert row.paired is not None
+    result, measure = row.paired, f" {unit(c.metric)}".rstrip()
+    spread = interval(result.low, result.high, c.margin)
+    size = " ".join(filter(None, [f"{number(result.mean, sign=True)}{measure}", spread]))
+    at = f" (at {row.setting})" if row.setting else ""
+    if row.verdict.word == "undecided":
+        told = f"{row.label}{at} against {c.baseline}: undecided, {size}."
+        return " ".join([told, *_how_far(row)])
+    relation = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}[row.verdict.word]
+    both = ", but equivalent" if row.verdict.equivalent and row.verdict.word != "equivalent" else ""
+    p = result.p_equivalence if row.verdict.word == "equivalent" else result.p
+    of_what = " of equivalence" if row.verdict.word == "equivalent" else ""
+    p_told = p_value(p) if p < 1e-4 else f"= {p_value(p)}"
+    limits = row.verdict.text.partition(" (")[2].rstrip(")")
+    told = f"{row.label}{at} is {relation} {c.baseline}{both}: {size}, p{of_what} {p_told}"
+    return " ".join([told + (f" ({limits})." if limits else "."), *_elsewhere(c, row)])
+
+
+def _how_far(row: Row) -> list[str]:
+    assert row.paired is not None
+    if row.paired.n < 2:
+        return ["One seed cannot tell a loss from luck."]
+    if not row.paired.spread:
+        reason = row.verdict.text.partition(f"{NO_SPREAD}: ")[2].rstrip(")")
+        return [f"There is {NO_SPREAD}, and so no interval and no p: {reason}"]
+    found = [f"With this spread, {row.paired.n} seeds tell about {row.paired.detectable:.4f} apart."]
+    if row.more_seeds is not None:
+        found.append(f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it.")
+    else:
+        found.append("No thousand seeds would settle it.")
+    return found
+
+
+def _elsewhere(c: Comparison, row: Row) -> list[str]:
+    """Whether it holds on the raw number and on top-1."""
+    holds, differs = [], []
+    for metric, rows in c.checked.items():
+        other = next(r for r in rows if r.label == row.label)
+        if other.verdict.word == row.verdict.word or (row.verdict.word == "equivalent" and other.verdict.equivalent):
+            holds.append(metric)
+        elif other.paired is not None:
+            differs.append(f"{other.verdict.word} on {metric}")
+    found = [f"It holds on {' and '.join(holds)}."] if holds else []
+    return found + ([f"But it is {' and '.join(differs)}."] if differs else [])
+
+
+def protocol(c: Comparison) -> list[str]:
+    """What was done, in sentences."""
+    runs = c.runs
+    done = [run for run in runs if run.record.status == "completed"]
+    seeds = sorted({run.seed for run in runs})
+    losses = {x.label.removesuffix(shown(x.stratum)).rstrip() for x in c.contenders}  # of each width the same ones
+    found = [f"Asked for: {text}." for text in c.asked]
+    found += [
+        f"{len(runs)} runs, {len(done)} of them completed: {_count(len(losses), 'loss', 'losses')}, "
+        f"{_count(len(seeds), 'seed', 'seeds')} ({_listed(seeds)})."
+    ]
+    if all(run.folder is None for run in runs):
+        return [*found, f"Results of a table, {c.source.name}; how they were made, it does not say.", _procedure(c)]
+    found += _setup(done or runs)
+    for key in dict.fromkeys(axis.key for axis in c.axes):
+        values = [spell(tried.value) for axis in c.axes if axis.key == key for tried in axis.tried]
+        found.append(
+            f"Each loss took its best {key.rpartition('.')[2]} of {', '.join(dict.fromkeys(values))} by the mean of "
+            f"{c.selection} over seeds."
+        )
+    found.append(
+        "Runs of one seed share the backbone's initial weights, batches (hashes in their records prove both) and "
+        "dropout, and are measured alike, whatever their loss. The checkpoint with the smallest val/nll_scaled counts; "
+        "test chose nothing."
+    )
+    found.append(_procedure(c))
+    return found
+
+
+def _procedure(c: Comparison) -> str:
+    """How intervals and verdicts come about."""
+    same = (
+        f", equivalent if and only if it lies inside ±{c.margin:g}, below which differences count as none"
+        if c.margin is not None
+        else ""
+    )
+    rule = (
+        "Differences are paired on seeds. A loss is better or worse if and only if its simultaneous 95% interval "
+        f"excludes zero{same}."
+    )
+    results = [row.paired for row in c.rows if row.paired is not None and row.paired.n > 1]
+    if not results:
+        return rule
+    compared = sum(row.paired is not None for row in c.rows)
+    kind = (
+        "from the joint distribution of the t statistics, by the estimated correlation of the losses' differences"
+        if any(result.joint for result in results)
+        else "Šidák's"
+    )
+    constants = " or ".join(dict.fromkeys(f"{result.critical:.3f}" for result in results))
+    return (
+        f"{rule} Intervals are mean ± c · s / √n, with c = {constants} for "
+        f"{_count(compared, 'comparison', 'comparisons')}, {kind}."
+    )
+
+
+def _setup(runs: Sequence[Run]) -> list[str]:
+    def told(key: str) -> str:
+        values = {repr(run.settings[key]): run.settings[key] for run in runs if run.settings.get(key) is not None}
+        return " or ".join(dict.fromkeys(spell(value) for value in sorted(values.values(), key=order)))
+
+    model = told("model._target_").rpartition(".")[2]
+    shape = ", ".join(
+        f"{told(key)} {word}"
+        for key, word in (
+            ("model.num_layers", "layers"),
+            ("model.width", "wide"),
+            ("model.context", "tokens of context"),
+        )
+        if told(key)
+    )
+    text = " or ".join(dict.fromkeys(_text(run) for run in runs))
+    if _recorded(runs, "parameters"):
+        shape = f"{_recorded(runs, 'parameters')} parameters: {shape}"
+    vocabulary = _vocabulary(runs, told("data.tokenizer"), told("data.vocab_size"))
+    budgets = dict.fromkeys(run.record.max_steps for run in runs)
+    tokens = tokens_of(runs[0])
+    size = f", {tokens / 1e6:.3g} M tokens" if tokens and len(budgets) == 1 else ""
+    return [
+        f"{model} ({shape}) on {text}{vocabulary}: {' or '.join(map(str, budgets))} optimizer steps of "
+        f"{told('data.batch_size')} sequences{size}, {told('trainer.precision')}.",
+        f"{_component(runs, 'optimizer', told)}; {_component(runs, 'scheduler', told)}.",
+    ]
+
+
+def _recorded(runs: Sequence[Run], key: str) -> str:
+    """Sizes out of the records, such as 4,096 or 80,000 or 80,100; nothing where one does not say."""
+    values = {run.record.provenance.get(key) for run in runs}
+    known = sorted(value for value in values if isinstance(value, int))
+    return " or ".join(f"{value:,}" for value in known) if len(known) == len(values) else ""
+
+
+def _vocabulary(runs: Sequence[Run], tokenizer: str, asked: str) -> str:
+    """` (bpe, vocabulary 1,000)`. Older records say only how large a tokenizer of losslab's own could become."""
+    if not tokenizer:
+        return ""
+    name = tokenizer if tokenizer in ("bpe", "bytes") else "a tokenizer of one's own"
+    size = _recorded(runs, "vocab_size")
+    limit = f", vocabulary at most {int(asked):,}" if tokenizer == "bpe" and asked.isdecimal() else ""
+    return f" ({name}{f', vocabulary {size}' if size else limit})"
+
+
+def _component(runs: Sequence[Run], group: str, told: Callable[[str], str]) -> str:
+    """`AdamW (learning rate 0.003, weight_decay 0.1)`: a class and its settings."""
+    keys = sorted({key for run in runs for key in run.settings if key.startswith(f"{group}.")}, key=_lr_first)
+    names = {f"{group}.lr": "learning rate"}
+    parts = [
+        f"{names.get(key, key.removeprefix(f'{group}.').removesuffix('._target_'))} {text}"
+        for key in keys
+        if key != f"{group}._target_" and (text := told(key)) not in ("", "False")
+    ]
+    kind = " or ".join(dict.fromkeys(str(run.settings.get(f"{group}._target_", "")).rpartition(".")[2] for run in runs))
+    what = "optimizer" if group == "optimizer" else "learning rate schedule"
+    return f"{what.capitalize()}: {kind}" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _lr_first(key: str) -> tuple[bool, str]:
+    return key != "optimizer.lr", key
+
+
+def _text(run: Run) -> str:
+    path: Any = run.settings.get("data.corpus")
+    if path:
+        return str(path)
+    given = next((text.partition("=")[2] for text in run.record.overrides if text.startswith("data.path=")), "")
+    return given.rstrip("/").rpartition("/")[2] or "a text of one's own"
+
+
+def _count(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def _listed(values: Sequence[int]) -> str:
+    """1–6 for a row without a gap."""
+    if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
+        return f"{values[0]}–{values[-1]}"
+    return ", ".join(map(str, values))

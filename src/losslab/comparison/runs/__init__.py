@@ -1,0 +1,1 @@
+"""The records that are compared: read, filtered, named and grouped by contender."""

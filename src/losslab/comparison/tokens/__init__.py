@@ -1,0 +1,1 @@
+"""The page of tokens: what the runs predicted at single positions."""

@@ -1,0 +1,150 @@
+"""The three ways to a chunk's value and gradient: from the softmax alone, by autograd down to the logits, by autograd
+down to everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from losslab.contracts import Features, LossSum, Projection, added
+from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap, feature_rows
+from losslab.losses.softmax_stats import SoftmaxStats
+from losslab.losses.targets import check_targets
+
+if TYPE_CHECKING:
+    from losslab.losses.base import Loss
+
+_TINY = 1e-30
+_WAYS_OF_SOFTMAX = ("from_log_prob", "from_statistics")
+
+
+def run_softmax(loss: Loss, features: Features, projection: Projection) -> LossSum:
+    """For a function of z_y, logsumexp z and u · z. Autograd sees three numbers a position; the gradient in the logits
+    is b p + a e_y + c u, of which only p, made in place of z, has N × V entries.
+
+    u · z = h · (Wᵀu) is one matrix-vector product, so label smoothing costs no pass over the logits.
+    """
+    execution = Execution(loss, features, projection)
+    linear, scale = execution.projection, 1 / loss.temperature
+    u, folded = _fold(loss, linear)
+
+    def add(chunk: Chunk, gradients: Gradients) -> Tensor:
+        hidden, target = chunk.features.hidden, chunk.features.target[:, None]
+        logits = linear(hidden).float()
+        if scale != 1:
+            logits *= scale
+        largest, where = logits.max(dim=-1, keepdim=True)
+        leaves = {"target_logit": logits.gather(-1, target)[:, 0]}
+        p = torch.softmax(logits, dim=-1, out=logits)
+        leaves["logsumexp"] = (largest - p.gather(-1, where).log())[:, 0]  # the largest p is at least 1 / V
+        if u is not None and folded is not None:
+            shift = 0.0 if linear.bias is None else linear.bias.float() @ u
+            leaves["linear"] = scale * (hidden.float() @ folded + shift)
+        with torch.set_grad_enabled(gradients.needed):
+            for leaf in leaves.values():
+                leaf.requires_grad_(gradients.needed)
+            total = execution.weigh(
+                chunk, loss.from_statistics(SoftmaxStats(len(linear.weight), target[:, 0], **leaves))
+            )
+        if gradients.needed:
+            a, b, *c = execution.differentiate(total, list(leaves.values()), gradients)
+            # b p + a e_y = b (p + (a / b) e_y); a / b is -1 for a function of log p_y, whatever b: exact near p_y = 1.
+            b = torch.where(b == 0, _TINY, b)
+            p.scatter_add_(-1, target, (a / b)[:, None])
+            gradients.add_logits(chunk.rows, p, scale * b[:, None], hidden, linear)
+            if c and u is not None and folded is not None:
+                gradients.add_linear(chunk.rows, scale * c[0], hidden, u, folded)
+        return total.detach()
+
+    return execution.run(add)
+
+
+def _fold(loss: Loss, linear: LinearMap) -> tuple[Tensor | None, Tensor | None]:
+    """u and Wᵀu, where the loss has a u."""
+    u = loss.linear_weights(len(linear.weight))
+    if u is None:
+        return None, None
+    u = u.float().to(linear.weight.device)
+    with torch.autocast(device_type=u.device.type, enabled=False):
+        return u, u @ linear.weight.float()
+
+
+def run_logits(loss: Loss, features: Features, projection: Projection) -> LossSum:
+    """For any function of a position's logits and features: autograd goes down to the logits, a few at a time, whose
+    gradient takes their place; two products of the whole chunk go on from there."""
+    execution = Execution(loss, features, projection)
+    linear = execution.projection
+
+    def add(chunk: Chunk, gradients: Gradients) -> Tensor:
+        logits = linear(chunk.features.hidden).float()
+        total = sum_logits(execution, chunk, logits, gradients)
+        if gradients.needed:
+            one = torch.ones_like(logits[:, :1])
+            gradients.add_logits(chunk.rows, logits, one, chunk.features.hidden, linear)
+        return total
+
+    return execution.run(add)
+
+
+def sum_logits(execution: Execution, chunk: Chunk, logits: Tensor, gradients: Gradients) -> Tensor:
+    """Σ weight · loss of a chunk's logits [n, V], whose place the gradient in them takes, where one is needed."""
+    loss, total = execution.loss, logits.new_zeros(())
+    for piece in chunk.slices(execution.slice_rows):
+        with torch.set_grad_enabled(gradients.needed):
+            leaf = logits[piece.rows].detach().requires_grad_(gradients.needed)
+            part = execution.weigh(piece, loss.from_logits(loss.map_logits(leaf), piece.features))
+        if gradients.needed:
+            (logits[piece.rows],) = execution.differentiate(part, [leaf], gradients)
+        total += part.detach()
+    return total
+
+
+def run_features(loss: Loss, features: Features, projection: Projection) -> LossSum:
+    """For a loss with scores of its own, or one that reads more than its logits: autograd goes down to hidden states
+    and weights."""
+    execution = Execution(loss, features, projection, rows=feature_rows, adapt=False)
+
+    def add(chunk: Chunk, gradients: Gradients) -> Tensor:
+        on, seen, given = gradients.needed, chunk.features, execution.projection
+        with torch.set_grad_enabled(on):
+            hidden = seen.hidden.detach().requires_grad_(on)
+            weight = given.weight.detach().requires_grad_(on)
+            bias = None if given.bias is None else given.bias.detach().requires_grad_(on)
+            own = replace(seen, hidden=hidden)
+            total = execution.weigh(chunk, loss.values(own, LinearMap(weight, bias)))
+        if on:
+            leaves = [hidden, weight] + ([] if bias is None else [bias])
+            of_hidden, of_weight, *of_bias = execution.differentiate(total, leaves, gradients)
+            if gradients.hidden is not None:
+                gradients.hidden[chunk.rows] = of_hidden
+            if gradients.weight is not None:
+                gradients.weight += of_weight
+            if gradients.bias is not None:
+                gradients.bias += of_bias[0]
+        return total.detach()
+
+    return execution.run(add)
+
+
+def sum_scores(loss: Loss, features: Features, logits: Tensor, logsumexp: Tensor | None) -> LossSum:
+    """For scores that have been made already, without a gradient; see `Loss.from_scores`."""
+    check_targets(features.target, loss, logits.shape[-1])
+    features = loss.select(features)
+    counts = features.weight != 0
+    if not bool(counts.all()):
+        features, logits = features[counts], logits[counts]
+        logsumexp = None if logsumexp is None else logsumexp[counts]
+    weight, share = features.weight.float(), loss.position_weight(features)
+    if loss.written_as() not in _WAYS_OF_SOFTMAX or logsumexp is None:
+        values = loss.from_logits(logits, features)
+    else:
+        target, u, scale = features.target, loss.linear_weights(logits.shape[-1]), 1 / loss.temperature
+        own = scale * logits.gather(-1, target[:, None])[:, 0]
+        linear = None if u is None else scale * (logits @ u.to(logits))
+        values = loss.from_statistics(SoftmaxStats(logits.shape[-1], target, own, logsumexp, linear))
+    return LossSum(
+        total=(weight * added(values)).sum(), weight=weight.sum() if share is None else (weight * share).sum()
+    )

@@ -1,0 +1,87 @@
+"""What a person sees of a run: a bar on a terminal, a plain line every few seconds where output is piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from losslab import console
+from losslab.console import out
+from losslab.training.output.messages import say
+
+_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_REPORTS = 0.25
+
+
+class RunProgress:
+    """Shows step, objective, primary yardstick, speed and time left.
+
+    Args:
+        first: optimizer steps already done.
+        total: the budget.
+        tokens_per_step: for the speed.
+        enabled: false for silence (other ranks, or trainer.enable_progress_bar=false).
+    """
+
+    def __init__(self, *, first: int, total: int, tokens_per_step: int, enabled: bool) -> None:
+        self.first = first
+        self.total = total
+        self.tokens_per_step = tokens_per_step
+        self.enabled = enabled
+        self.yardstick = ""
+        self._started = self._last_line = time.monotonic()
+        self._last_report = 0.0
+        self._away = 0.0
+        self._paused_at: float | None = None
+        self._bar: Progress | None = None
+        if enabled and sys.stdout.isatty():
+            self._bar = Progress(
+                TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(), console=out, transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=total, completed=first, text="")
+            self._bar.start()
+
+    def begin(self) -> None:
+        """Training starts now."""
+        self._started = self._last_line = time.monotonic()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done meanwhile is no training: validations, checkpoints."""
+        self._paused_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._away += time.monotonic() - self._paused_at
+            self._paused_at = None
+
+    def speed(self, step: int) -> float:
+        """Tokens per second of this session's training alone."""
+        until = time.monotonic() if self._paused_at is None else self._paused_at
+        return (step - self.first) * self.tokens_per_step / max(until - self._started - self._away, 1e-9)
+
+    def step(self, step: int, objective: float) -> None:
+        if not self.enabled:
+            return
+        text = f"objective {objective:.4g}{self.yardstick}  {self.speed(step):,.0f} tokens/s"
+        if console.listener is not None and time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS:
+            self._last_report = time.monotonic()
+            console.listener(text, step)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, text=text)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or step == self.total:
+            self._last_line = time.monotonic()
+            left = (self.total - step) * (self._last_line - self._started) / max(step - self.first, 1)
+            say(f"step {step}/{self.total}  {text}  {left:,.0f} s left")
+
+    def validated(self, yardstick: float) -> None:
+        self.yardstick = f"  val/nll_scaled {yardstick:.4f}"
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()

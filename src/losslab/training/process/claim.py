@@ -1,0 +1,278 @@
+"""Find a run's folder by what it computes, and claim it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from losslab.config.check import bind_components, resolve_budget, resolve_split
+from losslab.config.identity import fingerprint, folder_name, loss_label
+from losslab.config.stored import INPUTS, filled
+from losslab.config.trust import allowed, foreign_targets, targets
+from losslab.console import say
+from losslab.data.module import TextDataModule
+from losslab.errors import UserError
+from losslab.locks import lock
+from losslab.records import (
+    CACHE,
+    CONFIG,
+    DONE,
+    FILE,
+    Record,
+    find_identity,
+    find_runs,
+    read,
+    read_config,
+    write_config,
+)
+from losslab.training.factory import build_part, check_components, hash_inputs
+from losslab.training.origins.branch import CONTINUED, has_checkpoint, note_origin
+from losslab.training.origins.initial import weights_hash
+from losslab.training.origins.origin import KEY, WEIGHTS_KEY, Origin, Origins
+from losslab.training.output.provenance import hash_code, provenance
+from losslab.training.process.devices import check_devices
+from losslab.training.scoring.teacher import teacher_hash
+
+KEPT = ("changes", CONTINUED, WEIGHTS_KEY)
+"""In the provenance of an unfinished run that is claimed again."""
+SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a configuration belongs."""
+
+    folder: Path
+    config: dict[str, Any]
+    """Bound, its budget and its split of the batch worked out."""
+    identity: str
+    inputs: dict[str, str]
+    """Dotted key of each input → SHA-256 of its content."""
+    choices: dict[str, str]
+    overrides: list[str]
+    record: Record | None
+    """Of the run that is there already."""
+    origin: Origin | None = None
+    """The run that it continues, where it is yet to begin."""
+
+    @property
+    def done(self) -> bool:
+        return self.record is not None and self.record.status in DONE
+
+    @property
+    def data_hash(self) -> str:
+        return next(value for key, value in self.inputs.items() if key in ("data.path", "data.corpus"))
+
+
+class Finder:
+    """Remembers, from one run of a sweep to the next, what they share: the text's hash, components that are right, the
+    code and its repository.
+
+    Args:
+        here: whether the runs will compute on this machine, whose devices are then looked at.
+    """
+
+    def __init__(self, *, here: bool = True) -> None:
+        self._here = here
+        self.texts: list[str] = []
+        """Which files were read, and which were not and why: a line for each text."""
+        self._origins = Origins()
+        self._inputs: dict[str, dict[str, str]] = {}
+        self._right: set[str] = set()
+        self._code: dict[tuple[str, ...], dict[str, str]] = {}
+        self._provenance: dict[Path, dict[str, Any]] = {}
+
+    def find(
+        self, config: dict[str, Any], *, defaults: dict[str, Any], choices: dict[str, str], overrides: list[str]
+    ) -> Place:
+        """Where a checked configuration belongs: beside the sweep's others, or in the folder that has it already.
+
+        Args:
+            config: after `check_run`.
+            defaults: the same choice of groups without any single key changed, for the folder's name.
+            choices: group → the file chosen in it, for the record; the loss's also for the folder's name.
+            overrides: as typed, for the record.
+
+        Raises:
+            UserError: for bad input; nothing has been written.
+        """
+        bound = bind_components(config)
+        config = resolve_split(resolve_budget(bound))
+        self._check(config)
+        inputs = self._hash_inputs(config)
+        parent = Path(config["output_dir"]) / config["name"]
+        origin, begun, chosen = self._beginning(parent, config, inputs)
+        inputs, config, bound = inputs | begun, config | chosen, bound | chosen
+        config = _absolute_paths(config, inputs)
+        identity = fingerprint(config, inputs)
+        record = None
+        if found := find_identity(parent, identity):
+            folder, record = found[-1], read(found[-1])
+            if record.status in DONE and config["fresh"]:
+                folder, record = _next_repetition(found), None
+            elif record.status not in DONE:
+                config = _keep_split(config, folder, overrides)
+                self._check(config)
+        else:
+            folder = parent / folder_name(bound, defaults, loss_label(choices), identity)
+        return Place(folder, config, identity, inputs, choices, overrides, record, origin)
+
+    def has_other_code(self, place: Place) -> bool:
+        """Whether the code has changed since the run that is there was trained."""
+        foreign = tuple(foreign_targets(place.config))
+        if foreign not in self._code:
+            self._code[foreign] = hash_code(list(foreign))
+        hashes = {} if place.record is None else place.record.hashes
+        return any(hashes.get(name) not in (None, digest) for name, digest in self._code[foreign].items())
+
+    def claim(self, place: Place, status: str | None, threads: int | None = None) -> Record:
+        """Make the folder, its config.yaml and its run.json, or take over those of an unfinished run.
+
+        Args:
+            status: what the record says from now on; None leaves that of an unfinished run, and plans a failed one.
+            threads: what the run will use; one that has its number already keeps it.
+
+        Raises:
+            UserError: when the folder cannot be made, or another process holds it (`Held`).
+        """
+        folder, config = place.folder, place.config
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder.parent.parent / CACHE).mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the folder {error.filename or folder} cannot be made: {error.strerror}") from None
+        made = self._provenance_of(folder)  # git may take its time, and nobody waits long for the lock
+        with lock(folder):
+            record = Record(identity=place.identity, name=config["name"], overrides=place.overrides, status="planned")
+            if (folder / FILE).exists():
+                record = read(folder)
+                if record.status in DONE:  # another process was quicker
+                    return record
+            if status or record.status == "failed":  # it is tried again: a failure read from now on is news
+                record.status, record.error = status or "planned", None
+            record.max_steps = config["trainer"]["max_steps"]
+            kept = {"changes": []} | {key: record.provenance[key] for key in KEPT if key in record.provenance}
+            record.provenance = made | {"choices": place.choices} | kept
+            if place.origin is not None and not has_checkpoint(folder):
+                note_origin(record, place.origin, config)
+            record.hashes["data"] = place.data_hash
+            if WEIGHTS_KEY in place.inputs:
+                record.hashes[WEIGHTS_KEY] = place.inputs[WEIGHTS_KEY]
+            if threads is not None:
+                record.hardware.setdefault("threads", threads)
+            write_config(folder, config)
+            record.write(folder)
+        return record
+
+    def _check(self, config: dict[str, Any]) -> None:
+        """Construct everything once; runs that differ in their seed or name have the same parts."""
+        parts = json.dumps({key: value for key, value in config.items() if key not in ("seed", "name")}, sort_keys=True)
+        if parts not in self._right:
+            check_components(config)
+            if self._here:
+                check_devices(config)
+            self._right.add(parts)
+
+    def _hash_inputs(self, config: dict[str, Any]) -> dict[str, str]:
+        drawn = bool(targets({"data": config["data"]}) - allowed())  # perhaps: from the seed's stream
+        text = json.dumps([config["data"], config["seed"] if drawn else None], sort_keys=True)
+        if text not in self._inputs:
+            data: TextDataModule = build_part(config, "data")
+            self._inputs[text] = hash_inputs(config, data)
+            if files := data.told_files():
+                self.texts.append(files)
+        inputs = self._inputs[text]
+        return inputs | teacher_hash(config, inputs.get("data.path") or inputs.get("data.corpus"))
+
+    def _beginning(
+        self, parent: Path, config: dict[str, Any], inputs: dict[str, str]
+    ) -> tuple[Origin | None, dict[str, str], dict[str, str]]:
+        """What a run begins with, if not weights of its own: the run that it continues, hashes by key, and paths by
+        key. A run that is there already keeps both, even where what it began with is gone, and where a sweep's folder
+        holds a run by now that has come further."""
+        key = KEY if config[KEY] is not None else WEIGHTS_KEY
+        if config[key] is None:
+            return None, {}, {}
+        earlier = self._begun(parent, config, inputs, key)
+        if earlier and key == KEY and not config["fresh"] and not (Path(config[key]).expanduser() / FILE).is_file():
+            return None, *earlier
+        try:
+            origin = self._origins.find(config, inputs)
+            if origin is not None:
+                return origin, {KEY: origin.digest}, {KEY: str(origin.folder)}
+            return None, weights_hash(config), {}
+        except UserError:
+            if earlier is None or config["fresh"]:
+                raise
+            return None, *earlier
+
+    def _begun(
+        self, parent: Path, config: dict[str, Any], inputs: dict[str, str], key: str
+    ) -> tuple[dict[str, str], dict[str, str]] | None:
+        """Hash and path of what a run of this configuration in `parent` began with, if it lay where the key says."""
+        place = Path(config[key]).expanduser().absolute()
+        for run in find_runs(parent) if parent.is_dir() and not (parent / FILE).exists() else []:
+            with suppress(UserError):  # told where it is in the way
+                record = read(run)
+                digest = record.hashes.get(key)
+                if digest is None or fingerprint(config, inputs | {key: digest}) != record.identity:
+                    continue
+                path = Path(str(read_config(run).get(key)))
+                if place in (path, path.parent):
+                    return {key: digest}, {key: str(path)}
+        return None
+
+    def _provenance_of(self, folder: Path) -> dict[str, Any]:
+        sweep = folder.parent
+        if sweep not in self._provenance:
+            self._provenance[sweep] = provenance(folder)
+        return self._provenance[sweep] | {"folder": str(folder.absolute())}
+
+
+def note_other_code(place: Place) -> None:
+    say(f"note: the code has changed since {place.folder.name} was trained; fresh=true repeats it")
+
+
+def _next_repetition(found: list[Path]) -> Path:
+    """The first free name among X-2, X-3, … behind all that exist."""
+    original, number = found[0], len(found) + 1
+    while (folder := original.with_name(f"{original.name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+    """Input paths as seen from anywhere, so that a run can be resumed from another folder."""
+    data = dict(config["data"])
+    for name in (name for name in INPUTS if name in inputs):
+        key = name.rpartition(".")[2]
+        data[key] = str(Path(data[key]).expanduser().absolute())
+    if "loss.teacher" in inputs:
+        config = {
+            **config,
+            "loss": config["loss"] | {"teacher": str(Path(config["loss"]["teacher"]).expanduser().absolute())},
+        }
+    for key in (KEY, WEIGHTS_KEY):
+        if config[key] is not None:
+            config = {**config, key: str(Path(config[key]).expanduser().absolute())}
+    return {**config, "data": data}
+
+
+def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """An unfinished run continues with its stored split of the batch, unless the command names another."""
+    naming = ("trainer=", *(f"trainer.{key}=" for key in SPLIT))
+    if any(override.lstrip("+").startswith(naming) for override in overrides):
+        return config
+    try:
+        stored = filled(read_config(folder), folder / CONFIG)["trainer"]
+    except UserError:
+        return config  # it is written anew when the run is claimed
+    split = {key: stored[key] for key in SPLIT}
+    if None in split.values():
+        return config
+    if split != {key: config["trainer"][key] for key in SPLIT}:
+        say("continues with its stored split of the batch: " + ", ".join(f"{k}={v}" for k, v in split.items()))
+    return {**config, "trainer": config["trainer"] | split}

@@ -1,0 +1,145 @@
+"""Start or continue one run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from losslab.config.check import bind_components, resolve_split
+from losslab.config.identity import NOT_IDENTITY, fingerprint
+from losslab.config.stored import INPUTS, ORIGINS, moved_inputs, open_config, override
+from losslab.errors import UserError
+from losslab.locks import lock
+from losslab.records import CONFIG, DONE, FILE, Record, read, read_config, write_config
+from losslab.training.factory import check_components, hash_inputs
+from losslab.training.origins.branch import has_checkpoint
+from losslab.training.origins.longer import refuse_other_budget
+from losslab.training.origins.origin import own_hashes
+from losslab.training.process.claim import SPLIT, Finder, note_other_code
+from losslab.training.process.devices import check_devices
+from losslab.training.process.dispatch import check_ranks, launch
+from losslab.training.process.slurm import become_rank
+from losslab.training.scoring.teacher import teacher_hash
+
+RESUMABLE = (
+    "logger.enabled",
+    *(key for key in NOT_IDENTITY if "." in key and key != "trainer.max_tokens"),
+)
+"""What a continued run may be given anew."""
+
+_CLAIM_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job."""
+
+    folder: Path
+    status: str
+    """As in the record, or `skipped` where the run was already done."""
+    record: Record
+
+
+def start(
+    config: dict[str, Any], *, defaults: dict[str, Any], choices: dict[str, str], overrides: list[str]
+) -> Outcome:
+    """Run a checked configuration, continue its unfinished run, or report its finished one. Arguments: see `Finder`.
+
+    Raises:
+        UserError: for bad input, before any run's file is written.
+    """
+    become_rank()
+    finder = Finder()
+    place = finder.find(config, defaults=defaults, choices=choices, overrides=overrides)
+    check_ranks(place.config)
+    if place.record is not None and place.done:
+        if finder.has_other_code(place):
+            note_other_code(place)
+        return Outcome(place.folder, "skipped", place.record)
+    if _is_first():
+        finder.claim(place, "running")
+    else:
+        _wait_for_first(place.folder, lambda: _is_claimed(place.folder))
+    record = launch(place.folder, place.config)
+    return Outcome(place.folder, record.status, record)
+
+
+def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
+    """Continue a run in its folder, wherever that is now, with the configuration it stored.
+
+    Args:
+        trust: the classes outside losslab that this configuration may name.
+        overrides: KEY=VALUE for what does not belong to the run's identity: devices, say, or where its text lies now.
+
+    Raises:
+        UserError: when the folder is no run, holds untrusted code or another text, or is running.
+    """
+    become_rank()
+    record = read(folder)
+    stored = open_config(read_config(folder), trust, folder / CONFIG)
+    config = stored
+    if record.status not in DONE:
+        config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
+    refuse_other_budget(folder, record, stored, overrides)
+    config = override(_free_split(config, overrides), overrides, _changeable(folder, stored))
+    config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
+    if record.status in DONE:
+        return Outcome(folder, "skipped", record)
+    check_components(config)
+    check_devices(config)
+    check_ranks(config)
+    inputs = hash_inputs(config) | teacher_hash(config) | own_hashes(record, config)
+    if record.hashes.get("teacher") not in (None, inputs.get("loss.teacher")):
+        raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
+    if fingerprint(config, inputs) != record.identity:
+        if record.hashes.get("data") in inputs.values():
+            raise UserError(
+                f"{folder / CONFIG} was changed since the run began; put it back, or train that as a run of its own"
+            )
+        raise UserError(f"{folder} was made from another text or tokenizer than its paths now hold; put those back")
+    if _is_first():
+        with lock(folder):
+            write_config(folder, config)
+            record.provenance["folder"] = str(folder.absolute())  # its inputs' paths are now those seen from here
+            record.write(folder)
+    else:
+        _wait_for_first(folder, lambda: read_config(folder) == config)
+    record = launch(folder, config)
+    return Outcome(folder, record.status, record)
+
+
+def _changeable(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    """What `resume` may change of a run."""
+    origins = () if has_checkpoint(folder) else tuple(key for key in ORIGINS if config[key] is not None)
+    return (*RESUMABLE, *INPUTS, *origins, *(["loss.teacher"] if "teacher" in config["loss"] else []))
+
+
+def _free_split(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Where one part of the stored split is given anew, another follows from it."""
+    given = {text.partition("=")[0].removeprefix("trainer.") for text in overrides} & set(SPLIT)
+    follows = "micro_batch_size" if "accumulate_grad_batches" in given else "accumulate_grad_batches"
+    if not given or follows in given:
+        return config
+    freed = {follows: None} if "micro_batch_size" in given else dict.fromkeys(SPLIT[2:])
+    return {**config, "trainer": {**config["trainer"], **freed}}
+
+
+def _is_first() -> bool:
+    """Under an outer torchrun or srun only rank 0 writes to the folder; the others come after it."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _is_claimed(folder: Path) -> bool:
+    return (folder / CONFIG).exists() and (folder / FILE).exists() and read(folder).status == "running"
+
+
+def _wait_for_first(folder: Path, is_ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while not is_ready():
+        if time.monotonic() > deadline:
+            raise UserError(f"rank 0 did not claim {folder} within {_CLAIM_SECONDS} seconds")
+        time.sleep(0.1)

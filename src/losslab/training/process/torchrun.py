@@ -1,0 +1,98 @@
+"""Start one process a device through torchrun, and stand by."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from losslab import console
+from losslab.console import NOTE
+from losslab.training.output.messages import LOG
+from losslab.training.process.worker_command import worker_command, worker_environment
+
+QUIET = "LOSSLAB_QUIET"
+"""Set where nobody reads what a rank prints; it stands in its log."""
+CAUSE = "losslab: rank "
+"""Begins the line in which a rank says why it ended."""
+
+
+@dataclass
+class Ended:
+    """How the ranks came to their end."""
+
+    code: int = 0
+    """torchrun's exit code."""
+    signalled: bool = False
+    """A signal came in."""
+    cause: str | None = None
+    """What the first rank to fail said; the others fail because it did."""
+
+
+def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
+    """Run losslab.training.process.worker on every rank, and wait for their end.
+
+    The first SIGINT or SIGTERM lets the workers save, however long that takes them; the second ends them.
+
+    Args:
+        trust: the classes outside losslab that the person typed, which the workers may import.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command += worker_command(folder, trust)
+    environment = worker_environment(sys.path)
+    if console.out.quiet:
+        environment[QUIET] = "1"
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+    # A session of its own: a terminal's Ctrl-C reaches the workers once, through us.
+    # Nothing is written to its input, which the workers inherit: its end tells them that we are gone, however we went.
+    started = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with started as agent:
+        return _stand_by(agent, folder / LOG)
+
+
+def _stand_by(agent: subprocess.Popen[str], log: Path) -> Ended:
+    """Wait for the workers, and pass signals on."""
+    ended = Ended()
+
+    def pass_on(number: int, _: object) -> None:
+        if ended.signalled:
+            agent.terminate()  # which kills what has not ended 30 seconds later
+        ended.signalled = True
+        assert agent.stdin is not None
+        agent.stdin.close()  # the end of their input is a SIGTERM to all workers
+
+    handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert agent.stderr is not None
+        _relay(agent.stderr, log, ended)
+        ended.code = agent.wait()
+        return ended
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _relay(stream: IO[str], log: Path, ended: Ended) -> None:
+    """Pass the workers' messages through; what torchrun says of a signal that we sent, and of a rank that has told its
+    end itself, goes to the log."""
+    for line in stream:
+        if line.startswith(CAUSE):
+            ended.cause = ended.cause or line.removeprefix("losslab: ").removeprefix("rank 0: ").strip()
+        if line.startswith(NOTE) and console.listener is not None:
+            console.listener(line.removeprefix("losslab: ").strip(), 0)
+        elif ended.signalled or ended.cause:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(line)
+        else:
+            sys.stderr.write(line)

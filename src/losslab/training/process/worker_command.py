@@ -1,0 +1,36 @@
+"""How a process of losslab.training.process.worker is started. No torch here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from losslab.records import CONFIG
+
+PARENT_PIPE = "LOSSLAB_PARENT_PIPE"
+"""Set where standard input ends when the process that started the worker does."""
+
+
+def worker_command(folder: Path, trust: list[str]) -> list[str]:
+    """What follows `python`, or torchrun's own options.
+
+    Args:
+        trust: the classes outside losslab that the person typed, which the worker may import.
+    """
+    return [
+        *("-m", "losslab.training.process.worker", str(folder / CONFIG)),
+        *(option for name in trust for option in ("--trust", name)),
+    ]
+
+
+def worker_environment(path: list[str]) -> dict[str, str]:
+    """Ours, with which the worker finds a person's own classes where this process did, and ends when it does.
+
+    Args:
+        path: sys.path.
+    """
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(entry for entry in path if entry),
+        "PYTHONSAFEPATH": "1",  # and nowhere else: -m would put the current folder first
+        PARENT_PIPE: "1",
+    }

@@ -1,0 +1,1 @@
+"""Trained weights: loaded, scored, exported, taught from."""

@@ -1,0 +1,50 @@
+"""`losslab export`: a trained network for other programs: safetensors, tokenizer.json and config.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save
+
+import losslab
+from losslab.data.tokenizer import as_json
+from losslab.errors import UserError
+from losslab.files import write_atomic
+from losslab.training.scoring.loading import DESCRIPTION, TOKENIZER, WEIGHTS, Loaded
+
+
+def export(loaded: Loaded, folder: Path) -> list[Path]:
+    """Write the three files into `folder`; returns their paths.
+
+    A tied projection is left out: it is the embedding. `losslab.load(folder)` reads the export back, bit for bit.
+
+    Raises:
+        UserError: when the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made: {error.strerror}") from None
+    network = loaded.network
+    named = dict(network.named_parameters()) | dict(network.named_buffers())
+    weights = {name: named[name].detach().contiguous() for name in network.state_dict() if name in named}
+    about = {
+        "format": "losslab export 1",
+        "losslab": losslab.__version__,
+        "step": loaded.step,
+        "scale": loaded.scale,
+        "vocab_size": network.projection.weight.shape[0],
+        "bytes": loaded.tokenizer.content is None,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
+        "config": loaded.config,
+    }
+    contents = {
+        WEIGHTS: save(weights, metadata={"format": "pt"}),
+        TOKENIZER: as_json(loaded.tokenizer).encode(),
+        DESCRIPTION: json.dumps(about, indent=2).encode() + b"\n",
+    }
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in contents]

@@ -1,0 +1,179 @@
+"""Rebuild what a run trained, from its folder, one checkpoint or an export, in any process and place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from losslab.config.check import bind_components
+from losslab.config.stored import open_config
+from losslab.data.tokenizer import FileTokenizer, Tokenizer, restore_tokenizer
+from losslab.errors import UserError
+from losslab.records import BEST, CHECKPOINTS, LAST, read
+from losslab.training.factory import build_network
+from losslab.training.network import Network
+from losslab.training.output.checkpoints import read_checkpoint
+
+PREFIX = "network."
+"""Of the network's weights in a checkpoint, where they are a LightningModule's."""
+EMBEDDING = "backbone.embedding.weight"
+WEIGHTS, TOKENIZER, DESCRIPTION = "model.safetensors", "tokenizer.json", "config.json"
+"""The files of an export."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained network with everything that gives its numbers a meaning. On the CPU, in evaluation mode."""
+
+    network: Network
+    """Backbone, projection and loss."""
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+    """The run's resolved configuration."""
+    step: int
+    """Optimizer steps that the weights have seen."""
+    scale: float
+    """s of softmax(s · z), as nll_scaled fitted it at the last validation before that step; 1 before the first."""
+
+    def encode(self, text: str) -> Tensor:
+        """A text as int64 [1, T]: the end of a document, after which each begins, and then its tokens."""
+        ((tokens, _),) = self.tokenizer.encode([text])
+        return torch.tensor([tokens if self.tokenizer.end is None else [self.tokenizer.end, *tokens]])
+
+    def decode(self, tokens: Tensor) -> str:
+        """int64 [T] or [1, T] → text."""
+        return self.tokenizer.decode(tokens.flatten().tolist())
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """int64 [B, T] → what predictions are made from, float32 [B, T, V], in the precision that it trained with.
+
+        Raises:
+            UserError: for another shape, more than `context` tokens, or ids that the vocabulary lacks.
+        """
+        context, vocab_size = self.network.backbone.context, len(self.network.projection.weight)
+        if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype != torch.int64:
+            raise UserError("tokens must be an int64 tensor [B, T], such as encode(text) gives")
+        if tokens.shape[1] > context or not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
+            raise UserError(f"tokens must be at most {context} in a row, from 0 to {vocab_size - 1}")
+        with self.autocast(tokens.device):
+            hidden = self.network.backbone(tokens)
+        scores = self.network.loss.scores(hidden.flatten(0, 1), self.network.projection)
+        return scores.reshape(*tokens.shape, -1)
+
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """int64 [B, T] → log-probabilities [B, T, V] of the token after each position, as this loss predicts them.
+
+        Those of the run's nll, that is: the temperature of nll_scaled is not applied, but where the loss itself does.
+        """
+        log_probs = self.network.loss.predict_log_probs(self.logits(tokens).flatten(0, 1))
+        return log_probs.reshape(*tokens.shape, -1)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """What Lightning puts around the run's forward passes."""
+        kind, _, mode = self.config["trainer"]["precision"].partition("-")
+        if mode != "mixed":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16 if kind == "bf16" else torch.float16)
+
+
+def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = ()) -> Loaded:
+    """Rebuild tokenizer, model and loss.
+
+    Args:
+        path: a run's folder, a checkpoint file, or the folder of an export.
+        checkpoint: `best` or `last`, of a run's folder.
+        trust: the classes outside losslab that the stored configuration may name, such as my_losses.Poly1.
+
+    Raises:
+        UserError: when there is nothing to load, it is damaged, or it names code that nobody vouched for.
+    """
+    path = Path(path)
+    names = [trust] if isinstance(trust, str) else list(trust)
+    if (path / WEIGHTS).is_file():
+        return _load_export(path, names)
+    return rebuild(find_checkpoint(path, checkpoint) if path.is_dir() else path, names)
+
+
+def find_checkpoint(folder: Path, choice: str) -> Path:
+    """`best` or `last` of a run's folder, or the path of a checkpoint. Raises UserError when there is none."""
+    if choice not in ("best", "last"):
+        path = Path(choice)
+        if not path.is_file():
+            raise UserError(f"the checkpoint must be best, last or a path, and there is no file {choice}")
+        return path
+    read(folder)  # names a folder that is no run's
+    path = folder / CHECKPOINTS / (BEST if choice == "best" else LAST)
+    if not path.is_file():
+        there = sorted(file.name for file in (folder / CHECKPOINTS).glob("*.ckpt"))
+        others = f"there is {', '.join(there)}" if there else "none was written yet, or losslab clean removed them"
+        raise UserError(f"{folder} has no {path.name}: {others}")
+    return path
+
+
+def rebuild(path: Path, trust: list[str]) -> Loaded:
+    """The network that a checkpoint file holds."""
+    content = read_checkpoint(path)
+    config = bind_components(open_config(content["config"], trust, path))
+    if "vocab_size" not in content or "tokenizer" not in content:
+        raise UserError(f"{path} was written by an older losslab, without its tokenizer; continue its run once")
+    weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
+    state = content["losslab"]
+    scale = state.get("latest", {}).get("val/scale", 1.0)
+    return _assemble(path, config, weights, content["vocab_size"], content["tokenizer"], state["step"], scale)
+
+
+def _load_export(folder: Path, trust: list[str]) -> Loaded:
+    try:
+        about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        weights = load_file(folder / WEIGHTS)
+        tokenizer = None if about["bytes"] else FileTokenizer.read(str(folder / TOKENIZER)).content
+        config, vocab_size, step, scale = (about[key] for key in ("config", "vocab_size", "step", "scale"))
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise UserError(f"{folder} is no whole export: {type(error).__name__}: {error}") from None
+    if not isinstance(config, dict) or not isinstance(vocab_size, int) or not isinstance(scale, int | float):
+        raise UserError(f"{folder} is no whole export: {DESCRIPTION} does not hold what losslab writes there")
+    return _assemble(
+        folder,
+        bind_components(open_config(config, trust, folder / DESCRIPTION)),
+        weights,
+        vocab_size,
+        tokenizer,
+        step,
+        scale,
+    )
+
+
+def _assemble(
+    path: Path,
+    config: dict[str, Any],
+    weights: dict[str, Tensor],
+    vocab_size: int,
+    tokenizer: str | None,
+    step: int,
+    scale: float,
+) -> Loaded:
+    embedding = weights.get(EMBEDDING, torch.empty(0))
+    if embedding.ndim == 0 or len(embedding) != vocab_size:
+        raise UserError(f"the weights of {path} do not fit its vocabulary of {vocab_size}")
+    network = build_network(config, vocab_size)
+    if network.projection.weight is network.backbone.embedding.weight:
+        weights = {"projection.weight": embedding, **weights}
+    # Weights of a run in half precision stay what they are; its loss computes in float32.
+    network.to(embedding.dtype).loss.float()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"the weights of {path} do not fit its configuration: {' '.join(str(error).split())}") from None
+    return Loaded(network.eval(), restore_tokenizer(tokenizer), config, step, scale)

@@ -1,0 +1,135 @@
+"""The run that a distillation loss learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from losslab.config.trust import allowed, foreign_targets, targets
+from losslab.contracts import Batch
+from losslab.data.module import TextDataModule
+from losslab.data.tokenizer import FileTokenizer
+from losslab.errors import UserError
+from losslab.losses.execution import LinearMap
+from losslab.records import Record, read, read_config
+from losslab.training.network import Network
+from losslab.training.scoring.loading import load
+
+KEY = "teacher"
+
+
+def teacher_hash(config: dict[str, Any], text: str | None = None) -> dict[str, str]:
+    """`loss.teacher` → what stands for the teacher's weights in a run's identity: its own identity and its results.
+
+    Args:
+        text: the hash of the run's own text, where the run is new: from another text another tokenizer is trained.
+
+    Raises:
+        UserError: where the teacher is no completed run, or has another tokenizer.
+    """
+    folder = _folder(config)
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise UserError(f"loss.teacher={folder} is not there: say where that run lies, loss.teacher=…")
+    record = read(folder)
+    if record.status != "completed":
+        raise UserError(f"loss.teacher={folder} is {record.status}: a teacher must have completed its training")
+    unknown = sorted(targets(read_config(folder)) - allowed() - {*foreign_targets(config)})
+    if unknown:
+        raise UserError(
+            f"loss.teacher={folder} uses code outside losslab ({', '.join(unknown)}), which a teacher may only where "
+            "the run that it teaches uses it too"
+        )
+    _check_tokenizer(folder, record, config, text)
+    content = json.dumps([record.identity, record.yardsticks], sort_keys=True)
+    return {f"loss.{KEY}": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def _check_tokenizer(folder: Path, record: Record, config: dict[str, Any], text: str | None) -> None:
+    """Refuse, before anything is claimed or tokenised, a teacher with another tokenizer than the run will have.
+
+    A tokenizer that is yet to be trained is that of the same text, cut in the same way, with the same vocabulary.
+    """
+    own, stored = config["data"], read_config(folder)["data"]
+    choices = [str(data.get("tokenizer")) for data in (own, stored)]
+    if choices[0] == "bytes" or choices[1] == "bytes":
+        same = choices[0] == choices[1]
+    elif choices[0] != "bpe":
+        same = record.hashes.get("tokenizer") in (None, FileTokenizer.read(choices[0]).digest())
+    elif choices[1] != "bpe":
+        same = False
+    else:
+        same = own.get("vocab_size") == stored.get("vocab_size") and text in (None, record.hashes.get("data"))
+    if not same:
+        names = [_tokenizer_name(data) for data in (own, stored)]
+        if names[0] == names[1]:
+            names[0] = "those of a tokenizer trained on another text"
+        raise UserError(
+            f"loss.teacher={folder} reads {names[1]}, and this run would read {names[0]}: give both runs the same "
+            "data.tokenizer, such as the tokenizer.json that losslab export writes"
+        )
+
+
+def _tokenizer_name(data: dict[str, Any]) -> str:
+    choice = str(data.get("tokenizer"))
+    return {"bytes": "bytes", "bpe": f"bpe tokens with data.vocab_size={data.get('vocab_size')}"}.get(
+        choice, f"tokens of {choice}"
+    )
+
+
+def attach_teacher(network: Network, config: dict[str, Any], data: TextDataModule) -> None:
+    """Give a network whose loss learns from a run that run's best weights; another network stays as it is.
+
+    Raises:
+        UserError: where the teacher cannot be loaded, or reads another vocabulary or shorter windows.
+    """
+    if not network.loss.reads_teacher:
+        return
+    folder = _folder(config)
+    if folder is None:
+        raise UserError(f"loss.teacher is missing: {type(network.loss).__name__} learns from a run, name its folder")
+    loaded = load(folder, trust=foreign_targets(config))
+    if loaded.tokenizer.digest() != data.tokenizer().digest():
+        raise UserError(f"loss.teacher={folder} reads another vocabulary: give both runs the same data.tokenizer")
+    if loaded.network.backbone.context < data.context:
+        raise UserError(
+            f"loss.teacher={folder} reads {loaded.network.backbone.context} tokens at most, and data.context is "
+            f"{data.context}"
+        )
+    network.teacher = TeacherRun(loaded.network)
+
+
+def _folder(config: dict[str, Any]) -> Path | None:
+    folder = config["loss"].get(KEY)
+    return Path(folder).expanduser() if isinstance(folder, str) else None
+
+
+class TeacherRun:
+    """A frozen network, moved to whatever device asks.
+
+    Args:
+        network: in evaluation mode.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network.requires_grad_(False)
+
+    @torch.no_grad()
+    def hidden(self, batch: Batch) -> Tensor:
+        self.network.to(batch.inputs.device)
+        return self.network.task.features(self.network.backbone, batch).hidden
+
+    @torch.no_grad()
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        loss, projection = self.network.loss, self.network.projection
+        bias = None if projection.bias is None else projection.bias.float()
+        return loss.predict_log_probs(loss.scores(hidden.float(), LinearMap(projection.weight.float(), bias)))
+
+    def flops_per_token(self) -> int:
+        return self.network.flops_per_token() // 3  # a backward pass costs two forward ones

@@ -1,0 +1,97 @@
+"""The ledger: what runs are in which state, out of their records alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losslab.commands.status import look, status, totals
+from losslab.errors import UserError
+from losslab.locks import lock
+from losslab.records import FILE, Record
+
+
+def add(name: str, **changes: Any) -> Path:
+    folder = Path("outputs/first") / name
+    folder.mkdir(parents=True)
+    plain: dict[str, Any] = {"identity": name, "name": "first", "max_steps": 100}
+    Record(**(plain | changes)).write(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    timing = {"seconds": 30.0}
+    best = {"best": {"val/nll_scaled": 3.25, "step": 40}}
+    add("a", status="completed", step=100, timing=timing, yardsticks=best)
+    add("b", status="running", step=40, timing=timing, yardsticks=best, throughput={"tokens_per_second": 5000.0})
+    add("c", status="failed", step=0, error="first line\nKeyError: 'x'")
+    add("d", status="diverged", step=20, timing=timing, error="nan at step 25")
+    (add("e") / FILE).write_text("{")
+    add("f", status="planned", max_steps=200)
+    add("g", status="interrupted", step=20, timing={"seconds": 6.0}, error="stopped by a signal after step 20")
+
+
+def states() -> dict[str, str]:
+    return {line.run: line.state for line in look(Path("outputs/first"))}
+
+
+def test_each_run_has_its_state_and_the_killed_one_is_told_from_the_running_one() -> None:
+    expected = {"a": "completed", "b": "killed", "c": "failed", "d": "diverged", "e": "damaged"}
+    expected |= {"f": "planned", "g": "interrupted"}
+    assert states() == expected
+    with lock(Path("outputs/first/b")):
+        assert states() == expected | {"b": "running"}
+    with lock(Path("outputs/first/f")), lock(Path("outputs/first/g")):
+        assert states() == expected | {"f": "running", "g": "running"}, "they have just begun"
+
+
+def test_the_time_left_follows_from_the_speed_so_far() -> None:
+    lines = {line.run: line for line in look(Path("outputs/first"))}
+    left = {name: line.left for name, line in lines.items() if line.left is not None}
+    mean = (30 + 30 + 30 + 6) / (100 + 40 + 20 + 20)
+    assert left == {"b": 45.0, "f": pytest.approx(200 * mean), "g": pytest.approx(24.0)}
+    told = totals(list(lines.values()))
+    assert told["seconds_left"] == pytest.approx(sum(left.values()))
+    assert told["seconds_until_end"] is None, "nothing runs"
+    with lock(Path("outputs/first/b")), lock(Path("outputs/first/g")):
+        told = totals(look(Path("outputs/first")))
+    assert told["seconds_until_end"] == pytest.approx(sum(left.values()) / 2)
+
+
+def test_it_is_printed_whole_with_the_last_line_of_each_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(Path("outputs"), watch=False, as_json=False) == 0
+    told = capsys.readouterr().out
+    assert "first/b  killed" in told and "40/100" in told and "3.2500" in told and "0:00:45" in told
+    assert "first/c: KeyError: 'x'" in told and "first line" not in told
+    states = "1 completed, 1 damaged, 1 diverged, 1 failed, 1 interrupted, 1 killed, 1 planned"
+    assert f"7 runs: {states}; 0:02:56 of training left" in told
+    with lock(Path("outputs/first/b")):
+        status(Path("outputs"), watch=False, as_json=False)
+    assert "about 0:02:56 until the last one ends" in capsys.readouterr().out
+
+
+def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(Path("outputs/first"), watch=False, as_json=True) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [run["state"] for run in content["runs"]] == [
+        "completed",
+        "killed",
+        "failed",
+        "diverged",
+        "damaged",
+        "planned",
+        "interrupted",
+    ]
+    assert content["totals"]["runs"] == 7
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_a_folder_without_runs_is_told(folder: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=folder):
+        status(Path(folder), watch=False, as_json=False)
