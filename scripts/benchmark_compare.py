@@ -42,7 +42,7 @@ SIZES = [Size(3, 1, 3, 50), Size(5, 10, 20, 1000), Size(5, 1, 200, 1000)]
 
 
 def make(original: Path, target: Path, size: Size) -> None:
-    """Copies of one real run whose losses, rates, seeds, yardsticks and curves are made up."""
+    """Copies of one real run whose losses, rates, seeds, metrics and curves are made up."""
     record = json.loads((original / "run.json").read_text())
     config = yaml.safe_load((original / "config.yaml").read_text())
     random = np.random.default_rng(0)
@@ -62,10 +62,10 @@ def make(original: Path, target: Path, size: Size) -> None:
 def _write_run(
     folder: Path, record: dict[str, Any], config: dict[str, Any], *, name: str, seed: int, lr: float, level: float
 ) -> None:
-    best = {key: value * level / 3 for key, value in record["yardsticks"]["best"].items() if value is not None}
-    yardsticks = {"best": best | {"step": 2}, "final": best}
+    best = {key: value * level / 3 for key, value in record["metrics"]["best"].items() if value is not None}
+    metrics = {"best": best | {"step": 2}, "final": best}
     choices = record["provenance"]["choices"] | {"loss": name}
-    own = {"identity": folder.name, "yardsticks": yardsticks, "provenance": record["provenance"] | {"choices": choices}}
+    own = {"identity": folder.name, "metrics": metrics, "provenance": record["provenance"] | {"choices": choices}}
     (folder / "run.json").write_text(json.dumps(record | own))
     changed = config | {"seed": seed, "optimizer": config["optimizer"] | {"lr": lr}}
     (folder / "config.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))

@@ -17,9 +17,9 @@ from losslab.losses.brier import Brier
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.focal import Focal
 from losslab.losses.square import Square
+from losslab.metrics.class_metrics import ClassMetrics, chunk_rows
 from losslab.metrics.extended import Details
 from losslab.metrics.scale import fit_scale
-from losslab.metrics.yardsticks import Yardsticks, chunk_rows
 from losslab.models.projection import OutputProjection
 from losslab.training.output.memory import keep_freed_memory
 
@@ -62,7 +62,7 @@ def scoring(loss: Loss, features: Features, projection: OutputProjection) -> dic
     pieces = features[:FITTED].chunks(chunk_rows(num_outputs))
 
     def score(details: Details | None) -> None:
-        Yardsticks(SCALE, held_out=True, details=details).update(features, loss, projection)
+        ClassMetrics(SCALE, held_out=True, details=details).update(features, loss, projection)
 
     return {
         "product": lambda: projection(features.hidden),

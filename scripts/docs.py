@@ -97,7 +97,7 @@ def _regularizers() -> list[str]:
         for name, what in arguments(text).items()
     ]
     intro = (
-        "They join any loss that predicts softmax(z), by one key each, and are logged apart; the yardsticks do not see "
+        "They join any loss that predicts softmax(z), by one key each, and are logged apart; the metrics do not see "
         "them, but for the cap, which is part of the prediction. Where a loss has a temperature, z is divided by it."
     )
     return ["## Regularizers", _wrapped(intro), _table(["key", "default: off", "what it does", "values"], rows)]

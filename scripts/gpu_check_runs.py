@@ -49,7 +49,7 @@ def half_precision_trains(sizes: Sizes) -> list[Table]:
             losslab("train", "-m", f"name={name}", losses, f"trainer.precision={precision}", *tiny(sizes), cwd=folder)
         exact, half = (records(folder / "outputs" / name) for name in ("exact", "half"))
     for loss, family in FAMILIES.items():
-        a, b = (found[loss].yardsticks["final"][METRIC] for found in (exact, half))
+        a, b = (found[loss].metrics["final"][METRIC] for found in (exact, half))
         difference = abs(a - b) / abs(a)
         table.rows.append([loss, family, a, b, difference])
         if not difference <= OF_HALF:
@@ -101,7 +101,7 @@ def _pair(sizes: Sizes, what: str, variants: dict[str, list[str]]) -> Table:
             exact = [*options, *tiny(sizes), "trainer.precision=32-true"]
             losslab("train", f"name=n{number}", *exact, cwd=folder)
         found = [read(next((folder / f"outputs/n{i}").glob("*/run.json")).parent) for i in range(len(variants))]
-    values = [record.yardsticks["final"][METRIC] for record in found]
+    values = [record.metrics["final"][METRIC] for record in found]
     table.rows = [
         [name, value, record.throughput["tokens_per_second"]]
         for name, value, record in zip(variants, values, found, strict=True)

@@ -130,7 +130,7 @@ def test_a_room_imports_only_what_stands_below_it() -> None:
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from losslab.config.check import check_run", True),
         ("import losslab.training.run", True),
         ("from ..training import run", True),
-        ("from .yardsticks import Yardsticks", False),
+        ("from .class_metrics import ClassMetrics", False),
         ("from losslab.contracts import Batch", False),
     ],
 )

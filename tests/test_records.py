@@ -55,7 +55,7 @@ def test_a_record_reads_back_as_it_was_written(tmp_path) -> None:
         status="completed",
         step=3,
         max_steps=3,
-        yardsticks={"best": {"test/nll": 2.5, "step": 2.0}},
+        metrics={"best": {"test/nll": 2.5, "step": 2.0}},
         hashes={"data": "d"},
         provenance={"choices": {"loss": "square"}},
         error=None,
@@ -76,16 +76,16 @@ def test_every_key_is_always_present(tmp_path) -> None:
 
 def test_what_is_no_number_becomes_null(tmp_path) -> None:
     values = {"nan": math.nan, "inf": math.inf, "minus": -math.inf, "fine": 1.5}
-    record = Record(identity=IDENTITY, name="runs", yardsticks={"best": values}, provenance={"list": [math.nan, (1,)]})
+    record = Record(identity=IDENTITY, name="runs", metrics={"best": values}, provenance={"list": [math.nan, (1,)]})
     record.write(tmp_path)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     content = json.loads((tmp_path / FILE).read_text(), parse_constant=refuse)
-    assert content["yardsticks"]["best"] == {"nan": None, "inf": None, "minus": None, "fine": 1.5}
+    assert content["metrics"]["best"] == {"nan": None, "inf": None, "minus": None, "fine": 1.5}
     assert content["provenance"]["list"] == [None, [1]]
-    assert read(tmp_path).yardsticks["best"]["fine"] == 1.5
+    assert read(tmp_path).metrics["best"]["fine"] == 1.5
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_what_is_no_number_becomes_null(tmp_path) -> None:
         (b"[1, 2]", "no record of a run"),
         (b"null", "no record of a run"),
         (b"{}", "no record of a run"),
-        (b'{"schema": 5, "identity": "a", "name": "runs"}', "update losslab"),
+        (b'{"schema": 6, "identity": "a", "name": "runs"}', "update losslab"),
         (b'{"schema": 0, "identity": "a", "name": "runs"}', "not a whole record"),
         (b'{"schema": 4, "identity": 5, "name": "runs"}', "holds 5 as identity"),
         (b'{"schema": 4, "identity": "a", "name": "runs", "status": "done"}', "no status"),
-        (b'{"schema": 4, "identity": "a", "name": "runs", "yardsticks": {"best": {"step": "x"}}}', "no numbers"),
-        (b'{"schema": 4, "identity": "a", "name": "runs", "yardsticks": {"best": 1}}', "no numbers"),
+        (b'{"schema": 5, "identity": "a", "name": "runs", "metrics": {"best": {"step": "x"}}}', "no numbers"),
+        (b'{"schema": 5, "identity": "a", "name": "runs", "metrics": {"best": 1}}', "no numbers"),
         (b'{"schema": 1}', FILE),
     ],
 )
@@ -228,6 +228,7 @@ def test_a_record_of_schema_1_is_read_as_one_of_today(tmp_path) -> None:
         "cudnn_allow_tf32": None,
         "visible_devices": None,
     }
+    assert record.metrics == old["yardsticks"]
     assert record.timing == {"first_step": None}
     assert record.provenance == old["provenance"] | {"diff": None, "folder": None, "changes": []}
     record.write(tmp_path)

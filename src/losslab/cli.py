@@ -71,7 +71,7 @@ def evaluate(
     ] = None,
     trust: Trust = None,
 ) -> None:
-    """Print and record the yardsticks of a checkpoint, on its own text or on another."""
+    """Print and record the metrics of a checkpoint, on its own text or on another."""
     from losslab.commands.evaluate import evaluate as run
 
     code = run(run_dir, checkpoint=checkpoint, split=split, overrides=overrides or [], trust=trust or [])
@@ -97,7 +97,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds while something runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """The ledger: each run's state, step, yardstick, speed and time left."""
+    """The ledger: each run's state, step, metric, speed and time left."""
     from losslab.commands.status import status as run
 
     raise typer.Exit(run(folder, watch=watch, as_json=as_json))
@@ -123,7 +123,7 @@ def compare(
     ],
     baseline: Annotated[str, typer.Option(help="The loss that the others are compared with.")] = "cross_entropy",
     metric: Annotated[
-        list[str] | None, typer.Option(help="A yardstick such as test/top1; several, each with --metric: one table.")
+        list[str] | None, typer.Option(help="A metric such as test/top1; several, each with --metric: one table.")
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="A difference below it counts as none; default: 0.01 nats, 0.005 of top1, …")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 T = TypeVar("T")
-YARDSTICKS = (
+SHOWN_METRICS = (
     *("nll", "nll_scaled", "nll_linked", "perplexity", "word_perplexity"),
     *("bits_per_byte", "top1", "unigram_nll", "objective"),
 )

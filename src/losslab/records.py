@@ -1,13 +1,13 @@
 """run.json: the record that each run keeps of itself. No torch here.
 
-Schema 4. Every key is always present; unknown values are null.
+Schema 5. Every key is always present; unknown values are null.
 
 identity    SHA-256 of what determines the run's numbers (config/identity.py)
 name        the sweep's folder below the output folder
 overrides   the command-line overrides, as typed
 status      planned | running | completed | failed | diverged | interrupted; planned: a sweep will come to it
 step        optimizer steps in the last checkpoint; max_steps is the budget
-yardsticks  {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
+metrics     {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
 hashes      backbone_init, projection_init (absent where the loss wants a number of outputs of its own), loss_init (of a
             loss with parameters or buffers), batches, data, tokenizer, code, own_code (of classes outside losslab, if
             any), continue_from and init_from (of what the run began with, if anything); SHA-256, hex
@@ -33,7 +33,8 @@ memory      peak_mib
 error       null, or what ended the run
 
 Schema 1 had no diff, folder and changes, and no strategy and flags in hardware; schema 2 had no status planned, and no
-first_step and visible_devices; schema 3 had no flops_per_token. All are read as schema 4, with null there.
+first_step and visible_devices; schema 3 had no flops_per_token; up to schema 4 `metrics` was called yardsticks. All are
+read as schema 5, with null for what they lack.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ import yaml
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
-SCHEMA = 4
+SCHEMA = 5
 FILE = "run.json"
 CONFIG = "config.yaml"
 SCORES = "test_scores.npz"
@@ -87,7 +88,7 @@ class Record:
     status: str = "running"
     step: int = 0
     max_steps: int = 0
-    yardsticks: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -154,7 +155,19 @@ def _from_3(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "schema": 4, "throughput": throughput | content.get("throughput", {})}
 
 
-_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3}
+def _from_4(content: dict[str, Any]) -> dict[str, Any]:
+    return {**with_metrics(content), "schema": 5}
+
+
+def with_metrics(content: dict[str, Any]) -> dict[str, Any]:
+    """A record, or an entry of evaluations.jsonl, whose metrics were called yardsticks up to schema 4."""
+    if "yardsticks" not in content:
+        return content
+    renamed = {key: value for key, value in content.items() if key != "yardsticks"}
+    return {"metrics": content["yardsticks"]} | renamed
+
+
+_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
 """Schema → what turns its records into those of the next."""
 
 
@@ -171,9 +184,9 @@ def _checked(record: Record, path: Path) -> Record:
         expected = str if key == "error" else type(getattr(empty, key))
         if not (isinstance(value, expected) or (key == "error" and value is None)):
             raise UserError(f"{path} holds {value!r} as {key}; move it away to run this configuration anew")
-    for part in record.yardsticks.values():
+    for part in record.metrics.values():
         if not isinstance(part, dict) or not all(value is None or _is_number(value) for value in part.values()):
-            raise UserError(f"{path} holds yardsticks that are no numbers; move it away to run this configuration anew")
+            raise UserError(f"{path} holds metrics that are no numbers; move it away to run this configuration anew")
     plain = {
         "hashes": all(isinstance(value, str) for value in record.hashes.values()),
         "versions": all(isinstance(value, str) for value in record.versions.values()),

@@ -27,8 +27,8 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     timing = {"seconds": 30.0}
     best = {"best": {"val/nll_scaled": 3.25, "step": 40}}
-    add("a", status="completed", step=100, timing=timing, yardsticks=best)
-    add("b", status="running", step=40, timing=timing, yardsticks=best, throughput={"tokens_per_second": 5000.0})
+    add("a", status="completed", step=100, timing=timing, metrics=best)
+    add("b", status="running", step=40, timing=timing, metrics=best, throughput={"tokens_per_second": 5000.0})
     add("c", status="failed", step=0, error="first line\nKeyError: 'x'")
     add("d", status="diverged", step=20, timing=timing, error="nan at step 25")
     (add("e") / FILE).write_text("{")

@@ -121,7 +121,7 @@ class Sweep:
             status=status,
             step=100,
             max_steps=config["trainer"]["max_steps"],
-            yardsticks={"final": {"test/nll_scaled": 99.0}, "best": best} if best else {},
+            metrics={"final": {"test/nll_scaled": 99.0}, "best": best} if best else {},
             hashes={"data": "d" * 64, "backbone_init": f"w{seed}", "batches": f"b{seed}"} | (hashes or {}),
             provenance={"choices": {"loss": loss}},
             throughput=throughput or {},

@@ -76,7 +76,7 @@ def test_a_baseline_without_a_result_leaves_nothing_to_pair(sweep: Sweep) -> Non
 
 
 @pytest.mark.parametrize(
-    "missing", [{}, {"test/nll": 2.0}, {"test/nll_scaled": None}], ids=["no yardsticks", "another", "null"]
+    "missing", [{}, {"test/nll": 2.0}, {"test/nll_scaled": None}], ids=["no metrics", "another", "null"]
 )
 def test_a_completed_run_without_the_metric_is_told(missing: dict[str, Any], sweep: Sweep) -> None:
     for seed in (1, 2):
@@ -291,11 +291,11 @@ def test_runs_that_all_diverged_are_not_said_to_continue(sweep: Sweep) -> None:
 @pytest.mark.parametrize("metrics", [{}, {"test/nll": None}], ids=["none", "null"])
 def test_completed_runs_without_any_number_are_not_called_unfinished(metrics: dict[str, Any], sweep: Sweep) -> None:
     sweep.add("cross_entropy", 1, metrics=metrics)
-    with pytest.raises(UserError, match=r"these 1 completed run\(s\) hold no yardstick that is finite"):
+    with pytest.raises(UserError, match=r"these 1 completed run\(s\) hold no metric that is finite"):
         rows_of(sweep)
 
 
-def test_a_verdict_that_another_yardstick_denies_is_told(sweep: Sweep) -> None:
+def test_a_verdict_that_another_metric_denies_is_told(sweep: Sweep) -> None:
     for seed in range(1, 7):
         for loss, shift in (("cross_entropy", 0.0), ("square", -0.2)):
             metrics: dict[str, float | None] = {

@@ -89,7 +89,7 @@ def test_another_process_prints_and_writes_the_same_bytes_and_needs_no_torch(ric
 def test_another_metric_has_a_folder_of_its_own(paired_sweep: Sweep) -> None:
     for folder in list(paired_sweep.folder.iterdir()):
         seed = int(folder.name.partition("seed")[2][0])
-        edit_record(folder, yardsticks={"best": {"test/nll_scaled": 3.0, "test/top1": 0.1 * seed}})
+        edit_record(folder, metrics={"best": {"test/nll_scaled": 3.0, "test/top1": 0.1 * seed}})
     assert compare(paired_sweep.folder, baseline="cross_entropy", metric="test/top1") == 0
     assert not (paired_sweep.folder / "comparison").exists()
     target = paired_sweep.folder / "comparison-test-top1"

@@ -24,7 +24,7 @@ def note(folder: Path, value: float, *, text: str = "/texts/other.txt", digest: 
         "own_text": False,
         "part": "the whole",
         "documents": "auto",
-        "yardsticks": {"text/nll_scaled": value, "text/top1": 0.25},
+        "metrics": {"text/nll_scaled": value, "text/top1": 0.25},
     }
     with (folder / EVALUATIONS).open("a") as file:
         file.write(json.dumps(entry | changes) + "\n")
@@ -45,6 +45,13 @@ def evaluated(sweep: Sweep) -> Sweep:
 
 def on(sweep: Sweep, text: str) -> Comparison:
     return analyse(on_text(load_runs(sweep.folder), text), metric="text/nll_scaled")
+
+
+def test_entries_of_an_older_schema_are_read(evaluated: Sweep) -> None:
+    now = on(evaluated, "other.txt")
+    for path in evaluated.folder.glob(f"*/{EVALUATIONS}"):
+        path.write_text(path.read_text().replace('"metrics"', '"yardsticks"'))
+    assert [row.mean for row in on(evaluated, "other.txt").rows] == [row.mean for row in now.rows]
 
 
 @pytest.mark.parametrize("text", ["other.txt", "/texts/other.txt", "a" * 10])

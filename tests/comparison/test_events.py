@@ -30,16 +30,16 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def curve(label: str, mean: list[float], *, yardstick: str = "val/nll_scaled", width: float = 0.5) -> Series:
+def curve(label: str, mean: list[float], *, metric: str = "val/nll_scaled", width: float = 0.5) -> Series:
     values = np.array(mean)
-    return Series(yardstick, label, np.arange(1, len(mean) + 1) * 10, values, values - width, values + width)
+    return Series(metric, label, np.arange(1, len(mean) + 1) * 10, values, values - width, values + width)
 
 
 SERIES = [
     curve("cross_entropy", [4.0, 3.0, 2.5]),
     curve("focal gamma=2.0", [5.0, 3.5, 3.0]),
-    curve("cross_entropy", [1.0, 0.5, 0.25], yardstick="train/objective"),
-    curve("cross_entropy", [0.75], yardstick="val/top5"),
+    curve("cross_entropy", [1.0, 0.5, 0.25], metric="train/objective"),
+    curve("cross_entropy", [0.75], metric="val/top5"),
 ]
 IMAGES = {"curves": png(7, 3), "scale/frontier": png(2, 5)}
 
@@ -89,17 +89,17 @@ def test_the_dashboard_finds_every_curve_that_it_names(tmp_path: Path) -> None:
     layout = layout_of(tmp_path / "comparison")
     assert list(layout) == ["val", "train", "every run"]
     tags = read_back(tmp_path / "comparison/losses/cross_entropy").Tags()["scalars"]
-    for category, yardstick in (("val", "val/nll_scaled"), ("train", "train/objective")):
+    for category, metric in (("val", "val/nll_scaled"), ("train", "train/objective")):
         band, lines = layout[category]
         (bounds,) = band.margin.series
-        assert [bounds.value, bounds.lower, bounds.upper] == [f"{yardstick}/{part}" for part in ("mean", "low", "high")]
+        assert [bounds.value, bounds.lower, bounds.upper] == [f"{metric}/{part}" for part in ("mean", "low", "high")]
         assert {bounds.value, bounds.lower, bounds.upper} <= set(tags)
         (pattern,) = lines.multiline.tag
         assert [tag for tag in tags if re.match(pattern, tag)] == [bounds.value]
     # The single runs' own curves, and nothing else that begins like them.
     own = ["val/nll_scaled", "val/nll", "best/val/nll_scaled", "train/objective", "train/objective/first", *tags]
-    for chart, yardstick in zip(layout["every run"], ("val/nll_scaled", "train/objective"), strict=True):
-        assert [tag for tag in own if re.match(chart.multiline.tag[0], tag)] == [yardstick]
+    for chart, metric in zip(layout["every run"], ("val/nll_scaled", "train/objective"), strict=True):
+        assert [tag for tag in own if re.match(chart.multiline.tag[0], tag)] == [metric]
 
 
 def test_images_come_with_their_sizes(tmp_path: Path) -> None:

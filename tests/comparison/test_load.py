@@ -33,12 +33,13 @@ def test_a_run_out_of_an_older_record_is_called_by_its_class(sweep: Sweep) -> No
     assert [run.loss for run in load_runs(sweep.folder).runs] == ["Square"]
 
 
-@pytest.mark.parametrize("schema", [1, 2, 3])
+@pytest.mark.parametrize("schema", [1, 2, 3, 4])
 def test_a_record_of_an_older_schema_is_compared_with_one_of_today(schema: int, sweep: Sweep) -> None:
     for seed in (1, 2):
         sweep.add("cross_entropy", seed, 3.0 + seed, throughput={"tokens_per_second": 9.0, "flops_per_token": 7.0})
         path = sweep.add("square", seed, 3.5 + seed, throughput={"tokens_per_second": 9.0}) / "run.json"
         content = json.loads(path.read_text()) | {"schema": schema}
+        content["yardsticks"] = content.pop("metrics")
         if schema == 1:
             content["provenance"] = {"choices": content["provenance"]["choices"]}
         path.write_text(json.dumps(content))

@@ -87,10 +87,10 @@ def test_an_order_of_an_unknown_loss_is_told(gammas: Sweep) -> None:
         comparison_of(gammas, order="focal gama=2")
 
 
-def test_several_yardsticks_make_one_table(gammas: Sweep) -> None:
+def test_several_metrics_make_one_table(gammas: Sweep) -> None:
     c = comparison_of(gammas, metric="test/nll_scaled", further=["test/top1"])
     header, *body = answer_cells(c)
-    assert header[:5] == ["yardstick", "loss", "n", "mean", "std"]
+    assert header[:5] == ["metric", "loss", "n", "mean", "std"]
     assert [line[0] for line in body] == ["test/nll_scaled"] * 4 + ["test/top1"] * 4
     assert [line[1] for line in body[:4]] == [row.label for row in c.rows]
     assert body[4][3] == "0.2000"
@@ -123,7 +123,7 @@ def test_every_choice_that_gives_other_numbers_has_a_folder_of_its_own(
         assert compare(gammas.folder, **choice) == 0
         assert written[-1] == name
         assert f"written: {gammas.folder / name}/report.html" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--margin is in the unit of one yardstick"):
+    with pytest.raises(UserError, match="--margin is in the unit of one metric"):
         compare(gammas.folder, metric=["test/nll_scaled", "test/top1"], margin=0.1)
 
 

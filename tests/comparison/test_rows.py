@@ -76,7 +76,7 @@ def test_without_a_shared_seed_there_is_no_verdict(sweep: Sweep) -> None:
     assert (row.paired, row.verdict.text) == (None, "no seed in common with the baseline")
 
 
-def test_every_other_yardstick_of_test_is_judged_on_its_own(sweep: Sweep) -> None:
+def test_every_other_metric_of_test_is_judged_on_its_own(sweep: Sweep) -> None:
     for seed in range(1, 7):
         for loss, shift in (("cross_entropy", 0.0), ("square", -0.2)):
             metrics = {
@@ -224,7 +224,7 @@ def test_all_pairs_are_one_family(sweep: Sweep) -> None:
     assert comparison_of(sweep).pairs is None
 
 
-def test_an_equivalence_on_one_yardstick_is_checked_on_the_others(sweep: Sweep) -> None:
+def test_an_equivalence_on_one_metric_is_checked_on_the_others(sweep: Sweep) -> None:
     for seed in range(1, 7):
         level = 3.0 + seed / 10
         sweep.add("cross_entropy", seed, level, metrics={"test/nll": level})

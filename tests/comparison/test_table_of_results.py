@@ -1,4 +1,4 @@
-"""Results that were made elsewhere: a .csv of loss, seed and yardsticks."""
+"""Results that were made elsewhere: a .csv of loss, seed and metrics."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def write(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def test_a_table_of_one_yardstick_is_compared_by_it(tmp_path: Path) -> None:
+def test_a_table_of_one_metric_is_compared_by_it(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     c = comparison_of(path)
     summary = read(c)
@@ -51,11 +51,11 @@ def test_tables_as_programs_write_them(text: str, encoding: str, tmp_path: Path)
 
 
 BAD: dict[str, tuple[str, str]] = {
-    "no seed": ("loss,nll\nsquare,1\n", "has no column 'seed': a table needs loss, seed, and one column a yardstick"),
+    "no seed": ("loss,nll\nsquare,1\n", "has no column 'seed': a table needs loss, seed, and one column a metric"),
     "no loss": ("seed,nll\n1,1\n", "has no column 'loss'"),
     "nothing": ("", "has no column 'loss'"),
     "no lines": ("loss,seed,nll\n", "holds no results"),
-    "no yardstick": ("loss,seed\nsquare,1\n", "holds no column of a yardstick beside loss and seed"),
+    "no metric": ("loss,seed\nsquare,1\n", "holds no column of a metric beside loss and seed"),
     "a word for a number": (GOOD + "square,3,good\n", "line 6: 'good' is no number for 'nll'"),
     "a word for a seed": (GOOD + "square,first,3\n", "line 6: needs a loss, a seed (a whole number), and a cell a col"),
     "a raised seed": (GOOD + "square,²,3\n", "line 6: needs a loss, a seed"),
@@ -65,7 +65,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a torn line": (GOOD + "square\n", "line 6: needs a loss"),
     "no status": ("loss,seed,nll,status\nsquare,1,2,well\n", "line 2: 'well' is no status; completed, failed or div"),
     "nothing completed": ("loss,seed,nll,status\nsquare,1,2,failed\n", "no run is completed yet (square: 1 failed)"),
-    "no number at all": ("loss,seed,nll\nsquare,1,\n", "hold no yardstick that is finite"),
+    "no number at all": ("loss,seed,nll\nsquare,1,\n", "hold no metric that is finite"),
     "no such baseline": (GOOD.replace("cross_entropy", "ce"), "there is no baseline 'cross_entropy' among these runs"),
 }
 
@@ -84,7 +84,7 @@ def test_what_is_no_text_is_told(tmp_path: Path) -> None:
         load_runs(path)
 
 
-def test_of_two_yardsticks_one_must_be_named(tmp_path: Path) -> None:
+def test_of_two_metrics_one_must_be_named(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         "loss,seed,nll,accuracy\ncross_entropy,1,3.0,0.4\ncross_entropy,2,3.1,0.5\nsquare,1,3.2,0.5\nsquare,2,3.4,0.7\n",
@@ -154,7 +154,7 @@ def test_a_setting_without_a_dot_is_no_second_result_of_a_seed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "better"), [("auc", "b"), ("val_accuracy", "b"), ("rouge1", "b"), ("error_rate", "a")]
 )
-def test_the_name_of_a_yardstick_says_which_side_is_better(tmp_path: Path, name: str, better: str) -> None:
+def test_the_name_of_a_metric_says_which_side_is_better(tmp_path: Path, name: str, better: str) -> None:
     c = comparison_of(write(tmp_path, f"loss,seed,{name}\na,1,0.1\nb,1,0.2\n"), baseline="a")
     assert c.rows[0].label == better
 

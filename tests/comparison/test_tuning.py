@@ -28,7 +28,7 @@ def contender(results: dict[Any, list[tuple[float | None, float]]], *, key: str 
         for seed, (val, test) in enumerate(seeds):
             best = {} if val is None else {"val/nll": val, "test/nll": test, "val/top1": val}
             status = "diverged" if val is None else "completed"
-            run = Run(None, Record("", "", status=status, yardsticks={"best": best}), "square", seed, {}, True)
+            run = Run(None, Record("", "", status=status, metrics={"best": best}), "square", seed, {}, True)
             if val is None:
                 group.others.append(run)
             else:
@@ -181,9 +181,7 @@ def test_the_edge_is_that_of_numbers_where_the_grid_has_holes() -> None:
     """The values of the second axis do not come in their order."""
     groups = []
     for (lr, decay), val in {(0.001, 2.0): 3.0, (0.001, 10.0): 3.3, (0.01, 1.0): 3.2}.items():
-        run = Run(
-            None, Record("", "", status="completed", yardsticks={"best": {"val/nll": val}}), "square", 1, {}, True
-        )
+        run = Run(None, Record("", "", status="completed", metrics={"best": {"val/nll": val}}), "square", 1, {}, True)
         groups.append(Group((("optimizer.lr", lr), ("optimizer.decay", decay)), {1: run}))
     found = Contender("square", "square", True, (), groups, groups[0])
     choose([found], "val/nll")
@@ -204,7 +202,7 @@ def test_a_loss_without_any_result_has_no_edge_and_no_setting(grid: Sweep) -> No
     assert "focal: 8 diverged at lr=0.001, lr=0.003, lr=0.01, lr=0.03, seed 1, 2 (loss is not finite)" in summary
 
 
-def test_tuning_without_a_validation_yardstick_is_refused(sweep: Sweep) -> None:
+def test_tuning_without_a_validation_metric_is_refused(sweep: Sweep) -> None:
     for lr in (0.001, 0.01):
         sweep.add("cross_entropy", 1, 3.0, changes={"optimizer.lr": lr})
     for tune in ("all", "optimizer.lr"):
@@ -213,10 +211,10 @@ def test_tuning_without_a_validation_yardstick_is_refused(sweep: Sweep) -> None:
     assert len(comparison_of(sweep, tune="none").rows) == 2
 
 
-def test_a_loss_that_lacks_the_yardstick_is_tuned_by_the_primary_one(grid: Sweep) -> None:
+def test_a_loss_that_lacks_the_metric_is_tuned_by_the_primary_one(grid: Sweep) -> None:
     for path in grid.folder.glob("cross_entropy*"):
         record = json.loads((path / "run.json").read_text())
-        best = record["yardsticks"]["best"]
+        best = record["metrics"]["best"]
         best |= {"val/nll_linked": best["val/nll_scaled"], "test/nll_linked": best["test/nll_scaled"]}
         (path / "run.json").write_text(json.dumps(record))
     c = comparison_of(grid, metric="test/nll_linked")

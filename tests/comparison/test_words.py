@@ -37,7 +37,7 @@ def test_learning_rates_of_a_sweep_are_all_named(sweep: Sweep) -> None:
     assert "learning rate 0.001 or 0.003 or 0.01" in " ".join(protocol(comparison_of(sweep)))
 
 
-def test_a_yardstick_without_another_name_is_named_once(tmp_path: Path) -> None:
+def test_a_metric_without_another_name_is_named_once(tmp_path: Path) -> None:
     table = tmp_path / "results.csv"
     table.write_text("loss,seed,accuracy\ncross_entropy,1,0.5\nsquare,1,0.6\n")
     assert question(comparison_of(table, metric="accuracy")) == "Which final loss gives the largest accuracy?"

@@ -1,4 +1,4 @@
-"""Every result in docs/maximum-likelihood.md, computed anew: with our own losses and yardsticks where there are any."""
+"""Every result in docs/maximum-likelihood.md, computed anew: with our own losses and metrics where there are any."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.focal import Focal
 from losslab.losses.kl_divergence import KLDivergence
 from losslab.losses.square import Square
+from losslab.metrics.class_metrics import ClassMetrics
 from losslab.metrics.scale import fit_scale
-from losslab.metrics.yardsticks import Yardsticks
 from losslab.models.projection import OutputProjection
 
 Lines = Iterator[str]
@@ -108,12 +108,12 @@ def minimiser(loss: Loss) -> Tensor:
     return z.detach()
 
 
-def yardsticks(loss: Loss, logits: Tensor, target: Tensor, bytes_each: float = 1.0) -> dict[str, float]:
+def metrics(loss: Loss, logits: Tensor, target: Tensor, bytes_each: float = 1.0) -> dict[str, float]:
     """What a run would report for these logits, the scale being fitted on them too."""
     extras = {"bytes": torch.full((len(target),), bytes_each), "fit": torch.zeros(len(target))}
     features = Features(logits.float(), target, torch.ones(len(target)), extras)
     projection = OutputProjection(torch.eye(logits.shape[-1]))
-    measures = Yardsticks(fit_scale([features], loss, projection), held_out=False)
+    measures = ClassMetrics(fit_scale([features], loss, projection), held_out=False)
     measures.update(features, loss, projection)
     return measures.values()
 
@@ -146,8 +146,8 @@ def likelihood_of_classes() -> Lines:
     p = vector(1 / 2, 1 / 4, 1 / 8, 1 / 8)
     logits = torch.stack([p, 1 - p], dim=-1).log()
     target = torch.zeros(4, dtype=torch.int64)
-    values = yardsticks(CrossEntropy(), logits, target, bytes_each=3.0)
-    first, others = (yardsticks(CrossEntropy(), logits[part], target[part]) for part in (slice(1), slice(1, 4)))
+    values = metrics(CrossEntropy(), logits, target, bytes_each=3.0)
+    first, others = (metrics(CrossEntropy(), logits[part], target[part]) for part in (slice(1), slice(1, 4)))
     fractions = [f"1/{round(1 / entry)}" for entry in p.tolist()]
     yield f"12 bytes of UTF-8, get p_y = {', '.join(fractions[:3])} and {fractions[3]}"
     yield f"p_y of the four tokens multiplied = 1/{round(1 / p.prod().item())}"
@@ -246,7 +246,7 @@ def readings() -> Lines:
     target = torch.tensor([0] * 7 + [1] * 2 + [2])
     for name, loss in rows:
         z = minimiser(loss)
-        values = yardsticks(loss, z.expand(10, -1), target)
+        values = metrics(loss, z.expand(10, -1), target)
         cells = [values["nll"], values["scale"], values["nll_scaled"], values["nll_linked"]]
         yield f"| {name} | {' | '.join(map(show, [z.softmax(dim=-1), *cells]))} |"
     yield f"no nll can be below H(η) = {show(entropy(ETA))}"

@@ -58,8 +58,8 @@ def remains(folder: Path) -> dict[str, Any]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     return {
         "status": (record.status, record.step, record.error),
-        "yardsticks": record.yardsticks,
-        "metrics": (folder / "metrics.csv").read_text(encoding="utf-8").splitlines(),
+        "metrics": record.metrics,
+        "rows": (folder / "metrics.csv").read_text(encoding="utf-8").splitlines(),
         "events": {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]},
         **{name: _checkpoint(folder / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")},
     }

@@ -139,7 +139,7 @@ def test_a_best_checkpoint_that_was_not_kept_is_told(here: Path, capsys: pytest.
     found = continued("fifths", "outputs/constant-short", *schedule("constant"), "trainer.val_check_interval=25")
     assert "best checkpoint counts from step 60 on" in capsys.readouterr().err
     assert read(found).provenance["continued"]["best_from"] == 60
-    assert read(found).yardsticks["final"] == only_run(Path("outputs/constant-whole"))[1].yardsticks["final"]
+    assert read(found).metrics["final"] == only_run(Path("outputs/constant-whole"))[1].metrics["final"]
 
 
 def test_the_best_checkpoint_before_a_decay_is_kept_for_a_longer_run(here: Path) -> None:

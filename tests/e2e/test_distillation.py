@@ -35,7 +35,7 @@ def test_a_student_learns_from_a_run_and_goes_on_after_a_stop_bitwise(
     stopped, _ = only_run(Path("outputs/stopped"))
     assert resume(stopped, [], []) == 0
     _, whole = only_run(Path("outputs/whole"))
-    assert read(stopped).yardsticks == whole.yardsticks
+    assert read(stopped).metrics == whole.metrics
     assert read(stopped).identity == whole.identity
     header = (stopped / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"train/objective/hard", "train/objective/soft"} <= set(header)

@@ -70,7 +70,7 @@ def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
         make_run(run, config)
     train(runs["undisturbed"])
     expected = remains(runs["undisturbed"])
-    assert expected["yardsticks"]["best"]["step"] < STEPS
+    assert expected["metrics"]["best"]["step"] < STEPS
     for step in range(1, STEPS + 1):
         train(runs[str(step)], stop_in=step)
         train(runs[str(step)], after=step)

@@ -45,7 +45,7 @@ def wait_for_step(process: Popen[str], folder: Path, step: int) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """The yardsticks of LONG, run in one go."""
+    """The metrics of LONG, run in one go."""
     from runs import make_text
 
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -53,7 +53,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     process = losslab("train", *LONG, cwd=folder)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    return only_run(folder / "outputs/runs")[1].yardsticks
+    return only_run(folder / "outputs/runs")[1].metrics
 
 
 @pytest.mark.parametrize("how", ["same command", "resume"])
@@ -73,7 +73,7 @@ def test_a_killed_run_continues_bit_for_bit(
     assert "continues after step" in output
     _, record = only_run(workplace / "outputs/runs")
     assert record.status == "completed"
-    assert record.yardsticks == undisturbed
+    assert record.metrics == undisturbed
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     steps = {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     assert steps["val/nll_scaled"] == [*range(30, 400, 30), 400]
@@ -93,7 +93,7 @@ def test_a_signal_saves_and_marks_interrupted(
     assert records.read(run).status == "interrupted"
     second = losslab("resume", str(run), cwd=workplace)
     second.communicate(timeout=300)
-    assert records.read(run).yardsticks == undisturbed
+    assert records.read(run).metrics == undisturbed
 
 
 def test_a_running_run_is_not_started_twice(workplace: Path) -> None:

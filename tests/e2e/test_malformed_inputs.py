@@ -326,8 +326,8 @@ RECORDS = [
         ("has no identity", "run.json is not a whole", edit(RECORD, "identity", ...)),
         ("has a step in words", "run.json holds 'six' as step", edit(RECORD, "step", "six")),
         ("has a status of its own", "no status but 'lost'", edit(RECORD, "status", "lost")),
-        ("has one yardstick", "run.json holds yardsticks", edit(RECORD, "yardsticks", {"best": 3})),
-        ("has yardsticks in words", "run.json holds yardsticks", edit(RECORD, "yardsticks/best", {"val/nll": "low"})),
+        ("has one metric", "run.json holds metrics", edit(RECORD, "metrics", {"best": 3})),
+        ("has metrics in words", "run.json holds metrics", edit(RECORD, "metrics/best", {"val/nll": "low"})),
     ]
 ]
 RECORDS += [
@@ -339,17 +339,17 @@ RECORDS += [
     for command, name, key, value in [
         ("compare outputs/done", "has a number as choices", "provenance/choices", 5),
         ("compare outputs/done", "has a list as version", "versions/torch", ["2"]),
-        ("compare outputs/done", "has a huge yardstick", "yardsticks/best", {"test/nll_scaled": 10**400}),
+        ("compare outputs/done", "has a huge metric", "metrics/best", {"test/nll_scaled": 10**400}),
         ("evaluate DONE trainer.threads=null", "has threads in words", "hardware/threads", "two"),
         ("resume CUT trainer.threads=null", "has threads in words", "hardware/threads", "two"),
     ]
 ]
 RECORDS += [
     row(
-        "compare: no finite yardstick",
+        "compare: no finite metric",
         "compare outputs/done",
         "finite",
-        edit(RECORD, "yardsticks/best", {"test/nll_scaled": None}),
+        edit(RECORD, "metrics/best", {"test/nll_scaled": None}),
     ),
     row(
         "evaluate: run.json has a number as folder",
@@ -701,7 +701,7 @@ class Made(NamedTuple):
     """Where all rows are typed."""
     kept: Path
     """What is there at the beginning of each."""
-    yardsticks: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float]]
     """Of DONE, and of CUT once it is completed: their configurations are the same."""
 
 
@@ -726,10 +726,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         patch.setattr(RunCallback, "_save", save_and_stop)
         assert enter(["train", *COMMON, "name=cut"]) == 1
     _, cut = only_run(place / "outputs/cut")
-    assert (cut.status, cut.step, cut.yardsticks["best"]["step"]) == ("interrupted", STOPPED_AT, 4)
+    assert (cut.status, cut.step, cut.metrics["best"]["step"]) == ("interrupted", STOPPED_AT, 4)
     kept = place.with_name("kept")
     shutil.copytree(place, kept)
-    return Made(place, kept, only_run(place / "outputs/done")[1].yardsticks)
+    return Made(place, kept, only_run(place / "outputs/done")[1].metrics)
 
 
 def enter(arguments: list[str]) -> int:
@@ -771,7 +771,7 @@ def remains() -> dict[str, Any]:
         if path.name == records.FILE and path.parts[:2] == ("outputs", "cut"):
             record = _parsed(json.loads, content)
             if isinstance(record, dict):
-                found[str(path)] = {key: record.get(key) for key in ("identity", "step", "yardsticks", "hashes")}
+                found[str(path)] = {key: record.get(key) for key in ("identity", "step", "metrics", "hashes")}
     return found
 
 
@@ -782,14 +782,14 @@ def _parsed(parse: Callable[[bytes], Any], content: bytes) -> Any:
         return content
 
 
-def check_results(yardsticks: dict[str, dict[str, float]]) -> None:
+def check_results(metrics: dict[str, dict[str, float]]) -> None:
     """Every completed run of the place, and every evaluation, has the numbers that it had before."""
     for path in Path("outputs").glob("*/*/run.json"):
         record = records.read(path.parent)
-        assert record.status != "completed" or record.yardsticks == yardsticks
+        assert record.status != "completed" or record.metrics == metrics
     for path in Path("outputs").glob("*/*/evaluations.jsonl"):
-        values = json.loads(path.read_text())["yardsticks"]
-        assert values == {key: yardsticks["best"][key] for key in values}
+        values = json.loads(path.read_text())["metrics"]
+        assert values == {key: metrics["best"][key] for key in values}
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -827,4 +827,4 @@ def test_a_malformed_input_is_told_in_one_line_and_nothing_is_lost(
     statuses = [path.read_text(errors="replace") for path in Path("outputs").glob("*/*/run.json")]
     assert not any('"status": "running"' in text for text in statuses)
     if code == 0:
-        check_results(made.yardsticks)
+        check_results(made.metrics)

@@ -60,7 +60,7 @@ def test_the_same_command_gives_the_same_numbers_and_another_seed_others(
         own(f"model.layer={layer}", "fresh=true")
     (_, first), (_, again) = own(f"model.layer={layer}")
     assert first.hashes == again.hashes
-    assert first.yardsticks == again.yardsticks
+    assert first.metrics == again.metrics
     ((_, other),) = own(f"model.layer={layer}", "seed=2", name="other")
     for name in ("backbone_init", "projection_init", "loss_init", "batches"):
         assert first.hashes[name] != other.hashes[name]
@@ -82,7 +82,7 @@ def test_a_continued_run_equals_an_undisturbed_one(own: Callable[..., list[tuple
         own()
     ((_, continued),) = own()
     assert continued.step == whole.step
-    assert continued.yardsticks == whole.yardsticks
+    assert continued.metrics == whole.metrics
 
 
 def test_nothing_disturbs_the_callers_generators(own: Callable[..., list[tuple[Path, Record]]]) -> None:
@@ -92,4 +92,4 @@ def test_nothing_disturbs_the_callers_generators(own: Callable[..., list[tuple[P
     assert states() == before
     found = reevaluate(run, checkpoint="best", split="test", overrides=[], trust=TRUST)
     assert states() == before
-    assert found["yardsticks"]["test/nll"] == record.yardsticks["best"]["test/nll"]
+    assert found["metrics"]["test/nll"] == record.metrics["best"]["test/nll"]

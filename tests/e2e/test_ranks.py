@@ -90,7 +90,7 @@ def test_two_ranks_equal_one(run_ranks: Callable[..., tuple[int, str]]) -> None:
     assert one.identity == two.identity
     assert two.hardware["ranks"] == 2
     assert one.hashes == two.hashes
-    assert two.yardsticks["final"] == pytest.approx(one.yardsticks["final"], rel=1e-5)
+    assert two.metrics["final"] == pytest.approx(one.metrics["final"], rel=1e-5)
 
 
 FIVE_STEPS = [
@@ -150,7 +150,7 @@ def test_a_loss_trains_on_two_ranks_as_on_one(trained: Path, loss: str) -> None:
         kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         assert kept.keys() == expected.keys()
         assert all(torch.equal(kept[f"network.{name}"], first[name]) for name in first)
-        found, whole = read(run).yardsticks["final"], read(one).yardsticks["final"]
+        found, whole = read(run).metrics["final"], read(one).metrics["final"]
         assert found.keys() == whole.keys()
         for name in ("val/nll", "test/nll", "val/nll_scaled", "test/nll_scaled", "val/objective"):
             if whole[name] is None:  # a prediction of exactly 0 has no finite nll
@@ -248,7 +248,7 @@ def test_a_run_of_one_process_continues_sharded(
     assert not [noise for noise in NOISE if noise in printed], printed
     record = read(run)
     assert (record.status, record.hardware["ranks"], record.hardware["strategy"]) == ("completed", 2, "fsdp")
-    assert record.yardsticks["final"] == pytest.approx(whole.yardsticks["final"], rel=1e-5)
+    assert record.metrics["final"] == pytest.approx(whole.metrics["final"], rel=1e-5)
 
 
 def test_bad_input_on_ranks_is_told_before_they_start(run_tiny: Callable[..., int]) -> None:

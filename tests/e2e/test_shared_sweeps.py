@@ -182,7 +182,7 @@ def test_ranks_in_a_multirun_equal_single_processes(workplace: Path, run_tiny: C
     for alone, together in zip(one, two, strict=True):
         assert len(list(together.glob("events.out.tfevents.*"))) == 1
         assert read(together).hardware["ranks"] == 2
-        expected, got = (read(run).yardsticks for run in (alone, together))
+        expected, got = (read(run).metrics for run in (alone, together))
         for part, values in expected.items():
             assert got[part] == pytest.approx(values, rel=1e-6, abs=1e-5)
 

@@ -59,7 +59,7 @@ def test_wikitext_trains_on_its_own_splits(wikitext: dict[str, str], workplace: 
     _, record = only_run(Path("outputs/runs"))
     texts = {"val": wikitext["valid"], "test": Path("wikitext/wiki.test.tokens").read_text()}
     for split, text in texts.items():
-        values = {name: record.yardsticks["best"][f"{split}/{name}"] for name in ("nll", "word_perplexity")}
+        values = {name: record.metrics["best"][f"{split}/{name}"] for name in ("nll", "word_perplexity")}
         predicted = len(text.encode()) + FILES["valid" if split == "val" else "test"] + (split == "test") - 1
         by_hand = math.exp(values["nll"] * predicted / count_by_hand(text))
         assert values["word_perplexity"] == pytest.approx(by_hand, rel=1e-9)
@@ -79,7 +79,7 @@ def test_a_tokenizer_that_loses_text_is_told(workplace: Path) -> None:
     assert "bits_per_byte" not in output.rpartition("best checkpoint")[2]
     _, record = only_run(Path("outputs/runs"))
     assert record.provenance["text"]["tokenizer_lossless"] is False
-    values = record.yardsticks["best"].keys()
+    values = record.metrics["best"].keys()
     assert {"val/nll", "test/nll"} <= values
     assert not [name for name in values if name.endswith(("bits_per_byte", "word_perplexity"))]
     assert records.read(records.find_runs(Path("outputs/runs"))[0]).status == "completed"

@@ -94,7 +94,7 @@ def test_a_lost_best_checkpoint_does_not_keep_a_run_from_its_end(
     assert "of step 6, is lost" in capsys.readouterr().err
     record = read(run)
     assert record.status == "completed"
-    assert record.yardsticks["best"]["step"] == 9
+    assert record.metrics["best"]["step"] == 9
     assert record.provenance["changes"] == [{"step": 9, "lost_best": 6}]
 
 
@@ -152,12 +152,12 @@ def test_evaluate_mixes_up_neither_parts_nor_runs(run_tiny: Callable[..., int]) 
         assert score(run, "data.path=other.txt", checkpoint=checkpoint) == 0
         entry = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
         assert (entry["part"], entry["documents"], entry["own_text"]) == ("the whole", "auto", False)
-        scale: float = entry["yardsticks"]["text/scale"]
+        scale: float = entry["metrics"]["text/scale"]
         return scale
 
-    assert scale_of(a, "best") == one.yardsticks["best"]["val/scale"]
-    assert scale_of(b, "best") == two.yardsticks["best"]["val/scale"]
-    assert scale_of(a, str(b / "checkpoints/best.ckpt")) == two.yardsticks["best"]["val/scale"]
+    assert scale_of(a, "best") == one.metrics["best"]["val/scale"]
+    assert scale_of(b, "best") == two.metrics["best"]["val/scale"]
+    assert scale_of(a, str(b / "checkpoints/best.ckpt")) == two.metrics["best"]["val/scale"]
 
 
 def test_a_run_on_the_built_in_corpus_is_evaluated_on_a_text(

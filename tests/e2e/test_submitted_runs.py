@@ -33,8 +33,8 @@ SECONDS = 120
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """The yardsticks of LONG, run in one go."""
-    return train_in(tmp_path_factory.mktemp("undisturbed"), LONG).yardsticks
+    """The metrics of LONG, run in one go."""
+    return train_in(tmp_path_factory.mktemp("undisturbed"), LONG).metrics
 
 
 def train_in(folder: Path, arguments: list[str]) -> Record:
@@ -88,7 +88,7 @@ def test_a_timeout_requeues_a_run_which_continues_in_its_folder(
     first, second = find_runs(SWEEP)
     assert "continues after step" in (first / "train.log").read_text()
     assert "continues after step" not in (second / "train.log").read_text()
-    assert read(first).yardsticks == undisturbed
+    assert read(first).metrics == undisturbed
 
 
 def told(log: Path) -> str:
@@ -152,7 +152,7 @@ def test_a_preempted_run_continues_and_a_queued_one_is_not_submitted_again(
     assert set(fake_slurm.jobs(cluster)) == {"100", "101"}
     run, record = only_run(SWEEP)
     assert (run / "train.log").read_text().count("continues after step") == 2
-    assert record.yardsticks == undisturbed
+    assert record.metrics == undisturbed
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Record:
 def check_two_ranks(run: Record, alone: Record) -> None:
     assert run.hardware["ranks"] == 2
     assert run.hashes == alone.hashes
-    assert run.yardsticks["final"] == pytest.approx(alone.yardsticks["final"], rel=1e-5)
+    assert run.metrics["final"] == pytest.approx(alone.metrics["final"], rel=1e-5)
 
 
 def test_more_nodes_train_as_one_process(cluster: Path, run_tiny: Callable[..., int], alone: Record) -> None:

@@ -38,20 +38,20 @@ def contents(runs: list[Path]) -> dict[Path, tuple[bytes, int]]:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-def yardsticks(sweep: Path) -> dict[str, dict[str, dict[str, float]]]:
-    return {run.name: read(run).yardsticks for run in find_runs(sweep)}
+def metrics(sweep: Path) -> dict[str, dict[str, dict[str, float]]]:
+    return {run.name: read(run).metrics for run in find_runs(sweep)}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, float]]]:
-    """The yardsticks of LONG, run in one go."""
+    """The metrics of LONG, run in one go."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "book.txt").write_text(make_text(), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
         assert train(["-m", *LONG]) == 0
-    return yardsticks(folder / SWEEP)
+    return metrics(folder / SWEEP)
 
 
 def test_a_sweep_killed_three_times_ends_as_an_undisturbed_one(
@@ -78,7 +78,7 @@ def test_a_sweep_killed_three_times_ends_as_an_undisturbed_one(
         assert {path: contents(done).get(path) for path in finished} == finished
         finished = contents(done)
     assert train(["-m", *LONG]) == 0
-    assert yardsticks(SWEEP) == undisturbed
+    assert metrics(SWEEP) == undisturbed
     assert {path: contents(find_runs(SWEEP))[path] for path in finished} == finished
 
 
@@ -196,7 +196,7 @@ def test_a_signal_lets_the_runs_save(
         assert "interrupted" in states
     assert train(["-m", *LONG]) == 0
     assert "continued" in capsys.readouterr().out
-    assert yardsticks(SWEEP) == undisturbed
+    assert metrics(SWEEP) == undisturbed
 
 
 def test_a_second_ctrl_c_ends_at_once(workplace: Path) -> None:

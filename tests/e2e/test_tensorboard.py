@@ -74,7 +74,7 @@ def test_hparams_have_one_row_a_run_with_the_same_keys_and_types(sweep: list[Pat
         # The last value of each series is what the tab shows.
         for tag in tags:
             part, name = ("best", tag.removeprefix("best/")) if tag.startswith("best/") else ("final", tag)
-            assert events.Scalars(tag)[-1].value == pytest.approx(record.yardsticks[part][name], rel=1e-6), tag
+            assert events.Scalars(tag)[-1].value == pytest.approx(record.metrics[part][name], rel=1e-6), tag
     assert len(rows) == 8
     assert all(tags == all_tags[0] for tags in all_tags)
     types = [{key: type(value) for key, value in row.items()} for row in rows]
@@ -141,7 +141,7 @@ def check_rows(folder: Path, ends: dict[str, int]) -> None:
         assert status == ends.get(row["loss"], api_pb2.STATUS_SUCCESS), (run, record.status)
         assert "hp_metric" not in [*events.Tags()["scalars"], *tags]
         if record.status == "completed":
-            best = record.yardsticks["best"]["val/nll"]
+            best = record.metrics["best"]["val/nll"]
             assert events.Scalars("best/val/nll")[-1].value == pytest.approx(best, rel=1e-6)
             assert math.isfinite(row["parameters"])
         rows.append(row)

@@ -28,7 +28,7 @@ def test_a_run_leaves_its_record_metrics_and_checkpoints(run_tiny: Callable[...,
     assert run_tiny() == 0
     folder, record = only_run(RUNS)
     assert set(json.loads((folder / "run.json").read_text())) == set(
-        "schema identity name overrides status step max_steps yardsticks hashes versions provenance timing hardware "
+        "schema identity name overrides status step max_steps metrics hashes versions provenance timing hardware "
         "throughput memory error".split()
     )
     assert (record.status, record.step, record.max_steps, record.error) == ("completed", 8, 8, None)
@@ -36,13 +36,13 @@ def test_a_run_leaves_its_record_metrics_and_checkpoints(run_tiny: Callable[...,
     assert folder.name.startswith("cross_entropy-seed1-") and folder.name.endswith(record.identity[: records.SHORT])
     names = "nll nll_scaled nll_linked perplexity bits_per_byte top1 objective unigram_nll".split()
     for split in ("val", "test"):
-        assert {f"{split}/{name}" for name in names} <= record.yardsticks["final"].keys()
+        assert {f"{split}/{name}" for name in names} <= record.metrics["final"].keys()
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2", "4", "6", "8"]
     assert [row["step"] for row in rows if row["val/nll_scaled"]] == ["4", "8"]
-    final = record.yardsticks["final"]
+    final = record.metrics["final"]
     assert float(rows[-1]["val/mrr"]) == final["val/mrr"]
     # The curve is of the part of val that every validation scores; the result of all of it.
     assert float(rows[-1]["val/nll_scaled"]) == pytest.approx(final["val/nll_scaled"], rel=0.01)
@@ -89,7 +89,7 @@ def test_fresh_repeats_a_finished_run_beside_the_old_one(run_tiny: Callable[...,
         run_tiny("trainer.max_steps=2", "fresh=true")
     first, *more = records.find_identity(RUNS, only_identity())
     assert [path.name for path in more] == [f"{first.name}-2", f"{first.name}-3"]
-    values = [records.read(run).yardsticks["final"] for run in (first, *more)]
+    values = [records.read(run).metrics["final"] for run in (first, *more)]
     assert values[0] == values[1] == values[2]
 
 

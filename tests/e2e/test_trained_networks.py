@@ -39,12 +39,12 @@ def score(run: Path, **options: Any) -> dict[str, float]:
     arguments: dict[str, Any] = {"checkpoint": "best", "split": None, "overrides": [], "trust": []} | options
     assert evaluate(run, **arguments) == 0
     entry = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
-    yardsticks: dict[str, float] = entry["yardsticks"]
-    return yardsticks
+    metrics: dict[str, float] = entry["metrics"]
+    return metrics
 
 
-def part(yardsticks: dict[str, float], split: str) -> dict[str, float]:
-    return {name: value for name, value in yardsticks.items() if name.startswith(f"{split}/")}
+def part(metrics: dict[str, float], split: str) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith(f"{split}/")}
 
 
 @pytest.fixture
@@ -115,10 +115,10 @@ def test_a_sentence_is_scored_as_the_docs_say(run_tiny: Callable[..., int]) -> N
             loaded.log_probs(wrong)  # type: ignore[arg-type]
 
 
-def test_evaluate_prints_the_run_s_own_yardsticks_again(run_tiny: Callable[..., int]) -> None:
+def test_evaluate_prints_the_run_s_own_metrics_again(run_tiny: Callable[..., int]) -> None:
     assert run_tiny(*BETTER_EARLY) == 0
     run, record = only_run(Path("outputs/runs"))
-    final, best = record.yardsticks["final"], record.yardsticks["best"]
+    final, best = record.metrics["final"], record.metrics["best"]
     assert best["step"] < record.step
     assert score(run) == part(best, "test")
     assert score(run, split="val") == part(best, "val")
@@ -133,11 +133,11 @@ def test_another_text_is_scored_whole_with_the_run_s_tokenizer_and_temperature(r
     run, record = only_run(Path("outputs/runs"))
     Path("other.txt").write_text(make_text(seed=5, paragraphs=3))
     values = score(run, overrides=["data.path=other.txt"])
-    assert values["text/scale"] == record.yardsticks["best"]["val/scale"]
+    assert values["text/scale"] == record.metrics["best"]["val/scale"]
     assert values["text/nll"] == pytest.approx(values["text/nll_scaled"])
     assert "text/unigram_nll" not in values
     Path("copy.txt").write_text(Path("book.txt").read_text())
-    assert score(run, overrides=["data.path=copy.txt"]) == part(record.yardsticks["best"], "test")
+    assert score(run, overrides=["data.path=copy.txt"]) == part(record.metrics["best"], "test")
 
 
 def test_a_moved_run_resumes_evaluates_and_compares(
@@ -154,8 +154,8 @@ def test_a_moved_run_resumes_evaluates_and_compares(
     old.rename(place)
     Path("book.txt").rename("elsewhere/book.txt")
     assert resume(place, [], []) == 0
-    assert read(place).yardsticks == whole.yardsticks
-    assert score(place) == part(whole.yardsticks["best"], "test")
+    assert read(place).metrics == whole.metrics
+    assert score(place) == part(whole.metrics["best"], "test")
     for path in place.rglob("*"):
         assert not path.is_symlink()
     again = Path("anywhere")
@@ -163,14 +163,14 @@ def test_a_moved_run_resumes_evaluates_and_compares(
     Path("elsewhere/book.txt").rename("tome.txt")
     with pytest.raises(UserError, match=r"say where it lies now, data\.path=…"):
         score(again)
-    assert score(again, overrides=["data.path=tome.txt"]) == part(whole.yardsticks["best"], "test")
+    assert score(again, overrides=["data.path=tome.txt"]) == part(whole.metrics["best"], "test")
     from losslab.commands.compare import compare
 
     Path("sweep").mkdir()
     again.rename("sweep/run")
     capsys.readouterr()
     assert compare(Path("sweep"), baseline="cross_entropy", metric="test/nll_scaled") == 0
-    assert f"{whole.yardsticks['best']['test/nll_scaled']:.4f}" in capsys.readouterr().out
+    assert f"{whole.metrics['best']['test/nll_scaled']:.4f}" in capsys.readouterr().out
 
 
 def test_an_unfinished_run_takes_other_devices_and_a_text_that_moved(run_tiny: Callable[..., int]) -> None:
@@ -234,13 +234,13 @@ def test_clean_frees_what_nothing_needs_and_says_how_much(
     assert did == would.replace("would free", "freed")
     assert float(did.split()[1]) == pytest.approx((space - used()) / 1024, abs=12)  # KiB; files end in half blocks
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt"]
-    assert score(run) == part(record.yardsticks["best"], "test")
+    assert score(run) == part(record.metrics["best"], "test")
     assert run_tiny(*BETTER_EARLY, "checkpoints.keep=3") == 0
-    assert read(run).yardsticks == record.yardsticks
+    assert read(run).metrics == record.metrics
     assert clean(Path("outputs"), checkpoints=True, cache=True, dry_run=False) == 0
     assert not list(Path("outputs").rglob("*.ckpt"))
     assert {path.suffix for path in Path("outputs/.cache").iterdir()} == {".lock"}
-    assert read(run).yardsticks == record.yardsticks
+    assert read(run).metrics == record.metrics
 
 
 def test_clean_leaves_unfinished_runs_alone(run_tiny: Callable[..., int]) -> None:

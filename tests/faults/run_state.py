@@ -33,7 +33,7 @@ def results(run: Path) -> dict[str, Any]:
     """All that must not depend on how often a run was cut off."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     return {
-        "yardsticks": records.read(run).yardsticks,
+        "metrics": records.read(run).metrics,
         "last weights": checkpoint(run / CHECKPOINTS / LAST),
         "best weights": checkpoint(run / CHECKPOINTS / BEST),
         "metrics.csv": (run / METRICS).read_bytes(),
@@ -81,7 +81,7 @@ def damage(run: Path, *, since: int = 0) -> list[str]:
         problems.append(f"step {since} was saved, and now step {last['step']} is")
     if record is not None and record.step > last["step"]:
         problems.append(f"the record claims step {record.step}, and step {last['step']} is saved")
-    if record is not None and record.yardsticks.get("best") and BEST not in states:
+    if record is not None and record.metrics.get("best") and BEST not in states:
         problems.append("best.ckpt is gone")
     best = last["best"].get("step", last["step"])
     if best < last["step"] and states.get(BEST, {}).get("step") != best:

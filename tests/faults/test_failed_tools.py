@@ -59,7 +59,7 @@ def test_a_failed_evaluation_or_export_leaves_what_was_there(
     assert command(name, str(run), monkeypatch=monkeypatch) == 0
     if name == "evaluate":
         lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
-        assert all(line["yardsticks"] == lines[0]["yardsticks"] for line in lines)
+        assert all(line["metrics"] == lines[0]["metrics"] for line in lines)
 
 
 @pytest.mark.parametrize("mode", ["EIO", "ENOSPC", "partial"])
@@ -92,5 +92,5 @@ def test_checkpoints_that_are_kept_survive_a_failed_write(
         (run,) = find_runs(Path("outputs") / name)
         assert not damage(run, since=0)
         assert run_tiny(*options, f"name={name}") == 0
-        assert read(run).yardsticks == read(whole).yardsticks
+        assert read(run).metrics == read(whole).metrics
         assert digest(run / "checkpoints").keys() == digest(whole / "checkpoints").keys()

@@ -35,7 +35,7 @@ from losslab.losses.square import Square
 from losslab.losses.stablemax import StableMax
 from losslab.losses.sum import Sum
 from losslab.losses.unlikelihood import Unlikelihood
-from losslab.metrics.yardsticks import Yardsticks
+from losslab.metrics.class_metrics import ClassMetrics
 from losslab.models.projection import OutputProjection
 from losslab.training.reduce import StepReducer
 
@@ -276,11 +276,11 @@ def test_an_evaluation_in_chunks_reports_the_objective_of_the_whole(penalties: d
     loss = bound(Regularized(CrossEntropy(class_weights=CLASS_WEIGHTS), **penalties)).eval()
     exact, weight = problem_for(loss, 40)
     extras = {"fit": torch.zeros(40, dtype=torch.uint8), "bytes": torch.ones(40)}
-    yardsticks = Yardsticks(1.0, held_out=False)
+    metrics = ClassMetrics(1.0, held_out=False)
     for part in replace(single(exact), extras=extras).chunks(7):
-        yardsticks.update(part, loss, OutputProjection(weight.float()))
+        metrics.update(part, loss, OutputProjection(weight.float()))
     expected = weighted_mean(exact, weight, CLASS_WEIGHTS, **penalties).item()
-    assert yardsticks.values()["objective"] == pytest.approx(expected, rel=1e-6)
+    assert metrics.values()["objective"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_two_ranks_have_the_penalties_of_one() -> None:

@@ -191,14 +191,14 @@ def test_a_claim_takes_over_what_an_unfinished_run_has(wanted: str | None, befor
     kept: dict[str, Any] = {}
     if before is not None:
         finder.claim(place, None)
-        kept = {"step": 4, "yardsticks": {"best": {"val/nll": 2.0}}, "timing": {"seconds": 3.0}}
+        kept = {"step": 4, "metrics": {"best": {"val/nll": 2.0}}, "timing": {"seconds": 3.0}}
         provenance = read(place.folder).provenance | {"changes": [{"step": 2}]}
         change(place.folder, status=before, **kept, provenance=provenance)
         kept["timing"] = read(place.folder).timing
     again = find(finder, "seed=1", "trainer.log_every_n_steps=4")
     record = finder.claim(again, wanted)
     assert record.status == read(place.folder).status == after
-    for key in ("step", "yardsticks"):
+    for key in ("step", "metrics"):
         assert getattr(record, key) == kept.get(key, getattr(record, key))
     if before is not None:
         assert record.timing["seconds"] == 3.0

@@ -129,7 +129,7 @@ def test_every_run_has_the_same_hparams_with_the_same_types(tmp_path: Path) -> N
     }.items() <= first.items()
 
 
-def test_the_hparams_name_yardsticks_and_no_metric_of_lightnings(tmp_path: Path) -> None:
+def test_the_hparams_name_metrics_and_no_metric_of_lightnings(tmp_path: Path) -> None:
     row_of(tmp_path, config())
     content = read_back(tmp_path).SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     tags = [info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos]

@@ -119,7 +119,7 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_begins_with_them_agai
     with pytest.raises(UserError, match="is not there"):
         resume(stopped, [], [])
     assert resume(stopped, [], ["init_from=elsewhere"]) == 0
-    assert read(stopped).yardsticks == only_run(Path("outputs/whole"))[1].yardsticks
+    assert read(stopped).metrics == only_run(Path("outputs/whole"))[1].metrics
     assert run_tiny("name=whole", *options) == 0, "it is done, and needs them no more"
 
 

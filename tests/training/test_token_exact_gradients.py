@@ -191,4 +191,4 @@ def test_class_weights_and_a_penalty_train_alike_however_the_batch_is_split(run_
         assert run_tiny(*options, f"name=n{parts}", f"trainer.accumulate_grad_batches={parts}") == 0
     (_, one), (_, four) = (only_run(Path(f"outputs/n{parts}")) for parts in (1, 4))
     assert one.identity == four.identity
-    assert four.yardsticks["final"] == pytest.approx(one.yardsticks["final"], rel=1e-5)
+    assert four.metrics["final"] == pytest.approx(one.metrics["final"], rel=1e-5)

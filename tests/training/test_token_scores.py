@@ -42,7 +42,7 @@ def scores(run: Path) -> TokenScores:
 
 
 def test_the_scores_are_those_of_the_record_and_of_a_dense_computation(run: Path, scores: TokenScores) -> None:
-    best = read(run).yardsticks["best"]
+    best = read(run).metrics["best"]
     assert abs(best["val/scale"] - 1) > 0.05
     assert scores.nll.dtype == np.float32
     assert scores.nll.sum(dtype=np.float64) == pytest.approx(best["test/nll_scaled"] * len(scores.nll), rel=1e-5)
@@ -143,10 +143,10 @@ def test_a_run_without_a_result_or_with_another_text_is_refused(run: Path) -> No
     with pytest.raises(UserError, match="no longer the text"):
         score_tokens(run, layer=None, trust=[])
     book.write_text(text, encoding="utf-8")
-    replace(record, yardsticks={}).write(run)
+    replace(record, metrics={}).write(run)
     with pytest.raises(UserError, match="no result on test"):
         score_tokens(run, layer=None, trust=[])
-    replace(record, yardsticks={"best": record.yardsticks["best"] | {"step": 1}}).write(run)
+    replace(record, metrics={"best": record.metrics["best"] | {"step": 1}}).write(run)
     with pytest.raises(UserError, match="is of step"):
         score_tokens(run, layer=None, trust=[])
 

@@ -66,7 +66,7 @@ def compare(
     Every choice that gives other numbers has a folder of its own: comparison-test-top1/, comparison-tune=none/, …
 
     Args:
-        metric: one yardstick, or several for one table.
+        metric: one metric, or several for one table.
         margin, tune, mixed, all_pairs, labels, order: as in `analysis.analyse`.
         where: KEY=VALUE; only such runs count.
         evaluations: as in `evaluations.on_text`.
@@ -83,7 +83,7 @@ def compare(
         raise UserError("--layer goes with --tokens LOSS_A LOSS_B, whose attention it chooses")
     metrics = list(dict.fromkeys([metric] if isinstance(metric, str) else metric)) or [PRIMARY]
     if margin is not None and len(metrics) > 1:
-        raise UserError("--margin is in the unit of one yardstick: give one --metric with it")
+        raise UserError("--margin is in the unit of one metric: give one --metric with it")
     loaded = load_runs(source, where=where)
     shown = metrics
     if evaluations is not None:

@@ -1,11 +1,11 @@
-"""`losslab evaluate`: the yardsticks of a checkpoint, printed and recorded."""
+"""`losslab evaluate`: the metrics of a checkpoint, printed and recorded."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from losslab.commands.trusted import let_import, one_run
-from losslab.console import YARDSTICKS, figure, say
+from losslab.console import SHOWN_METRICS, figure, say
 from losslab.errors import UserError
 from losslab.records import EVALUATIONS
 
@@ -22,13 +22,13 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
 
     entry = reevaluate(folder, checkpoint=checkpoint, split=split, overrides=overrides, trust=trust)
     note_evaluation(folder, entry)  # before it is printed: a pipe may close
-    values = entry["yardsticks"]
+    values = entry["metrics"]
     part = next(iter(values)).partition("/")[0]
     whose = "its own text" if entry["own_text"] else "another text"
     say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}")
     if not entry["own_text"] and entry["files"]:
         say(f"text: {entry['files']}")
-    for name in YARDSTICKS:
+    for name in SHOWN_METRICS:
         if f"{part}/{name}" in values:
             say(f"{name:<16}{figure(values[f'{part}/{name}'])}")
     say(f"recorded in {folder / EVALUATIONS}")

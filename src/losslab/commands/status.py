@@ -121,7 +121,7 @@ def _line(path: Path, folder: Path) -> Line:
         state=state,
         step=record.step,
         max_steps=record.max_steps,
-        nll_scaled=record.yardsticks.get("best", {}).get(_PRIMARY),
+        nll_scaled=record.metrics.get("best", {}).get(_PRIMARY),
         tokens_per_second=record.throughput.get("tokens_per_second"),
         elapsed=seconds,
         left=None if done or not record.step else _left(record),

@@ -28,7 +28,7 @@ def score_runs(folders: list[Path], target: Path, *, layer: int | None, trust: l
         record = one_run(folder)
         path = target / f"{folder.absolute().name}.npz"
         paths.append(path)
-        step = record.yardsticks.get("best", {}).get("step")
+        step = record.metrics.get("best", {}).get("step")
         if step is not None and is_up_to_date(path, identity=record.identity, step=int(step), layer=layer):
             say(f"tokens of {folder.name}: scored before")
             continue

@@ -269,7 +269,7 @@ def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:
         complain(describe(error))
         return "failed"
     if outcome.status == "skipped":
-        say(f"already {outcome.record.status}: {outcome.folder}{_primary(outcome.record.yardsticks)}")
+        say(f"already {outcome.record.status}: {outcome.folder}{_primary(outcome.record.metrics)}")
     elif outcome.status != "completed":
         complain(describe_end(outcome))
     return outcome.status
@@ -284,8 +284,8 @@ def describe_end(outcome: Outcome) -> str:
     return f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}"
 
 
-def _primary(yardsticks: dict[str, Any]) -> str:
-    value = yardsticks.get("best", {}).get("test/nll_scaled")
+def _primary(metrics: dict[str, Any]) -> str:
+    value = metrics.get("best", {}).get("test/nll_scaled")
     return "" if value is None else f" (test/nll_scaled {value:.4f})"
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from losslab.comparison.caveats import caveats, start_caveats
 from losslab.comparison.costs import Costs, costs_of
 from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
-from losslab.comparison.metrics import NO_YARDSTICK, higher_is_better, is_known, margin_of, short
+from losslab.comparison.metrics import NOT_METRICS, higher_is_better, is_known, margin_of, short
 from losslab.comparison.metrics import PRIMARY as PRIMARY_NAME
 from losslab.comparison.noise import Documents, Noises
 from losslab.comparison.pairs import Pair, make_pairs
@@ -28,7 +28,7 @@ from losslab.errors import UserError
 
 PRIMARY = "test/nll_scaled"
 OF_DOCUMENTS = {"test/nll_scaled": 1, "test/nll": 2, "test/top1": 3}
-"""Yardsticks that each run keeps for every document, and their place in test_scores.npz."""
+"""Metrics that each run keeps for every document, and their place in test_scores.npz."""
 _CHECKED = ("test/nll", "test/top1", "text/nll", "text/top1")
 """On these a verdict of the primary number should hold, too."""
 
@@ -39,16 +39,16 @@ class Comparison:
 
     source: Path
     asked: tuple[str, ...]
-    """What was asked for beyond the runs, the baseline and the yardstick: a filter, other ways to tune."""
+    """What was asked for beyond the runs, the baseline and the metric: a filter, other ways to tune."""
     metric: str
     selection: str | None
-    """The validation yardstick by which each loss took its setting."""
+    """The validation metric by which each loss took its setting."""
     margin: float | None
     contenders: list[Contender]
     baselines: dict[Setting, Contender]
     rows: list[Row]
     also: dict[str, list[Row]]
-    """The same for every other yardstick."""
+    """The same for every other metric."""
     pairs: list[Pair] | None
     """Every loss beside every other one, where that was asked for."""
     caveats: list[str]
@@ -61,7 +61,7 @@ class Comparison:
     axes: list[Axis]
     expected: list[Expected]
     noises: dict[str, dict[str, Noises]]
-    """Label → yardstick → intervals over documents, seeds and both."""
+    """Label → metric → intervals over documents, seeds and both."""
     unit: str
     """What the documents are: document or window."""
     reliability: dict[str, NDArray[np.float64]]
@@ -85,7 +85,7 @@ class Comparison:
 
     @property
     def checked(self) -> dict[str, list[Row]]:
-        """The yardsticks on which the verdicts should hold, too."""
+        """The metrics on which the verdicts should hold, too."""
         return {name: self.also[name] for name in _CHECKED if name in self.also}
 
     @property
@@ -111,9 +111,9 @@ def analyse(
 
     Args:
         all_pairs: compare every loss with every other one, too.
-        further: more yardsticks for the table; settings are chosen for `metric`.
+        further: more metrics for the table; settings are chosen for `metric`.
         labels, order: as in `naming.parse_labels` and `naming.positions`.
-        margin: a difference below it counts as none; None: what is customary for the yardstick.
+        margin: a difference below it counts as none; None: what is customary for the metric.
         tune, mixed: as in `groups.group_runs`.
 
     Raises:
@@ -197,17 +197,17 @@ def _asked(tune: str, mixed: bool) -> list[str]:
 
 
 def _known(metric: str, runs: Sequence[Run]) -> str:
-    """The metric, if a run has it; of a table with a single yardstick, that one."""
-    finished = [run.record.yardsticks.get("best", {}) for run in runs if run.record.status == "completed"]
+    """The metric, if a run has it; of a table with a single metric, that one."""
+    finished = [run.record.metrics.get("best", {}) for run in runs if run.record.status == "completed"]
     known = {key for best in finished for key, value in best.items() if value is not None and key != "step"}
-    if known and short(metric) in NO_YARDSTICK:
+    if known and short(metric) in NOT_METRICS:
         raise UserError(f"{metric} does not say which loss is better; choose from {', '.join(_compared(known))}")
     if metric in known:
         return metric
     if any(metric in best for best in finished):
         raise UserError(f"{metric} is not finite in any of these runs; choose another --metric")
     if finished and not known:
-        raise UserError(f"the records of these {len(finished)} completed run(s) hold no yardstick that is finite")
+        raise UserError(f"the records of these {len(finished)} completed run(s) hold no metric that is finite")
     if not known:
         states: dict[str, int] = {}
         for run in runs:
@@ -223,21 +223,21 @@ def _known(metric: str, runs: Sequence[Run]) -> str:
 
 
 def _compared(known: Iterable[str]) -> list[str]:
-    return sorted(name for name in known if short(name) not in NO_YARDSTICK)
+    return sorted(name for name in known if short(name) not in NOT_METRICS)
 
 
 def _others(contenders: Sequence[Contender], metric: str) -> list[str]:
-    """The other yardsticks of test (of a table, of all), in the order in which records hold them."""
+    """The other metrics of test (of a table, of all), in the order in which records hold them."""
     names: dict[str, None] = {}
     for c in contenders:
         for run in c.runs.values():
-            names |= dict.fromkeys(run.record.yardsticks.get("best", {}))
+            names |= dict.fromkeys(run.record.metrics.get("best", {}))
     of_folder = metric.startswith(("test/", "text/", "val/"))
     return [
         name
         for name in sorted(names)
         if name != metric
-        and short(name) not in NO_YARDSTICK
+        and short(name) not in NOT_METRICS
         and is_known(name)
         and (name.startswith(("test/", "text/")) or not of_folder)
     ]

@@ -1,4 +1,4 @@
-"""What the comparison knows of each yardstick: its name for people, which side is better, which difference is none."""
+"""What the comparison knows of each metric: its name for people, which side is better, which difference is none."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _HIGHER = (
 )
 _HIGHER += "precision recall ndcg map win score rate".split()
 _LOWER = "nll loss perplexity ppl bits bpb bpc brier ece error err rmse mse mae wer cer ter".split()
-"""Words in the names of yardsticks, losslab's own and those of tables made elsewhere."""
-NO_YARDSTICK = frozenset(
+"""Words in the names of metrics, losslab's own and those of tables made elsewhere."""
+NOT_METRICS = frozenset(
     {"step", "objective", "scale", "unigram_nll", "nll_linked_clipped", "logit_norm", "entropy", "zeros"}
 )
 """Values that describe a model, but say nothing of which is better."""
 PER_TEXT = frozenset({"bits_per_byte", "word_perplexity"})
-"""Yardsticks that count the text, whatever its tokens are."""
+"""Metrics that count the text, whatever its tokens are."""
 _MARGINS = {
     "bits_per_byte": 0.01,
     "top1": 0.005,

@@ -31,7 +31,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Noises:
-    """Intervals of the mean paired difference, in the unit of the yardstick."""
+    """Intervals of the mean paired difference, in the unit of the metric."""
 
     mean: float
     documents: Interval

@@ -1,4 +1,4 @@
-"""The rows of the table: each loss beside the baseline, on one yardstick."""
+"""The rows of the table: each loss beside the baseline, on one metric."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OF_START = ("backbone_init", "projection_init", "batches")
 
 @dataclass(frozen=True)
 class Row:
-    """A loss on one yardstick. Empty is NaN."""
+    """A loss on one metric. Empty is NaN."""
 
     label: str
     setting: str
@@ -181,6 +181,6 @@ def _lost(contender: Contender) -> str:
 
 
 def values_of(contender: Contender, metric: str) -> dict[int, float]:
-    """Seed → the yardstick at the best checkpoint of the chosen setting."""
+    """Seed → the metric at the best checkpoint of the chosen setting."""
     found = {seed: run.best(metric) for seed, run in sorted(contender.runs.items())}
     return {seed: value for seed, value in found.items() if value is not None}

@@ -116,7 +116,7 @@ def _wilcoxon(values: NDArray[np.float64]) -> float:
 
 def bca_interval(values: NDArray[np.float64], *, level: float = LEVEL) -> tuple[float, float]:
     """The BCa bootstrap interval of the mean; of equal values, that value. scipy's is the same, but repeats its draws
-    for every yardstick, which takes seconds where there are hundreds of seeds."""
+    for every metric, which takes seconds where there are hundreds of seeds."""
     n, mean = len(values), float(values.mean())
     if np.ptp(values) == 0:
         return mean, mean

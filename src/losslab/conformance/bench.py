@@ -65,7 +65,7 @@ def device_name(shape: Shape) -> str:
 
 
 def table(variants: list[Variant], found: dict[Variant, list[Measurement]]) -> list[str]:
-    """A row for each loss, after the yardsticks."""
+    """A row for each loss, after the metrics."""
     width = max(len(variant.label) for variant in variants)
     lines = [
         f"{'':<{width}}{'seconds':>10}{'of dense':>10}{'of its own':>12}{'MiB':>8}{'of dense':>10}{'of its own':>12}"

@@ -55,7 +55,7 @@ class Variant:
 
     Args:
         label: for people.
-        config: that of a run with the loss, or None for the yardsticks, which `label` names.
+        config: that of a run with the loss, or None for the metrics, which `label` names.
         dense: all of the loss's logits at once, by autograd, in place of its own execution.
     """
 

@@ -1,4 +1,4 @@
-"""Yardsticks that cost more than a pass over the logits: for the last and the best weights, and on test.
+"""Metrics that cost more than a pass over the logits: for the last and the best weights, and on test.
 
 top5                      share of targets among the five largest probabilities
 mrr                       mean of 1 / rank of the target; of tied entries half stand before it
@@ -33,7 +33,7 @@ _TOP = 5
 
 
 class Details:
-    """Streaming sums beside those of `Yardsticks`.
+    """Streaming sums beside those of `ClassMetrics`.
 
     Args:
         groups: int64 [V], the frequency group of each token (`frequency_groups`); None where train is unknown.
@@ -82,7 +82,7 @@ class Details:
             self.units.index_add_(1, features.extras["unit"].long(), torch.stack(sums))
 
     def values(self) -> dict[str, float]:
-        """Each yardstick by name; NaN where nothing counted."""
+        """Each metric by name; NaN where nothing counted."""
         count = float(self.count)
         values = dict(zip(MEANS, (self.sums / count).tolist(), strict=True))
         values |= {

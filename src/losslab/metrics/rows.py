@@ -1,4 +1,4 @@
-"""What the yardsticks need of each position, in a few passes over logits that stay in the processor's caches."""
+"""What the metrics need of each position, in a few passes over logits that stay in the processor's caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the yardsticks ask of a loss. Every `losses.base.Loss` answers; metrics import no loss."""
+"""What the metrics ask of a loss. Every `losses.base.Loss` answers; metrics import no loss."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def word_perplexity(nll: float, positions: int, words: int) -> float:
 
 
 def per_text(values: dict[str, float], positions: int, words: int, *, lossless: bool) -> dict[str, float]:
-    """Yardsticks with word_perplexity; where the tokenizer loses text, without what counts the text itself: the nll of
+    """Metrics with word_perplexity; where the tokenizer loses text, without what counts the text itself: the nll of
     an unknown word is not that of the word."""
     if not lossless:
         return {name: value for name, value in values.items() if name != "bits_per_byte"}

@@ -42,7 +42,7 @@ class TokenScores:
     position: NDArray[Any]
     """int32 [N]: how many tokens of its window stand before the target; from 1."""
     nll: NDArray[Any]
-    """float32 [N]: −log softmax(s · z)_y in nats, with the scale s of the record's best yardsticks."""
+    """float32 [N]: −log softmax(s · z)_y in nats, with the scale s of the record's best metrics."""
     top_tokens: NDArray[Any]
     """uint16 or uint32 [N, 5] (or V, where that is less): the likeliest tokens, best first."""
     top_probabilities: NDArray[Any]

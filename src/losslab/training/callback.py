@@ -233,7 +233,7 @@ class RunCallback(pl.Callback):
             if self.state.best.get("step") not in (None, self.state.step):
                 link(checkpoints / BEST, checkpoints / STABLE_BEST)
         self.record.step = self.state.step
-        self.record.yardsticks = {"final": self.state.latest, "best": self.state.best}
+        self.record.metrics = {"final": self.state.latest, "best": self.state.best}
         self.record.timing["seconds"] = self.state.seconds
         self.record.timing["validation_seconds"] = self.state.validation_seconds
         self.record.throughput["tokens_per_second"] = self.progress.speed(self.state.step)

@@ -176,7 +176,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         _fit(trainer, module, data, checkpoint, stop, progress)
         _finish(folder, module, evaluator, state, record)
         if log is not None:
-            log.finish(state.step, record.yardsticks)
+            log.finish(state.step, record.metrics)
     finally:
         if log is not None:
             log.close()
@@ -330,6 +330,6 @@ def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunSt
         validated = evaluator.validate(thorough=True)
         best = validated | evaluator.test(validated["val/scale"], keep=folder / SCORES) | {"step": state.best["step"]}
     record.step = state.step
-    record.yardsticks = {"final": final, "best": best}
+    record.metrics = {"final": final, "best": best}
     record.timing["seconds"] = state.seconds
     record.timing["validation_seconds"] = state.validation_seconds

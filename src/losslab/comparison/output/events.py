@@ -37,9 +37,9 @@ _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 @dataclass(frozen=True)
 class Series:
-    """One yardstick of one loss against the optimizer step."""
+    """One metric of one loss against the optimizer step."""
 
-    yardstick: str
+    metric: str
     """As the runs log it: val/nll_scaled."""
     label: str
     """Of the loss and its setting: focal gamma=2."""
@@ -53,7 +53,7 @@ class Series:
 
 def write_events(folder: Path, series: Sequence[Series], *, images: dict[str, bytes], time: float) -> Path:
     """Write the runs that TensorBoard shows as `folder` (dashboard and images) and `folder`/losses/label (a loss's
-    curves: yardstick/mean, /low and /high), an event file each, in place of those that an earlier comparison left.
+    curves: metric/mean, /low and /high), an event file each, in place of those that an earlier comparison left.
 
     The same input gives the same files. A kill leaves old files and new ones, all whole; the next call puts it right.
 
@@ -74,7 +74,7 @@ def write_events(folder: Path, series: Sequence[Series], *, images: dict[str, by
         own.setdefault(folder / _LOSSES / _file_name(one.label), []).extend(_curve(one))
     values = [_image(title, content) for title, content in images.items()]
     # What was measured once, at the end, makes no chart.
-    if charted := list(dict.fromkeys(one.yardstick for one in series if len(one.steps) > 1)):
+    if charted := list(dict.fromkeys(one.metric for one in series if len(one.steps) > 1)):
         values.append(_layout(charted))
     # The dashboard last: it promises what must be there.
     own[folder] = [Event(summary=Summary(value=[value])) for value in values]
@@ -129,22 +129,22 @@ def _curve(one: Series) -> list[Event]:
         if np.isfinite(mean):
             low, high = (bound if np.isfinite(bound) else mean for bound in bounds)
             parts = {"mean": mean, "low": low, "high": high}
-            value = [Summary.Value(tag=f"{one.yardstick}/{part}", simple_value=parts[part]) for part in parts]
+            value = [Summary.Value(tag=f"{one.metric}/{part}", simple_value=parts[part]) for part in parts]
             events.append(Event(step=step, summary=Summary(value=value)))
     return events
 
 
-def _layout(yardsticks: Iterable[str]) -> Summary.Value:
-    """The dashboard: a category for each group of yardsticks (val, train), and one of the single runs."""
+def _layout(metrics: Iterable[str]) -> Summary.Value:
+    """The dashboard: a category for each group of metrics (val, train), and one of the single runs."""
     categories: dict[str, list[layout_pb2.Chart]] = defaultdict(list)
     single = []
-    for yardstick in yardsticks:
-        mean, low, high = (f"{yardstick}/{part}" for part in ("mean", "low", "high"))
+    for metric in metrics:
+        mean, low, high = (f"{metric}/{part}" for part in ("mean", "low", "high"))
         # One series a chart: a run that has some of a chart's series, but not all, is reported as an error.
         band = layout_pb2.MarginChartContent.Series(value=mean, lower=low, upper=high)
-        chart = layout_pb2.Chart(title=f"{yardstick}, with band", margin=layout_pb2.MarginChartContent(series=[band]))
-        categories[yardstick.partition("/")[0]] += [chart, _lines(f"{yardstick}, means", mean)]
-        single.append(_lines(yardstick, yardstick))
+        chart = layout_pb2.Chart(title=f"{metric}, with band", margin=layout_pb2.MarginChartContent(series=[band]))
+        categories[metric.partition("/")[0]] += [chart, _lines(f"{metric}, means", mean)]
+        single.append(_lines(metric, metric))
     titles = [*sorted(categories, key=lambda title: title != _FIRST), _EVERY_RUN]
     categories[_EVERY_RUN] = single
     layout = layout_pb2.Layout(

@@ -118,7 +118,7 @@ def _curves(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
         items = _curve_items(c, metric, {})
         if items:
             file = f"curves-{_slug(metric)}"
-            yield _curve_picture(file, "Curves of other yardsticks", text, items, style, "optimizer step", metric)
+            yield _curve_picture(file, "Curves of other metrics", text, items, style, "optimizer step", metric)
 
 
 def _same_cost(c: Comparison) -> str:

@@ -64,7 +64,7 @@ def pairs_caption(c: Comparison) -> str:
 
 
 def sentences(c: Comparison) -> list[str]:
-    """The verdict on each loss, with what it means on the other yardsticks."""
+    """The verdict on each loss, with what it means on the other metrics."""
     found = [_sentence(c, row) for row in c.rows if row.paired is not None]
     for metric in c.metrics[1:]:
         own = replace(c, metric=metric, margin=c.margin_of(metric), rows=c.also[metric], also={}, metrics=(metric,))

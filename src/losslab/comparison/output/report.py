@@ -85,7 +85,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
     for section, items in groupby(drawn, key=lambda item: item[0].section):
         parts.append(f"<h2>{escape(section)}</h2>")
         parts += [_figure(picture, svg) for picture, svg in items]
-    parts += [*_all_pairs(c), *_noises(c), *_statistics(c), *_every_yardstick(c), *_all_runs(c), *_commands(c)]
+    parts += [*_all_pairs(c), *_noises(c), *_statistics(c), *_every_metric(c), *_all_runs(c), *_commands(c)]
     return "\n".join([*parts, "</body></html>", ""])
 
 
@@ -157,7 +157,7 @@ def _noises(c: Comparison) -> list[str]:
     ]
     units = next(iter(next(iter(c.noises.values())).values())).units if any(c.noises.values()) else 0
     windows = " Windows of few documents depend on one another: read theirs as too short." if c.unit == "window" else ""
-    header = ["loss", "yardstick", "difference", f"other {c.unit}s", "other seeds", "both"]
+    header = ["loss", "metric", "difference", f"other {c.unit}s", "other seeds", "both"]
     text = (
         f"The difference to {c.baseline} has two noises. Other {c.unit}s: would other text of the same source say the "
         "same of these very models? Other seeds: would models from other seeds say the same on this text? The verdicts "
@@ -201,7 +201,7 @@ def _statistics(c: Comparison) -> list[str]:
         )
         p_values = [r.p_t, r.p_sign_flip, r.p_wilcoxon, r.p, r.p_equivalence]
         body.append([*own, bca, *map(p_value, p_values), number(r.detectable), more])
-    margin = "no margin is customary for this yardstick" if c.margin is None else f"margin {c.margin:g}"
+    margin = "no margin is customary for this metric" if c.margin is None else f"margin {c.margin:g}"
     note = (
         f"{c.metric}. IQM: mean of the middle half. d_z: the mean difference over the standard deviation of the "
         "differences. c: the interval is mean ± c · std / √n. Adjusted: over the comparisons of the table, by the "
@@ -222,7 +222,7 @@ def _all_pairs(c: Comparison) -> list[str]:
     return ["<h2>All pairs</h2>", table(header, body, note=pairs_caption(c))]
 
 
-def _every_yardstick(c: Comparison) -> list[str]:
+def _every_metric(c: Comparison) -> list[str]:
     if not c.also:
         return []
     metrics = {c.metric: c.rows, **c.also}
@@ -230,9 +230,9 @@ def _every_yardstick(c: Comparison) -> list[str]:
     body = [[row.label, *(_short_cell(by_label[metric][row.label]) for metric in metrics)] for row in c.rows]
     note = (
         "Means over seeds; +, − and = where a loss is better, worse or equivalent by the rules of the first table, "
-        "applied to each yardstick on its own: exploratory beside the first column. summary.csv has all of each."
+        "applied to each metric on its own: exploratory beside the first column. summary.csv has all of each."
     )
-    return ["<h2>Every yardstick</h2>", table(["loss", *(short(metric) for metric in metrics)], body, note=note)]
+    return ["<h2>Every metric</h2>", table(["loss", *(short(metric) for metric in metrics)], body, note=note)]
 
 
 def _short_cell(row: Row) -> str:

@@ -54,11 +54,11 @@ def cells(c: Comparison, rows: Sequence[Row], metric: str) -> list[list[str]]:
 
 
 def answer_cells(c: Comparison) -> list[list[str]]:
-    """Header and body of the answer's table; several yardsticks come one after the other, in a column of their own."""
+    """Header and body of the answer's table; several metrics come one after the other, in a column of their own."""
     tables = {metric: cells(c, rows, metric) for metric, rows in c.tables.items()}
     if len(tables) == 1:
         return tables[c.metric]
-    body = [["yardstick", *("mean" if name == c.metric else name for name in tables[c.metric][0])]]
+    body = [["metric", *("mean" if name == c.metric else name for name in tables[c.metric][0])]]
     for metric, (header, *lines) in tables.items():
         names = ["mean" if name == metric else name for name in header]
         for line in lines:
@@ -118,7 +118,7 @@ def _narrow(names: Sequence[str], lines: Sequence[tuple[list[str], Paired | None
 
 
 def to_markdown(c: Comparison, rows: Sequence[Row], metric: str) -> str:
-    """An aligned Markdown table of one yardstick."""
+    """An aligned Markdown table of one metric."""
     return _aligned(cells(c, rows, metric))
 
 
@@ -143,7 +143,7 @@ def _aligned(table: Sequence[Sequence[str]]) -> str:
 
 
 def to_csv(c: Comparison) -> str:
-    """One line a loss and yardstick, the compared one first; full precision; empty where there is nothing."""
+    """One line a loss and metric, the compared one first; full precision; empty where there is nothing."""
     tables = {c.metric: c.rows, **c.also}
     return _spreadsheet(CSV_COLUMNS, [row_values(metric, row) for metric, rows in tables.items() for row in rows])
 

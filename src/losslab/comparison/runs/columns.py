@@ -13,7 +13,7 @@ def load(source: str | Path) -> dict[str, list[Any]]:
 
     `pandas.DataFrame(load("outputs/first"))` is a table. The columns are folder, loss, seed, status, step, max_steps,
     seconds (of training), tokens_per_second, error; then every setting in which the runs differ by its dotted key
-    (`optimizer.lr`); then every yardstick: `test/nll_scaled`, … at the best checkpoint, and `final/test/nll_scaled`, …
+    (`optimizer.lr`); then every metric: `test/nll_scaled`, … at the best checkpoint, and `final/test/nll_scaled`, …
     at the last step. None where a run has no such value. A run that cannot be read is left out.
 
     Raises:
@@ -22,8 +22,8 @@ def load(source: str | Path) -> dict[str, list[Any]]:
     runs = load_runs(Path(source)).runs
     keys = sorted(set().union(*(run.settings for run in runs)))
     varying = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
-    bests = [run.record.yardsticks.get("best", {}) for run in runs]
-    finals = [run.record.yardsticks.get("final", {}) for run in runs]
+    bests = [run.record.metrics.get("best", {}) for run in runs]
+    finals = [run.record.metrics.get("final", {}) for run in runs]
     columns: dict[str, list[Any]] = {
         "folder": [None if run.folder is None else str(run.folder) for run in runs],
         "loss": [run.loss for run in runs],

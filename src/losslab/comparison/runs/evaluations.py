@@ -11,13 +11,13 @@ from typing import Any
 
 from losslab.comparison.runs.load import Loaded, Run
 from losslab.errors import UserError
-from losslab.records import CHECKPOINTS, EVALUATIONS, SHORT
+from losslab.records import CHECKPOINTS, EVALUATIONS, SHORT, with_metrics
 
 OF_TEXT = "text/"
 
 
 def on_text(loaded: Loaded, text: str) -> Loaded:
-    """The runs, with their best checkpoint's yardsticks on that text; those on their own test are left out.
+    """The runs, with their best checkpoint's metrics on that text; those on their own test are left out.
 
     Args:
         text: the file, folder or pattern that was evaluated (as it was given, or its last name), or the first digits of
@@ -54,11 +54,11 @@ def on_text(loaded: Loaded, text: str) -> Loaded:
         own = [entry for entry in same.get(id(run), []) if _way(entry) == way]
         if not own and run.record.status == "completed":
             missing.append(run)
-        found.append(_replaced(run, own[-1]["yardsticks"] if own else {}))
+        found.append(_replaced(run, own[-1]["metrics"] if own else {}))
     part, documents = way
     others = f"; {len(ways) - 1} other way(s) of scoring it are left out" if len(ways) > 1 else ""
     asked = (
-        f"yardsticks of the best checkpoints on another text, {texts[digest]} ({part}, documents={documents}, SHA-256 "
+        f"metrics of the best checkpoints on another text, {texts[digest]} ({part}, documents={documents}, SHA-256 "
         f"{digest[:SHORT]}), as losslab evaluate recorded them{others}"
     )
     problems = [
@@ -76,9 +76,9 @@ def _entries(run: Run) -> list[dict[str, Any]]:
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            entry = json.loads(line)
+            entry = with_metrics(json.loads(line))
             right = all(isinstance(entry[key], str) for key in ("text", "text_sha256", "part", "documents"))
-            right = right and all(value is None or _is_number(value) for value in entry["yardsticks"].values())
+            right = right and all(value is None or _is_number(value) for value in entry["metrics"].values())
             is_best = entry["checkpoint"].startswith(f"{CHECKPOINTS}/") and entry["step"] == run.best("step")
             if right and is_best and not entry["own_text"]:
                 found.append(entry)
@@ -101,12 +101,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _replaced(run: Run, values: dict[str, float]) -> Run:
-    """Validation stays, for settings are chosen on it; the yardsticks of test go, and the scores of its documents."""
-    best = {key: value for key, value in run.record.yardsticks.get("best", {}).items() if not key.startswith("test/")}
+    """Validation stays, for settings are chosen on it; the metrics of test go, and the scores of its documents."""
+    best = {key: value for key, value in run.record.metrics.get("best", {}).items() if not key.startswith("test/")}
     shown = {f"{OF_TEXT}{key.rpartition('/')[2]}": value for key, value in values.items()}
-    return replace(
-        run, record=replace(run.record, yardsticks={**run.record.yardsticks, "best": best | shown}), of_test=False
-    )
+    return replace(run, record=replace(run.record, metrics={**run.record.metrics, "best": best | shown}), of_test=False)
 
 
 def metrics_on_text(metrics: Sequence[str]) -> list[str]:

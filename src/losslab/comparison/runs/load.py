@@ -46,15 +46,15 @@ class Run:
     plain: bool
     """Its loss and regularizers are at the defaults of that choice."""
     of_test: bool = True
-    """Its yardsticks are those of its own test, and not of another text."""
+    """Its metrics are those of its own test, and not of another text."""
 
     @property
     def name(self) -> str:
         return self.folder.name if self.folder is not None else self.record.name
 
     def best(self, metric: str) -> float | None:
-        """A yardstick at the best checkpoint; None where it is missing or was not finite."""
-        return self.record.yardsticks.get("best", {}).get(metric)
+        """A metric at the best checkpoint; None where it is missing or was not finite."""
+        return self.record.metrics.get("best", {}).get(metric)
 
     def curves(self, wanted: Sequence[str]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Metric → (steps, values), out of metrics.csv; of those wanted, the ones that have values.
@@ -215,7 +215,7 @@ def _has(run: Run, key: str, value: str) -> bool:
 
 
 def _read_table(path: Path) -> list[Run]:
-    """Lines of loss, seed and yardsticks. A column with a dot in its name, such as optimizer.lr, is a setting; `status`
+    """Lines of loss, seed and metrics. A column with a dot in its name, such as optimizer.lr, is a setting; `status`
     may say completed, failed or diverged."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -226,12 +226,12 @@ def _read_table(path: Path) -> list[Run]:
         raise UserError(f"{path} cannot be read as a table: {error}") from None
     missing = [name for name in ("loss", "seed") if name not in columns]
     if missing:
-        raise UserError(f"{path} has no column {missing[0]!r}: a table needs loss, seed, and one column a yardstick")
+        raise UserError(f"{path} has no column {missing[0]!r}: a table needs loss, seed, and one column a metric")
     settings = [name for name in columns if "." in name]
     # Without a name: the numbers of the lines, which pandas writes.
     metrics = [name for name in columns if name and name not in ("loss", "seed", "status", *settings)]
     if not lines or not metrics:
-        raise UserError(f"{path} holds no {'results' if metrics else 'column of a yardstick beside loss and seed'}")
+        raise UserError(f"{path} holds no {'results' if metrics else 'column of a metric beside loss and seed'}")
     runs = []
     known: dict[tuple[Any, ...], int] = {}
     for number, line in enumerate(lines, start=2):
@@ -247,7 +247,7 @@ def _read_table(path: Path) -> list[Run]:
         status = (line.get("status") or "").strip() or "completed"
         if status not in ("completed", "failed", "diverged", "interrupted", "running", "planned"):
             raise UserError(f"{path}, line {number}: {status!r} is no status; completed, failed or diverged, say")
-        record = Record(identity="", name=f"line {number}", status=status, yardsticks={"best": values})  # type: ignore[dict-item]
+        record = Record(identity="", name=f"line {number}", status=status, metrics={"best": values})  # type: ignore[dict-item]
         own = {name: _cell(line[name]) for name in settings}
         key = (loss, int(seed), *own.values())
         if key in known:

@@ -21,7 +21,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from losslab.config.identity import flatten
 from losslab.files import naming, write_atomic
 
-YARDSTICKS = ("nll_scaled", "nll", "bits_per_byte", "top1")
+SHOWN_METRICS = ("nll_scaled", "nll", "bits_per_byte", "top1")
 """Those that the HParams tab shows."""
 _PARTS = ("val/", "test/", "best/val/", "best/test/")
 """Of the last step, and of the best checkpoint."""
@@ -65,7 +65,7 @@ class EventFile:
             )
             for key, value in values.items()
         ]
-        tags = [f"{part}{name}" for name in YARDSTICKS for part in _PARTS]
+        tags = [f"{part}{name}" for name in SHOWN_METRICS for part in _PARTS]
         metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in tags]
         start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
         for key, value in values.items():

@@ -12,10 +12,10 @@ from pathlib import Path
 from losslab.config.optimizer_groups import REST
 from losslab.files import naming, write_atomic
 from losslab.metrics.extended import DETAILS
-from losslab.training.output.events import YARDSTICKS, EventFile, has_scalars
+from losslab.training.output.events import SHOWN_METRICS, EventFile, has_scalars
 
 METRICS = "metrics.csv"
-_YARDSTICKS = (
+_VALIDATED = (
     *"nll nll_scaled nll_linked nll_linked_clipped perplexity word_perplexity bits_per_byte top1".split(),
     *"objective scale logit_norm unigram_nll".split(),
     *DETAILS,
@@ -32,7 +32,7 @@ def metric_columns(hidden: list[str], terms: Iterable[str] = (), groups: Iterabl
         *(learning_rate_column(name) for name in groups),
         "train/tokens",
         *(f"grad_norm/{name}" for name in ["all", *hidden]),
-        *(f"val/{name}" for name in _YARDSTICKS),
+        *(f"val/{name}" for name in _VALIDATED),
     ]
 
 
@@ -57,7 +57,7 @@ class MetricsLog:
         self.columns = ["step", *columns]
         self.total = total
         rows = self._cut(step)
-        # A run that was stopped after its last step logs that step again, with the test yardsticks that follow it.
+        # A run that was stopped after its last step logs that step again, with the test metrics that follow it.
         again = rows[-1] if rows and int(rows[-1]["step"]) == step == total else None
         is_new = events and not has_scalars(folder)
         self.events = EventFile(folder, purge_from=step if again else step + 1) if events else None
@@ -75,7 +75,7 @@ class MetricsLog:
         best: dict[str, float] = {}
         for row in rows:
             values = {name: float(text) for name, text in row.items() if text and name != "step"}
-            primary = f"val/{YARDSTICKS[0]}"
+            primary = f"val/{SHOWN_METRICS[0]}"
             if primary in values and not (best and values[primary] >= best[primary]):
                 best = values
             validated = primary in values and int(row["step"]) != self.total
@@ -86,7 +86,7 @@ class MetricsLog:
         """Log an optimizer step; TensorBoard gets the best validation so far beside each but the last."""
         self._writer.writerow({"step": step, **{name: repr(float(value)) for name, value in values.items()}})
         if self.events is not None:
-            validated = f"val/{YARDSTICKS[0]}" in values and step != self.total
+            validated = f"val/{SHOWN_METRICS[0]}" in values and step != self.total
             self.events.scalars(step, self._in_events(step, values) | (_shown("val/", best) if validated else {}))
 
     def _in_events(self, step: int, values: dict[str, float]) -> dict[str, float]:
@@ -105,15 +105,15 @@ class MetricsLog:
             self.events.result(success)
             self.events.flush()
 
-    def finish(self, step: int, yardsticks: dict[str, dict[str, float]]) -> None:
+    def finish(self, step: int, metrics: dict[str, dict[str, float]]) -> None:
         """The run's results, for TensorBoard: val and test at the last step, and at the best checkpoint.
 
         The last step's row in metrics.csv has val on the part that every validation scores; this is all of it.
         """
         if self.events is None:
             return
-        final, best = yardsticks["final"], yardsticks["best"]
-        tests = {f"test/{name}": final[f"test/{name}"] for name in YARDSTICKS if f"test/{name}" in final}
+        final, best = metrics["final"], metrics["best"]
+        tests = {f"test/{name}": final[f"test/{name}"] for name in SHOWN_METRICS if f"test/{name}" in final}
         whole = {name: value for name, value in final.items() if name in self.columns}
         self.events.scalars(step, whole | tests | _shown("val/", best) | _shown("test/", best))
         self.result(success=True)
@@ -149,6 +149,6 @@ class MetricsLog:
         return rows
 
 
-def _shown(part: str, yardsticks: dict[str, float]) -> dict[str, float]:
-    """best/val/… or best/test/… out of the yardsticks of the best checkpoint."""
-    return {f"best/{part}{name}": yardsticks[f"{part}{name}"] for name in YARDSTICKS if f"{part}{name}" in yardsticks}
+def _shown(part: str, metrics: dict[str, float]) -> dict[str, float]:
+    """best/val/… or best/test/… out of the metrics of the best checkpoint."""
+    return {f"best/{part}{name}": metrics[f"{part}{name}"] for name in SHOWN_METRICS if f"{part}{name}" in metrics}

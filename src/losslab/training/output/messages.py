@@ -103,11 +103,11 @@ def _introduce_text(data: TextDataModule) -> None:
 
 
 def report(record: Record) -> None:
-    """The yardsticks of the best checkpoint, val beside test, as a person reads them."""
-    best = record.yardsticks["best"]
+    """The metrics of the best checkpoint, val beside test, as a person reads them."""
+    best = record.metrics["best"]
     say(f"best checkpoint: step {best['step']:.0f} of {record.step}, in {record.timing['seconds']:.0f} s of training")
     say(f"{'':<16}{'val':>12}{'test':>12}")
-    for name in console.YARDSTICKS:
+    for name in console.SHOWN_METRICS:
         if f"val/{name}" in best:
             say(f"{name:<16}{console.figure(best[f'val/{name}'])}{console.figure(best[f'test/{name}'])}")
 

@@ -18,7 +18,7 @@ _SECONDS_BETWEEN_REPORTS = 0.25
 
 
 class RunProgress:
-    """Shows step, objective, primary yardstick, speed and time left.
+    """Shows step, objective, primary metric, speed and time left.
 
     Args:
         first: optimizer steps already done.
@@ -32,7 +32,7 @@ class RunProgress:
         self.total = total
         self.tokens_per_step = tokens_per_step
         self.enabled = enabled
-        self.yardstick = ""
+        self.metric = ""
         self._started = self._last_line = time.monotonic()
         self._last_report = 0.0
         self._away = 0.0
@@ -68,7 +68,7 @@ class RunProgress:
     def step(self, step: int, objective: float) -> None:
         if not self.enabled:
             return
-        text = f"objective {objective:.4g}{self.yardstick}  {self.speed(step):,.0f} tokens/s"
+        text = f"objective {objective:.4g}{self.metric}  {self.speed(step):,.0f} tokens/s"
         if console.listener is not None and time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS:
             self._last_report = time.monotonic()
             console.listener(text, step)
@@ -79,8 +79,8 @@ class RunProgress:
             left = (self.total - step) * (self._last_line - self._started) / max(step - self.first, 1)
             say(f"step {step}/{self.total}  {text}  {left:,.0f} s left")
 
-    def validated(self, yardstick: float) -> None:
-        self.yardstick = f"  val/nll_scaled {yardstick:.4f}"
+    def validated(self, metric: float) -> None:
+        self.metric = f"  val/nll_scaled {metric:.4f}"
 
     def close(self) -> None:
         if self._bar is not None:

@@ -16,12 +16,12 @@ from losslab.contracts import Batch, Features, LossSum, Projection
 from losslab.data.module import TextDataModule
 from losslab.files import write_atomic
 from losslab.losses.base import Loss
+from losslab.metrics.class_metrics import ClassMetrics, chunk_rows
 from losslab.metrics.extended import Details
 from losslab.metrics.frequency import frequency_groups
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.text_units import per_text
 from losslab.metrics.unigram import unigram_nll
-from losslab.metrics.yardsticks import Yardsticks, chunk_rows
 from losslab.training.network import Network, Observer
 from losslab.training.random import global_stream
 
@@ -32,11 +32,11 @@ _FEWEST_FIT, _FIT_SHARE = 1024, 8
 
 
 class Evaluator:
-    """Yardsticks of a network on the splits of a data module.
+    """Metrics of a network on the splits of a data module.
 
     Args:
         interim_tokens: how many tokens of val `validate` scores unless thorough; 0: all.
-        context: makes autocast or nothing, as in training; yardsticks themselves are float32.
+        context: makes autocast or nothing, as in training; metrics themselves are float32.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Evaluator:
 
         Args:
             thorough: for the last and the best weights: fit on more positions, score all of val (or
-                data.max_eval_tokens of it), and give the dearer yardsticks too.
+                data.max_eval_tokens of it), and give the dearer metrics too.
         """
         scale = self._fit(LAST_FIT_POSITIONS if thorough else self._fit_positions)
         most = self._most(thorough=thorough)
@@ -133,13 +133,13 @@ class Evaluator:
         return scale
 
     def _score(self, split: str, scale: float, details: Details | None, most: int | None) -> dict[str, float]:
-        yardsticks = Yardsticks(scale, held_out=split == "val", device=self.device, details=details)
-        self.run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks, most=most), yardsticks.update)
+        metrics = ClassMetrics(scale, held_out=split == "val", device=self.device, details=details)
+        self.run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks, most=most), metrics.update)
         if self.ranks > 1:
-            for state in yardsticks.states():
+            for state in metrics.states():
                 distributed.all_reduce(state)
         text = self.data.measure(split)
-        values = per_text(yardsticks.values(), text.positions, text.words, lossless=text.round_trip.lossless)
+        values = per_text(metrics.values(), text.positions, text.words, lossless=text.round_trip.lossless)
         if split != "text":  # whose tokens were not counted in train
             values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split, most))
         return {f"{split}/{name}": value for name, value in values.items()}

@@ -23,7 +23,7 @@ def reevaluate(
 ) -> dict[str, Any]:
     """Score a checkpoint of the run in `folder`; returns the entry that `note_evaluation` keeps.
 
-    On the run's own text the temperature of nll_scaled is fitted on val, as in training, and the yardsticks of a
+    On the run's own text the temperature of nll_scaled is fitted on val, as in training, and the metrics of a
     completed run come out again. On another text it is the run's, frozen.
 
     Args:
@@ -50,9 +50,9 @@ def reevaluate(
     if not measured.round_trip.lossless:
         note(measured.round_trip.told(str(config["data"]["tokenizer"])))
     if opened.own:
-        yardsticks = _score_own(evaluator, split)
+        metrics = _score_own(evaluator, split)
     else:
-        yardsticks = evaluator.text(_frozen_scale(record if opened.of_run else None, loaded))
+        metrics = evaluator.text(_frozen_scale(record if opened.of_run else None, loaded))
     return {
         "time": now(),
         "checkpoint": os.path.relpath(opened.path, folder),
@@ -65,7 +65,7 @@ def reevaluate(
         "files": data.told_files(),
         "words": measured.words,
         "tokenizer_lossless": measured.round_trip.lossless,
-        "yardsticks": yardsticks,
+        "metrics": metrics,
         "versions": versions(),
         "hardware": hardware(opened.device, 1) | {"precision": config["trainer"]["precision"]},
     }
@@ -87,7 +87,7 @@ def _frozen_scale(record: Record | None, loaded: Loaded) -> float:
     """The scale that the run's results at this step were scored with, or else the one of its last validation."""
     if record is None:  # a checkpoint of another run
         return loaded.scale
-    best, final = (record.yardsticks.get(part, {}) for part in ("best", "final"))
+    best, final = (record.metrics.get(part, {}) for part in ("best", "final"))
     if best.get("step") == loaded.step and "test/nll" in best:
         return best["val/scale"]
     if record.step == loaded.step and "test/nll" in final:

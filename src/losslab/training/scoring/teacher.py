@@ -47,7 +47,7 @@ def teacher_hash(config: dict[str, Any], text: str | None = None) -> dict[str, s
             "the run that it teaches uses it too"
         )
     _check_tokenizer(folder, record, config, text)
-    content = json.dumps([record.identity, record.yardsticks], sort_keys=True)
+    content = json.dumps([record.identity, record.metrics], sort_keys=True)
     return {f"loss.{KEY}": hashlib.sha256(content.encode()).hexdigest()}
 
 

@@ -17,8 +17,8 @@ from losslab.contracts import Features, LossSum, Projection
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, byte_characters
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.metrics.class_metrics import chunk_rows
 from losslab.metrics.token_scores import TokenScores
-from losslab.metrics.yardsticks import chunk_rows
 from losslab.models.decoder import Decoder, DecoderLayer
 from losslab.training.scoring.reopen import Reopened, reopen
 
@@ -133,8 +133,8 @@ class _Collector:
 
 
 def _recorded_scale(opened: Reopened) -> float:
-    """The temperature of the record's best yardsticks, so that these scores are parts of that sum."""
-    best = opened.record.yardsticks.get("best", {})
+    """The temperature of the record's best metrics, so that these scores are parts of that sum."""
+    best = opened.record.metrics.get("best", {})
     scale = best.get("val/scale")
     if scale is None or best.get("test/nll_scaled") is None or not math.isfinite(scale):
         raise UserError(f"{opened.folder} has no result on test: let it train to its end first")

@@ -1,4 +1,4 @@
-"""A yardstick in the course of training."""
+"""A metric in the course of training."""
 
 from __future__ import annotations
 

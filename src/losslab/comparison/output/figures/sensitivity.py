@@ -1,4 +1,4 @@
-"""A yardstick along one setting: is the loss better, or was its learning rate?"""
+"""A metric along one setting: is the loss better, or was its learning rate?"""
 
 from __future__ import annotations
 

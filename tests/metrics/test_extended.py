@@ -1,4 +1,4 @@
-"""The dearer yardsticks against float64 by hand, and the calibration error against exact equal-mass groups."""
+"""The dearer metrics against float64 by hand, and the calibration error against exact equal-mass groups."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from losslab.contracts import Features
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.entmax import Entmax
 from losslab.metrics.calibration import BINS, GROUPS, add_to_bins, calibration_error, equal_mass
+from losslab.metrics.class_metrics import ClassMetrics
 from losslab.metrics.extended import DETAILS, EPSILON, Details
 from losslab.metrics.frequency import frequency_groups
-from losslab.metrics.yardsticks import Yardsticks
 from losslab.models.projection import OutputProjection
 
 V, ROWS, SCALE = 13, 400, 1.6
@@ -37,9 +37,9 @@ def draw(seed: int = 0) -> tuple[Features, OutputProjection]:
     return Features(hidden, target, weight, extras), OutputProjection(2 * torch.randn(V, 6, generator=generator))
 
 
-def measure(features: Features, projection: OutputProjection, *, held_out: bool, loss: Any = None) -> Yardsticks:
+def measure(features: Features, projection: OutputProjection, *, held_out: bool, loss: Any = None) -> ClassMetrics:
     details = Details(groups=torch.from_numpy(frequency_groups(COUNTS)), num_units=4)
-    measures = Yardsticks(SCALE, held_out=held_out, details=details)
+    measures = ClassMetrics(SCALE, held_out=held_out, details=details)
     for piece in features.chunks(57):
         measures.update(piece, loss or CrossEntropy(), projection)
     return measures
@@ -103,7 +103,7 @@ def test_each_of_them_is_what_float64_gives(held_out: bool) -> None:
         assert values[name] == pytest.approx(value, rel=1e-5, abs=1e-3 if "ece" in name else 1e-7, nan_ok=True), name
 
 
-def test_scores_of_the_documents_add_up_to_the_yardsticks() -> None:
+def test_scores_of_the_documents_add_up_to_the_metrics() -> None:
     features, projection = draw()
     measures = measure(features, projection, held_out=False)
     assert measures.details is not None
@@ -125,7 +125,7 @@ def test_the_groups_of_both_reliability_diagrams_hold_the_same_weight() -> None:
     assert after[2].sum() > before[2].sum()  # s > 1 is more confident
 
 
-def test_exact_zeros_are_counted_and_their_yardstick_stays_finite() -> None:
+def test_exact_zeros_are_counted_and_their_metric_stays_finite() -> None:
     features, projection = draw()
     values = measure(features, projection, held_out=False, loss=Entmax(alpha=2.0)).values()
     assert values["nll"] == np.inf

@@ -1,4 +1,4 @@
-"""Yardsticks against a dense float64 computation by hand, and what must not change them."""
+"""Metrics against a dense float64 computation by hand, and what must not change them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.kl_divergence import KLDivergence
 from losslab.losses.square import Square
-from losslab.metrics import yardsticks
+from losslab.metrics import metrics
+from losslab.metrics.class_metrics import ClassMetrics, chunk_rows
 from losslab.metrics.scale import fit_scale
-from losslab.metrics.yardsticks import Yardsticks, chunk_rows
 from losslab.models.decoder import Decoder
 from losslab.models.projection import OutputProjection
 
@@ -134,7 +134,7 @@ def projection() -> OutputProjection:
 
 
 def measure(loss: Loss, projection: OutputProjection, *batches: Features, held_out: bool = True) -> dict[str, float]:
-    measures = Yardsticks(SCALE, held_out=held_out)
+    measures = ClassMetrics(SCALE, held_out=held_out)
     for batch in batches:
         measures.update(batch, loss, projection)
     return measures.values()
@@ -189,13 +189,13 @@ def test_the_chunks_inside_an_update_do_not_matter(
     row: Row, features: Features, projection: OutputProjection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = measure(row.loss(), projection, features)
-    monkeypatch.setattr(yardsticks, "chunk_rows", lambda num_outputs: 8)
+    monkeypatch.setattr(metrics, "chunk_rows", lambda num_outputs: 8)
     assert measure(row.loss(), projection, features) == pytest.approx(whole, rel=1e-6)
 
 
 @each_loss
 def test_sums_of_two_ranks_add_up(row: Row, features: Features, projection: OutputProjection) -> None:
-    ranks = [Yardsticks(SCALE, held_out=True) for _ in range(2)]
+    ranks = [ClassMetrics(SCALE, held_out=True) for _ in range(2)]
     for rank, share in zip(ranks, features.chunks(50), strict=True):
         rank.update(share, row.loss(), projection)
     ranks[0].sums += ranks[1].sums
@@ -204,14 +204,14 @@ def test_sums_of_two_ranks_add_up(row: Row, features: Features, projection: Outp
 
 @each_loss
 def test_update_returns_the_sums_of_the_objective(row: Row, features: Features, projection: OutputProjection) -> None:
-    sums = Yardsticks(SCALE, held_out=True).update(features, row.loss(), projection)
+    sums = ClassMetrics(SCALE, held_out=True).update(features, row.loss(), projection)
     expected = row.loss()(features, projection)
     assert sums.total.item() == pytest.approx(expected.total.item(), rel=2e-6)
     assert sums.weight.item() == pytest.approx(expected.weight.item(), rel=2e-6)
 
 
 @each_loss
-def test_yardsticks_do_not_depend_on_autocast(row: Row, features: Features, projection: OutputProjection) -> None:
+def test_metrics_do_not_depend_on_autocast(row: Row, features: Features, projection: OutputProjection) -> None:
     expected = measure(row.loss(), projection, features)
     with torch.autocast("cpu", torch.bfloat16):
         values = measure(row.loss(), projection, features)
@@ -263,7 +263,7 @@ def test_a_calibrated_square_loss_predicts_with_the_scale_of_nll_scaled(
     loss = Square()
     scale = fit_scale([features.kept()], loss, projection)
     loss.calibrate(scale)
-    measures = Yardsticks(scale, held_out=False)
+    measures = ClassMetrics(scale, held_out=False)
     measures.update(features, loss, projection)
     values = measures.values()
     assert values["nll"] == pytest.approx(values["nll_scaled"], rel=1e-6)

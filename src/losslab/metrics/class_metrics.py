@@ -49,7 +49,7 @@ def chunk_rows(num_outputs: int) -> int:
     return max(128, min(4096, _LOGITS_AT_ONCE // num_outputs))
 
 
-class Yardsticks:
+class ClassMetrics:
     """Streaming sums; `update` once a batch, `values` at the end.
 
     Args:
@@ -120,7 +120,7 @@ class Yardsticks:
             self.details.update(features, rows, scored, num_outputs)
 
     def values(self) -> dict[str, float]:
-        """Each yardstick by name, from the sums (of all ranks, once they are added up)."""
+        """Each metric by name, from the sums (of all ranks, once they are added up)."""
         sums = dict(zip(_SUMS, self.sums.tolist(), strict=True))
         count = sums["count"]
         nll = sums["nll"] / count
