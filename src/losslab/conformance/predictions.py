@@ -60,7 +60,7 @@ def posterior_is_the_data(subject: Subject) -> str:
         z = minimise(loss, eta)[None]
         posterior = loss.posterior(z)
         assert posterior is not None
-        error = (posterior / posterior.sum() - eta).abs().max().item()
+        error = (posterior - eta).abs().max().item()
         if error > _POSTERIOR:
             raise Fault(f"posterior is off by {error:.2g} where the expected loss is smallest: the link is another one")
         error = (loss.predict_log_probs(z).exp() - eta).abs().max().item()

@@ -178,8 +178,18 @@ class Loss(nn.Module):
         return logits
 
     def posterior(self, logits: Tensor) -> Tensor | None:
-        """The class probabilities [N, V] under which `logits` would minimise the expected loss, before clipping and
-        renormalising, or None where they have no closed form."""
+        """The class probabilities [N, V] under which `logits` would minimise the expected loss, before clipping: they
+        sum to 1 at that minimum. None where they have no closed form. Default: `posterior_of_softmax`."""
+        log_p = self.predict_log_probs(logits)
+        return self.posterior_of_softmax(log_p.exp(), log_p)
+
+    def posterior_reads_softmax(self) -> bool:
+        """Whether `posterior` is `posterior_of_softmax` of the prediction."""
+        return type(self).posterior is Loss.posterior
+
+    def posterior_of_softmax(self, p: Tensor, log_p: Tensor) -> Tensor | None:
+        """`posterior` where it is a function of the softmax that the model predicts with: p and log p, float [N, V],
+        which it may overwrite. An evaluation has both at hand, so that this is the quicker way to write it."""
         return None
 
 

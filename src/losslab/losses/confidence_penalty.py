@@ -49,9 +49,7 @@ class ConfidencePenalty(Loss):
         entropy = -(log_p.exp() * log_p).sum(dim=-1)
         return -log_p.gather(-1, target[:, None])[:, 0] - self.beta * entropy
 
-    def posterior(self, logits: Tensor) -> Tensor:
+    def posterior_of_softmax(self, p: Tensor, log_p: Tensor) -> Tensor:
         """η_j = p_j (1 + β (log p_j + H(p)))."""
-        log_p = logits.log_softmax(dim=-1)
-        p = log_p.exp()
         entropy = -(p * log_p).sum(dim=-1, keepdim=True)
         return torch.addcmul(p, p, log_p + entropy, value=self.beta)

@@ -111,12 +111,8 @@ class CrossEntropy(Loss):
     def position_weight(self, features: Features) -> Tensor | None:
         return None if self.class_weights is None else self.class_weights[features.target]
 
-    def posterior(self, logits: Tensor) -> Tensor:
-        p = self.predict_log_probs(logits).exp()
+    def posterior_of_softmax(self, p: Tensor, log_p: Tensor) -> Tensor:
         if self.class_weights is not None:
             p = p / self.class_weights.to(p.dtype)
             p = p / p.sum(dim=-1, keepdim=True)
-        if self.smoothing.epsilon == 0:
-            return p
-        spread = self.smoothing.spread(p.shape[-1]).to(p)
-        return (p - spread) / self.smoothing.extra(p.shape[-1])
+        return self.smoothing.undone(p)

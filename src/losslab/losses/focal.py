@@ -53,15 +53,19 @@ class Focal(Loss):
     def from_log_prob(self, log_prob: Tensor) -> Tensor:
         return -(_one_minus_exp(log_prob) ** self._exponent(log_prob)) * log_prob
 
-    def posterior(self, logits: Tensor) -> Tensor | None:
+    def posterior_of_softmax(self, p: Tensor, log_p: Tensor) -> Tensor | None:
         """η ∝ p / [(1 − p)^γ − γ p (1 − p)^(γ − 1) log p]; none where γ jumps."""
         if self.sample_dependent:
             return None
-        log_p = logits.log_softmax(dim=-1)
-        p, rest, gamma = log_p.exp(), _one_minus_exp(log_p), self.gamma
-        slope = rest**gamma - gamma * p * rest ** (gamma - 1) * log_p
+        if self.gamma == 0:
+            return p
+        rest, gamma = _rest(p, log_p), self.gamma
+        slope = torch.add(rest, log_p.mul_(p), alpha=-gamma, out=log_p)  # divided by (1 − p)^(γ − 1)
+        if gamma != 1:
+            slope.mul_(rest.pow_(gamma - 1))
         # Near p = 1 with γ above 1 the slope vanishes, and the ratio is decided by its smallest number.
-        return p / slope.clamp(min=torch.finfo(p.dtype).tiny) if gamma else p
+        odds = torch.div(p, slope.clamp_(min=torch.finfo(p.dtype).tiny), out=slope)
+        return odds.div_(odds.sum(dim=-1, keepdim=True))
 
     def _exponent(self, log_prob: Tensor) -> Tensor | float:
         if not self.sample_dependent:
@@ -74,3 +78,12 @@ class Focal(Loss):
 def _one_minus_exp(log_prob: Tensor) -> Tensor:
     """1 − p, exact near p = 1, and never 0: a power below 1 has no slope there."""
     return -torch.expm1(log_prob).clamp(max=-torch.finfo(log_prob.dtype).tiny)
+
+
+def _rest(p: Tensor, log_p: Tensor) -> Tensor:
+    """1 − p of every class [N, V]: where p is above 1/2, as one of a position can be, from log p, exact near p = 1."""
+    rest = 1 - p
+    sure = (p.amax(dim=-1) > 0.5).nonzero()[:, 0]
+    where = p[sure].argmax(dim=-1)
+    rest[sure, where] = _one_minus_exp(log_p[sure, where])
+    return rest

@@ -70,6 +70,5 @@ class KLDivergence(Loss):
         spread = 1 - self.smoothing.extra(num_outputs)
         return own + (spread * statistics.logsumexp - statistics.linear)
 
-    def posterior(self, logits: Tensor) -> Tensor:
-        p = logits.softmax(dim=-1)
-        return (p - self.smoothing.spread(p.shape[-1]).to(p)) / self.smoothing.extra(p.shape[-1])
+    def posterior_of_softmax(self, p: Tensor, log_p: Tensor) -> Tensor:
+        return self.smoothing.undone(p)

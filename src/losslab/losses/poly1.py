@@ -48,7 +48,9 @@ class Poly1(Loss):
     def from_log_prob(self, log_prob: Tensor) -> Tensor:
         return -log_prob - self.epsilon * log_prob.expm1()
 
-    def posterior(self, logits: Tensor) -> Tensor | None:
+    def posterior_of_softmax(self, p: Tensor, log_p: Tensor) -> Tensor | None:
         """η ∝ p / (1 + ε p); none for ε = −1, whose loss has no slope at p = 1."""
-        p = logits.softmax(dim=-1)
-        return p / (1 + self.epsilon * p) if self.epsilon > -1 else None
+        if self.epsilon <= -1:
+            return None
+        odds = p / (1 + self.epsilon * p)
+        return odds.div_(odds.sum(dim=-1, keepdim=True))

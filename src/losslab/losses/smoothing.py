@@ -67,6 +67,14 @@ class Smoothing:
             spread[self.padding_id] = 0.0
         return spread
 
+    def undone(self, q: Tensor) -> Tensor:
+        """The distribution [N, V] that smoothing turned into q [N, V], which is overwritten: (q − spread) / extra."""
+        if self.epsilon == 0:
+            return q
+        num_outputs = q.shape[-1]
+        spread = self.off(num_outputs) if self.padding_id is None else self.spread(num_outputs).to(q)
+        return q.sub_(spread).div_(self.extra(num_outputs))
+
     def entropy(self, num_outputs: int) -> float:
         """H(q)."""
         off = self.off(num_outputs)

@@ -55,7 +55,7 @@ class SymmetricCrossEntropy(Loss):
     def from_log_prob(self, log_prob: Tensor) -> Tensor:
         return -self.alpha * log_prob + self.beta * self.log_zero * log_prob.expm1()
 
-    def posterior(self, logits: Tensor) -> Tensor:
+    def posterior_of_softmax(self, p: Tensor, log_p: Tensor) -> Tensor:
         """η ∝ p / (α − β A p)."""
-        p = logits.softmax(dim=-1)
-        return p / (self.alpha - self.beta * self.log_zero * p)
+        odds = p / (self.alpha - self.beta * self.log_zero * p)
+        return odds.div_(odds.sum(dim=-1, keepdim=True))

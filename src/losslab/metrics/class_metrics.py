@@ -81,12 +81,10 @@ class ClassMetrics:
         with torch.autocast(device_type=device.type, enabled=False):
             for chunk in features.chunks(chunk_rows(num_outputs)):
                 logits = loss.scores(chunk.hidden, projection)
-                for i, piece in enumerate(chunk.chunks(reader.size)):
-                    own = logits[i * reader.size : i * reader.size + len(piece)]
-                    logsumexp = reader.add(own, piece.target)
-                    if objective is not None:
-                        part = loss.from_scores(piece, projection, own, logsumexp)
-                        objective = None if part is None else objective + _sums_of(part)
+                logsumexp = reader.add(logits, chunk.target)
+                if objective is not None:
+                    part = loss.from_scores(chunk, projection, logits, logsumexp)
+                    objective = None if part is None else objective + _sums_of(part)
         if objective is None:  # the loss wants more than scores
             objective = torch.zeros(4, dtype=torch.float64, device=self.sums.device)
             for chunk in features.chunks(chunk_rows(num_outputs) if loss.position_wise else len(features)):
