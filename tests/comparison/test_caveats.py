@@ -125,9 +125,9 @@ def test_pairs_that_did_not_start_alike_are_told(sweep: Sweep) -> None:
     sweep.add("square", 1, 3.0, hashes={"batches": "others"})
     sweep.add("hinge", 1, 3.0, hashes={"backbone_init": "x", "batches": "y"})
     summary = read(comparison_of(sweep))
-    left_out = "differ from the baseline's: left out, because it is no pair\n"
-    assert f"- square, seed 1: batches {left_out}" in summary
-    assert f"- hinge, seed 1: backbone_init and batches {left_out}" in summary
+    left_out = "left out, because it is no pair\n"
+    assert f"- square, seed 1: differs from the baseline in batches: {left_out}" in summary
+    assert f"- hinge, seed 1: differs from the baseline in backbone_init and batches: {left_out}" in summary
     assert summary.count("no pair with the baseline: every start or code differs") == 2
 
 
@@ -166,7 +166,7 @@ def test_projections_must_have_started_alike_where_both_records_say_so(
     sweep.add("square", 1, 3.0, hashes=None if other is None else {"projection_init": other})
     c = comparison_of(sweep)
     assert list(next(row for row in c.rows if row.label == "square").differences) == seeds
-    assert c.caveats[0].startswith("square, seed 1: projection_init differ") == (seeds == [])
+    assert c.caveats[0].startswith("square, seed 1: differs from the baseline in projection_init:") == (seeds == [])
 
 
 def test_pairs_that_started_alike_count_without_the_others(sweep: Sweep) -> None:
@@ -348,8 +348,8 @@ def test_runs_of_other_code_make_no_pairs_and_come_first(two_codes: Sweep) -> No
         "bbbbbbbbbb: square seed 3; a row that holds both is a mean over both, pairs of unequal code are left out "
         "(--mixed"
     )
-    left_out = "square, seed 3: versions of losslab's code differ from the baseline's: left out, because it is no pair"
-    assert left_out in c.caveats
+    why = "differs from the baseline in the version of losslab's code: left out, because it is no pair"
+    assert f"square, seed 3: {why}" in c.caveats
     assert {row.label: list(row.differences) for row in c.rows} == {"cross_entropy": [], "square": [1, 2]}
 
 

@@ -227,8 +227,25 @@ def test_tune_none_keeps_apart_and_a_key_tunes_over_it_alone(grid: Sweep) -> Non
     assert list(both) == ["cross_entropy", "square"], "dropout is no shape of the model"
     one = contenders_of(grid, tune="optimizer.lr")
     assert list(one) == ["cross_entropy", "square", "square dropout=0.1"]
-    with pytest.raises(UserError, match=r"--tune optimizer.rl: these runs do not differ in it: did you mean"):
-        contenders_of(grid, tune="optimizer.rl")
+
+
+@pytest.mark.parametrize(
+    ("tune", "told"),
+    [
+        ("optimizer.rl", "no run has such a setting: did you mean 'optimizer.lr'?"),
+        ("lr", "no run has such a setting: did you mean 'optimizer.lr'?"),
+        ("nothing like it", "no run has such a setting; they differ in optimizer.lr"),
+        ("model.width", "the runs of each loss have one value of it; they differ in optimizer.lr"),
+        ("loss.k", "the runs of each loss have one value of it; they differ in optimizer.lr"),
+        ("optimizer.lr,loss._target_", "--tune loss._target_: the runs of each loss have one value of it"),
+    ],
+)
+def test_a_key_that_cannot_be_tuned_over_is_told_with_the_one_that_was_meant(tune: str, told: str, grid: Sweep) -> None:
+    for seed in (1, 2):
+        grid.add("hinge", seed, 3.0, changes={"loss.k": 2})
+    with pytest.raises(UserError, match=r"^--tune ") as caught:
+        contenders_of(grid, tune=tune)
+    assert told in str(caught.value)
 
 
 def test_a_setting_of_another_optimizer_is_not_named(sweep: Sweep) -> None:

@@ -224,6 +224,15 @@ def test_all_pairs_are_one_family(sweep: Sweep) -> None:
     assert comparison_of(sweep).pairs is None
 
 
+def test_one_pair_is_no_family_of_many(sweep: Sweep) -> None:
+    for seed in range(1, 7):
+        sweep.add("cross_entropy", seed, 3.0)
+        sweep.add("square", seed, 3.1 + seed / 100)
+    summary = read(comparison_of(sweep, all_pairs=True))
+    assert "test/nll_scaled: the first loss less the second on shared seeds.\n" in summary
+    assert "simultaneous over all" not in summary
+
+
 def test_an_equivalence_on_one_metric_is_checked_on_the_others(sweep: Sweep) -> None:
     for seed in range(1, 7):
         level = 3.0 + seed / 10

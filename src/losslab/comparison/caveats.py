@@ -174,7 +174,7 @@ def _unequal_starts(contenders: Sequence[Contender], baselines: dict[Setting, Co
             if unequal := unequal_start(c, reference, seed):
                 by_what[" and ".join(unequal)].append(str(seed))
         found += [
-            f"{c.label}, seed {', '.join(seeds)}: {what} differ from the baseline's: left out, because it is no pair"
+            f"{c.label}, seed {', '.join(seeds)}: differs from the baseline in {what}: left out, because it is no pair"
             for what, seeds in by_what.items()
         ]
     return found

@@ -21,7 +21,7 @@ NO_PAIR = "no seed in common with the baseline"
 OTHER_START = "no pair with the baseline: every start or code differs"
 NO_BASELINE = "no baseline of this setting"
 NO_RESULT = "no result"
-CODE = "versions of losslab's code"
+CODE = "the version of losslab's code"
 _RESOLUTION = 1e-7
 """Relative: differences that vary by less do so by float32's rounding."""
 ONE_START = "no claim: different seeds started from the same weights"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.comparison.metrics import PRIMARY, higher_is_better
-from losslab.comparison.runs.contenders import Contender, Group, Setting, order, shown
+from losslab.comparison.runs.contenders import Contender, Group, Setting, order, shown, spell
 from losslab.comparison.runs.load import Run
 
 FALLBACK = f"val/{PRIMARY}"
@@ -217,7 +217,7 @@ def tuning_caveats(contenders: Sequence[Contender], metric: str) -> list[str]:
                 name = axis.key.rpartition(".")[2]
                 found.append(
                     f"{contender.label}: the best {name} is the {side} that was tried "
-                    f"({axis.tried[axis.best].value}); try beyond it before you believe its row"
+                    f"({spell(axis.tried[axis.best].value)}); try beyond it before you believe its row"
                 )
         found += _unequal_seeds(contender)
         if len(contender.groups) > 1 and contender.runs and not _is_known(contender, metric):

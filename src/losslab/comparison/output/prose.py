@@ -57,9 +57,13 @@ def caption(c: Comparison) -> str:
 
 def pairs_caption(c: Comparison) -> str:
     """What the numbers of all pairs are."""
+    told = f"{c.metric}: the first loss less the second on shared seeds"
+    pairs = len(c.pairs or [])
+    if pairs == 1:
+        return f"{told}."
     return (
-        f"{c.metric}: the first loss less the second on shared seeds, with intervals that are simultaneous over all "
-        f"{len(c.pairs or [])} pairs, and so wider than those against {c.baseline} alone."
+        f"{told}, with intervals that are simultaneous over all {pairs} pairs, and so wider than those against "
+        f"{c.baseline} alone."
     )
 
 
@@ -108,15 +112,17 @@ def _how_far(row: Row) -> list[str]:
 
 def _elsewhere(c: Comparison, row: Row) -> list[str]:
     """Whether it holds on the raw number and on top-1."""
-    holds, differs = [], []
+    holds: list[str] = []
+    differs: dict[str, list[str]] = {}
     for metric, rows in c.checked.items():
         other = next(r for r in rows if r.label == row.label)
         if other.verdict.word == row.verdict.word or (row.verdict.word == "equivalent" and other.verdict.equivalent):
             holds.append(metric)
         elif other.paired is not None:
-            differs.append(f"{other.verdict.word} on {metric}")
+            differs.setdefault(other.verdict.word, []).append(metric)
     found = [f"It holds on {' and '.join(holds)}."] if holds else []
-    return found + ([f"But it is {' and '.join(differs)}."] if differs else [])
+    told = [f"{word} on {' and '.join(metrics)}" for word, metrics in differs.items()]
+    return found + ([f"But it is {', and '.join(told)}."] if differs else [])
 
 
 def protocol(c: Comparison) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from losslab.comparison.runs.load import Run
-from losslab.config.nearest import nearest
+from losslab.config.nearest import closest
 from losslab.errors import UserError
 from losslab.records import DONE, SHORT
 
@@ -29,6 +29,8 @@ ABSENT = "—"
 _DIGITS = frozenset("0123456789abcdef")
 _NUMBER = re.compile(r"((?<==)-?\d+(?:\.\d+)?(?:e-?\d+)?(?=$|[ ,]))")
 _POINT_ZERO = re.compile(r"(?<=\d)\.0(?=$| )")
+_NAMED = 5
+"""Settings that a sentence lists at most."""
 _WHOLE = 1e16
 """Below it whole numbers are written without a decimal point."""
 
@@ -115,7 +117,7 @@ def group_runs(runs: Sequence[Run], *, tune: str = "auto", mixed: bool = False) 
         raise UserError(_tell_clash(counting, clash[0]))
     varying = [key for key in _varying(runs) if key in clash or not key.startswith(MUST_MATCH)]
     outside = [key for key in varying if not key.startswith(OF_LOSS) and key not in _CHOOSING]
-    tuned = _tuned(outside, varying, tune)
+    tuned = _tuned(outside, varying, tune, runs)
     results = _varying([run for run in runs if run.record.status in DONE] or runs)
     apart = [key for key in outside if key not in tuned and key in results]
     by_loss: dict[str, list[Run]] = defaultdict(list)
@@ -176,7 +178,7 @@ def natural(label: str) -> list[tuple[bool, float, str]]:
     return [(False, float(part), "") if place % 2 else (True, 0.0, part) for place, part in parts]
 
 
-def _tuned(outside: list[str], varying: list[str], tune: str) -> list[str]:
+def _tuned(outside: list[str], varying: list[str], tune: str, runs: Sequence[Run]) -> list[str]:
     if tune == "none":
         return []
     if tune == "all":
@@ -185,11 +187,25 @@ def _tuned(outside: list[str], varying: list[str], tune: str) -> list[str]:
     if tune == "auto":
         return [key for key in free if not key.startswith(_SHAPE) or key in _NOT_SHAPE]
     wanted = [key.strip() for key in tune.split(",")]
+    losses = {run.loss for run in runs}
+    within = {key for loss in losses for key in _varying([run for run in runs if run.loss == loss])}
+    free = [key for key in varying if key in within or not key.startswith(OF_LOSS)]
     for name in wanted:
-        if name not in varying:
-            hint = nearest(name, varying) if varying else "they differ in no setting"
-            raise UserError(f"--tune {name}: these runs do not differ in it: {hint}")
+        if name not in free:
+            raise UserError(f"--tune {name}: {_why_not_tuned(name, free, runs)}")
     return wanted
+
+
+def _why_not_tuned(name: str, free: Sequence[str], runs: Sequence[Run]) -> str:
+    """The reason, with the key that was meant, or the few that there are."""
+    known = set().union(*(run.settings for run in runs))
+    same_name = sorted(key for key in known if key.endswith(f".{name}"))
+    named = [key for key in known if not key.endswith("._target_")]
+    if name not in known and (meant := same_name[0] if same_name else closest(name, named)):
+        return f"no run has such a setting: did you mean {meant!r}?"
+    reason = "the runs of each loss have one value of it" if name in known else "no run has such a setting"
+    there = f"they differ in {', '.join(free[:_NAMED])}{' and others' * (len(free) > _NAMED)}"
+    return f"{reason}; {there if free else 'they differ in nothing but the loss and the seed'}"
 
 
 def _tell_clash(runs: Sequence[Run], key: str) -> str:

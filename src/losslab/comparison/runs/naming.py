@@ -30,8 +30,10 @@ def parse_labels(texts: Iterable[str], known: Sequence[str]) -> dict[str, str]:
         starts = re.compile("|".join(rf"(?:^|,)\s*{re.escape(label)}\s*=" for label in sorted(known, key=len)[::-1]))
         marks = list(starts.finditer(text))
         if not marks or marks[0].start() != 0:
-            wrong = text.partition("=")[0]
-            raise UserError(f"--labels {text}: write LOSS=NAME, such as {known[0]}=MINE; {nearest(wrong, known)}")
+            wrong, equals, _ = text.partition("=")
+            if not equals:
+                raise UserError(f"--labels {text}: write LOSS=NAME, such as {known[0]}=MINE")
+            raise UserError(f"--labels {text}: there is no loss {wrong!r} here: {nearest(wrong, known)}")
         ends = [*(mark.start() for mark in marks[1:]), len(text)]
         for mark, end in zip(marks, ends, strict=True):
             loss = mark.group().strip(" ,")[:-1].strip()

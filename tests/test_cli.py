@@ -1,0 +1,36 @@
+"""Mistakes that the command line itself finds are one sentence, with what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from losslab.cli import main
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (
+            ["compare", "outputs/a", "outputs/b", "outputs/c"],
+            "losslab compare takes no further argument, such as 'outputs/b': runs are compared within one folder: move "
+            "or copy the others into it, or train them under one name=",
+        ),
+        (["status", "a", "b"], "losslab status takes no further argument, such as 'b': the folder above them shows"),
+        (["clean", "a", "b"], "losslab clean takes no further argument, such as 'b': the folder above them frees"),
+        (["export", "a", "b"], "losslab export takes no further argument, such as 'b': losslab export --help lists"),
+        (["compare"], "losslab compare needs FOLDER: losslab compare --help"),
+        (["bench"], "losslab bench needs loss=A,B,… [KEY=VALUE]…: losslab bench --help"),
+        (["compare", "a", "--margin", "x"], "--margin must be a number"),
+        (["compare", "a", "--metrik", "x"], "no such option: --metrik"),
+        (["cmpare"], "no such command 'cmpare'"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_sentence(
+    typed: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["losslab", *typed])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"losslab: {told}")
