@@ -228,7 +228,7 @@ _SEVERAL_FOLDERS = {
 
 def _told(error: Any) -> str:
     """The sentence for a mistake that typer found."""
-    said = error.format_message().rstrip(".").replace(". Did", ": did").replace(". ", "; ")
+    said: str = error.format_message().rstrip(".").replace(". Did", ": did").replace(". ", "; ")
     command = error.ctx.info_name if error.ctx is not None else ""
     if too_many := re.search(r"unexpected extra arguments? ?(?:\(s\) )?\((.*)\)$", said):
         way_out = _SEVERAL_FOLDERS.get(command, f"losslab {command} --help lists what it takes")

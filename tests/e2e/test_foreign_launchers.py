@@ -56,6 +56,7 @@ class Listener(Callback):
         print("on_job_end", job_return.status.name)
 '''
 LOSS = """
+import os
 from losslab.losses.base import Loss
 
 
@@ -66,13 +67,16 @@ class FailsFrom(Loss):
 
     def from_log_prob(self, log_prob):
         self.seen += self.training
-        if self.step and self.seen >= self.step:
+        if self.seen >= abs(self.step) > 0:
+            if self.step < 0:
+                os._exit(9)
             raise ArithmeticError("no luck here")
         return -log_prob
 """
 
 
-def test_a_crashed_run_of_another_launcher_is_counted_and_gives_code_1(workplace: Path) -> None:
+def sweep(workplace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`losslab train -m` under that launcher, with that loss."""
     (workplace / "site/hydra_plugins").mkdir(parents=True)
     (workplace / "site/hydra_plugins/elsewhere.py").write_text(LAUNCHER)
     (workplace / "fails.py").write_text(LOSS)
@@ -82,16 +86,20 @@ def test_a_crashed_run_of_another_launcher_is_counted_and_gives_code_1(workplace
     }.items():
         (workplace / f"my_conf/{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
         (workplace / f"my_conf/{name}.yaml").write_text(text)
-    listener = "+hydra.callbacks.listener._target_=hydra_plugins.elsewhere.Listener"
-    command = ["-m", "losslab", "train", "-m", "--config-dir", "my_conf", *TINY, "hydra/launcher=elsewhere", listener]
-    result = subprocess.run(
-        [sys.executable, *command, "loss=fails", "loss.step=3,0"],
+    command = ["-m", "losslab", "train", "-m", "--config-dir", "my_conf", *TINY, "hydra/launcher=elsewhere"]
+    return subprocess.run(
+        [sys.executable, *command, "loss=fails", *arguments],
         cwd=workplace,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(workplace / "site"), str(workplace)])},
         capture_output=True,
         text=True,
         timeout=200,
     )
+
+
+def test_a_crashed_run_of_another_launcher_is_counted_and_gives_code_1(workplace: Path) -> None:
+    listener = "+hydra.callbacks.listener._target_=hydra_plugins.elsewhere.Listener"
+    result = sweep(workplace, listener, "loss.step=3,0")
     said = result.stdout + result.stderr
     assert result.returncode == 1, said
     assert "runs: 1 completed, 1 failed\n" in result.stdout, said
@@ -102,3 +110,13 @@ def test_a_crashed_run_of_another_launcher_is_counted_and_gives_code_1(workplace
         "on_job_end COMPLETED",
     ]
     assert "JobReturn FAILED RunFailed" in said and "JobReturn COMPLETED" in said
+
+
+def test_a_launcher_that_gives_up_over_a_killed_run_is_a_sentence_and_the_records_are_read(workplace: Path) -> None:
+    result = sweep(workplace, "loss.step=0,-3")
+    said = result.stdout + result.stderr
+    assert result.returncode == 1, said
+    assert "losslab: hydra/launcher=elsewhere gave up (HYDRA_FULL_ERROR=1 shows where): CalledProcessError: " in said
+    assert "runs: 1 completed, 1 failed\n" in result.stdout, said
+    assert "[2/2] failed: loss.step=-3: its process ended before the run did; see " in result.stderr
+    assert "Traceback" not in said

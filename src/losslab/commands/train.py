@@ -63,6 +63,9 @@ _STOPPED = 130
 _LAUNCHER = ("hydra.launcher", "hydra/launcher")
 _SWEEPER = "hydra.sweeper._target_=hydra_plugins.losslab_launcher.ListedSweeper"
 _LOCAL, _SLURM = "local", "hydra_plugins.losslab_launcher.SlurmLauncher"
+_KNOWN_LAUNCHERS = ("hydra_plugins.losslab_launcher.", "hydra._internal.core_plugins.")
+_LONGEST = 300
+"""Characters of somebody else's words that a sentence holds."""
 _MANY = 1000
 """A multirun with more runs is one only if its person says so."""
 _TOLD = 50
@@ -80,6 +83,8 @@ class CommandLine:
     yes: bool = False
     """A very large multirun is meant, and so are other settings than those of the runs that are there."""
     config_dir: Path | None = None
+    foreign_launcher: str = ""
+    """The launcher of somebody else's that a multirun has, if it has one."""
     for_hydra: list[str] | None = None
     """What Hydra composes from instead: of a multirun, the words that every job has."""
 
@@ -168,8 +173,15 @@ def _train(line: CommandLine, interrupts: Interrupts) -> int:
         if not interrupts.noted:
             raise
         multirun.stopped = True
-    except OSError as error:  # Hydra's own files
-        complain(describe(error))
+    except Exception as error:
+        if line.foreign_launcher and _FULL_ERROR not in os.environ:
+            told = describe(error)[:_LONGEST]
+            complain(f"hydra/launcher={line.foreign_launcher} gave up ({_FULL_ERROR}=1 shows where): {told}")
+            multirun.look_up()
+        elif isinstance(error, OSError):  # Hydra's own files
+            complain(describe(error))
+        else:
+            raise
         return 1
     if multirun.stopped:
         complain(multirun.parting)
@@ -237,6 +249,8 @@ def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
         LocalSettings.of(opened.settings)
     elif opened.target == _SLURM:  # which a person's own file may name as well
         check_executor(SlurmSettings.of(opened.settings))
+    if not opened.target.startswith(_KNOWN_LAUNCHERS):
+        line.foreign_launcher = opened.launcher
     if opened.launcher == _LOCAL or opened.target == _SLURM:
         server.warm_up()
     if opened.count > _MANY:

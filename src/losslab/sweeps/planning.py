@@ -9,6 +9,7 @@ from typing import Any
 
 from losslab.config.trust import foreign_targets
 from losslab.errors import Held, UserError, describe
+from losslab.locks import is_locked
 from losslab.records import DONE, FILE, Record, find_runs, read
 from losslab.sweeps.plan import Ended, Job, Plan, PlannedRun
 from losslab.sweeps.slots import Sharing, share
@@ -78,6 +79,9 @@ def look_up(jobs: list[Job], since: str) -> list[Ended]:
         if status in DONE and str(place.record.timing.get("updated")) < since:
             status = "skipped"
         elif status in ("planned", "running"):
+            if is_locked(place.folder):  # its launcher has ended, and it has not
+                ended.setdefault(str(place.folder), Ended(job.label, "running", "", place.folder))
+                continue
             status, error_text = "failed", "its process ended before the run did"
         ended.setdefault(str(place.folder), Ended(job.label, status, str(error_text), place.folder))
     return [*ended.values()]
