@@ -18,7 +18,7 @@ from losslab.losses.brier import Brier
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.focal import Focal
 from losslab.losses.square import Square
-from losslab.metrics.class_metrics import ClassMetrics, chunk_rows
+from losslab.metrics.class_metrics import ClassMetrics, scoring_rows
 from losslab.metrics.extended import Details
 from losslab.metrics.scale import fit_scale
 from losslab.models.projection import OutputProjection
@@ -61,7 +61,7 @@ def scoring(loss: Loss, features: Features, projection: OutputProjection) -> dic
     """One timed case."""
     num_outputs = len(projection.weight)
     groups = torch.arange(num_outputs) % 5
-    rows = chunk_rows(num_outputs)
+    rows = scoring_rows(num_outputs)
     pieces = features[:FITTED].chunks(rows)
 
     def multiply() -> None:

@@ -30,6 +30,8 @@ ROWS = [
 FOUNDATION = len(ROWS) - 1
 LONGEST_FILE = 350
 HEAVY = ("torch", "lightning", "pytorch_lightning", "torchmetrics", "transformers", "datasets")
+LATE = {"losslab": "its functions import what they need when they are called, and files below read its version"}
+"""Modules whose own imports make no circle, and why."""
 WITHOUT_TORCH = [
     "losslab",
     "losslab.cli",
@@ -141,6 +143,76 @@ def test_the_rule_sees_each_kind_of_import(source: str, broken: bool, tmp_path: 
     path.write_text(source)
     own = [found for found in find_imports(path) if found.module.startswith("losslab.")]
     assert [breaks_the_order(found) for found in own] == [broken]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join([SOURCE.name, *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+def find_circles(files: list[Path]) -> list[list[str]]:
+    """Modules that import one another, each circle once; an import inside a function or for types alone counts."""
+    paths = {module_of(path): path for path in files}
+    graph = {
+        module: {name for found in find_imports(path) if (name := nearest(found.module, paths)) not in ("", module)}
+        for module, path in paths.items()
+    }
+    reached = {module: reach(module, graph) for module in graph}
+    circles = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in graph
+        if module in reached[module]
+    }
+    return [list(circle) for circle in sorted(circles)]
+
+
+def nearest(name: str, paths: dict[str, Path]) -> str:
+    """The file that an imported name comes from: the longest part of it that is one; empty for another package's."""
+    while name and name not in paths:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def reach(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """The modules that one imports, directly or through others."""
+    reached: set[str] = set()
+    waiting = list(graph[start])
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting.extend(graph[module])
+    return reached
+
+
+def test_no_files_import_one_another() -> None:
+    assert find_circles([path for path in FILES if module_of(path) not in LATE]) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from losslab.losses.base import Loss",
+        "from .base import Loss",
+        "def f():\n    from losslab.losses import base",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import losslab.losses.base",
+    ],
+)
+def test_a_circle_is_found_whichever_way_it_closes(line: str, tmp_path: Path, monkeypatch) -> None:
+    source = tmp_path / "losslab"
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", source)
+    (source / "losses").mkdir(parents=True)
+    sources = {
+        "base": "from losslab.losses.execution import run",
+        "execution": "import torch\nfrom losslab.losses.targets import check",
+        "targets": line,
+        "square": "from losslab.losses.base import Loss",
+    }
+    files = [source / "losses" / f"{name}.py" for name in sources]
+    for path in files:
+        path.write_text(sources[path.stem])
+    circle = [f"losslab.losses.{name}" for name in ("base", "execution", "targets")]
+    assert find_circles(files) == [circle]
 
 
 @pytest.mark.parametrize(

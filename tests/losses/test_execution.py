@@ -248,9 +248,9 @@ def test_chunks_are_what_a_loss_sees_unless_it_needs_the_whole_batch(features: F
 
 
 def test_rows_follow_from_the_budget() -> None:
-    assert execution.chunk_rows(50304, torch.device("cuda")) == 2**28 // (4 * 50304)
-    assert execution.chunk_rows(2, torch.device("cuda")) == 2048
-    assert execution.chunk_rows(10**9, torch.device("cpu")) == 1
+    assert execution.projection_rows(50304, torch.device("cuda")) == 2**28 // (4 * 50304)
+    assert execution.projection_rows(2, torch.device("cuda")) == 2048
+    assert execution.projection_rows(10**9, torch.device("cpu")) == 1
 
 
 def test_a_loss_that_says_nothing_is_refused_by_name(loss: Loss, features: Features) -> None:

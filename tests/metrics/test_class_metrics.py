@@ -17,7 +17,7 @@ from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.kl_divergence import KLDivergence
 from losslab.losses.square import Square
 from losslab.metrics import metrics
-from losslab.metrics.class_metrics import ClassMetrics, chunk_rows
+from losslab.metrics.class_metrics import ClassMetrics, scoring_rows
 from losslab.metrics.scale import fit_scale
 from losslab.models.decoder import Decoder
 from losslab.models.projection import OutputProjection
@@ -189,7 +189,7 @@ def test_the_chunks_inside_an_update_do_not_matter(
     row: Row, features: Features, projection: OutputProjection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = measure(row.loss(), projection, features)
-    monkeypatch.setattr(metrics, "chunk_rows", lambda num_outputs: 8)
+    monkeypatch.setattr(metrics, "scoring_rows", lambda num_outputs: 8)
     assert measure(row.loss(), projection, features) == pytest.approx(whole, rel=1e-6)
 
 
@@ -298,6 +298,6 @@ def test_a_loss_without_a_link_has_no_linked_nll(features: Features, projection:
 
 
 def test_chunks_hold_about_two_million_logits_between_128_and_4096_rows() -> None:
-    assert chunk_rows(2) == 4096
-    assert chunk_rows(4096) == 512
-    assert chunk_rows(128_000) == 128
+    assert scoring_rows(2) == 4096
+    assert scoring_rows(4096) == 512
+    assert scoring_rows(128_000) == 128

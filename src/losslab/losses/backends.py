@@ -9,24 +9,32 @@ import logging
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from losslab.contracts import Features, LossSum, Projection, added
-from losslab.losses.execution import chunk_rows
+from losslab.losses.contract import RunnableLoss
+from losslab.losses.execution import projection_rows
+from losslab.losses.smoothing import Smoothing
 from losslab.losses.targets import check_targets
-
-if TYPE_CHECKING:
-    from losslab.losses.cross_entropy import CrossEntropy
 
 Backend = Literal["auto", "chunked", "dense", "torch", "liger"]
 _log = logging.getLogger("losslab")
 
 
-def run_backend(loss: CrossEntropy, features: Features, projection: Projection) -> LossSum | None:
+class PlainLoss(RunnableLoss, Protocol):
+    """A cross-entropy that a backend may compute; see `cross_entropy.CrossEntropy` for each member."""
+
+    backend: Backend
+    fallback: str
+    smoothing: Smoothing
+    class_weights: Tensor | None
+
+
+def run_backend(loss: PlainLoss, features: Features, projection: Projection) -> LossSum | None:
     """The sums by `loss.backend`, or None where ours is wanted or the backend cannot; why, is logged once a loss."""
     run = _BACKENDS.get(loss.backend)
     if run is None:
@@ -45,7 +53,7 @@ def run_backend(loss: CrossEntropy, features: Features, projection: Projection) 
     return LossSum(total=run(loss, kept, projection).float(), weight=weight.sum().detach())
 
 
-def _refusal(loss: CrossEntropy, kept: Features, projection: Projection) -> str | None:
+def _refusal(loss: PlainLoss, kept: Features, projection: Projection) -> str | None:
     """Why the backend cannot compute this, as the rest of a sentence."""
     if loss.backend == "dense":
         return None
@@ -77,14 +85,14 @@ def _refusal_of_liger(kept: Features, projection: Projection) -> str | None:
     return None
 
 
-def _dense(loss: CrossEntropy, kept: Features, projection: Projection) -> Tensor:
+def _dense(loss: PlainLoss, kept: Features, projection: Projection) -> Tensor:
     scores = loss.scores(kept.hidden, projection)  # the product is autocast's, and the rest float32
     with torch.autocast(device_type=scores.device.type, enabled=False):
         return (kept.weight.float() * added(loss.from_logits(scores, kept))).sum()
 
 
-def _torch(loss: CrossEntropy, kept: Features, projection: Projection) -> Tensor:
-    rows = chunk_rows(len(projection.weight), projection.weight.device)  # its own choice on a CPU is 8
+def _torch(loss: PlainLoss, kept: Features, projection: Projection) -> Tensor:
+    rows = projection_rows(len(projection.weight), projection.weight.device)  # its own choice on a CPU is 8
     alike = bool((kept.weight == 1).all())  # one sum is quicker than a loss for each
     values = F.linear_cross_entropy(
         kept.hidden.float(),
@@ -97,7 +105,7 @@ def _torch(loss: CrossEntropy, kept: Features, projection: Projection) -> Tensor
     return values if alike else (kept.weight.float() * values).sum()
 
 
-def _liger(loss: CrossEntropy, kept: Features, projection: Projection) -> Tensor:
+def _liger(loss: PlainLoss, kept: Features, projection: Projection) -> Tensor:
     from liger_kernel.transformers.fused_linear_cross_entropy import (  # type: ignore[import-not-found]
         LigerFusedLinearCrossEntropyLoss,
     )
@@ -110,7 +118,7 @@ def _liger(loss: CrossEntropy, kept: Features, projection: Projection) -> Tensor
     return total
 
 
-_BACKENDS: dict[str, Callable[[CrossEntropy, Features, Projection], Tensor]] = {
+_BACKENDS: dict[str, Callable[[PlainLoss, Features, Projection], Tensor]] = {
     "dense": _dense,
     "torch": _torch,
     "liger": _liger,

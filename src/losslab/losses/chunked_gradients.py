@@ -4,24 +4,21 @@ down to everything."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from losslab.contracts import Features, LossSum, Projection, added
+from losslab.losses.contract import RunnableLoss
 from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap, feature_rows
 from losslab.losses.softmax_stats import SoftmaxStats
 from losslab.losses.targets import check_targets
-
-if TYPE_CHECKING:
-    from losslab.losses.base import Loss
 
 _TINY = 1e-30
 _WAYS_OF_SOFTMAX = ("from_log_prob", "from_statistics")
 
 
-def run_softmax(loss: Loss, features: Features, projection: Projection) -> LossSum:
+def run_softmax(loss: RunnableLoss, features: Features, projection: Projection) -> LossSum:
     """For a function of z_y, logsumexp z and u · z. Autograd sees three numbers a position; the gradient in the logits
     is b p + a e_y + c u, of which only p, made in place of z, has N × V entries.
 
@@ -62,7 +59,7 @@ def run_softmax(loss: Loss, features: Features, projection: Projection) -> LossS
     return execution.run(add)
 
 
-def _fold(loss: Loss, linear: LinearMap) -> tuple[Tensor | None, Tensor | None]:
+def _fold(loss: RunnableLoss, linear: LinearMap) -> tuple[Tensor | None, Tensor | None]:
     """u and Wᵀu, where the loss has a u."""
     u = loss.linear_weights(len(linear.weight))
     if u is None:
@@ -72,7 +69,7 @@ def _fold(loss: Loss, linear: LinearMap) -> tuple[Tensor | None, Tensor | None]:
         return u, u @ linear.weight.float()
 
 
-def run_logits(loss: Loss, features: Features, projection: Projection) -> LossSum:
+def run_logits(loss: RunnableLoss, features: Features, projection: Projection) -> LossSum:
     """For any function of a position's logits and features: autograd goes down to the logits, a few at a time, whose
     gradient takes their place; two products of the whole chunk go on from there."""
     execution = Execution(loss, features, projection)
@@ -102,7 +99,7 @@ def sum_logits(execution: Execution, chunk: Chunk, logits: Tensor, gradients: Gr
     return total
 
 
-def run_features(loss: Loss, features: Features, projection: Projection) -> LossSum:
+def run_features(loss: RunnableLoss, features: Features, projection: Projection) -> LossSum:
     """For a loss with scores of its own, or one that reads more than its logits: autograd goes down to hidden states
     and weights."""
     execution = Execution(loss, features, projection, rows=feature_rows, adapt=False)
@@ -129,7 +126,7 @@ def run_features(loss: Loss, features: Features, projection: Projection) -> Loss
     return execution.run(add)
 
 
-def sum_scores(loss: Loss, features: Features, logits: Tensor, logsumexp: Tensor | None) -> LossSum:
+def sum_scores(loss: RunnableLoss, features: Features, logits: Tensor, logsumexp: Tensor | None) -> LossSum:
     """For scores that have been made already, without a gradient; see `Loss.from_scores`."""
     check_targets(features.target, loss, logits.shape[-1])
     features = loss.select(features)

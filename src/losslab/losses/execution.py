@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,10 +20,8 @@ from torch.nn import functional as F
 
 from losslab.contracts import Features, LossSum, Projection, Values
 from losslab.errors import UserError
+from losslab.losses.contract import RunnableLoss
 from losslab.losses.targets import check_targets
-
-if TYPE_CHECKING:
-    from losslab.losses.base import Loss
 
 _BUDGET = {"cpu": 2**25, "cuda": 2**28}
 """Bytes for a chunk's float32 logits: near the last cache of a CPU, and enough to fill a GPU."""
@@ -47,7 +45,7 @@ def limit_rows(rows: int) -> Iterator[None]:
         _limit.reset(token)
 
 
-def chunk_rows(num_outputs: int, device: torch.device) -> int:
+def projection_rows(num_outputs: int, device: torch.device) -> int:
     """How many positions to project at once."""
     return _rows(num_outputs, device, 1)
 
@@ -181,11 +179,11 @@ class Execution:
 
     def __init__(
         self,
-        loss: Loss,
+        loss: RunnableLoss,
         features: Features,
         projection: Projection,
         *,
-        rows: Callable[[int, torch.device], int] | None = chunk_rows,
+        rows: Callable[[int, torch.device], int] | None = projection_rows,
         adapt: bool = True,
     ) -> None:
         """`rows`, of V and the device, is how many positions to take at once; None takes all. Without `adapt` the loss

@@ -5,22 +5,18 @@ On a GPU their values are not looked at, which would wait for it; CUDA stops by 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from losslab.contracts import TargetKind
 from losslab.errors import UserError
-
-if TYPE_CHECKING:
-    from losslab.losses.base import Loss
+from losslab.losses.contract import TargetedLoss
 
 _ROUNDING = 0.01
 """Of the sum of many bfloat16 probabilities."""
 
 
-def check_targets(target: Tensor, loss: Loss, num_outputs: int) -> None:
+def check_targets(target: Tensor, loss: TargetedLoss, num_outputs: int) -> None:
     """Raises UserError for targets of the wrong type, shape or range, where the projection has `num_outputs`."""
     _CHECKS[loss.target_kind](target, num_outputs)
     if loss.target_kind is TargetKind.VALUES and loss.num_outputs(target.shape[1]) != num_outputs:

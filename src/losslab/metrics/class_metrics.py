@@ -44,7 +44,7 @@ _SUMS = [
 ]
 
 
-def chunk_rows(num_outputs: int) -> int:
+def scoring_rows(num_outputs: int) -> int:
     """How many positions to score at once, so that their logits stay near the processor's caches."""
     return max(128, min(4096, _LOGITS_AT_ONCE // num_outputs))
 
@@ -79,7 +79,7 @@ class ClassMetrics:
         reader = RowReader(loss, self.scale, thorough=self.details is not None, num_outputs=num_outputs, device=device)
         objective: Tensor | None = torch.zeros(4, dtype=torch.float64, device=self.sums.device)
         with torch.autocast(device_type=device.type, enabled=False):
-            for chunk in features.chunks(chunk_rows(num_outputs)):
+            for chunk in features.chunks(scoring_rows(num_outputs)):
                 logits = loss.scores(chunk.hidden, projection)
                 logsumexp = reader.add(logits, chunk.target)
                 if objective is not None:
@@ -87,7 +87,7 @@ class ClassMetrics:
                     objective = None if part is None else objective + _sums_of(part)
         if objective is None:  # the loss wants more than scores
             objective = torch.zeros(4, dtype=torch.float64, device=self.sums.device)
-            for chunk in features.chunks(chunk_rows(num_outputs) if loss.position_wise else len(features)):
+            for chunk in features.chunks(scoring_rows(num_outputs) if loss.position_wise else len(features)):
                 objective = objective + _sums_of(loss(chunk, projection))
         if len(features):
             self._add(features, reader.rows(), num_outputs)

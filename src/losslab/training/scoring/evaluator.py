@@ -16,7 +16,7 @@ from losslab.contracts import Batch, Features, LossSum, Projection
 from losslab.data.module import TextDataModule
 from losslab.files import write_atomic
 from losslab.losses.base import Loss
-from losslab.metrics.class_metrics import ClassMetrics, chunk_rows
+from losslab.metrics.class_metrics import ClassMetrics, scoring_rows
 from losslab.metrics.extended import Details
 from losslab.metrics.frequency import frequency_groups
 from losslab.metrics.scale import fit_scale
@@ -117,7 +117,7 @@ class Evaluator:
         def collect(features: Features | None, loss: Loss, projection: Projection) -> LossSum:
             assert features is not None
             fitting = Features(features.hidden, features.target, features.weight * features.extras["fit"])
-            kept.extend(fitting.kept().chunks(chunk_rows(projection.weight.shape[0])))
+            kept.extend(fitting.kept().chunks(scoring_rows(projection.weight.shape[0])))
             return LossSum(total=features.weight.sum(), weight=features.weight.sum())
 
         def fit(_: Features | None, loss: Loss, projection: Projection) -> LossSum:

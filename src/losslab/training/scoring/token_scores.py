@@ -17,7 +17,7 @@ from losslab.contracts import Features, LossSum, Projection
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, byte_characters
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.metrics.class_metrics import chunk_rows
+from losslab.metrics.class_metrics import scoring_rows
 from losslab.metrics.token_scores import TokenScores
 from losslab.models.decoder import Decoder, DecoderLayer
 from losslab.training.scoring.reopen import Reopened, reopen
@@ -118,7 +118,7 @@ class _Collector:
 
     def observe(self, features: Features | None, loss: Loss, projection: Projection) -> LossSum:
         assert features is not None
-        for chunk in features.kept().chunks(chunk_rows(projection.weight.shape[0])):
+        for chunk in features.kept().chunks(scoring_rows(projection.weight.shape[0])):
             with torch.autocast(device_type=chunk.hidden.device.type, enabled=False):
                 log_probs = (self.scale * loss.scores(chunk.hidden, projection).float()).log_softmax(dim=-1)
             best = log_probs.topk(min(TOP, log_probs.shape[-1]), dim=-1)
