@@ -13,7 +13,8 @@ from gpu_check_tools import Sizes, Table, losslab, records, tiny, write_text
 from stopped_runs import STEPS, make_run, remains, train
 
 from losslab import console
-from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
 from losslab.records import read
 

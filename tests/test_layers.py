@@ -45,7 +45,7 @@ WITHOUT_TORCH = [
         f"losslab.config.{name}"
         for name in (
             *("schema", "compose", "mistakes", "paths", "identity", "check", "components", "trust"),
-            *("axes", "words", "foreign"),
+            *("axes", "words", "foreign", "binding", "jobs"),
         )
     ),
     *sorted(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
 
 

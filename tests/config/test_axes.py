@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from losslab.config.compose import compose_job, job_overrides, open_multirun, single_job
+from losslab.config.compose import compose_job
+from losslab.config.jobs import job_overrides, open_multirun, single_job
 from losslab.config.words import choices, ready, right_spelling, split
 from losslab.errors import UserError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from losslab.config import compose
-from losslab.config.compose import compose_plain, group_choices, is_multirun, open_multirun
+from losslab.config.compose import compose_plain, group_choices
+from losslab.config.jobs import is_multirun, job_overrides, open_multirun
 from losslab.config.paths import check_config_dir, conf_dir
 from losslab.errors import UserError
 
@@ -25,7 +25,7 @@ hydra:
 
 def job_overrides(typed: list[str], config_dir: Path | None = None) -> list[list[str]]:
     opened = open_multirun(typed, config_dir)
-    jobs = compose.job_overrides(opened)
+    jobs = job_overrides(opened)
     assert opened.count == len(jobs)
     return jobs
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from losslab.config.check import bind_components, check_run
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run
 from losslab.config.compose import compose_plain
 from losslab.config.identity import NOT_IDENTITY, fingerprint, flatten, folder_name
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from losslab.config.check import bind_components, check_run, import_target
-from losslab.config.compose import compose_plain, group_choices, is_multirun, job_overrides, open_multirun
+from losslab.config.binding import bind_components, import_target
+from losslab.config.check import check_run
+from losslab.config.compose import compose_plain, group_choices
 from losslab.config.foreign import _INSTEAD
+from losslab.config.jobs import is_multirun, job_overrides, open_multirun
 from losslab.config.mistakes import flat_keys, nearest_key
 from losslab.config.nearest import nearest
 from losslab.config.words import ready

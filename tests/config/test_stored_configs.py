@@ -19,7 +19,7 @@ def test_a_key_that_a_stored_configuration_lacks_has_its_old_value(settle, monke
 
 
 def test_a_text_from_before_rules_were_there_is_cut_as_it_was(settle) -> None:
-    from losslab.config.check import bind_components
+    from losslab.config.binding import bind_components
 
     config = settle("data=text", "data.path=book.txt")
     assert config["data"]["rules"] == 2

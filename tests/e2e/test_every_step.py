@@ -12,7 +12,8 @@ import stopped_runs
 import yaml
 from stopped_runs import SECONDS, STEPS, make_run, remains, train
 
-from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
 from runs import TINY, make_text
 

@@ -16,7 +16,8 @@ from stopped_runs import make_run
 from torch import Tensor
 
 from losslab.commands.resume import resume
-from losslab.config.check import bind_components, check_run, resolve_budget, resolve_split
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.components import build
 from losslab.config.compose import compose_plain
 from losslab.config.paths import conf_dir

@@ -12,7 +12,8 @@ from problems import bound, problem_for
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from losslab.config.check import bind_components, check_run
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run
 from losslab.config.compose import compose_plain
 from losslab.config.schema import RegularizersConfig
 from losslab.conformance import check

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from losslab.config.compose import open_multirun
+from losslab.config.jobs import open_multirun
 from losslab.errors import UserError
 from losslab.sweeps.settings import LocalSettings
 

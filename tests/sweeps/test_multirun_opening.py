@@ -10,7 +10,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobStatus
 
 from losslab.commands.train import CommandLine, _expand, parse, train
-from losslab.config.compose import job_overrides, open_multirun
+from losslab.config.jobs import job_overrides, open_multirun
 from losslab.errors import UserError
 from losslab.sweeps.multirun import Multirun, RunFailed
 from losslab.sweeps.settings import LocalSettings

@@ -22,19 +22,9 @@ from losslab.commands.forgotten import find_forgotten
 from losslab.commands.trusted import append_current_folder
 from losslab.config import schema
 from losslab.config.check import check_run, check_warmup
-from losslab.config.compose import (
-    CONFIG_NAME,
-    compose_job,
-    compose_plain,
-    group_choices,
-    is_multirun,
-    job_overrides,
-    open_multirun,
-    own_choices,
-    single_job,
-    to_plain,
-)
+from losslab.config.compose import CONFIG_NAME, compose_job, compose_plain, group_choices, own_choices, to_plain
 from losslab.config.foreign import serves_instead
+from losslab.config.jobs import is_multirun, job_overrides, open_multirun, single_job
 from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
 from losslab.config.words import ready

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from losslab.config.check import import_target
+from losslab.config.binding import import_target
 from losslab.errors import UserError
 
 

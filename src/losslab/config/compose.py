@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +17,26 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from losslab.config import schema
-from losslab.config.axes import Axes, Words, make_axes, read_zip
 from losslab.config.mistakes import explain, flat_keys
 from losslab.config.paths import check_config_dir, conf_dir
-from losslab.config.words import ZIP, bare, choices, has_settings, is_group, ready, right_spelling
+from losslab.config.words import bare, is_group, right_spelling
 from losslab.errors import UserError
 
 CONFIG_NAME = "train"
-_HYDRA = ("hydra.", "hydra/")
-_MOST_VALUES = 100_000
 
 
 def typed(override: str) -> tuple[str, Any]:
     """KEY=VALUE as Hydra reads it. Raises UserError where it cannot."""
-    (parsed,) = _parse([override], None)
+    (parsed,) = parse_overrides([override], None)
     return parsed.key_or_group, parsed.value()
 
 
 def compose_plain(overrides: list[str], config_dir: Path | None = None, *, resolve: bool = True) -> dict[str, Any]:
     """The composed configuration as plain, resolved values. Raises UserError for every mistake Hydra can see."""
-    return to_plain(_compose(overrides, config_dir), config_dir, resolve=resolve)
+    return to_plain(compose_config(overrides, config_dir), resolve=resolve)
 
 
-def to_plain(config: DictConfig, config_dir: Path | None = None, *, resolve: bool = True) -> dict[str, Any]:
+def to_plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     """Resolve interpolations, and turn OmegaConf's nodes into dicts, lists and numbers."""
     try:
         plain = OmegaConf.to_container(config, resolve=resolve)
@@ -51,180 +46,17 @@ def to_plain(config: DictConfig, config_dir: Path | None = None, *, resolve: boo
     return {str(key): value for key, value in plain.items()}
 
 
-@dataclass(frozen=True)
-class Multirun:
-    """A multirun, before its jobs are composed."""
-
-    overrides: list[str]
-    """As typed, behind those of the experiment's sweeper, without Hydra's own."""
-    hydra_overrides: list[str]
-    """Of Hydra's own keys and groups; no job differs in them."""
-    common: list[str]
-    """Those of one value with which the configuration composes before any job is chosen."""
-    count: int
-    """Of the combinations."""
-    notes: list[str]
-    """What a person should know before any job starts."""
-    launcher: str
-    """The choice of hydra/launcher."""
-    settings: dict[str, Any]
-    """The keys of hydra.launcher."""
-    target: str
-    """The launcher's class."""
-    axes: Axes = field(repr=False)
-
-
-def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multirun:
-    """Look at a multirun that is counted and not yet expanded.
-
-    Raises:
-        UserError: for a sweeper that losslab does not work with, for values that cannot be counted, and for axes that
-            fit nothing.
-    """
-    common, hydra = _before_any_job(overrides, config_dir)
-    if not (hydra.sweeper and hydra.launcher):
-        raise UserError("hydra.sweeper and hydra.launcher cannot be null: leave them out, or choose hydra/launcher=…")
-    if not hydra.sweeper._target_.endswith("BasicSweeper"):
-        raise UserError("losslab's multirun works with Hydra's basic sweeper; leave out hydra/sweeper")
-    if hydra.sweeper.get("max_batch_size") is not None:
-        raise UserError("leave out hydra.sweeper.max_batch_size: hydra.launcher.slots says how many runs go at once")
-    swept = [ready(f"{key}={value}") for key, value in (hydra.sweeper.params or {}).items()]
-    own: list[str] = []
-    of_hydra: list[str] = []
-    zips: dict[bool, list[list[str]]] = {False: [], True: []}
-    values: dict[str, list[Words]] = {}
-    for i, word in enumerate(swept + overrides):
-        key = word.partition("=")[0]
-        if bare(key) == ZIP:
-            zips[i >= len(swept)] += read_zip(word)
-        elif key.lstrip("+~").startswith(_HYDRA):
-            if any(override.is_sweep_override() for override in _parse([word], config_dir)):
-                raise UserError(f"{word}: a multirun has one value of Hydra's own keys, for all runs")
-            of_hydra.append(word)
-        else:
-            own.append(word)
-            key, values_of = _values(word, config_dir)
-            values[key] = values_of
-    axes = make_axes(
-        values,
-        zips[True] or zips[False],  # what is typed replaces
-        tuple(word for word in own if word.startswith("experiment=")),
-        lambda words: _look(list(words), config_dir),
-    )
-    settings = OmegaConf.to_container(hydra.launcher, resolve=True)
-    assert isinstance(settings, dict)
-    target = str(settings.pop("_target_"))
-    choice = hydra.runtime.choices["hydra/launcher"]
-    keys = {str(key): value for key, value in settings.items()}
-    return Multirun(own, of_hydra, common, axes.count(), axes.notes, choice, keys, target, axes)
-
-
-def job_overrides(multirun: Multirun) -> list[list[str]]:
-    """The overrides of each job, in Hydra's order."""
-    return list(multirun.axes.jobs())
-
-
-def single_job(overrides: list[str]) -> list[str]:
-    """The overrides of a run that is no multirun: choices with settings become words of their own.
-
-    Raises:
-        UserError: for several choices, and for `zip`.
-    """
-    job: list[str] = []
-    for word in overrides:
-        if bare(word.partition("=")[0]) == ZIP:
-            raise UserError(f"{word} walks the axes of a multirun together: add -m, or leave it out")
-        if not has_settings(word):
-            job.append(word)
-        elif len(found := choices(word)) > 1:
-            raise UserError(f"{word} is a list of values: add -m to run them all")
-        else:
-            job += found[0]
-    keys = [word.partition("=")[0] for word in job]
-    for word in overrides:
-        twice = [w for w in choices(word)[0][1:] if keys.count(w.partition("=")[0]) > 1] if has_settings(word) else []
-        if twice:
-            raise UserError(f"{twice[0].partition('=')[0]} is set by {word} already: leave one out")
-    return job
-
-
-def _values(word: str, config_dir: Path | None) -> tuple[str, list[Words]]:
-    """The key of a word, and the words of each of its values. Raises UserError where they cannot be counted."""
-    if has_settings(word):
-        values: list[Words] = []
-        for choice in choices(word):
-            key, own = _values(choice[0], config_dir)
-            values += [(*first, *choice[1:]) for first in own]
-        return key, values
-    (override,) = _parse([word], config_dir)
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return key, [(word if override.is_delete() else f"{key}={override.get_value_element_as_str()}",)]
-    if key == "experiment":
-        raise UserError(f"{word}: an experiment may be a multirun of its own; start one at a time")
-    if not override.is_discrete_sweep():
-        assert override.value_type is not None
-        raise UserError(f"{word}: {override.value_type.name.lower()} has no end; list the values of {key}")
-    found: list[Words] = [(f"{key}={value}",) for value in islice(override.sweep_string_iterator(), _MOST_VALUES + 1)]
-    if len(found) > _MOST_VALUES:
-        raise UserError(f"{key} has more than {_MOST_VALUES:,} values")
-    if not found:
-        raise UserError(f"{word} is no value at all: there is nothing to run")
-    return key, found
-
-
-def _before_any_job(overrides: list[str], config_dir: Path | None) -> tuple[list[str], DictConfig]:
-    """The words of one value with which the configuration composes, and Hydra's own part of it.
-
-    A key of one value may apply to some of the listed choices only, so that it does not compose with the others.
-    """
-    words = [word for word in overrides if bare(word.partition("=")[0]) != ZIP and not has_settings(word)]
-    fixed = [o.input_line or "" for o in _parse(words, config_dir) if not o.is_sweep_override()]
-    try:
-        hydra = _compose(fixed, config_dir, with_hydra=True).hydra
-    except UserError:
-        keys = {word: bare(word.partition("=")[0]) for word in fixed}
-        fixed = [word for word, key in keys.items() if key.startswith(_HYDRA) or is_group(key) or "." not in key]
-        hydra = _compose(fixed, config_dir, with_hydra=True).hydra
-    _check_folders(hydra)
-    return fixed, hydra
-
-
-def _check_folders(hydra: DictConfig) -> None:
-    """Refuse Hydra's own folders, wherever they were set: runs have theirs, by which they are found again."""
-    plain = OmegaConf.to_container(hydra, resolve=False)
-    assert isinstance(plain, dict)
-    ours = {"run": {"dir": "${output_dir}/${name}"}, "sweep": {"dir": "${output_dir}/${name}", "subdir": "."}}
-    wrong = [f"hydra.{key}.{k}" for key, own in ours.items() for k, v in own.items() if (plain[key] or {}).get(k) != v]
-    wrong += ["hydra.output_subdir"] if plain["output_subdir"] is not None else []
-    wrong += ["hydra.job.chdir"] if plain["job"].get("chdir") else []
-    if wrong:
-        raise UserError(
-            f"{wrong[0]} cannot be changed: a run lives in output_dir/name, in a folder that follows from what it "
-            "computes, and starts in the current one; set output_dir=… and name=…"
-        )
-
-
-def _look(words: list[str], config_dir: Path | None) -> tuple[set[str], set[str]]:
-    """The keys and the groups that these choices give."""
-    config = _compose(words, config_dir, with_hydra=True)
-    groups = {str(key) for key in config.hydra.runtime.choices}
-    with open_dict(config):
-        del config["hydra"]
-    return flat_keys(OmegaConf.to_container(config, resolve=False)), groups
-
-
 def compose_job(overrides: list[str], config_dir: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
     """The composed configuration as plain, resolved values, and the choices: group → the file chosen in it.
 
     Raises:
         UserError: for every mistake that Hydra can see.
     """
-    config = _compose(overrides, config_dir, with_hydra=True)
+    config = compose_config(overrides, config_dir, with_hydra=True)
     choices = own_choices(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]
-    return to_plain(config, config_dir), choices
+    return to_plain(config), choices
 
 
 def own_choices(choices: Any) -> dict[str, str]:
@@ -232,16 +64,10 @@ def own_choices(choices: Any) -> dict[str, str]:
     return {str(k): str(v) for k, v in choices.items() if v is not None and not str(k).startswith("hydra/")}
 
 
-def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:
-    """Whether the configuration itself asks for a multirun (hydra.mode=MULTIRUN, typed or in an experiment)."""
-    mode = _before_any_job(overrides, config_dir)[1].mode
-    return mode is not None and mode.name == "MULTIRUN"
-
-
 def group_choices(overrides: list[str]) -> list[str]:
     """Those of the overrides that choose a file of a group (loss=square, model/size=micro, experiment=…)."""
     chosen = []
-    for override in _parse(overrides, None):
+    for override in parse_overrides(overrides, None):
         if "." not in override.key_or_group and (conf_dir() / override.key_or_group).is_dir():
             chosen.append(override.input_line or "")
     return chosen
@@ -255,7 +81,7 @@ def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
     return ConfigLoaderImpl(config_search_path=search_path)
 
 
-def _parse(overrides: list[str], config_dir: Path | None) -> list[Override]:
+def parse_overrides(overrides: list[str], config_dir: Path | None) -> list[Override]:
     parser = OverridesParser.create(_config_loader(config_dir))
     parsed = []
     for override in overrides:
@@ -268,7 +94,7 @@ def _parse(overrides: list[str], config_dir: Path | None) -> list[Override]:
     return parsed
 
 
-def _compose(overrides: list[str], config_dir: Path | None, *, with_hydra: bool = False) -> DictConfig:
+def compose_config(overrides: list[str], config_dir: Path | None, *, with_hydra: bool = False) -> DictConfig:
     if config_dir is not None:
         check_config_dir(config_dir)
         quoted = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")

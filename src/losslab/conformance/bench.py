@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from losslab.config.check import bind_components, check_run
-from losslab.config.compose import compose_job, job_overrides, open_multirun
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run
+from losslab.config.compose import compose_job
 from losslab.config.identity import loss_label
+from losslab.config.jobs import job_overrides, open_multirun
 from losslab.config.schema import register
 from losslab.config.words import ready
 from losslab.conformance.measure import COMPILED, DENSE, FLOOR, Measurement, Shape, Variant, measure

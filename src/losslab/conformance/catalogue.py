@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from losslab.config.check import bind_components, import_target
+from losslab.config.binding import bind_components, import_target
 from losslab.config.components import build
 from losslab.config.compose import compose_job
 from losslab.config.nearest import nearest

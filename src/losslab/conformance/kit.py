@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from losslab.config.check import bind_components, check_run
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run
 from losslab.config.compose import compose_job, typed
 from losslab.config.schema import register
 from losslab.config.words import ready

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from losslab.config.check import import_target
+from losslab.config.binding import import_target
 from losslab.config.components import build
 from losslab.config.optimizer_groups import GROUPS, INHERITED, MATCH, REST, ROLES
 from losslab.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from losslab.config.check import import_target
+from losslab.config.binding import import_target
 from losslab.config.components import build
 from losslab.errors import UserError
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from losslab.config.check import bind_components
+from losslab.config.binding import bind_components
 from losslab.errors import UserError
 from losslab.records import DONE, Record
 from losslab.training.factory import hash_inputs

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losslab.config.check import bind_components
+from losslab.config.binding import bind_components
 from losslab.config.identity import NOT_IDENTITY, fingerprint, flatten, without
 from losslab.config.stored import filled
 from losslab.config.trust import allowed, foreign_targets, targets

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import losslab
-from losslab.config.check import import_target
+from losslab.config.binding import import_target
 
 _PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
 

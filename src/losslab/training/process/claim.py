@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from losslab.config.check import bind_components, resolve_budget, resolve_split
+from losslab.config.binding import bind_components
+from losslab.config.check import resolve_budget, resolve_split
 from losslab.config.identity import fingerprint, folder_name, loss_label
 from losslab.config.stored import INPUTS, filled
 from losslab.config.trust import allowed, foreign_targets, targets

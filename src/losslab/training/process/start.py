@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from losslab.config.check import bind_components, resolve_split
+from losslab.config.binding import bind_components
+from losslab.config.check import resolve_split
 from losslab.config.identity import NOT_IDENTITY, fingerprint
 from losslab.config.stored import INPUTS, ORIGINS, moved_inputs, open_config, override
 from losslab.errors import UserError

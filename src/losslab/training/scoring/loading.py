@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from losslab.config.check import bind_components
+from losslab.config.binding import bind_components
 from losslab.config.stored import open_config
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, restore_tokenizer
 from losslab.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from losslab.config.check import bind_components
+from losslab.config.binding import bind_components
 from losslab.config.stored import INPUTS, moved_inputs, open_config, override
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
