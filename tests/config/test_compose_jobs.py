@@ -23,7 +23,7 @@ hydra:
 """
 
 
-def job_overrides(typed: list[str], config_dir: Path | None = None) -> list[list[str]]:
+def expand(typed: list[str], config_dir: Path | None = None) -> list[list[str]]:
     opened = open_multirun(typed, config_dir)
     jobs = job_overrides(opened)
     assert opened.count == len(jobs)
@@ -69,12 +69,12 @@ LOSSES = sorted(path.stem for path in (conf_dir() / "loss").glob("*.yaml"))
     ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "",
 )
 def test_jobs_come_in_hydras_order(typed: list[str], jobs: list[list[str]]) -> None:
-    assert job_overrides(typed) == jobs
+    assert expand(typed) == jobs
 
 
 def test_jobs_of_an_experiment_come_before_those_that_were_typed(own_conf) -> None:
     folder = own_conf({"experiment/swept.yaml": SWEEP})
-    assert job_overrides(["experiment=swept", "optimizer.lr=0.1,0.2"], folder) == [
+    assert expand(["experiment=swept", "optimizer.lr=0.1,0.2"], folder) == [
         [f"seed={seed}", f"loss={loss}", "experiment=swept", f"optimizer.lr={lr}"]
         for seed in (1, 2)
         for loss in ("square", "kl_divergence")
@@ -84,7 +84,7 @@ def test_jobs_of_an_experiment_come_before_those_that_were_typed(own_conf) -> No
 
 def test_a_glob_finds_files_of_ones_own(own_conf) -> None:
     folder = own_conf({"loss/my_a.yaml": SQUARE, "loss/my_b.yaml": SQUARE})
-    assert job_overrides(["loss=glob(my_*)"], folder) == [["loss=my_a"], ["loss=my_b"]]
+    assert expand(["loss=glob(my_*)"], folder) == [["loss=my_a"], ["loss=my_b"]]
 
 
 def test_only_the_configuration_itself_asks_for_a_multirun(own_conf) -> None:
@@ -97,7 +97,7 @@ def test_only_the_configuration_itself_asks_for_a_multirun(own_conf) -> None:
 
 def test_another_sweeper_is_refused() -> None:
     with pytest.raises(UserError, match="basic sweeper"):
-        job_overrides(["hydra.sweeper._target_=my.Sweeper", "seed=1,2"])
+        expand(["hydra.sweeper._target_=my.Sweeper", "seed=1,2"])
 
 
 def test_the_choices_of_groups_are_told_from_keys() -> None:
@@ -125,7 +125,7 @@ def test_a_folder_of_ones_own_may_be_relative(own_conf, monkeypatch) -> None:
     folder = own_conf({"loss/mine.yaml": SQUARE})
     monkeypatch.chdir(folder.parent)
     assert compose_plain(["loss=mine"], Path(os.path.relpath(folder)))["loss"]["m"] == 1.0
-    assert job_overrides(["loss=mine,square"], Path(folder.name)) == [["loss=mine"], ["loss=square"]]
+    assert expand(["loss=mine,square"], Path(folder.name)) == [["loss=mine"], ["loss=square"]]
 
 
 def test_a_choice_misspelt_in_ones_own_folder_is_found_there(own_conf) -> None:

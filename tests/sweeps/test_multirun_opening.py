@@ -9,7 +9,8 @@ import pytest
 from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobStatus
 
-from losslab.commands.train import CommandLine, _expand, parse, train
+from losslab.commands.command_line import CommandLine, parse
+from losslab.commands.train import _expand, train
 from losslab.config.jobs import job_overrides, open_multirun
 from losslab.errors import UserError
 from losslab.sweeps.multirun import Multirun, RunFailed

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +16,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
+from losslab.commands.command_line import CommandLine, parse
 from losslab.commands.folder import check_folder
 from losslab.commands.forgotten import find_forgotten
 from losslab.commands.trusted import append_current_folder
 from losslab.config import schema
 from losslab.config.check import check_run, check_warmup
 from losslab.config.compose import CONFIG_NAME, compose_job, compose_plain, group_choices, own_choices, to_plain
-from losslab.config.foreign import serves_instead
 from losslab.config.jobs import is_multirun, job_overrides, open_multirun, single_job
-from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
-from losslab.config.words import ready
 from losslab.console import complain, say, working
 from losslab.data.text_files import find_files
 from losslab.errors import UserError, describe
@@ -41,12 +38,6 @@ from losslab.training.process.slurm import is_task_of_many
 if TYPE_CHECKING:
     from losslab.training.process.start import Outcome
 
-_HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--resolve"}
-_VALUED: dict[str, tuple[str, ...]] = {
-    "--cfg": ("job", "hydra", "all"),
-    "--package": (),
-    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
-}
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _STOPPED = 130
 """The shell's code for a command that Ctrl-C ended."""
@@ -60,69 +51,6 @@ _MANY = 1000
 """A multirun with more runs is one only if its person says so."""
 _TOLD = 50
 """Composing more jobs takes long enough to be told."""
-
-
-@dataclass
-class CommandLine:
-    """What was typed after `losslab train`."""
-
-    overrides: list[str] = field(default_factory=list)
-    hydra_flags: list[str] = field(default_factory=list)
-    """Flags that make Hydra print something in place of a run."""
-    multirun: bool = False
-    yes: bool = False
-    """A very large multirun is meant, and so are other settings than those of the runs that are there."""
-    config_dir: Path | None = None
-    foreign_launcher: str = ""
-    """The launcher of somebody else's that a multirun has, if it has one."""
-    for_hydra: list[str] | None = None
-    """What Hydra composes from instead: of a multirun, the words that every job has."""
-
-    def argv(self) -> list[str]:
-        """For Hydra, whose parser wants flags before overrides."""
-        flags = list(self.hydra_flags)
-        flags += ["--multirun"] if self.multirun else []
-        flags += ["--config-dir", str(self.config_dir)] if self.config_dir is not None else []
-        return [*flags, *(self.overrides if self.for_hydra is None else self.for_hydra)]
-
-
-def parse(arguments: list[str]) -> CommandLine:
-    """Split flags from overrides, wherever they stand. Raises UserError for a flag that there is not."""
-    line = CommandLine()
-    rest = iter(arguments)
-    for argument in rest:
-        flag, _, attached = argument.partition("=")
-        if flag in ("-m", "--multirun"):
-            line.multirun = True
-        elif argument == "--yes":
-            line.yes = True
-        elif flag in ("--config-dir", "-cd"):
-            line.config_dir = Path(_value(flag, attached or next(rest, "")))
-        elif flag in _VALUED:
-            value = _value(flag, attached or next(rest, ""))
-            if _VALUED[flag] and value not in _VALUED[flag]:
-                raise UserError(f"{flag} cannot be {value!r}: {nearest(value, _VALUED[flag])}")
-            line.hydra_flags += [flag, value]
-        elif argument in _HYDRA_FLAGS:
-            line.hydra_flags.append(argument)
-        elif argument.startswith("-"):
-            key = flag.lstrip("-").replace("-", "_")
-            hint = f"keys are written {key}=VALUE" if key else "losslab train --help lists them"
-            hint = serves_instead(key) or hint
-            raise UserError(f"there is no flag {flag!r}; {hint}")
-        else:
-            line.overrides.append(ready(argument))
-    if "--resolve" in line.hydra_flags and "--cfg" not in line.hydra_flags:
-        raise UserError("--resolve says how --cfg prints the configuration: write --cfg job --resolve")
-    if line.multirun and line.hydra_flags:
-        raise UserError(f"{line.hydra_flags[0]} shows one run: leave out -m, and give each key one value")
-    return line
-
-
-def _value(flag: str, value: str) -> str:
-    if not value or value.startswith("-"):
-        raise UserError(f"{flag} needs a value" + (", the folder of your own yaml files" if "dir" in flag else ""))
-    return value
 
 
 def train(arguments: list[str]) -> int:
