@@ -28,7 +28,9 @@ ROWS = [
 ]
 """From the top of the house to its foundation."""
 FOUNDATION = len(ROWS) - 1
-LONGEST_FILE = 350
+LONGEST_FILE = 300
+LONGER_FILES = {"training/run.py": 335, "data/module.py": 306}
+"""Files that may not grow until they are split."""
 HEAVY = ("torch", "lightning", "pytorch_lightning", "torchmetrics", "transformers", "datasets")
 LATE = {"losslab": "its functions import what they need when they are called, and files below read its version"}
 """Modules whose own imports make no circle, and why."""
@@ -251,4 +253,4 @@ print(json.dumps(loaded))
 def test_files_stay_readable() -> None:
     lengths = {str(path.relative_to(SOURCE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert len(lengths) > 30
-    assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
+    assert {path: length for path, length in lengths.items() if length > LONGER_FILES.get(path, LONGEST_FILE)} == {}

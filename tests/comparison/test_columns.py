@@ -1,4 +1,4 @@
-"""`losslab.comparison.runs.load`: runs as columns, for notebooks."""
+"""`losslab.comparison.load`: runs as columns, for notebooks."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made_runs import Sweep
 
-from losslab.comparison.runs import load
+from losslab.comparison import load
 from losslab.errors import UserError
 
 FIXED = ["folder", "loss", "seed", "status", "step", "max_steps", "seconds", "tokens_per_second", "error"]

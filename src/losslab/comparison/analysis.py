@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,22 +12,20 @@ from numpy.typing import NDArray
 from losslab.comparison.caveats import caveats, start_caveats
 from losslab.comparison.costs import Costs, costs_of
 from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
+from losslab.comparison.kept_scores import read_scores
 from losslab.comparison.metrics import NOT_METRICS, higher_is_better, is_known, margin_of, short
 from losslab.comparison.metrics import PRIMARY as PRIMARY_NAME
-from losslab.comparison.noise import Documents, Noises
+from losslab.comparison.noise import Noises
 from losslab.comparison.pairs import Pair, make_pairs
-from losslab.comparison.rows import Row, make_rows, pairs_of
+from losslab.comparison.rows import Row, make_rows
 from losslab.comparison.runs.contenders import Contender, Setting, find_baselines, group_runs
 from losslab.comparison.runs.load import Loaded, Run
 from losslab.comparison.runs.naming import BEST_FIRST, parse_labels, positions, rename
-from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
 from losslab.config.nearest import nearest
 from losslab.errors import UserError
 
 PRIMARY = "test/nll_scaled"
-OF_DOCUMENTS = {"test/nll_scaled": 1, "test/nll": 2, "test/top1": 3}
-"""Metrics that each run keeps for every document, and their place in test_scores.npz."""
 _CHECKED = ("test/nll", "test/top1", "text/nll", "text/top1")
 """On these a verdict of the primary number should hold, too."""
 
@@ -148,7 +145,7 @@ def analyse(
             table.sort(key=lambda row: places[row.label])
     costs = costs_of(contenders, next(iter(baselines.values())), loaded.source) if len(baselines) == 1 else None
     read, problems = read_curves([run for c in contenders for run in c.runs.values()])
-    noises, unit, reliability, damaged = _scores(contenders, baselines, {metric: rows, **also})
+    kept = read_scores(contenders, baselines, {metric: rows, **also})
     told = caveats(contenders, rows, baselines, metric=metric, selection=selection)
     return Comparison(
         source=loaded.source,
@@ -161,15 +158,15 @@ def analyse(
         rows=rows,
         also=also,
         pairs=make_pairs(contenders, metric=metric, margin=margin) if all_pairs else None,
-        caveats=[*start_caveats(contenders, baselines), *loaded.problems, *told, *problems, *damaged],
+        caveats=[*start_caveats(contenders, baselines), *loaded.problems, *told, *problems, *kept.problems],
         curves={c.label: curves for c in contenders if (curves := mean_curves(c, read))},
         costs=costs,
         equal_time=at_equal_compute(contenders, read, costs) if short(metric) == PRIMARY_NAME else {},
         axes=[axis for c in contenders if selection for axis in axes_of(c, selection)],
         expected=_expected(contenders, selection),
-        noises=noises,
-        unit=unit,
-        reliability=reliability,
+        noises=kept.noises,
+        unit=kept.unit,
+        reliability=kept.reliability,
         metrics=tuple(dict.fromkeys([metric, *further])),
     )
 
@@ -254,60 +251,3 @@ def _expected(contenders: Sequence[Contender], selection: str | None) -> list[Ex
     if all(item.cost[0] > 1 for item in found):
         return found
     return [replace(item, cost=item.trials.astype(np.float64)) for item in found]  # or the axis would mix two units
-
-
-def _scores(
-    contenders: Sequence[Contender], baselines: dict[Setting, Contender], tables: dict[str, list[Row]]
-) -> tuple[dict[str, dict[str, Noises]], str, dict[str, NDArray[np.float64]], list[str]]:
-    """What the runs keep beside their records: noises, the unit, reliability, and what is damaged."""
-    scores: dict[int, dict[str, NDArray[np.generic]]] = {}
-    problems = []
-    for run in (run for c in contenders for run in c.runs.values()):
-        try:
-            content = run.scores()
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        if content is not None:
-            scores[id(run)] = content
-    reliability = {}
-    for c in contenders:
-        own = [np.asarray(scores[id(run)]["reliability"], np.float64) for run in c.runs.values() if id(run) in scores]
-        if own:
-            reliability[c.label] = np.stack(own)
-    units = {str(content["unit"]) for content in scores.values()}
-    noises: dict[str, dict[str, Noises]] = {}
-    resamples: dict[int, Documents] = {}
-    for c in contenders:
-        reference = baselines.get(c.stratum)
-        if reference is None or reference is c:
-            continue
-        pairs = [
-            (np.asarray(scores[id(own)]["units"], np.float64), np.asarray(scores[id(other)]["units"], np.float64))
-            for seed in pairs_of(c, reference)
-            for own, other in [(c.runs[seed], reference.runs[seed])]
-            if id(own) in scores and id(other) in scores
-        ]
-        if not pairs:
-            continue
-        if any(not np.array_equal(own[0], pairs[0][1][0]) for pair in pairs for own in pair):
-            problems.append(
-                f"{c.label}: its runs were scored on other documents than the baseline's: no two noises for it"
-            )
-            continue
-        weight = pairs[0][0][0]
-        if hash(weight.tobytes()) not in resamples:
-            resamples[hash(weight.tobytes())] = Documents(weight)
-        noises[c.label] = {
-            name: resamples[hash(weight.tobytes())].compare(
-                np.stack([own[at] - other[at] for own, other in pairs]), level=result.level, spread=result.spread
-            )
-            for name, at in OF_DOCUMENTS.items()
-            if (result := _result(tables.get(name, []), c.label)) is not None
-            and all(math.isfinite(float(part[at].sum())) for pair in pairs for part in pair)
-        }
-    return noises, units.pop() if len(units) == 1 else "document", reliability, problems
-
-
-def _result(rows: Sequence[Row], label: str) -> Paired | None:
-    return next((row.paired for row in rows if row.label == label), None)

@@ -10,8 +10,8 @@ from itertools import groupby
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.metrics import short
 from losslab.comparison.noise import Interval
-from losslab.comparison.output.figure_list import Picture
 from losslab.comparison.output.numbers import interval, number, p_value
+from losslab.comparison.output.picture import Picture
 from losslab.comparison.output.prose import caption, name_of, pairs_caption, protocol, question, sentences
 from losslab.comparison.output.tables import answer_cells, pair_cells
 from losslab.comparison.rows import Row

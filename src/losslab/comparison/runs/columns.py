@@ -1,4 +1,4 @@
-"""The runs of a folder as plain columns, for notebooks: `losslab.comparison.runs.load`."""
+"""The runs of a folder as plain columns, for notebooks: `losslab.comparison.load`."""
 
 from __future__ import annotations
 
