@@ -71,6 +71,10 @@ def test_the_wheel_trains_from_an_empty_folder_with_an_own_loss(workplace: Path)
     zipfile.ZipFile(wheel).extractall(site)
     shipped = {path.relative_to(site / "losslab/conf") for path in (site / "losslab/conf").rglob("*.yaml")}
     assert shipped == {path.relative_to(checkout / "conf") for path in (checkout / "conf").rglob("*.yaml")}
+    package = checkout / "src/losslab"
+    sources = {path.relative_to(package) for path in package.rglob("*.*") if "__pycache__" not in path.parts}
+    assert {path.suffix for path in sources} >= {".py", ".css", ".js"}
+    assert {path for path in sources if not (site / "losslab" / path).is_file()} == set()
     empty = workplace / "empty"
     empty.mkdir()
     write_own_loss(empty)

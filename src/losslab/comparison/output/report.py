@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from importlib import resources
 from itertools import groupby
 
 from losslab.comparison.analysis import Comparison
@@ -19,41 +20,7 @@ from losslab.comparison.runs.contenders import shown
 from losslab.comparison.runs.load import Run
 from losslab.comparison.statistics import SEEDS_FOR_BCA
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d2127; --paper: #ffffff; --soft: #5b6470; --line: #d9dde3; --shade: #f4f6f8;
-  --better: #0a6b4b; --worse: #a8321f; --equivalent: #1f5fa8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #14171a; --soft: #a2abb6; --line: #363c44;
-  --shade: #1d2126; --better: #55c79a; --worse: #f08a72; --equivalent: #7fb2ee; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 64rem; color: var(--ink); background: var(--paper);
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
-p, li { max-width: 46rem; }
-.soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .5rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td.text { white-space: normal; min-width: 12rem; }
-th { font-weight: 600; border-bottom-width: 2px; white-space: normal; vertical-align: bottom; }
-tr.baseline td { background: var(--shade); }
-caption { caption-side: bottom; text-align: left; padding-top: .4rem; }
-.better { color: var(--better); font-weight: 600; } .worse { color: var(--worse); font-weight: 600; }
-.equivalent { color: var(--equivalent); font-weight: 600; }
-figure { margin: 1.25rem 0 2rem; }
-figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
-figcaption { max-width: 46rem; margin-top: .3rem; }
-code { font: .85em ui-monospace, Menlo, Consolas, monospace; background: var(--shade); padding: .1em .3em; }
-pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; } pre code { padding: 0; }
-details { margin: 1rem 0; } summary { cursor: pointer; }
-a { color: inherit; }
-@media screen and (max-width: 38rem) { .wide::before { content: "scroll sideways →"; position: sticky; left: 0;
-  color: var(--soft); font-size: .8rem; } }
-@media print { :root { --ink: #000; --paper: #fff; --soft: #444; --line: #bbb; --shade: #f2f2f2; --better: #0a6b4b;
-  --worse: #a8321f; --equivalent: #1f5fa8; } body { max-width: none; font-size: 11pt; padding: 0; }
-  figure, tr { break-inside: avoid; } figure svg { min-width: 0; } .wide { overflow: visible; }
-  h2 { break-after: avoid; } }
-"""
+_STYLE = (resources.files("losslab.comparison.output") / "report.css").read_text(encoding="utf-8")
 _WORDS = ("better", "worse", "equivalent")
 
 
@@ -69,7 +36,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<title>{escape(title)}</title><style>\n{_STYLE}</style></head><body>",
         f"<h1>{escape(question(c))}</h1>",
         f'<p class="soft">{escape(name_of(c))} · baseline {escape(c.baseline)} · written by losslab compare</p>',
         "<h2>Answer</h2>",

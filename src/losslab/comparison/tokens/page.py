@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,13 @@ from losslab.comparison.tokens.groups import (
     over_seeds,
     overall,
 )
-from losslab.comparison.tokens.style import SCRIPT, STYLE
 from losslab.comparison.tokens.text import END, marked
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.metrics.token_scores import TokenScores
 
+_FILES = resources.files("losslab.comparison.tokens")
+_STYLE, _SCRIPT = ((_FILES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 _STRENGTHS = (0.22, 0.5, 1.0)
 """Of the shading: where the interval includes 0, where it does not, and where the difference survives."""
 _DARKEST = 0.75
@@ -70,7 +72,8 @@ def write_token_page(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>
+{_STYLE}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>
@@ -87,7 +90,8 @@ def write_token_page(
 </div>
 {_attention(runs)}
 <script type="application/json" id="data">{pack(runs, found, count)}</script>
-<script>{SCRIPT}</script>
+<script>
+{_SCRIPT}</script>
 </body>
 </html>
 """

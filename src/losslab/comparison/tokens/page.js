@@ -1,66 +1,3 @@
-"""The style and the program inside the page of tokens. Both know no text of their own: the page brings it."""
-
-from __future__ import annotations
-
-STYLE = """
-:root { color-scheme: light dark; --a: 33 102 172; --b: 230 97 1; --ink: #1b1d21; --paper: #fdfdfc;
-  --quiet: #5d636d; --line: #d8dade; --card: #f3f4f5; }
-@media (prefers-color-scheme: dark) {
-  :root { --a: 62 132 214; --b: 205 92 8; --ink: #eceef1; --paper: #15171b; --quiet: #a3a9b4; --line: #383c44;
-    --card: #1f2228; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1rem 2rem; max-width: 62rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.4rem; line-height: 1.25; margin: .5rem 0; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .4rem; }
-p, ul { margin: .4rem 0; max-width: 46rem; }
-ul { padding-left: 1.2rem; }
-.quiet, caption, figcaption { color: var(--quiet); font-size: .9rem; }
-.of-a, .of-b { font-weight: 600; border-bottom: 3px solid rgb(var(--a)); }
-.of-b { border-bottom: 3px dashed rgb(var(--b)); }
-#text { white-space: pre-wrap; font: .95rem/1.75 ui-monospace, monospace; border: 1px solid var(--line);
-  border-radius: .4rem; padding: .6rem; max-height: min(36rem, 65vh); overflow: auto; }
-#text i, .legend i { font-style: normal; border-radius: 2px; border-bottom: 2px solid transparent; cursor: default; }
-.a { background: rgb(var(--a) / var(--o)); } .b { background: rgb(var(--b) / var(--o)); }
-#text i.a.k, .legend i.a.k { border-bottom: 2px solid rgb(var(--a)); }
-#text i.b.k, .legend i.b.k { border-bottom: 2px dashed rgb(var(--b)); }
-#text i:hover, #text i:focus, #text i.on { outline: 2px solid var(--ink); outline-offset: 0; }
-#text u { text-decoration: none;
-  background: radial-gradient(circle at center, var(--quiet) .06em, transparent .07em); opacity: .75; }
-#text b, #text em { font-weight: 400; font-style: normal; color: var(--quiet); }
-#text b { font-size: .8em; } #text i b { color: inherit; opacity: .7; }
-.legend { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; font-size: .9rem; margin: .5rem 0; }
-.legend i { padding: 0 .35em; }
-#panel { position: sticky; bottom: 0; margin-top: .5rem; padding: .5rem .7rem; background: var(--card);
-  border: 1px solid var(--line); border-radius: .4rem; font-size: .85rem; line-height: 1.4; min-height: 13.5em; }
-#panel p { margin: 0 0 .2rem; max-width: none; }
-#panel .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .2rem 1rem; }
-#panel ol { margin: 0; padding: 0; list-style: none; }
-#panel li { display: flex; justify-content: space-between; gap: .5rem; font-variant-numeric: tabular-nums; }
-#panel code { font-size: .95em; } li.target { font-weight: 700; }
-.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.2rem 2rem; }
-table { border-collapse: collapse; width: 100%; overflow-wrap: normal; align-self: start; font-size: .85rem;
-  font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; color: var(--ink); padding-bottom: .2rem; }
-th { font-weight: 400; text-align: left; color: var(--quiet); }
-td, th { padding: .15rem .5rem .15rem 0; vertical-align: middle; border-top: 1px solid var(--line); }
-td.n, th.n { text-align: right; white-space: nowrap; } td small { color: var(--quiet); white-space: nowrap; }
-svg { display: block; width: clamp(4.5rem, 18vw, 7.5rem); height: 1rem; }
-svg .zero, svg .whisker { stroke: var(--quiet); }
-svg .whisker { stroke: var(--ink); stroke-width: 1.5; }
-rect.a { fill: rgb(var(--a)); } rect.b { fill: rgb(var(--b)); } rect.faint { fill-opacity: .35; }
-#heads { display: flex; flex-wrap: wrap; gap: .4rem; margin: .5rem 0; }
-#heads button { font: inherit; font-size: .8rem; color: inherit; background: var(--card); cursor: pointer;
-  border: 1px solid var(--line); border-radius: .3rem; padding: .25rem .35rem; }
-#heads button[aria-pressed="true"] { outline: 2px solid var(--ink); }
-#heads canvas { width: 3.2rem; height: 3.2rem; margin: 0 .1rem; background: var(--paper); }
-.maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
-figure { margin: 0; min-width: 0; } figure canvas { width: 100%; aspect-ratio: 1; display: block; cursor: crosshair; }
-output { display: block; font-size: .85rem; min-height: 4.2em; }
-"""
-
-SCRIPT = """
 "use strict";
 const D = JSON.parse(document.getElementById("data").textContent);
 const make = (tag, text, name) => {
@@ -69,7 +6,7 @@ const make = (tag, text, name) => {
   if (name) made.className = name;
   return made;
 };
-const signed = x => (x < 0 ? "\\u2212" : "+") + Math.abs(x).toFixed(3);
+const signed = x => (x < 0 ? "\u2212" : "+") + Math.abs(x).toFixed(3);
 const percent = x => (100 * x).toFixed(x < 0.0995 ? 1 : 0) + " %";
 
 // The text: one tab stop, arrows go from token to token.
@@ -81,7 +18,7 @@ const predictions = (loss, i) => {
   column.append(make("span", D.names[loss], loss ? "of-b" : "of-a"), ` nll ${D.nll[loss][i].toFixed(3)}`);
   for (const [word, p, whole] of D.top[loss][i]) {
     const row = make("li", undefined, word === D.target[i] ? "target" : "");
-    row.append(make("code", D.words[word]), make("span", (whole ? "" : "\\u2265 ") + percent(p)));
+    row.append(make("code", D.words[word]), make("span", (whole ? "" : "\u2265 ") + percent(p)));
     list.append(row);
   }
   column.append(list);
@@ -95,8 +32,8 @@ const show = i => {
   tokens[i].tabIndex = 0;
   const [low, high] = D.interval ? [D.interval[0][i], D.interval[1][i]] : [];
   const about = make("p"), difference = make("p"), pair = make("div", undefined, "pair");
-  about.append(make("code", D.words[D.target[i]]), ` \\u00b7 token ${i + 1}, ${D.position[i]} read before it in its ` +
-    `window, ${D.train[i].toLocaleString("en")} \\u00d7 in train`);
+  about.append(make("code", D.words[D.target[i]]), ` \u00b7 token ${i + 1}, ${D.position[i]} read before it in its ` +
+    `window, ${D.train[i].toLocaleString("en")} \u00d7 in train`);
   difference.textContent = `difference ${signed(D.mean[i])}` +
     (D.interval ? ` [${signed(low)}, ${signed(high)}]` : "") + ` nats: ${D.says[D.state[i]]}`;
   pair.append(predictions(0, i), predictions(1, i));
@@ -115,7 +52,7 @@ text.addEventListener("keydown", e => {
   tokens[to].focus();
 });
 
-// Attention: lower triangles, row after row, as bytes 255 \\u00b7 \\u221aweight.
+// Attention: lower triangles, row after row, as bytes 255 \u00b7 \u221aweight.
 const P = D.window.length, TRIANGLE = P * (P + 1) / 2;
 const bytes = D.attention.map(packed => Uint8Array.from(atob(packed), c => c.charCodeAt(0)));
 const big = [...document.querySelectorAll("figure canvas")], outputs = [...document.querySelectorAll("output")];
@@ -162,7 +99,7 @@ const draw = () => big.forEach((canvas, loss) => {
   brush.strokeStyle = colour("--ink");
   brush.strokeRect(edge, edge + row * cell, (row + 1) * cell, cell);
   brush.strokeRect(edge + column * cell, edge + row * cell, cell, cell);
-  const word = t => "\\u201c" + D.words[D.window[t]] + "\\u201d";
+  const word = t => "\u201c" + D.words[D.window[t]] + "\u201d";
   const most = [...Array(row + 1).keys()].sort((x, y) => weight(loss, row, y) - weight(loss, row, x)).slice(0, 4);
   outputs[loss].textContent = `${word(row)} (${row + 1}) takes ${percent(weight(loss, row, column))} from ` +
     `${word(column)} (${column + 1}); most from ` +
@@ -211,4 +148,3 @@ addEventListener("resize", draw);
 mark();
 redraw();
 if (tokens.length) show(0);
-"""
