@@ -12,7 +12,7 @@ from docs_plots import NOTES, draw
 
 from losslab.conformance.cards import TARGETS, written
 from losslab.conformance.catalogue import Entry, catalogue
-from losslab.conformance.docstrings import arguments, blocks, describe
+from losslab.conformance.docstrings import arguments, blocks, read_docstring
 from losslab.losses.regularizers import Regularized
 from losslab.losses.smoothing import Smoothing
 
@@ -104,7 +104,7 @@ def _regularizers() -> list[str]:
 
 
 def _smoothing() -> list[str]:
-    _, idea, about, _ = describe(Smoothing)
+    _, idea, about, _ = read_docstring(Smoothing)
     header = ["`smoothing_convention`", f"target, ε = 0.1, V = {CLASSES}", "another class", "padding"]
     rows = []
     for convention in ("torch", "fairseq", "annotated_transformer"):

@@ -11,7 +11,7 @@ import typer
 
 import losslab
 from losslab.console import complain, say
-from losslab.errors import UserError, describe
+from losslab.errors import UserError, error_sentence
 
 app = typer.Typer(
     help="Find out, honestly, which final loss a Transformer should be trained on.",
@@ -252,7 +252,7 @@ def main() -> None:
         complain(_told(error))
         sys.exit(2)
     except OSError as error:
-        complain(describe(error))
+        complain(error_sentence(error))
         sys.exit(1)
     except KeyboardInterrupt:
         complain("interrupted")

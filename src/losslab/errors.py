@@ -24,7 +24,7 @@ class Interrupted(RuntimeError):
     """SIGINT or SIGTERM arrived; the run saved at an optimizer-step boundary and ends with status `interrupted`."""
 
 
-def describe(error: BaseException) -> str:
+def error_sentence(error: BaseException) -> str:
     """What happened and what to do, in one sentence, for a failure of the machine; else the exception's own words."""
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in _DISK_FULL:

@@ -13,7 +13,7 @@ from rich.console import Console
 from losslab import cli, console
 from losslab.config.paths import conf_dir
 from losslab.conformance.catalogue import SECTIONS, catalogue, find
-from losslab.conformance.docstrings import arguments, describe
+from losslab.conformance.docstrings import arguments, read_docstring
 from losslab.errors import UserError
 
 NAMES = {path.stem for path in (conf_dir() / "loss").glob("*.yaml")}
@@ -186,8 +186,8 @@ def test_a_docstring_is_read_in_sections() -> None:
             second (int): two.
         """
 
-    title, idea, about, sections = describe(Some)
+    title, idea, about, sections = read_docstring(Some)
     assert (title, idea, about) == ("Name", "what it is", "More of it, in two lines.")
     assert list(sections) == ["Formula", "Args"] and sections["Formula"].split() == ["a", "=", "b"]
     assert arguments(sections["Args"]) == {"first": "one, and more.", "second": "two."}
-    assert describe(type("Bare", (), {})) == ("Bare", "", "", {})
+    assert read_docstring(type("Bare", (), {})) == ("Bare", "", "", {})

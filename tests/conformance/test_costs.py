@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from losslab.comparison.costs import FILE, describe, is_settled, read_costs
+from losslab.comparison.costs import FILE, costs_source, is_settled, read_costs
 from losslab.config.schema import register
 from losslab.conformance import costs
 from losslab.conformance.bench import _configs
@@ -44,7 +44,7 @@ def test_losses_take_turns_and_compare_reads_what_was_written(tmp_path: Path, mo
     content = read_costs(tmp_path)
     assert content is not None
     assert content["seconds_per_step"] == {"a": [1.0, 30.0, 1.0], "b": [1.25, 40.0, 1.3]}
-    assert "measured side by side" in describe(content) and "2 threads, 3 rounds" in describe(content)
+    assert "measured side by side" in costs_source(content) and "2 threads, 3 rounds" in costs_source(content)
 
 
 def test_a_machine_that_stays_busy_is_told(

@@ -181,7 +181,7 @@ def test_a_run_with_more_threads_takes_more_slots(slots: int, each: int, threads
     ],
 )
 def test_people_read_how_it_is_shared(machine: dict[str, Any], words: str) -> None:
-    assert on(**machine).describe() == words
+    assert on(**machine).slots_text() == words
 
 
 def test_two_launchers_never_have_one_slot_twice(tmp_path: Path) -> None:

@@ -172,14 +172,14 @@ ROW: dict[str, str | float] = {"loss": "x", "seed": 1.0}
 
 def test_a_failed_run_that_goes_on_and_ends_well_is_a_success(tmp_path: Path) -> None:
     log = open_log(tmp_path, 0)
-    log.describe(ROW)
+    log.add_hparams(ROW)
     log.write(1, {"train/objective": 1.0}, {})
     log.close()
     note_failure(tmp_path, ROW)
     assert status_of(tmp_path) == api_pb2.STATUS_FAILURE
     assert len(list(tmp_path.glob("events*"))) == 1
     log = open_log(tmp_path, 1)
-    log.describe(ROW | {"seed": 2.0})
+    log.add_hparams(ROW | {"seed": 2.0})
     assert status_of(tmp_path) is None
     log.write(2, {"train/objective": 2.0}, {})
     log.result(success=True)
@@ -199,7 +199,7 @@ def test_a_run_that_fails_before_it_logs_has_a_row_that_the_next_session_mends(t
     known = describe_run(config(), "x", vocab_size=7, parameters=9)
     assert {key: type(value) for key, value in known.items()} == {key: type(value) for key, value in unknown.items()}
     log = open_log(tmp_path, 0)
-    log.describe(known)
+    log.add_hparams(known)
     log.close()
     content = read_back(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     assert metadata.parse_session_start_info_plugin_data(content).hparams["parameters"].number_value == 9.0
@@ -209,13 +209,13 @@ def test_a_run_that_fails_before_it_logs_has_a_row_that_the_next_session_mends(t
 @pytest.mark.parametrize("tail", [b"\x05", b"\x00" * 40, b"\x08" + b"\x00" * 11 + b"\xff" * 12])
 def test_a_torn_file_keeps_what_was_whole_when_its_row_is_forgotten(tmp_path: Path, tail: bytes) -> None:
     log = open_log(tmp_path, 0)
-    log.describe(ROW)
+    log.add_hparams(ROW)
     log.write(1, {"train/objective": 1.0}, {})
     log.close()
     (file,) = tmp_path.glob("events*")
     file.write_bytes(file.read_bytes() + tail)
     log = open_log(tmp_path, 1)
-    log.describe(ROW | {"seed": 2.0})
+    log.add_hparams(ROW | {"seed": 2.0})
     log.close()
     assert series(tmp_path, "train/objective") == [(1, 1.0)]
     content = read_back(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content

@@ -27,7 +27,7 @@ from losslab.config.jobs import is_multirun, job_overrides, open_multirun, singl
 from losslab.config.paths import conf_dir
 from losslab.console import complain, say, working
 from losslab.data.text_files import find_files
-from losslab.errors import UserError, describe
+from losslab.errors import UserError, error_sentence
 from losslab.sweeps import server
 from losslab.sweeps.interrupts import Interrupts
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, RunFailed
@@ -93,11 +93,11 @@ def _train(line: CommandLine, interrupts: Interrupts) -> int:
         multirun.stopped = True
     except Exception as error:
         if line.foreign_launcher and _FULL_ERROR not in os.environ:
-            told = describe(error)[:_LONGEST]
+            told = error_sentence(error)[:_LONGEST]
             complain(f"hydra/launcher={line.foreign_launcher} gave up ({_FULL_ERROR}=1 shows where): {told}")
             multirun.look_up()
         elif isinstance(error, OSError):  # Hydra's own files
-            complain(describe(error))
+            complain(error_sentence(error))
         else:
             raise
         return 1
@@ -198,7 +198,7 @@ def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:
         complain(str(error))
         return REFUSED
     except OSError as error:  # a disk that is full before the run could take note of it
-        complain(describe(error))
+        complain(error_sentence(error))
         return "failed"
     if outcome.status == "skipped":
         say(f"already {outcome.record.status}: {outcome.folder}{_primary(outcome.record.metrics)}")

@@ -69,7 +69,7 @@ def costs_of(contenders: Sequence[Contender], baseline: Contender, source: Path)
         if is_settled(seconds):
             # Minima: other work on the machine only ever adds time.
             of = {label: min(seconds[name]) / min(base) for label, name in names.items()}
-            return Costs(of, measured=True, told=describe(content))
+            return Costs(of, measured=True, told=costs_source(content))
         busy = f" ({FILE} is of a busy machine: its quickest rounds disagree)"
     flops = {c.label: flops for c in compared if (flops := flops_per_step(c)) is not None}
     if len(flops) < len(compared):
@@ -99,7 +99,7 @@ def read_costs(source: Path) -> dict[str, Any] | None:
         return None
 
 
-def describe(content: dict[str, Any]) -> str:
+def costs_source(content: dict[str, Any]) -> str:
     """`measured side by side by losslab on 2026-11-27 (x86_64, 1 thread, 5 rounds)`."""
     hardware = content["hardware"]
     device = hardware.get("device_name") or hardware.get("device") or "an unknown machine"

@@ -16,7 +16,7 @@ from losslab.config.compose import compose_job
 from losslab.config.nearest import nearest
 from losslab.config.paths import check_config_dir, conf_dir
 from losslab.config.schema import register
-from losslab.conformance.docstrings import arguments, describe, flowing
+from losslab.conformance.docstrings import arguments, flowing, read_docstring
 from losslab.contracts import TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -148,7 +148,7 @@ def _loss_class(target: str) -> type[Loss]:
 def _entry(name: str, node: dict[str, Any], loss: Loss | type[Loss]) -> Entry:
     """From a loss, or where its options are not known, from its class."""
     kind = loss if isinstance(loss, type) else type(loss)
-    title, idea, about, sections = describe(kind)
+    title, idea, about, sections = read_docstring(kind)
     written_as = kind.__new__(kind).written_as() if isinstance(loss, type) else loss.written_as()
     of_values = loss.target_kind is TargetKind.VALUES
     return Entry(

@@ -9,7 +9,7 @@ _HEADING = re.compile(r"([A-Z]\w*):")
 _ARGUMENT = re.compile(r"(\w+)(?: \([^)]*\))?: +(.*)")
 
 
-def describe(kind: type) -> tuple[str, str, str, dict[str, str]]:
+def read_docstring(kind: type) -> tuple[str, str, str, dict[str, str]]:
     """Title, idea and further text of a class's docstring, and its sections; those of Google's style as they are."""
     head, *rest = blocks(inspect.cleandoc(kind.__doc__ or ""))
     first, _, about = head[1].partition("\n")

@@ -20,7 +20,7 @@ from losslab.conformance.checks import CHECKS, FIRST
 from losslab.conformance.processes import FURTHER
 from losslab.conformance.subject import Fault, Subject
 from losslab.console import say
-from losslab.errors import UserError, describe
+from losslab.errors import UserError, error_sentence
 from losslab.losses.base import Loss
 from losslab.training.factory import build_loss
 
@@ -58,7 +58,7 @@ def _try(name: str, check: Callable[[], str]) -> Result:
         except Fault as fault:
             return Result(name, False, str(fault))
         except Exception as error:  # a person's code may raise anything; the other checks still tell something
-            return Result(name, False, f"it raises {describe(error)}")
+            return Result(name, False, f"it raises {error_sentence(error)}")
 
 
 def check(loss: Loss) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from losslab.conformance.subject import Fault, Subject, single
-from losslab.errors import UserError, describe
+from losslab.errors import UserError, error_sentence
 from losslab.losses.execution import LinearMap
 
 _STEPS = 20
@@ -39,7 +39,7 @@ def options_are_checked(subject: Subject) -> str:
                 if isinstance(error, UserError) and not accepted:
                     continue
                 how = "is accepted, and then" if accepted else "is not refused in a sentence (UserError), but"
-                raise Fault(f"{option} {how} raises {describe(error)}; refuse it") from None
+                raise Fault(f"{option} {how} raises {error_sentence(error)}; refuse it") from None
             if not (outcome.total.isfinite() and outcome.hidden.isfinite().all()):
                 raise Fault(f"{option} is accepted, and gives a total or gradient that is not finite; refuse it")
     return ", ".join(tried) or "it has no numbers"

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from losslab.conformance.measure import Measurement, Shape, Variant, measure
 from losslab.conformance.subject import Fault, Subject, near, single
 from losslab.contracts import Features, LossSum, TargetKind
-from losslab.errors import describe
+from losslab.errors import error_sentence
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
 from losslab.training.factory import build_loss
@@ -53,7 +53,7 @@ def _answering(target: Callable[..., None], *arguments: Any) -> None:
     try:
         target(*arguments)
     except Exception as error:  # a person's code may raise anything
-        arguments[-1].send(Fault(f"it raises {describe(error)}"))
+        arguments[-1].send(Fault(f"it raises {error_sentence(error)}"))
 
 
 def two_ranks_equal_one(config: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ top1           share of targets with the largest probability
 objective      what the loss itself reports; never compared across losses
 logit_norm     mean Euclidean norm of a position's logits
 
-At the last and the best weights, and on test, also those of `metrics/details.py`.
+At the last and the best weights, and on test, also those of `metrics/extended.py`.
 """
 
 from __future__ import annotations

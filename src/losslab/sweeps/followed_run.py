@@ -105,10 +105,10 @@ def tell_end(run: Run, total: int, record: Record) -> None:
         kept = f"saved at step {run.step}" if run.step else "nothing was saved yet"
         tell(run, total, "interrupted", f": {run.error}; {kept}")
     else:
-        complain(describe(run, total))
+        complain(failure_line(run, total))
 
 
-def describe(run: Run, total: int) -> str:
+def failure_line(run: Run, total: int) -> str:
     """One line for a run that failed or diverged."""
     return f"[{run.number}/{total}] {run.status}: {run.label}: {run.error}; see {run.folder / 'train.log'}"
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.console import complain, say
-from losslab.errors import UserError
-from losslab.errors import describe as describe_fault
+from losslab.errors import UserError, error_sentence
 from losslab.locks import is_locked
 from losslab.records import DONE, Record
 from losslab.sweeps import server
@@ -106,7 +105,7 @@ class Sweep:
             record = known(run.folder)
             record.status, record.error = (
                 "failed",
-                str(error) if isinstance(error, UserError) else describe_fault(error),
+                str(error) if isinstance(error, UserError) else error_sentence(error),
             )
             self._note_end(run, record)
             return

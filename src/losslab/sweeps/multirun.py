@@ -17,7 +17,7 @@ from losslab.errors import UserError
 from losslab.records import DONE, now
 from losslab.sweeps import server
 from losslab.sweeps.cluster import Cluster
-from losslab.sweeps.followed_run import Run, describe
+from losslab.sweeps.followed_run import Run, failure_line
 from losslab.sweeps.job import Surroundings, look_up, make_plan
 from losslab.sweeps.local import Sweep
 from losslab.sweeps.plan import Ended, Job, Plan
@@ -126,7 +126,7 @@ class Multirun:
         summarise(statuses)
         for run in runs:
             if run.status in ("failed", "diverged"):
-                complain(describe(run, len(runs)))
+                complain(failure_line(run, len(runs)))
         if "failed" in statuses and not self.stopped:
             say("the same command tries failed runs again, from their last checkpoint")
         return [statuses[place] for place in plan.of_jobs]
@@ -141,7 +141,7 @@ class Multirun:
         summarise(self.statuses)
         for number, one in enumerate(ended, start=1):
             if one.status in ("failed", "diverged", REFUSED):
-                complain(one.describe(number, len(ended)))
+                complain(one.failure_line(number, len(ended)))
 
     def plan(self, job_overrides: list[list[str]], *, slots: int | None = None, here: bool = True) -> Plan:
         """Plan the runs, in a process of its own: it needs torch, and a person's classes, which may do anything. What
@@ -215,7 +215,7 @@ def introduce(plan: Plan) -> None:
     text = f"{len(plan.runs)} run{'s' if len(plan.runs) > 1 else ''} in {folders}"
     text += f", {done} of them done" if done else ""
     if done < len(plan.runs) and plan.sharing is not None:
-        text += f"; {plan.sharing.describe()}"
+        text += f"; {plan.sharing.slots_text()}"
     say(text)
 
 

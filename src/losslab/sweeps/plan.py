@@ -68,7 +68,7 @@ class Ended:
     folder: Path | None
     """None: it never became a run."""
 
-    def describe(self, number: int, total: int) -> str:
+    def failure_line(self, number: int, total: int) -> str:
         """One line for a run that failed or diverged."""
         where = "" if self.folder is None else f"; see {self.folder / 'train.log'}"
         return f"[{number}/{total}] {self.status}: {self.label}: {self.error}{where}"

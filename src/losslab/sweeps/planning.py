@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.trust import foreign_targets
-from losslab.errors import Held, UserError, describe
+from losslab.errors import Held, UserError, error_sentence
 from losslab.locks import is_locked
 from losslab.records import DONE, FILE, Record, find_runs, read
 from losslab.sweeps.plan import Ended, Job, Plan, PlannedRun
@@ -88,7 +88,7 @@ def look_up(jobs: list[Job], since: str) -> list[Ended]:
 
 
 def _sentence(error: UserError | OSError) -> str:
-    return str(error) if isinstance(error, UserError) else describe(error)
+    return str(error) if isinstance(error, UserError) else error_sentence(error)
 
 
 def _share(settings: list[dict[str, Any]], slots: int | None) -> Sharing:

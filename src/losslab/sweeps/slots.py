@@ -42,7 +42,7 @@ class Sharing:
             return 1
         return max(1, min(len(self.slots), len(self.slots) * threads * self.devices // self.most))
 
-    def describe(self) -> str:
+    def slots_text(self) -> str:
         """In a few words, for people."""
         at_once = "one at a time" if len(self.slots) == 1 else f"{len(self.slots)} at a time"
         if gpus := self.slots[0].gpus:

@@ -19,7 +19,7 @@ from losslab.config.identity import loss_label
 from losslab.config.optimizer_groups import GROUPS
 from losslab.config.trust import foreign_targets
 from losslab.data.module import TextDataModule
-from losslab.errors import Diverged, Interrupted, UserError, describe
+from losslab.errors import Diverged, Interrupted, UserError, error_sentence
 from losslab.locks import lock
 from losslab.records import BEST, CHECKPOINTS, DONE, LAST, SCORES, Record, now, read, read_config
 from losslab.training.callback import Intervals, RunCallback, RunState
@@ -98,7 +98,7 @@ def execute(folder: Path, *, began: float | None = None) -> Record:
         except Exception as error:
             # A person's own loss, model or data may raise anything; the sweep goes on, the log keeps the traceback.
             _log.error("%s", traceback.format_exc())
-            record.status, record.error = "failed", describe(error)
+            record.status, record.error = "failed", error_sentence(error)
         finally:
             if rank == 0:
                 with postponed_signals():
@@ -149,7 +149,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
             columns=columns,
             events=config["logger"]["enabled"],
         )
-        log.describe(_hparams(config, record, network))
+        log.add_hparams(_hparams(config, record, network))
     progress = RunProgress(
         first=state.step,
         total=intervals.total,
@@ -308,7 +308,7 @@ def _note_end(folder: Path, config: dict[str, Any], record: Record) -> None:
         record.write(folder)
     except OSError as error:
         # The run ends here either way; its last record still stands, and the lock it held tells that it is over.
-        record.status, record.error = "failed", record.error or describe(error)
+        record.status, record.error = "failed", record.error or error_sentence(error)
     if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
         with suppress(OSError):  # a disk that is full by now must not hide what ended the run
             note_failure(folder, _hparams(config, record))

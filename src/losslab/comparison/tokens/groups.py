@@ -104,7 +104,7 @@ class TokenSummary:
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         found = [
             f"{b} − {a}, test/nll_scaled in nats per token, {seeds}, {total.count:,} tokens (above 0: {a} is better)",
-            f"all tokens: {describe(total)}",
+            f"all tokens: {difference_text(total)}",
         ]
         if len(self.seeds) < 2:
             found.append("one seed cannot say which differences would come again with another: train more")
@@ -118,14 +118,14 @@ class TokenSummary:
             sure = [group for group in table.groups if math.isnan(group.low) or group.low > 0 or group.high < 0]
             if sure:
                 largest = max(sure, key=lambda group: abs(group.mean))
-                among = f"largest for {largest.label} ({largest.count:,} tokens), {describe(largest)}"
+                among = f"largest for {largest.label} ({largest.count:,} tokens), {difference_text(largest)}"
             else:
                 among = "no group whose interval leaves 0 out"
             found.append(f"{table.title}: {among}")
         return found
 
 
-def describe(group: TokenGroup) -> str:
+def difference_text(group: TokenGroup) -> str:
     """`+0.0123 [+0.0100, +0.0146]`, the interval where there is one."""
     interval = "" if math.isnan(group.low) else f" [{group.low:+.4f}, {group.high:+.4f}]"
     return f"{group.mean:+.4f}{interval}"

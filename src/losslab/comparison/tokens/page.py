@@ -18,7 +18,7 @@ from losslab.comparison.tokens.groups import (
     GroupTable,
     TokenGroup,
     TokenSummary,
-    describe,
+    difference_text,
     group_tables,
     over_seeds,
     overall,
@@ -118,7 +118,7 @@ def _introduction(runs: Pairs, summary: TokenSummary) -> str:
 <span class="of-a">{a}</span>, in nats, of one token of the test split: above 0, <span class="of-a">{a}</span> predicts
 it better. The nll is nll_scaled: −log softmax(s · z), with each run's own temperature, fitted on validation. Over
 {seeds}; the runs of a pair share the seed, and with it initial weights and batches. All {summary.overall.count:,} test
-tokens differ by <b>{describe(summary.overall)}</b>.</p>
+tokens differ by <b>{difference_text(summary.overall)}</b>.</p>
 <p class="quiet">Best by validation nll_scaled; {"; ".join(steps)}.</p>
 <p>What must not be concluded:</p>
 <ul>

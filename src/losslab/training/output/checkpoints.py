@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from losslab.console import complain
-from losslab.errors import UserError, describe
+from losslab.errors import UserError, error_sentence
 from losslab.files import TEMPORARY, sync_folder, write_atomic
 from losslab.records import BEST, LAST, STABLE
 
@@ -95,7 +95,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values, which could run code: refused ({_foreign(error)})"
         ) from None
     except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ValueError, KeyError) as error:
-        if describe(error).startswith("out of memory"):
+        if error_sentence(error).startswith("out of memory"):
             raise  # that says nothing about the file
         raise Damaged(f"{path} is damaged: {' '.join(str(error).split())}") from None
     except OSError as error:

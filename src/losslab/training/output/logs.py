@@ -93,7 +93,7 @@ class MetricsLog:
         """Without the last step's val, which `finish` has of the whole split."""
         return {name: value for name, value in values.items() if step != self.total or not name.startswith("val/")}
 
-    def describe(self, hparams: dict[str, str | float]) -> None:
+    def add_hparams(self, hparams: dict[str, str | float]) -> None:
         """This run's row in TensorBoard's HParams tab."""
         if self.events is not None:
             self.events.hparams(hparams)
