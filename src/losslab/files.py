@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY = ".tmp"
 """Ends the names of files that a kill may leave half written; `losslab clean` removes them."""
@@ -16,8 +17,8 @@ os.umask(_UMASK)  # it can only be read by setting it
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Write beside the target, fsync, rename: a kill leaves the old file or the new one, never half of one."""
-    with naming(path):
-        _write_atomic(path, content)
+    with replacing(path) as file:
+        file.write(content)
 
 
 @contextmanager
@@ -31,19 +32,25 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def _write_atomic(path: Path, content: bytes | memoryview) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_UMASK)
-        Path(temporary).replace(path)
-        sync_folder(path.parent)
-    except BaseException:  # a Ctrl-C too must leave no half of a file behind; it is raised again
-        Path(temporary).unlink(missing_ok=True)
-        raise
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file beside `path`, to be written piece by piece; it takes the name at the end of the block, once it is on
+    the disk. After an exception `path` is what it was."""
+    with naming(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_UMASK)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:  # a Ctrl-C too must leave no half of a file behind; it is raised again
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def sync_folder(folder: Path) -> None:

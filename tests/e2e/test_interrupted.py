@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from losslab import records
@@ -133,6 +135,23 @@ def test_ctrl_c_outside_a_run_is_no_success(run_tiny: Callable[..., int], monkey
 
     monkeypatch.setattr("losslab.training.process.start.start", press)
     assert run_tiny() == 130
+
+
+def test_a_resumed_run_reads_its_checkpoint_once(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large as the training state, it may take minutes: no rank reads it more than once."""
+    with stopping_after():
+        assert run_tiny() == 1
+    load, read = torch.load, []
+
+    def noted_load(file: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append(Path(file).name)
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", noted_load)
+    assert run_tiny() == 0
+    assert only_run(Path("outputs/runs"))[1].step == 8
+    assert read.count("last.ckpt") == 1
+    assert all(name.endswith(".tmp") for name in read if name != "last.ckpt")  # read back before it takes the name
 
 
 def test_an_unfinished_run_keeps_its_split_unless_told_otherwise(run_tiny: Callable[..., int]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,13 @@ from losslab.errors import UserError
 from losslab.training.output.checkpoints import (
     AtomicCheckpointIO,
     Damaged,
+    ReadCheckpoint,
     keep_newest,
     link,
     newest,
     older,
     read_checkpoint,
+    strip,
 )
 
 
@@ -86,6 +91,70 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
             files.save_checkpoint(NEW, last)
     assert last.read_bytes() == before
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_is_streamed_and_not_copied_in_memory(last: Path) -> None:
+    tensors = {f"weight{i}": torch.ones(2**20) for i in range(8)}
+    tracemalloc.start()
+    try:
+        files.save_checkpoint({**NEW, "state_dict": tensors}, last)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert last.stat().st_size > 32 * 2**20
+    assert peak < 2**20  # the largest tensor alone has 4 MiB
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_a_write_that_fails_midway_is_told_as_what_it_is(
+    failing: int, last: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's writer is C++, and would turn the system's error into one of its own without a cause."""
+    before, opened = last.read_bytes(), Path.open
+
+    class Full(io.BufferedWriter):
+        def write(self, data: Any) -> int:
+            self.writes = getattr(self, "writes", -1) + 1
+            if self.writes >= failing * 5:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    def open_full(path: Path, *args: Any) -> Any:
+        return Full(io.FileIO(path, "w")) if args == ("wb",) else opened(path, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        with pytest.raises(OSError, match="No space left") as told:
+            files.save_checkpoint(NEW, last)
+    assert told.value.errno == errno.ENOSPC and told.value.filename == str(last)
+    assert last.read_bytes() == before
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_that_could_not_be_read_back_does_not_replace_one_that_can(last: Path) -> None:
+    with pytest.raises(UserError, match="could not be continued from"):
+        AtomicCheckpointIO().save_checkpoint({**NEW, "extra": Intruder(last.with_name("ran"))}, last)
+    assert step_of(last) == 1
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_what_was_read_is_handed_over_once_and_not_kept(last: Path) -> None:
+    resumed = ReadCheckpoint(last, read_checkpoint(last))
+    content = resumed.content
+    reader = AtomicCheckpointIO(resumed)
+    assert reader.load_checkpoint(last) is content
+    assert resumed.content == {}  # the caller has the only reference
+    assert reader.load_checkpoint(last) is not content  # and a second time it is read
+
+
+def test_stripping_says_beforehand_what_it_will_free(last: Path) -> None:
+    states = [{"state": {0: {"exp_avg": torch.ones(5000)}}}]
+    files.save_checkpoint({**NEW, "optimizer_states": states}, last)
+    before = last.stat().st_size
+    told = strip(last, dry_run=True)
+    assert last.stat().st_size == before
+    assert strip(last, dry_run=False) == told == before - last.stat().st_size > 20000
+    assert strip(last, dry_run=False) == 0
 
 
 def test_content_is_on_the_disk_before_it_gets_its_name(last: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +234,7 @@ def test_a_damaged_file_is_told_and_the_newest_that_loads_is_used(
     with pytest.raises(Damaged, match=r"last\.ckpt is damaged"):
         read_checkpoint(last)
     found = newest(last.parent)
-    assert found is not None and found[0].name == "best.ckpt"
+    assert found is not None and found.path.name == "best.ckpt"
     assert "continuing from best.ckpt" in capsys.readouterr().err
 
 
@@ -184,7 +253,7 @@ def test_the_newest_few_stay_and_the_last_of_them_is_tried_first(last: Path) -> 
     last.write_bytes(b"torn")
     older(last.parent)[0].write_bytes(b"torn")
     found = newest(last.parent)
-    assert found is not None and found[1]["losslab"]["step"] == 4
+    assert found is not None and found.step == 4
     keep_newest(last.parent, 5, keep=1)
     assert older(last.parent) == []
 

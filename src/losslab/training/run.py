@@ -29,7 +29,7 @@ from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
 from losslab.training.origins.branch import take_over
 from losslab.training.origins.initial import begin_with
-from losslab.training.output.checkpoints import is_whole, keep_newest, link, newest, read_checkpoint
+from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_newest, link, newest, read_checkpoint
 from losslab.training.output.events import describe_run, note_failure
 from losslab.training.output.logs import MetricsLog, metric_columns
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
@@ -119,17 +119,17 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     reset_peak_memory()
     intervals = Intervals.of(config)
     take_over(folder, config, record, rank=rank, intervals=intervals)
-    state, checkpoint = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
+    state, resumed = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
     data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
     network = build_network(config, data.num_outputs, torch.as_tensor(data.train_counts))
     attach_teacher(network, config, data)
-    if checkpoint is not None:
-        _check_fit(checkpoint, network)
+    if resumed is not None:
+        _check_fit(resumed, network)
     else:
         begin_with(network, config, data.tokenizer(), record, rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
-    trainer = make_trainer(config, folder)
+    trainer = make_trainer(config, folder, resumed)
     device = trainer.strategy.root_device
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks,
@@ -173,7 +173,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     if settings["compile"]:
         network.compile_layers()
     try:
-        _fit(trainer, module, data, checkpoint, stop, progress)
+        _fit(trainer, module, data, None if resumed is None else resumed.path, stop, progress)
         _finish(folder, module, evaluator, state, record)
         if log is not None:
             log.finish(state.step, record.metrics)
@@ -199,34 +199,33 @@ def _fit(
         progress.close()
 
 
-def _take_up(folder: Path, record: Record, rank: int, *, keep: int) -> tuple[RunState, Path | None]:
-    """What the newest checkpoint that loads remembers, and its path; what a fault left undone beside it is done."""
+def _take_up(folder: Path, record: Record, rank: int, *, keep: int) -> tuple[RunState, ReadCheckpoint | None]:
+    """The newest checkpoint that loads, and what it remembers; what a fault left undone beside it is done."""
     checkpoints = folder / CHECKPOINTS
     found = newest(checkpoints)
     if found is None:
         return RunState(), None
-    path, content = found
-    state = RunState.of(content, path)
-    if rank == 0 and path.name == LAST:  # a kill may have come between its names
+    state = RunState.of(found.content, found.path)
+    if rank == 0 and found.path.name == LAST:  # a kill may have come between its names
         keep_newest(checkpoints, state.step, keep)
         if state.best.get("step") == state.step:
-            link(path, checkpoints / BEST)
+            link(found.path, checkpoints / BEST)
     # Where a validation is due, it may be the best one by itself.
     lacking = state.due is None and state.best and state.best["step"] != state.step
     if lacking and not is_whole(checkpoints / BEST, state.best["step"]):
         note(f"the best checkpoint, of step {state.best['step']:.0f}, is lost; from here on the best one counts")
         record.provenance.setdefault("changes", []).append({"step": state.step, "lost_best": state.best["step"]})
         state.best = {}
-    return state, path
+    return state, found
 
 
-def _check_fit(checkpoint: Path, network: Network) -> None:
+def _check_fit(resumed: ReadCheckpoint, network: Network) -> None:
     """Refuse weights of another network before anything is trained or cut off."""
-    saved = {name: value.shape for name, value in read_checkpoint(checkpoint)["state_dict"].items()}
+    saved = {name: value.shape for name, value in resumed.content["state_dict"].items()}
     own = {f"{PREFIX}{name}": value.shape for name, value in network.state_dict().items()}
     wrong = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
     if wrong:
-        raise UserError(f"{checkpoint} holds other weights than this run's network has ({wrong[0]}): move it away")
+        raise UserError(f"{resumed.path} holds other weights than this run's network has ({wrong[0]}): move it away")
 
 
 def _place_data(data: TextDataModule, config: dict[str, Any], step: int, rank: int, ranks: int) -> TextDataModule:

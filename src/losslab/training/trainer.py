@@ -11,12 +11,16 @@ from lightning.fabric.plugins.environments import ClusterEnvironment, LightningE
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from losslab.errors import UserError
-from losslab.training.output.checkpoints import AtomicCheckpointIO
+from losslab.training.output.checkpoints import AtomicCheckpointIO, ReadCheckpoint
 from losslab.training.sharding import ShardedStrategy
 
 
-def make_trainer(config: dict[str, Any], folder: Path) -> pl.Trainer:
-    """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the keeper's."""
+def make_trainer(config: dict[str, Any], folder: Path, resumed: ReadCheckpoint | None = None) -> pl.Trainer:
+    """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the callback's.
+
+    Args:
+        resumed: the checkpoint that training goes on from.
+    """
     settings = config["trainer"]
     try:
         return pl.Trainer(
@@ -31,7 +35,7 @@ def make_trainer(config: dict[str, Any], folder: Path) -> pl.Trainer:
             accumulate_grad_batches=settings["accumulate_grad_batches"],
             log_every_n_steps=settings["log_every_n_steps"],
             logger=False,
-            plugins=[AtomicCheckpointIO(), _environment()],
+            plugins=[AtomicCheckpointIO(resumed), _environment()],
             limit_val_batches=0,
             num_sanity_val_steps=0,
             enable_checkpointing=False,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import pickle
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from losslab.console import complain
 from losslab.errors import UserError, error_sentence
-from losslab.files import TEMPORARY, sync_folder, write_atomic
+from losslab.files import TEMPORARY, replacing, sync_folder, write_atomic
 from losslab.records import BEST, LAST, STABLE
 
 _OLDER = "step-*.ckpt"
@@ -30,33 +30,106 @@ class Damaged(UserError):
     """A checkpoint file that is torn, altered, or none at all."""
 
 
-class AtomicCheckpointIO(CheckpointIO):
-    """Beside the target, fsync, rename. Lightning's own goes through the system's temporary folder, whose move across
-    file systems is a copy that a kill can tear."""
+@dataclass
+class ReadCheckpoint:
+    """A checkpoint that was read from its file.
 
-    def __init__(self) -> None:
+    It is handed over once: who takes the content over holds the only copy, which is as large as the training state.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        step: int = self.content["losslab"]["step"]
+        return step
+
+    def hand_over(self) -> dict[str, Any]:
+        content, self.content = self.content, {}
+        return content
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Write beside the target, fsync, rename. Lightning's own goes through the system's temporary folder, whose move
+    across file systems is a copy that a kill can tear.
+
+    Args:
+        resumed: the checkpoint that training goes on from, which is not read a second time.
+    """
+
+    def __init__(self, resumed: ReadCheckpoint | None = None) -> None:
+        self._resumed = resumed
         self._readable = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        if not self._readable:  # once a session: what cannot be read back must not be trained on for hours
-            _check_readable(buffer)
-            self._readable = True
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(path), buffer.getbuffer())
+        # Checked once a session: what cannot be read back must not be trained on for hours.
+        write_checkpoint(Path(path), checkpoint, check=not self._readable)
+        self._readable = True
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        if self._resumed is not None and self._resumed.path == Path(path):
+            resumed, self._resumed = self._resumed, None
+            return resumed.hand_over()
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def _check_readable(buffer: io.BytesIO) -> None:
-    buffer.seek(0)
+def write_checkpoint(path: Path, content: dict[str, Any], *, check: bool = False) -> None:
+    """Stream a whole checkpoint to its file, atomically; no copy of it is made in memory.
+
+    Args:
+        check: also read it back before it takes the name.
+
+    Raises:
+        UserError: when what was written could not be loaded again; an earlier file is kept.
+    """
+    with replacing(path) as file:
+        _stream(content, file)
+        if check:
+            file.flush()
+            _check_readable(file.name)
+
+
+class _Sink:
+    """What torch.save writes to: it counts the bytes, and passes them on to a file if there is one.
+
+    torch's writer is C++, through which no exception may pass: the first one is kept, and raised when all is over.
+    """
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        self.file = file
+        self.size = 0
+        self.failure: BaseException | None = None
+
+    def write(self, data: memoryview) -> int:
+        self.size += len(data)
+        if self.file is not None and self.failure is None:
+            try:
+                self.file.write(data)
+            except BaseException as error:
+                self.failure = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed before its fsync."""
+
+
+def _stream(content: dict[str, Any], file: BinaryIO | None) -> int:
+    """Write `content` as torch does; returns the number of bytes."""
+    sink = _Sink(file)
+    torch.save(content, sink)  # type: ignore[arg-type]
+    if sink.failure is not None:
+        raise sink.failure
+    return sink.size
+
+
+def _check_readable(path: str) -> None:
     try:
-        torch.load(buffer, map_location="cpu", weights_only=True)
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             "a checkpoint of this run would hold more than tensors and plain values, and could not be continued from "
@@ -108,13 +181,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a whole checkpoint, atomically."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomic(path, buffer.getbuffer())
-
-
 def amend(path: Path, state: dict[str, Any], buffers: dict[str, torch.Tensor]) -> None:
     """Replace what a checkpoint remembers of the run beside Lightning's part, and some of its buffers."""
     content = read_checkpoint(path)
@@ -153,8 +219,8 @@ def _are_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(isinstance(value, int | float) for value in values.values())
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint in `folder` that loads, and its content; None where there is none at all.
+def newest(folder: Path) -> ReadCheckpoint | None:
+    """The newest checkpoint in `folder` that loads; None where there is none at all.
 
     Damaged ones are named and passed over.
 
@@ -167,24 +233,24 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     chosen = _loadable(folder / LAST, reasons)
     for path in (*older(folder), folder / BEST, folder / STABLE) if chosen is None else ():
         other = _loadable(path, reasons)
-        if other is not None and (chosen is None or other[1]["losslab"]["step"] > chosen[1]["losslab"]["step"]):
+        if other is not None and (chosen is None or other.step > chosen.step):
             chosen = other
     if chosen is None and reasons:
         raise UserError(f"no checkpoint in {folder} loads ({reasons[0]}); delete that folder to train from step 0")
     if chosen is not None:
         for reason in reasons:
-            complain(f"{reason}; continuing from {chosen[0].name}")
+            complain(f"{reason}; continuing from {chosen.path.name}")
     return chosen
 
 
-def _loadable(path: Path, reasons: list[str]) -> tuple[Path, dict[str, Any]] | None:
+def _loadable(path: Path, reasons: list[str]) -> ReadCheckpoint | None:
     if not path.is_file():
         return None
     try:
         content = read_checkpoint(path)
         if missing := [part for part in FOR_TRAINING if part not in content]:
             raise Damaged(f"{path} cannot be trained on from: it lacks {', '.join(missing)}")
-        return path, content
+        return ReadCheckpoint(path, content)
     except Damaged as error:
         reasons.append(str(error))
         return None
@@ -213,12 +279,11 @@ def strip(path: Path, *, dry_run: bool) -> int:
     kept = {key: value for key, value in content.items() if key not in FOR_TRAINING}
     if kept.keys() == content.keys():
         return 0
-    buffer = io.BytesIO()
-    torch.save(kept, buffer)
-    saved = path.stat().st_size - buffer.getbuffer().nbytes
-    if not dry_run:
-        write_atomic(path, buffer.getbuffer())
-    return saved
+    before = path.stat().st_size
+    if dry_run:
+        return before - _stream(kept, None)
+    write_checkpoint(path, kept)
+    return before - path.stat().st_size
 
 
 def link(source: Path, target: Path) -> None:
