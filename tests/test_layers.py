@@ -24,7 +24,7 @@ ROWS = [
     {"training"},
     {"config"},
     {"losses", "models", "tasks", "data", "metrics"},
-    {"contracts", "records", "files", "locks", "errors", "console"},
+    {"contracts", "metric", "records", "files", "locks", "errors", "console"},
 ]
 """From the top of the house to its foundation."""
 FOUNDATION = len(ROWS) - 1
@@ -41,6 +41,7 @@ WITHOUT_TORCH = [
     "losslab.errors",
     "losslab.files",
     "losslab.locks",
+    "losslab.metric",
     "losslab.records",
     *sorted(f"losslab.commands.{path.stem}" for path in (SOURCE / "commands").glob("*.py") if path.stem != "__init__"),
     *(
