@@ -1,20 +1,92 @@
 """Declaration of one metric: its name, its words, its unit, its better side."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from losslab.errors import UserError
+
+PLACES = {
+    "terminal": "the table at the end of a run and of `losslab evaluate`",
+    "events": "TensorBoard: the HParams tab, the series best/…, and the charts of `losslab compare`",
+    "curves": "the curves of the report",
+    "frequency": "the report's figure of differences on frequent and rare tokens",
+    "checked": "the report's sentences on whether a verdict on the primary metric holds elsewhere",
+    "per_text": "no place: a value of the text whatever its tokens are, which tokenizers therefore share",
+}
+"""Tag → the place that shows the metrics that carry it. The first three show the primary metric without a tag."""
 
 
 class Metric(NamedTuple):
     """One metric, as a task declares it (`task.metrics`) and as the record keeps it (`metrics_info`)."""
 
     name: str
-    """Key in metrics.jsonl and run.json, without its split: `nll_scaled` of `test/nll_scaled`."""
+    """Key in metrics.csv and run.json, without its split: `nll_scaled` of `test/nll_scaled`."""
     label: str
-    """Words for tables, figures and sentences: `scaled NLL`."""
+    """Words for figures and sentences: `top-1 accuracy`."""
     unit: str
-    """Unit of the values, `nats/token` or `cm`; empty where the label says everything."""
+    """Unit of the values, `nats per token` or `cm`; empty where there is none."""
     higher_is_better: bool | None
     """Better side. None declares a diagnosis: neither side is better, and no verdict is given."""
-    margin: float | None
+    margin: float | None = None
     """Difference, in the unit of the values, below which two values are customarily taken as equal. None: no custom."""
-    shown: frozenset[str]
-    """Places that show the metric, by tag."""
+    shown: frozenset[str] = frozenset()
+    """Tags out of `PLACES`."""
+
+
+def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]]:
+    """A task's declarations as a record keeps them: plain values by name.
+
+    Raises:
+        UserError: when two metrics share a name, a tag is unknown, or the primary metric is not among them or has no
+            better side.
+    """
+    by_name = {metric.name: metric for metric in metrics}
+    if len(by_name) < len(metrics):
+        twice = next(metric.name for metric in metrics if metric is not by_name[metric.name])
+        raise UserError(f"task: it declares the metric {twice!r} twice")
+    for metric in metrics:
+        if unknown := sorted(metric.shown - PLACES.keys()):
+            raise UserError(f"task: its metric {metric.name} has the tag {unknown[0]!r}; there are {', '.join(PLACES)}")
+    if primary not in by_name:
+        raise UserError(f"task: its primary metric {primary!r} is not among its metrics: {', '.join(by_name)}")
+    if by_name[primary].higher_is_better is None:
+        raise UserError(f"task: its primary metric {primary!r} needs a better side: higher_is_better=True or False")
+    info = {name: {**metric._asdict(), "shown": sorted(metric.shown)} for name, metric in by_name.items()}
+    for entry in info.values():
+        del entry["name"]
+    return info
+
+
+def from_info(info: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
+    """The declarations that a record keeps."""
+    return {name: Metric(name=name, **{**entry, "shown": frozenset(entry["shown"])}) for name, entry in info.items()}
+
+
+def is_info(info: Mapping[str, Any], primary: str) -> bool:
+    """Whether plain values declare each metric wholly, and the primary one with a side; no values at all may stand."""
+    if not all(isinstance(entry, dict) and _is_entry(entry) for entry in info.values()):
+        return False
+    return not info or (primary in info and info[primary]["higher_is_better"] is not None)
+
+
+def _is_entry(entry: Mapping[str, Any]) -> bool:
+    if entry.keys() != set(Metric._fields) - {"name"}:
+        return False
+    margin, shown = entry["margin"], entry["shown"]
+    number = isinstance(margin, int | float) and not isinstance(margin, bool) and math.isfinite(margin)
+    return (
+        isinstance(entry["label"], str)
+        and isinstance(entry["unit"], str)
+        and isinstance(entry["higher_is_better"], bool | None)
+        and (margin is None or number)
+        and isinstance(shown, list)
+        and all(isinstance(tag, str) for tag in shown)
+    )
+
+
+def better(metric: Metric, value: float, other: float) -> bool:
+    """Whether a value is better than another, by the side of the metric; false where one is NaN."""
+    return value > other if metric.higher_is_better else value < other

@@ -8,6 +8,9 @@ overrides   the command-line overrides, as typed
 status      planned | running | completed | failed | diverged | interrupted; planned: a sweep will come to it
 step        optimizer steps in the last checkpoint; max_steps is the budget
 metrics     {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
+metrics_info  metric → {label, unit, higher_is_better, margin, shown}, as the run's task declares it (metric.py), in the
+            order of tables; empty in a table's line
+primary     the metric whose best value on val makes a checkpoint the best one
 hashes      backbone_init, projection_init (absent where the loss wants a number of outputs of its own), loss_init (of a
             loss with parameters or buffers), batches, data, tokenizer, code, own_code (of classes outside losslab, if
             any), continue_from and init_from (of what the run began with, if anything); SHA-256, hex
@@ -32,9 +35,7 @@ throughput  tokens_per_second (of training alone; in records without validation_
 memory      peak_mib
 error       null, or what ended the run
 
-Schema 1 had no diff, folder and changes, and no strategy and flags in hardware; schema 2 had no status planned, and no
-first_step and visible_devices; schema 3 had no flops_per_token; up to schema 4 `metrics` was called yardsticks. All are
-read as schema 5, with null for what they lack.
+Records of older schemas are read as schema 5 (migrations.py).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,8 +53,9 @@ import yaml
 
 from losslab.errors import UserError
 from losslab.files import write_atomic
+from losslab.metric import Metric, from_info, is_info, to_info
+from losslab.migrations import SCHEMA, migrate
 
-SCHEMA = 5
 FILE = "run.json"
 CONFIG = "config.yaml"
 SCORES = "test_scores.npz"
@@ -89,6 +92,8 @@ class Record:
     step: int = 0
     max_steps: int = 0
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics_info: dict[str, dict[str, Any]] = field(default_factory=dict)
+    primary: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +106,32 @@ class Record:
 
     def write(self, folder: Path) -> None:
         self.timing["updated"] = now()
-        write_atomic(folder / FILE, json.dumps(plain(asdict(self)), indent=2, sort_keys=True).encode() + b"\n")
+        content = plain(asdict(self))
+        ordered = {key: content[key] if key == "metrics_info" else _by_key(content[key]) for key in sorted(content)}
+        write_atomic(folder / FILE, json.dumps(ordered, indent=2).encode() + b"\n")
+
+    def declare(self, metrics: Sequence[Metric], primary: str) -> None:
+        """Keep what the run's task says of its metrics. Raises UserError as `to_info` does."""
+        self.metrics_info, self.primary = to_info(metrics, primary), primary
+
+    @property
+    def declared(self) -> dict[str, Metric]:
+        """Each metric by its name."""
+        return from_info(self.metrics_info)
+
+    @property
+    def primary_metric(self) -> Metric:
+        """Declaration of `primary`. Raises KeyError for a record that has none yet."""
+        return self.declared[self.primary]
+
+    def names_shown(self, place: str) -> list[str]:
+        """The metrics that carry a tag (`losslab.metric.PLACES`) or are the primary one, in their order."""
+        return [name for name, metric in self.declared.items() if place in metric.shown or name == self.primary]
+
+    def headline(self, split: str) -> str:
+        """`test/nll_scaled 3.2500`, the primary metric at the best checkpoint; or nothing, where there is no value."""
+        value = self.metrics.get("best", {}).get(f"{split}/{self.primary}")
+        return "" if value is None else f"{split}/{self.primary} {value:.4f}"
 
 
 def read(folder: Path) -> Record:
@@ -119,62 +149,11 @@ def read(folder: Path) -> Record:
         raise UserError(f"{path} has schema {content['schema']}, and this losslab reads up to {SCHEMA}; update losslab")
     known = {f.name for f in fields(Record)}
     try:
-        content = _migrate(content)
+        content = migrate(content)
         record = Record(**{key: value for key, value in content.items() if key in known})
     except (TypeError, KeyError, AttributeError):
         raise UserError(f"{path} is not a whole record; move it away to run this configuration anew") from None
     return _checked(record, path)
-
-
-def _from_1(content: dict[str, Any]) -> dict[str, Any]:
-    hardware: dict[str, Any] = dict.fromkeys(
-        ("strategy", "deterministic", "float32_matmul_precision", "cudnn_allow_tf32")
-    )
-    provenance: dict[str, Any] = {"diff": None, "folder": None, "changes": []}
-    return {
-        **content,
-        "schema": 2,
-        "hardware": hardware | content["hardware"],
-        "provenance": provenance | content["provenance"],
-    }
-
-
-def _from_2(content: dict[str, Any]) -> dict[str, Any]:
-    hardware: dict[str, Any] = {"visible_devices": None}
-    timing: dict[str, Any] = {"first_step": None}
-    return {
-        **content,
-        "schema": 3,
-        "hardware": hardware | content.get("hardware", {}),
-        "timing": timing | content.get("timing", {}),
-    }
-
-
-def _from_3(content: dict[str, Any]) -> dict[str, Any]:
-    throughput: dict[str, Any] = {"flops_per_token": None}
-    return {**content, "schema": 4, "throughput": throughput | content.get("throughput", {})}
-
-
-def _from_4(content: dict[str, Any]) -> dict[str, Any]:
-    return {**with_metrics(content), "schema": 5}
-
-
-def with_metrics(content: dict[str, Any]) -> dict[str, Any]:
-    """A record, or an entry of evaluations.jsonl, whose metrics were called yardsticks up to schema 4."""
-    if "yardsticks" not in content:
-        return content
-    renamed = {key: value for key, value in content.items() if key != "yardsticks"}
-    return {"metrics": content["yardsticks"]} | renamed
-
-
-_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
-"""Schema → what turns its records into those of the next."""
-
-
-def _migrate(content: dict[str, Any]) -> dict[str, Any]:
-    while content["schema"] < SCHEMA:
-        content = _MIGRATIONS[content["schema"]](content)
-    return content
 
 
 def _checked(record: Record, path: Path) -> Record:
@@ -201,6 +180,8 @@ def _checked(record: Record, path: Path) -> Record:
     }
     for name in (name for name, right in plain.items() if not right):
         raise UserError(f"{path} holds something else than it must as {name}; move it away to run this anew")
+    if not is_info(record.metrics_info, record.primary):
+        raise UserError(f"{path} holds metrics_info that declares no metrics; move it away to run this anew")
     if record.status not in STATUSES:
         raise UserError(f"{path} holds no status but {record.status!r}; move it away to run this configuration anew")
     return record
@@ -264,6 +245,13 @@ def refuse_links(folder: Path) -> None:
     for path in (*folder.iterdir(), *(folder / CHECKPOINTS).glob("*")) if folder.is_dir() else ():
         if path.is_symlink():
             raise UserError(f"{path} is a symbolic link, which losslab never makes: refused; put a copy in its place")
+
+
+def _by_key(value: Any) -> Any:
+    """Dictionaries in the order of their keys: equal records are equal files."""
+    if isinstance(value, dict):
+        return {key: _by_key(value[key]) for key in sorted(value)}
+    return [_by_key(item) for item in value] if isinstance(value, list) else value
 
 
 def plain(value: Any) -> Any:

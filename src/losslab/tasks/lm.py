@@ -8,12 +8,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from losslab.contracts import Batch, Features, TargetKind
+from losslab.metric import Metric
+from losslab.metrics.table import METRICS, PRIMARY
 
 
 class LanguageModeling:
     """All positions are selected; the batch already pairs each input with the token that follows it."""
 
     target_kind = TargetKind.CLASSES
+    metrics: tuple[Metric, ...] = METRICS
+    """Everything that an evaluation may give, in the order of tables."""
+    primary = PRIMARY
+    """The metric that chooses the best checkpoint."""
 
     def features(self, backbone: Callable[[Tensor], Tensor], batch: Batch, previous_tokens: int = 0) -> Features:
         """Run the backbone and flatten: B windows of T positions become N = B · T rows.

@@ -11,7 +11,8 @@ from typing import Any
 
 from losslab.comparison.runs.load import Loaded, Run
 from losslab.errors import UserError
-from losslab.records import CHECKPOINTS, EVALUATIONS, SHORT, with_metrics
+from losslab.migrations import with_metrics
+from losslab.records import CHECKPOINTS, EVALUATIONS, SHORT
 
 OF_TEXT = "text/"
 
