@@ -11,12 +11,8 @@ from rich.console import Console
 from rich.progress import track
 
 T = TypeVar("T")
-SHOWN_METRICS = (
-    *("nll", "nll_scaled", "nll_linked", "perplexity", "word_perplexity"),
-    *("bits_per_byte", "top1", "unigram_nll", "objective"),
-)
-"""In the order in which people read them."""
 _WIDEST = 1e6
+_NAMES = 16
 Listener = Callable[[str, int], None]
 """Called with a message and 0, or with what a bar shows and the optimizer step that it is of."""
 
@@ -38,8 +34,15 @@ NOTE = "losslab: note: "
 """Begins the lines that a person should know and that are no mistake."""
 
 
-def figure(value: float) -> str:
-    """Four decimals, or powers of ten where there is no room for them; 12 columns."""
+def width_of(names: Iterable[str]) -> int:
+    """Columns for names that stand before figures."""
+    return max([_NAMES, *(len(name) + 1 for name in names)])
+
+
+def figure(value: float | None) -> str:
+    """Four decimals, powers of ten where there is no room for them, or a dash where there is no value; 12 columns."""
+    if value is None:
+        return f"{'—':>12}"
     return f"{value:>12.4f}" if abs(value) < _WIDEST else f"{value:>12.4g}"
 
 

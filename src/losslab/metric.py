@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +36,10 @@ class Metric(NamedTuple):
     """Tags out of `PLACES`."""
 
 
+_PLAIN = ("label", "unit", "higher_is_better", "margin")
+"""Fields between the name and the tags."""
+
+
 def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]]:
     """A task's declarations as a record keeps them: plain values by name.
 
@@ -54,15 +58,18 @@ def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]
         raise UserError(f"task: its primary metric {primary!r} is not among its metrics: {', '.join(by_name)}")
     if by_name[primary].higher_is_better is None:
         raise UserError(f"task: its primary metric {primary!r} needs a better side: higher_is_better=True or False")
-    info = {name: {**metric._asdict(), "shown": sorted(metric.shown)} for name, metric in by_name.items()}
-    for entry in info.values():
-        del entry["name"]
-    return info
+    return {
+        name: {**{key: getattr(metric, key) for key in _PLAIN}, "shown": sorted(metric.shown)}
+        for name, metric in by_name.items()
+    }
 
 
 def from_info(info: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     """The declarations that a record keeps."""
-    return {name: Metric(name=name, **{**entry, "shown": frozenset(entry["shown"])}) for name, entry in info.items()}
+    return {
+        name: Metric(name, *(entry[key] for key in _PLAIN), shown=frozenset(entry["shown"]))
+        for name, entry in info.items()
+    }
 
 
 def is_info(info: Mapping[str, Any], primary: str) -> bool:
@@ -73,10 +80,10 @@ def is_info(info: Mapping[str, Any], primary: str) -> bool:
 
 
 def _is_entry(entry: Mapping[str, Any]) -> bool:
-    if entry.keys() != set(Metric._fields) - {"name"}:
+    if not {*_PLAIN, "shown"} <= entry.keys():
         return False
     margin, shown = entry["margin"], entry["shown"]
-    number = isinstance(margin, int | float) and not isinstance(margin, bool) and math.isfinite(margin)
+    number = isinstance(margin, int | float) and not isinstance(margin, bool) and abs(margin) < sys.float_info.max
     return (
         isinstance(entry["label"], str)
         and isinstance(entry["unit"], str)

@@ -111,8 +111,20 @@ class Record:
         write_atomic(folder / FILE, json.dumps(ordered, indent=2).encode() + b"\n")
 
     def declare(self, metrics: Sequence[Metric], primary: str) -> None:
-        """Keep what the run's task says of its metrics. Raises UserError as `to_info` does."""
-        self.metrics_info, self.primary = to_info(metrics, primary), primary
+        """Keep what the run's task says of its metrics today.
+
+        Raises:
+            UserError: as `to_info` does, and when a run that has begun chose its best checkpoint by another metric.
+        """
+        info, before = to_info(metrics, primary), self.metrics_info.get(self.primary)
+        if self.step and before is not None:
+            chosen, now_chosen = _best(self.primary, before), _best(primary, info[primary])
+            if chosen != now_chosen:
+                raise UserError(
+                    f"task: this run chose its best checkpoint by {chosen} up to step {self.step}, and would now "
+                    f"choose it by {now_chosen}; train it again under another name=…"
+                )
+        self.metrics_info, self.primary = info, primary
 
     @property
     def declared(self) -> dict[str, Metric]:
@@ -132,6 +144,11 @@ class Record:
         """`test/nll_scaled 3.2500`, the primary metric at the best checkpoint; or nothing, where there is no value."""
         value = self.metrics.get("best", {}).get(f"{split}/{self.primary}")
         return "" if value is None else f"{split}/{self.primary} {value:.4f}"
+
+
+def _best(name: str, info: dict[str, Any]) -> str:
+    """`the smallest nll_scaled`."""
+    return f"the {'largest' if info['higher_is_better'] else 'smallest'} {name}"
 
 
 def read(folder: Path) -> Record:

@@ -9,10 +9,13 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
+from losslab.metric import Metric
 from losslab.training.output.events import EventFile, describe_run, note_failure
 from losslab.training.output.logs import MetricsLog
 
 COLUMNS = ["train/objective", "val/nll_scaled"]
+PRIMARY = Metric("nll_scaled", "nll after one temperature", "nats per token", higher_is_better=False)
+NAMES = ["nll", "nll_scaled", "bits_per_byte", "top1"]
 SHOWN = {"nll_scaled": 3.0, "nll": 4.0, "bits_per_byte": 1.0, "top1": 0.5}
 BEST = {f"{part}/{name}": value for part in ("val", "test") for name, value in SHOWN.items()}
 
@@ -26,7 +29,7 @@ def series(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def open_log(folder: Path, step: int) -> MetricsLog:
-    return MetricsLog(folder, step=step, total=6, columns=COLUMNS, events=True)
+    return MetricsLog(folder, step=step, total=6, columns=COLUMNS, primary=PRIMARY, shown=NAMES, events=True)
 
 
 def test_scalars_come_back_with_their_steps(tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def config(**changes: Any) -> dict[str, Any]:
 def row_of(folder: Path, described: dict[str, Any]) -> dict[str, str]:
     folder.mkdir(exist_ok=True)
     events = EventFile(folder, purge_from=1)
-    events.hparams(describe_run(described, "x", vocab_size=7, parameters=9))
+    events.hparams(describe_run(described, "x", vocab_size=7, parameters=9), NAMES)
     events.result(success=True)
     events.close()
     content = read_back(folder).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
@@ -175,7 +178,7 @@ def test_a_failed_run_that_goes_on_and_ends_well_is_a_success(tmp_path: Path) ->
     log.add_hparams(ROW)
     log.write(1, {"train/objective": 1.0}, {})
     log.close()
-    note_failure(tmp_path, ROW)
+    note_failure(tmp_path, ROW, NAMES)
     assert status_of(tmp_path) == api_pb2.STATUS_FAILURE
     assert len(list(tmp_path.glob("events*"))) == 1
     log = open_log(tmp_path, 1)
@@ -193,7 +196,7 @@ def test_a_failed_run_that_goes_on_and_ends_well_is_a_success(tmp_path: Path) ->
 def test_a_run_that_fails_before_it_logs_has_a_row_that_the_next_session_mends(tmp_path: Path) -> None:
     unknown = describe_run(config(), "x")
     for _ in range(2):
-        note_failure(tmp_path, unknown)
+        note_failure(tmp_path, unknown, NAMES)
     assert status_of(tmp_path) == api_pb2.STATUS_FAILURE
     assert len(list(tmp_path.glob("events*"))) == 1
     known = describe_run(config(), "x", vocab_size=7, parameters=9)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from losslab.metric import Metric
 from losslab.training.callback import Intervals
 from losslab.training.origins.branch import History, read_history
 
+NLL_SCALED = Metric("nll_scaled", "nll after one temperature", "nats per token", higher_is_better=False)
 COLUMNS = ["step", "train/objective", "val/nll", "val/nll_scaled"]
 
 
@@ -31,10 +33,20 @@ def logged(folder: Path, *, ended: int, every: int, values: dict[int, float], lo
     return path
 
 
-def history(path: Path, step: int, ended: int, *, validate: int, log: int = 2, tokens: int = 4096) -> History:
+def history(
+    path: Path,
+    step: int,
+    ended: int,
+    *,
+    validate: int,
+    log: int = 2,
+    tokens: int = 4096,
+    primary: Metric = NLL_SCALED,
+) -> History:
     intervals = Intervals(total=100, log=log, validate=validate, checkpoint=50)
     about = {"step": step, "max_steps": ended, "val_check_interval": 3, "interim_eval_tokens": 4096}
-    return read_history(path, about, {"val_check_interval": validate, "interim_eval_tokens": tokens}, intervals)
+    trainer = {"val_check_interval": validate, "interim_eval_tokens": tokens}
+    return read_history(path, about, trainer, intervals, primary)
 
 
 def rows(found: History) -> dict[int, tuple[str, str]]:
@@ -57,6 +69,12 @@ def test_the_last_validation_is_made_again_because_it_was_thorough(tmp_path: Pat
         1: ("1.0", ""), 2: ("2.0", ""), 3: ("", "5.0"), 4: ("4.0", ""), 6: ("6.0", "3.0"), 8: ("8.0", ""),
         9: ("", "4.0"), 10: ("10.0", ""),
     }  # fmt: skip
+
+
+def test_where_higher_is_better_the_largest_is_the_best(tmp_path: Path) -> None:
+    primary = NLL_SCALED._replace(higher_is_better=True)
+    path = logged(tmp_path, ended=12, every=3, values=VALUES)
+    assert history(path, 12, 12, validate=3, primary=primary).best["step"] == 3
 
 
 def test_only_the_validations_of_the_longer_run_count(tmp_path: Path) -> None:

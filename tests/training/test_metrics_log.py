@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from losslab.metric import Metric
 from losslab.training.output.logs import METRICS, MetricsLog
 
 COLUMNS = ["train/objective", "val/nll"]
+PRIMARY = Metric("nll", "nll", "nats per token", higher_is_better=False)
 
 
 def open_log(folder: Path, *, step: int = 0, columns: list[str] = COLUMNS, events: bool = False) -> MetricsLog:
-    return MetricsLog(folder, step=step, total=1000, columns=columns, events=events)
+    return MetricsLog(folder, step=step, total=1000, columns=columns, primary=PRIMARY, shown=["rmse"], events=events)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

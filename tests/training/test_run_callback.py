@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
-from losslab.training.callback import PRIMARY, Intervals, RunCallback, RunState
+from losslab.metric import Metric
+from losslab.metrics.table import METRICS
+from losslab.training.callback import Intervals, RunCallback, RunState
 from losslab.training.output import progress as progress_module
 from losslab.training.output.progress import RunProgress
 
+PRIMARY = "val/nll_scaled"
+NLL_SCALED = next(metric for metric in METRICS if metric.name == "nll_scaled")
 WHOLE, PART = 1.0, 2.0
 """What the same weights get on all of val, and on the part of it that interim validations score."""
 
@@ -31,7 +35,9 @@ class Evaluator:
         return values | ({"val/mrr": 0.5} if thorough else {})
 
 
-def keep(qualities: list[float], *, parts: bool) -> tuple[RunCallback, list[dict[str, float]], list[bool]]:
+def keep(
+    qualities: list[float], *, parts: bool, primary: Metric = NLL_SCALED
+) -> tuple[RunCallback, list[dict[str, float]], list[bool]]:
     """The keeper after as many validations, their rows of the log, and which of them were the best so far."""
     evaluator: Any = Evaluator(list(qualities), parts=parts)
     absent: Any = None
@@ -40,7 +46,8 @@ def keep(qualities: list[float], *, parts: bool) -> tuple[RunCallback, list[dict
         state=RunState(),
         intervals=Intervals(total=len(qualities), log=1, validate=1, checkpoint=1),
         evaluator=evaluator,
-        progress=RunProgress(first=0, total=len(qualities), tokens_per_step=10, enabled=False),
+        primary=primary,
+        progress=RunProgress(first=0, total=len(qualities), tokens_per_step=10, metric=PRIMARY, enabled=False),
         contents={},
         keep=1,
         metrics_log=None,
@@ -73,6 +80,12 @@ def test_the_best_of_all_is_kept_as_it_was_scored_thoroughly() -> None:
     assert keeper.state.best == {PRIMARY: WHOLE + 0.1, "val/scale": WHOLE, "val/mrr": 0.5, "step": 2}
 
 
+def test_where_higher_is_better_the_largest_is_the_best() -> None:
+    keeper, _, best = keep([0.1, 0.3, 0.2], parts=False, primary=NLL_SCALED._replace(higher_is_better=True))
+    assert best == [True, True, False]
+    assert keeper.state.best[PRIMARY] == WHOLE + 0.3
+
+
 def test_where_every_validation_scores_all_of_val_the_last_is_made_once() -> None:
     keeper, rows, best = keep([0.3, 0.1, 0.2], parts=False)
     assert best == [True, True, False]
@@ -83,7 +96,7 @@ def test_where_every_validation_scores_all_of_val_the_last_is_made_once() -> Non
 def test_tokens_a_second_are_those_of_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
-    shown = RunProgress(first=0, total=10, tokens_per_step=50, enabled=False)
+    shown = RunProgress(first=0, total=10, tokens_per_step=50, metric=PRIMARY, enabled=False)
     now[0] += 30  # until training starts
     shown.begin()
     now[0] += 4

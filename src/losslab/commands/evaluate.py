@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from losslab.commands.trusted import let_import, one_run
-from losslab.console import SHOWN_METRICS, figure, say
+from losslab.console import figure, say, width_of
 from losslab.errors import UserError
-from losslab.records import EVALUATIONS
+from losslab.records import EVALUATIONS, read
 
 SPLITS = ("val", "test")
 
@@ -28,8 +28,8 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
     say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}")
     if not entry["own_text"] and entry["files"]:
         say(f"text: {entry['files']}")
-    for name in SHOWN_METRICS:
-        if f"{part}/{name}" in values:
-            say(f"{name:<16}{figure(values[f'{part}/{name}'])}")
+    names = [name for name in read(folder).names_shown("terminal") if f"{part}/{name}" in values]
+    for name in names:
+        say(f"{name:<{width_of(names)}}{figure(values[f'{part}/{name}'])}")
     say(f"recorded in {folder / EVALUATIONS}")
     return 0

@@ -28,6 +28,7 @@ from losslab.config.paths import conf_dir
 from losslab.console import complain, say, working
 from losslab.data.text_files import find_files
 from losslab.errors import UserError, error_sentence
+from losslab.records import Record
 from losslab.sweeps import server
 from losslab.sweeps.interrupts import Interrupts
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, RunFailed
@@ -201,7 +202,7 @@ def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:
         complain(error_sentence(error))
         return "failed"
     if outcome.status == "skipped":
-        say(f"already {outcome.record.status}: {outcome.folder}{_primary(outcome.record.metrics)}")
+        say(f"already {outcome.record.status}: {outcome.folder}{_headline(outcome.record)}")
     elif outcome.status != "completed":
         complain(describe_end(outcome))
     return outcome.status
@@ -216,9 +217,9 @@ def describe_end(outcome: Outcome) -> str:
     return f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}"
 
 
-def _primary(metrics: dict[str, Any]) -> str:
-    value = metrics.get("best", {}).get("test/nll_scaled")
-    return "" if value is None else f" (test/nll_scaled {value:.4f})"
+def _headline(record: Record) -> str:
+    headline = record.headline("test")
+    return f" ({headline})" if headline else ""
 
 
 def _hydra(task: Any, line: CommandLine) -> None:

@@ -48,6 +48,13 @@ ADDED_LATER: dict[str, Any] = {
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
 
+HASHED_METRICS = (
+    *"step nll nll_scaled nll_linked nll_linked_clipped perplexity word_perplexity bits_per_byte top1".split(),
+    *"unigram_nll objective scale logit_norm top5 mrr brier entropy nll_epsilon zeros ece ece_scaled".split(),
+    *(f"nll_scaled_frequency_{k}" for k in range(1, 6)),
+)
+"""Metrics of a teacher that enter its students' identity. Never changed: what is added later stays out of it."""
+
 _LONGEST_LABEL = 100
 _ORIGINS = ("continue_from", "init_from")
 _LONGEST_ORIGIN = 30

@@ -27,8 +27,7 @@ from losslab.metrics.frequency import FREQUENCY_GROUPS
 from losslab.metrics.rows import Rows
 
 EPSILON = 1e-6
-MEANS = ("top5", "mrr", "brier", "entropy", "nll_epsilon", "zeros")
-DETAILS = (*MEANS, "ece", "ece_scaled", *(f"nll_scaled_frequency_{k + 1}" for k in range(FREQUENCY_GROUPS)))
+_MEANS = ("top5", "mrr", "brier", "entropy", "nll_epsilon", "zeros")
 _TOP = 5
 
 
@@ -43,7 +42,7 @@ class Details:
     def __init__(self, *, groups: Tensor | None = None, num_units: int = 0, device: torch.device | str = "cpu") -> None:
         self.groups = groups
         self.count = torch.zeros((), dtype=torch.float64, device=device)
-        self.sums = torch.zeros(len(MEANS), dtype=torch.float64, device=device)
+        self.sums = torch.zeros(len(_MEANS), dtype=torch.float64, device=device)
         self.bins = torch.zeros(2, 3, BINS, dtype=torch.float64, device=device)
         self.frequency = torch.zeros(2, FREQUENCY_GROUPS, dtype=torch.float64, device=device)
         self.units = torch.zeros(4, num_units, dtype=torch.float64, device=device)
@@ -71,7 +70,7 @@ class Details:
             "zeros": p == 0,
         }
         self.count += weight.sum()
-        self.sums += torch.stack([(weight * values[name]).sum() for name in MEANS])
+        self.sums += torch.stack([(weight * values[name]).sum() for name in _MEANS])
         add_to_bins(self.bins[0], rows.confidence, rows.hit, weight)
         add_to_bins(self.bins[1], rows.scaled_confidence, rows.hit, scored)
         nll_scaled = -rows.scaled_log_prob
@@ -84,7 +83,7 @@ class Details:
     def values(self) -> dict[str, float]:
         """Each metric by name; NaN where nothing counted."""
         count = float(self.count)
-        values = dict(zip(MEANS, (self.sums / count).tolist(), strict=True))
+        values = dict(zip(_MEANS, (self.sums / count).tolist(), strict=True))
         values |= {
             name: calibration_error(equal_mass(bins))
             for name, bins in zip(("ece", "ece_scaled"), self.bins, strict=True)

@@ -98,8 +98,8 @@ def tell_end(run: Run, total: int, record: Record) -> None:
     run.status, run.step, run.text = record.status, record.step, ""
     run.error = record.error or ""
     if run.status == "completed":
-        best = record.metrics.get("best", {}).get("test/nll_scaled")
-        shown = "" if best is None else f"  test/nll_scaled {best:.4f}"
+        headline = record.headline("test")
+        shown = f"  {headline}" if headline else ""
         tell(run, total, "completed", f"{shown}  {time.monotonic() - run.began:.0f} s" if run.began else shown)
     elif run.status == "interrupted":
         kept = f"saved at step {run.step}" if run.step else "nothing was saved yet"

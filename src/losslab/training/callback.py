@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from losslab.errors import Diverged, Interrupted, UserError
+from losslab.metric import Metric, better
 from losslab.records import BEST, CHECKPOINTS, LAST, STABLE, STABLE_BEST, Record
 from losslab.training.module import LossModule
 from losslab.training.output.checkpoints import amend, keep_newest, link
@@ -22,8 +23,6 @@ from losslab.training.output.progress import RunProgress
 from losslab.training.schedules import make_factor
 from losslab.training.scoring.evaluator import Evaluator
 
-PRIMARY = "val/nll_scaled"
-
 
 @dataclass
 class RunState:
@@ -32,7 +31,7 @@ class RunState:
     step: int = 0
     tokens: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
-    """The validation with the smallest nll_scaled so far, and its `step`."""
+    """The validation with the best primary metric so far, and its `step`."""
     latest: dict[str, float] = field(default_factory=dict)
     """The last validation."""
     seconds: float = 0.0
@@ -85,6 +84,7 @@ class Intervals:
 
 class RunCallback(pl.Callback):
     """Args:
+    primary: the metric whose best value on val makes a checkpoint the best one.
     contents: what a checkpoint holds beside weights and states: plain values under names of their own.
     keep: how many of the newest checkpoints stay.
     metrics_log, record: None on ranks that do not write.
@@ -99,6 +99,7 @@ class RunCallback(pl.Callback):
         state: RunState,
         intervals: Intervals,
         evaluator: Evaluator,
+        primary: Metric,
         progress: RunProgress,
         contents: dict[str, Any],
         keep: int,
@@ -111,6 +112,7 @@ class RunCallback(pl.Callback):
         self.state = state
         self.intervals = intervals
         self.evaluator = evaluator
+        self.primary = primary
         self.progress = progress
         self.contents = contents
         self.keep = keep
@@ -203,12 +205,14 @@ class RunCallback(pl.Callback):
             if last and self.evaluator.scores_parts:
                 thorough = self.evaluator.validate(thorough=True)
         self.state.validation_seconds += time.monotonic() - started
-        if not math.isfinite(values[PRIMARY]):
-            raise Diverged(f"{PRIMARY} is {values[PRIMARY]} after step {self.state.step}")
+        name = f"val/{self.primary.name}"
+        value = values[name]
+        if not math.isfinite(value):
+            raise Diverged(f"{name} is {value} after step {self.state.step}")
         row |= thorough | values
         self.state.latest = thorough
-        self.progress.validated(values[PRIMARY])
-        if self.state.best and not values[PRIMARY] < self.state.best[PRIMARY]:
+        self.progress.validated(value)
+        if self.state.best and not better(self.primary, value, self.state.best[name]):
             return False
         self.state.best = {**thorough, "step": self.state.step}
         return True

@@ -122,6 +122,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     state, resumed = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
     data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
     network = build_network(config, data.num_outputs, torch.as_tensor(data.train_counts))
+    record.declare(network.task.metrics, network.task.primary)
     attach_teacher(network, config, data)
     if resumed is not None:
         _check_fit(resumed, network)
@@ -141,12 +142,14 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         _note_start(folder, config, record, data, network, device, state.step)
         introduce(folder, config, record, data, network, state.step)
         groups = config["optimizer"].get(GROUPS, {})
-        columns = metric_columns(module.hidden_gradients.names, network.loss.terms, groups)
+        columns = metric_columns(record.metrics_info, module.hidden_gradients.names, network.loss.terms, groups)
         log = MetricsLog(
             folder,
             step=state.step - (state.due is not None),
             total=intervals.total,
             columns=columns,
+            primary=record.primary_metric,
+            shown=record.names_shown("events"),
             events=config["logger"]["enabled"],
         )
         log.add_hparams(_hparams(config, record, network))
@@ -154,6 +157,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         first=state.step,
         total=intervals.total,
         tokens_per_step=data.batch_size * data.context,
+        metric=f"val/{record.primary}",
         enabled=writes and settings["enable_progress_bar"],
     )
     keeper = RunCallback(
@@ -161,6 +165,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         state=state,
         intervals=intervals,
         evaluator=evaluator,
+        primary=record.primary_metric,
         progress=progress,
         contents={"config": config, "tokenizer": data.tokenizer().content, "vocab_size": data.num_outputs},
         keep=config["checkpoints"]["keep"],
@@ -310,7 +315,7 @@ def _note_end(folder: Path, config: dict[str, Any], record: Record) -> None:
         record.status, record.error = "failed", record.error or error_sentence(error)
     if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
         with suppress(OSError):  # a disk that is full by now must not hide what ended the run
-            note_failure(folder, _hparams(config, record))
+            note_failure(folder, _hparams(config, record), record.names_shown("events"))
 
 
 def _hparams(config: dict[str, Any], record: Record, network: Network | None = None) -> dict[str, str | float]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from losslab.errors import UserError
 from losslab.files import TEMPORARY, sync_folder, write_atomic
+from losslab.metric import Metric, better
 from losslab.records import BEST, CHECKPOINTS, LAST, Record
-from losslab.training.callback import PRIMARY, Intervals
+from losslab.training.callback import Intervals
 from losslab.training.origins.origin import KEY, Origin, hash_checkpoint
 from losslab.training.output.checkpoints import FOR_TRAINING, link, read_checkpoint, write_checkpoint
 from losslab.training.output.logs import METRICS
@@ -75,7 +76,7 @@ def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int
         raise UserError(f"{folder} does not say what it continues; start it again with the command that made it")
     source = Path(config[KEY])
     path, content = _find_checkpoint(source, about["checkpoint"], record.hashes[KEY])
-    history = read_history(source / METRICS, about, config["trainer"], intervals)
+    history = read_history(source / METRICS, about, config["trainer"], intervals, record.primary_metric)
     state = content["losslab"] | {"best": history.best, "latest": history.latest, "due": history.due}
     best = history.best.get("step")
     best_path = path if best == about["step"] else _of_step(source, best)
@@ -114,7 +115,9 @@ class History:
     notes: list[str] = field(default_factory=list)
 
 
-def read_history(path: Path, about: dict[str, Any], trainer: dict[str, Any], intervals: Intervals) -> History:
+def read_history(
+    path: Path, about: dict[str, Any], trainer: dict[str, Any], intervals: Intervals, primary: Metric
+) -> History:
     """Take out of another run's metrics.csv the rows that this run would have logged.
 
     Args:
@@ -122,7 +125,7 @@ def read_history(path: Path, about: dict[str, Any], trainer: dict[str, Any], int
         about: of that run the step to continue from, the budget, at whose end its validation is thorough, unlike those
             before, and the keys of _VALIDATION.
         trainer: this run's settings.
-        intervals: this run's.
+        intervals, primary: this run's.
     """
     step, ended = about["step"], about["max_steps"]
     is_alike = about["interim_eval_tokens"] == trainer["interim_eval_tokens"]
@@ -138,7 +141,8 @@ def read_history(path: Path, about: dict[str, Any], trainer: dict[str, Any], int
         else:
             seen.add(here)
             history.latest = values
-            if PRIMARY in values and not (history.best and values[PRIMARY] >= history.best[PRIMARY]):
+            name = f"{_VAL}{primary.name}"
+            if name in values and (not history.best or better(primary, values[name], history.best[name])):
                 history.best = {**values, "step": here}
         if not intervals.logged(here):
             row = {name: text if name.startswith(_VAL) or name == "step" else "" for name, text in row.items()}

@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from losslab.config.identity import flatten
 from losslab.files import naming, write_atomic
 
-SHOWN_METRICS = ("nll_scaled", "nll", "bits_per_byte", "top1")
-"""Those that the HParams tab shows."""
 _PARTS = ("val/", "test/", "best/val/", "best/test/")
 """Of the last step, and of the best checkpoint."""
 _VARIED = ("loss", "loss_settings", "lr", "regularizers", "seed")
@@ -54,9 +52,13 @@ class EventFile:
         content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._write(Event(step=step, summary=Summary(value=content)))
 
-    def hparams(self, values: Mapping[str, str | float]) -> None:
-        """Describe the run for the HParams tab: one row, in place of the one that earlier sessions of this run left.
-        Every run gives the same keys with the same types."""
+    def hparams(self, values: Mapping[str, str | float], metrics: Sequence[str]) -> None:
+        """Describe the run for the HParams tab: one row instead of the one that earlier sessions of this run left.
+        Every run gives the same keys with the same types.
+
+        Args:
+            metrics: the names of those that the tab shows.
+        """
         infos = [
             api_pb2.HParamInfo(
                 name=key,
@@ -65,7 +67,7 @@ class EventFile:
             )
             for key, value in values.items()
         ]
-        tags = [f"{part}{name}" for name in SHOWN_METRICS for part in _PARTS]
+        tags = [f"{part}{name}" for name in metrics for part in _PARTS]
         metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in tags]
         start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
         for key, value in values.items():
@@ -105,16 +107,16 @@ class EventFile:
         self._records.write(event.SerializeToString())
 
 
-def note_failure(folder: Path, values: Mapping[str, str | float]) -> None:
+def note_failure(folder: Path, values: Mapping[str, str | float], metrics: Sequence[str]) -> None:
     """Close the row of a run that failed or diverged, once its own log is closed.
 
     Args:
-        values: the row, if the run came to its end before it had one.
+        values, metrics: the row, if the run came to its end before it had one.
     """
     described = any(_is_row(event) for path in _event_files(folder) for _, event in _records(path))
     events = EventFile(folder, purge_from=None if described else 1)
     if not described:
-        events.hparams(values)
+        events.hparams(values, metrics)
     events.result(success=False)
     events.flush()
     events.close()

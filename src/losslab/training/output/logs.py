@@ -6,25 +6,22 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from losslab.config.optimizer_groups import REST
 from losslab.files import naming, write_atomic
-from losslab.metrics.extended import DETAILS
-from losslab.training.output.events import SHOWN_METRICS, EventFile, has_scalars
+from losslab.metric import Metric, better
+from losslab.training.output.events import EventFile, has_scalars
 
 METRICS = "metrics.csv"
-_VALIDATED = (
-    *"nll nll_scaled nll_linked nll_linked_clipped perplexity word_perplexity bits_per_byte top1".split(),
-    *"objective scale logit_norm unigram_nll".split(),
-    *DETAILS,
-)
 
 
-def metric_columns(hidden: list[str], terms: Iterable[str] = (), groups: Iterable[str] = ()) -> list[str]:
-    """Everything that a run logs; `hidden` names the hidden states whose gradients are measured, `terms` the parts of
-    the objective, `groups` those of the optimizer."""
+def metric_columns(
+    metrics: Iterable[str], hidden: list[str], terms: Iterable[str] = (), groups: Iterable[str] = ()
+) -> list[str]:
+    """Everything that a run logs; `metrics` names those of a validation, `hidden` the hidden states whose gradients are
+    measured, `terms` the parts of the objective, `groups` those of the optimizer."""
     return [
         "train/objective",
         *(f"train/objective/{name}" for name in terms),
@@ -32,7 +29,7 @@ def metric_columns(hidden: list[str], terms: Iterable[str] = (), groups: Iterabl
         *(learning_rate_column(name) for name in groups),
         "train/tokens",
         *(f"grad_norm/{name}" for name in ["all", *hidden]),
-        *(f"val/{name}" for name in _VALIDATED),
+        *(f"val/{name}" for name in metrics),
     ]
 
 
@@ -49,13 +46,27 @@ class MetricsLog:
         step: what the checkpoint that training continues from had completed; everything later is cut off.
         columns: of metrics.csv, fixed for the run.
         total: the last step.
+        primary: chooses the best validation.
+        shown: the metrics that TensorBoard's HParams tab shows, and whose best values are logged beside the others.
         events: also write TensorBoard's.
     """
 
-    def __init__(self, folder: Path, *, step: int, total: int, columns: list[str], events: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        step: int,
+        total: int,
+        columns: list[str],
+        primary: Metric,
+        shown: Sequence[str],
+        events: bool,
+    ) -> None:
         self.path = folder / METRICS
         self.columns = ["step", *columns]
         self.total = total
+        self.primary = primary
+        self.shown = [primary.name, *(name for name in shown if name != primary.name)]
         rows = self._cut(step)
         # A run that was stopped after its last step logs that step again, with the test metrics that follow it.
         again = rows[-1] if rows and int(rows[-1]["step"]) == step == total else None
@@ -75,19 +86,19 @@ class MetricsLog:
         best: dict[str, float] = {}
         for row in rows:
             values = {name: float(text) for name, text in row.items() if text and name != "step"}
-            primary = f"val/{SHOWN_METRICS[0]}"
-            if primary in values and not (best and values[primary] >= best[primary]):
+            primary = f"val/{self.primary.name}"
+            if primary in values and (not best or better(self.primary, values[primary], best[primary])):
                 best = values
             validated = primary in values and int(row["step"]) != self.total
             shown = self._in_events(int(row["step"]), values)
-            events.scalars(int(row["step"]), shown | (_shown("val/", best) if validated else {}))
+            events.scalars(int(row["step"]), shown | (self._best("val/", best) if validated else {}))
 
     def write(self, step: int, values: dict[str, float], best: dict[str, float]) -> None:
         """Log an optimizer step; TensorBoard gets the best validation so far beside each but the last."""
         self._writer.writerow({"step": step, **{name: repr(float(value)) for name, value in values.items()}})
         if self.events is not None:
-            validated = f"val/{SHOWN_METRICS[0]}" in values and step != self.total
-            self.events.scalars(step, self._in_events(step, values) | (_shown("val/", best) if validated else {}))
+            validated = f"val/{self.primary.name}" in values and step != self.total
+            self.events.scalars(step, self._in_events(step, values) | (self._best("val/", best) if validated else {}))
 
     def _in_events(self, step: int, values: dict[str, float]) -> dict[str, float]:
         """Without the last step's val, which `finish` has of the whole split."""
@@ -96,7 +107,7 @@ class MetricsLog:
     def add_hparams(self, hparams: dict[str, str | float]) -> None:
         """This run's row in TensorBoard's HParams tab."""
         if self.events is not None:
-            self.events.hparams(hparams)
+            self.events.hparams(hparams, self.shown)
             self.events.flush()
 
     def result(self, *, success: bool) -> None:
@@ -113,10 +124,14 @@ class MetricsLog:
         if self.events is None:
             return
         final, best = metrics["final"], metrics["best"]
-        tests = {f"test/{name}": final[f"test/{name}"] for name in SHOWN_METRICS if f"test/{name}" in final}
+        tests = {f"test/{name}": final[f"test/{name}"] for name in self.shown if f"test/{name}" in final}
         whole = {name: value for name, value in final.items() if name in self.columns}
-        self.events.scalars(step, whole | tests | _shown("val/", best) | _shown("test/", best))
+        self.events.scalars(step, whole | tests | self._best("val/", best) | self._best("test/", best))
         self.result(success=True)
+
+    def _best(self, part: str, metrics: dict[str, float]) -> dict[str, float]:
+        """best/val/… or best/test/… out of the metrics of the best checkpoint."""
+        return {f"best/{part}{name}": metrics[f"{part}{name}"] for name in self.shown if f"{part}{name}" in metrics}
 
     def flush(self) -> None:
         """Before a checkpoint is written: no step that it counts as done may be missing here."""
@@ -147,8 +162,3 @@ class MetricsLog:
         writer.writerows(rows)
         write_atomic(self.path, kept.getvalue().encode())
         return rows
-
-
-def _shown(part: str, metrics: dict[str, float]) -> dict[str, float]:
-    """best/val/… or best/test/… out of the metrics of the best checkpoint."""
-    return {f"best/{part}{name}": metrics[f"{part}{name}"] for name in SHOWN_METRICS if f"{part}{name}" in metrics}

@@ -106,10 +106,11 @@ def report(record: Record) -> None:
     """The metrics of the best checkpoint, val beside test, as a person reads them."""
     best = record.metrics["best"]
     say(f"best checkpoint: step {best['step']:.0f} of {record.step}, in {record.timing['seconds']:.0f} s of training")
-    say(f"{'':<16}{'val':>12}{'test':>12}")
-    for name in console.SHOWN_METRICS:
-        if f"val/{name}" in best:
-            say(f"{name:<16}{console.figure(best[f'val/{name}'])}{console.figure(best[f'test/{name}'])}")
+    names = [name for name in record.names_shown("terminal") if f"val/{name}" in best or f"test/{name}" in best]
+    width = console.width_of(names)
+    say(f"{'':<{width}}{'val':>12}{'test':>12}")
+    for name in names:
+        say(f"{name:<{width}}" + "".join(console.figure(best.get(f"{part}/{name}")) for part in ("val", "test")))
 
 
 @contextmanager

@@ -24,15 +24,17 @@ class RunProgress:
         first: optimizer steps already done.
         total: the budget.
         tokens_per_step: for the speed.
+        metric: what a validation is told by, such as val/nll_scaled.
         enabled: false for silence (other ranks, or trainer.enable_progress_bar=false).
     """
 
-    def __init__(self, *, first: int, total: int, tokens_per_step: int, enabled: bool) -> None:
+    def __init__(self, *, first: int, total: int, tokens_per_step: int, metric: str, enabled: bool) -> None:
         self.first = first
         self.total = total
         self.tokens_per_step = tokens_per_step
         self.enabled = enabled
-        self.metric = ""
+        self.metric = metric
+        self.validation = ""
         self._started = self._last_line = time.monotonic()
         self._last_report = 0.0
         self._away = 0.0
@@ -68,7 +70,7 @@ class RunProgress:
     def step(self, step: int, objective: float) -> None:
         if not self.enabled:
             return
-        text = f"objective {objective:.4g}{self.metric}  {self.speed(step):,.0f} tokens/s"
+        text = f"objective {objective:.4g}{self.validation}  {self.speed(step):,.0f} tokens/s"
         if console.listener is not None and time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS:
             self._last_report = time.monotonic()
             console.listener(text, step)
@@ -79,8 +81,8 @@ class RunProgress:
             left = (self.total - step) * (self._last_line - self._started) / max(step - self.first, 1)
             say(f"step {step}/{self.total}  {text}  {left:,.0f} s left")
 
-    def validated(self, metric: float) -> None:
-        self.metric = f"  val/nll_scaled {metric:.4f}"
+    def validated(self, value: float) -> None:
+        self.validation = f"  {self.metric} {value:.4f}"
 
     def close(self) -> None:
         if self._bar is not None:

@@ -159,6 +159,8 @@ class Finder:
             record.provenance = made | {"choices": place.choices} | kept
             if place.origin is not None and not has_checkpoint(folder):
                 note_origin(record, place.origin, config)
+            task = build_part(config, "task")
+            record.declare(task.metrics, task.primary)
             record.hashes["data"] = place.data_hash
             if WEIGHTS_KEY in place.inputs:
                 record.hashes[WEIGHTS_KEY] = place.inputs[WEIGHTS_KEY]

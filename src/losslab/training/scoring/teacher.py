@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from losslab.config.identity import HASHED_METRICS
 from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.contracts import Batch
 from losslab.data.module import TextDataModule
@@ -47,8 +48,19 @@ def teacher_hash(config: dict[str, Any], text: str | None = None) -> dict[str, s
             "the run that it teaches uses it too"
         )
     _check_tokenizer(folder, record, config, text)
-    content = json.dumps([record.identity, record.metrics], sort_keys=True)
-    return {f"loss.{KEY}": hashlib.sha256(content.encode()).hexdigest()}
+    return {f"loss.{KEY}": results_hash(record)}
+
+
+def results_hash(record: Record) -> str:
+    """SHA-256 of a teacher's identity and results. A metric that is added to a task later changes no student's
+    identity: the language model's metrics count by their names of today, and of another task's the primary one alone.
+    """
+    names = {*HASHED_METRICS, record.primary}
+    results = {
+        part: {key: value for key, value in values.items() if key.rpartition("/")[2] in names}
+        for part, values in record.metrics.items()
+    }
+    return hashlib.sha256(json.dumps([record.identity, results], sort_keys=True).encode()).hexdigest()
 
 
 def _check_tokenizer(folder: Path, record: Record, config: dict[str, Any], text: str | None) -> None:
