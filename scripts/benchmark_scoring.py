@@ -85,7 +85,7 @@ def main(rounds: int) -> None:
     keep_freed_memory()
     print(f"scoring {POSITIONS:,} positions, one thread, {rounds} round(s), of which the quickest counts")
     print(
-        "product: hidden states times projection, in the same chunks; interim and thorough: a validation's scores, with it;"
+        "product: hidden states times projection, in the same chunks; interim, thorough: a validation's scores, with it;"
     )
     print("fit: one step of the temperature's fit, if on as many positions. In ms a position, and in products:")
     print(f"{'D':>4}{'V':>7}  {'loss':<20}{'product':>9}{'interim':>17}{'thorough':>17}{'fit':>9}", flush=True)

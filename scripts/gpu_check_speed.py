@@ -81,7 +81,7 @@ def _plain(sizes: Sizes, *, compiled: bool) -> tuple[float, int]:
 
     def step() -> None:
         with torch.autocast(sizes.device, dtype=torch.bfloat16):
-            logits = F.linear(forward(tokens[:, :-1]), model.embedding.weight)
+            logits = F.linear(forward({"tokens": tokens[:, :-1]}), model.embedding.weight)
             loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -89,7 +89,7 @@ def _plain(sizes: Sizes, *, compiled: bool) -> tuple[float, int]:
         optimizer.zero_grad(set_to_none=True)
 
     seconds = _seconds(step, sizes.steps - _WARM, sizes.device)
-    flops = model.flops_per_token() + 6 * model.embedding.weight.numel()
+    flops = model.flops_per_sample() // sizes.context + 6 * model.embedding.weight.numel()
     return sizes.batch_size * sizes.context / seconds, flops
 
 

@@ -67,7 +67,7 @@ def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]
 def from_info(info: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     """The declarations that a record keeps."""
     return {
-        name: Metric(name, *(entry[key] for key in _PLAIN), shown=frozenset(entry["shown"]))
+        name: Metric(name=name, **{key: entry[key] for key in _PLAIN}, shown=frozenset(entry["shown"]))
         for name, entry in info.items()
     }
 

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from losslab.contracts import Share
 from losslab.data.module import TextDataModule
 from losslab.data.python_docs import read_texts, source_files
 from losslab.data.tokenizer import FileTokenizer
 from losslab.errors import UserError
+from losslab.tasks.lm import LanguageModeling
+
+TASK = LanguageModeling()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def make(text_file):
 @pytest.fixture(scope="module")
 def prepared(make, tmp_path_factory) -> TextDataModule:
     module = make()
-    module.prepare(tmp_path_factory.mktemp("cache"))
+    module.info = module.prepare(tmp_path_factory.mktemp("cache"), TASK)
     return module
 
 
@@ -66,11 +70,11 @@ def test_a_text_that_is_too_short_is_refused(length: int, make, tmp_path) -> Non
     path = tmp_path / "short.txt"
     path.write_text("\n\n".join(f"w{i}" for i in range(length)))
     with pytest.raises(UserError, match="the text is too short"):
-        make(path=str(path), context=1024).prepare(tmp_path / "cache")
+        make(path=str(path), context=1024).prepare(tmp_path / "cache", TASK)
 
 
 def folder_of(module: TextDataModule, root: Path) -> Path:
-    module.prepare(root)
+    module.info = module.prepare(root, TASK)
     return module.cache.folder
 
 
@@ -104,42 +108,47 @@ def test_content_decides_and_not_its_path(make, text_file, tokenizer_json, tmp_p
     for key, path in copies.items():
         path.write_bytes(originals[key].read_bytes())
     one, two = (make(**{key: str(path) for key, path in paths.items()}) for paths in (originals, copies))
-    assert one.input_hashes() == two.input_hashes()
+    assert one.content_hashes(TASK) == two.content_hashes(TASK)
     assert folder_of(one, tmp_path / "cache") == folder_of(two, tmp_path / "cache")
 
 
 def test_each_input_path_has_its_content_in_the_identity(make, tokenizer_json) -> None:
     lowering = tokenizer_json("lowering")
-    assert set(make().input_hashes()) == {"data.path"}
-    assert set(make(tokenizer=str(lowering)).input_hashes()) == {"data.path", "data.tokenizer"}
-    assert make(tokenizer=str(lowering)).input_hashes()["data.tokenizer"] == FileTokenizer.read(str(lowering)).digest()
-    built_in = make(path=None, corpus="python_docs").input_hashes()
+    assert set(make().content_hashes(TASK)) == {"data.path"}
+    assert set(make(tokenizer=str(lowering)).content_hashes(TASK)) == {"data.path", "data.tokenizer"}
+    hashes = make(tokenizer=str(lowering)).content_hashes(TASK)
+    assert hashes["data.tokenizer"] == FileTokenizer.read(str(lowering)).digest()
+    built_in = make(path=None, corpus="python_docs").content_hashes(TASK)
     assert set(built_in) == {"data.corpus"}
-    assert built_in["data.corpus"] != make().input_hashes()["data.path"]
+    assert built_in["data.corpus"] != make().content_hashes(TASK)["data.path"]
 
 
 def test_batches_of_training_are_those_that_were_hashed(prepared) -> None:
-    order = prepared.order(7)
+    prepared.seed = 7
+    order = prepared.order()
     expected = [order.starts(k * 4, 4).tolist() for k in range(5, 8)]
     tokens = prepared.cache.splits["train"].tokens
-    prepared.start_at(seed=7, step=5, micro_batch_size=2, accumulate=2, rank=0, ranks=1)
+    prepared.start_at(step=5, accumulate=2, rank=0, ranks=1)
     batches = list(itertools.islice(prepared.train_dataloader(), 6))
     for k, starts in enumerate(expected):
-        rows = torch.cat([batch.inputs for batch in batches[2 * k : 2 * k + 2]])
+        rows = torch.cat([batch.inputs["tokens"] for batch in batches[2 * k : 2 * k + 2]])
         assert rows.tolist() == [tokens[start : start + 32].tolist() for start in starts]
-    assert prepared.hash_batches(7) == prepared.hash_batches(7) != prepared.hash_batches(8)
+    hashed = prepared.hash_batches()
+    assert hashed == prepared.hash_batches()
+    prepared.seed = 8
+    assert prepared.hash_batches() != hashed
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_an_evaluation_predicts_the_split_and_counts_its_bytes(split: str, prepared) -> None:
-    batches = [b for rank in range(2) for b in prepared.eval_batches(split, rank=rank, ranks=2)]
+    batches = [b for rank in range(2) for b in prepared.eval_batches(split, Share(rank, 2))]
     kept = [batch.weight != 0 for batch in batches]
     arrays = prepared.cache.splits[split]
-    assert sum(int(k.sum()) for k in kept) == len(arrays.tokens) - 1 == len(prepared.targets(split))
+    assert sum(int(k.sum()) for k in kept) == len(arrays.tokens) - 1 == prepared.info.splits[split].positions
     counted = sum(float(b.extras["bytes"][k].sum()) for b, k in zip(batches, kept, strict=True))
     assert counted == arrays.bytes[1:].sum()
-    whole = [b.target[b.weight != 0] for b in prepared.eval_batches(split)]
-    assert torch.cat(whole).tolist() == prepared.targets(split).tolist()
+    whole = [b.target[b.weight != 0] for b in prepared.eval_batches(split, Share())]
+    assert torch.cat(whole).tolist() == arrays.tokens[1:].tolist()
 
 
 @pytest.mark.parametrize(("paragraphs", "by_window"), [(60, True), (900, False)])
@@ -147,31 +156,35 @@ def test_val_is_halved_by_document_or_by_window(paragraphs: int, by_window: bool
     path = tmp_path / "text.txt"
     path.write_text("\n\n".join(f"paragraph {i} " + "word " * 40 for i in range(paragraphs)))
     module = make(path=str(path))
-    module.prepare(tmp_path)
+    module.info = module.prepare(tmp_path, TASK)
     assert (module.cache.meta["documents"]["val"] < 20) == by_window
-    rows = [(f[w != 0], w) for b in module.eval_batches("val") for f, w in zip(b.extras["fit"], b.weight, strict=True)]
+    rows = [
+        (f[w != 0], w)
+        for b in module.eval_batches("val", Share())
+        for f, w in zip(b.extras["fit"], b.weight, strict=True)
+    ]
     fit = torch.cat([f for f, _ in rows])
     assert 0 < int(fit.sum()) < len(fit)
     mixed = sum(0 < int(f.sum()) < len(f) for f, _ in rows)
     assert (mixed == 0) == by_window
-    assert all((b.extras["fit"] * b.weight).sum() > 0 for b in module.fit_batches(500))
+    assert all((b.extras["fit"] * b.weight).sum() > 0 for b in module.eval_batches("val", Share(), "fit", 500))
 
 
 @pytest.mark.parametrize("context", [300, 1000, 2000, 4000])
 def test_a_short_val_has_both_halves_or_is_refused(context: int, make, tmp_path) -> None:
     module = make(context=context)
     try:
-        module.prepare(tmp_path)
+        module.info = module.prepare(tmp_path, TASK)
     except UserError:
         return
-    fit = torch.cat([batch.extras["fit"][batch.weight != 0] for batch in module.eval_batches("val")])
+    fit = torch.cat([batch.extras["fit"][batch.weight != 0] for batch in module.eval_batches("val", Share())])
     assert 0 < int(fit.sum()) < len(fit)
 
 
 def test_the_vocabulary_is_what_the_tokenizer_has(make, tmp_path) -> None:
     module = make(tokenizer="bpe", vocab_size=50_000)
-    module.prepare(tmp_path)
-    assert module.num_outputs == len(module.train_counts) < 50_000
+    module.info = module.prepare(tmp_path, TASK)
+    assert module.info.vocab_size == len(module.train_counts) < 50_000
     assert module.train_counts.sum() == len(module.cache.splits["train"].tokens)
 
 
@@ -202,41 +215,43 @@ def test_paths_of_splits_have_their_content_in_the_identity(make, text_file, doc
     val, moved = tmp_path / "v.txt", tmp_path / "moved.txt"
     for path in (val, moved):
         path.write_text("\n\n".join(documents[:30]).upper(), encoding="utf-8")
-    hashes = make(val_path=str(val)).input_hashes()
+    hashes = make(val_path=str(val)).content_hashes(TASK)
     assert set(hashes) == {"data.path", "data.val_path"}
-    assert hashes == make(val_path=str(moved)).input_hashes()
-    assert hashes["data.path"] != make().input_hashes()["data.path"]
+    assert hashes == make(val_path=str(moved)).content_hashes(TASK)
+    assert hashes["data.path"] != make().content_hashes(TASK)["data.path"]
     assert hashes["data.path"] == make(val_path=str(val)).source_hash()
-    assert hashes != make(val_path=str(val), test_path=str(moved)).input_hashes()
+    assert hashes != make(val_path=str(val), test_path=str(moved)).content_hashes(TASK)
 
 
 @pytest.mark.parametrize(("name", "lossless"), [("bytes", True), ("lowering", False)])
 def test_a_split_is_measured_beyond_its_tokens(name: str, lossless: bool, make, tokenizer_json, tmp_path) -> None:
     module = make(tokenizer=name if lossless else str(tokenizer_json(name)))
-    module.prepare(tmp_path)
+    module.info = module.prepare(tmp_path, TASK)
     summary = module.summary()
     for split in ("val", "test"):
-        found = module.measure(split)
-        assert found.positions == len(module.targets(split))
-        assert found.round_trip.lossless == summary["tokenizer_lossless"] == lossless
-        assert found.words == summary["words"][split]
+        found = module.info.splits[split]
+        assert found.positions == len(module.cache.splits[split].tokens) - 1
+        assert module.round_trip.lossless == summary["tokenizer_lossless"] == lossless
+        assert found.words == (summary["words"][split] if lossless else None)
+        assert module.count_words(split) == summary["words"][split]
     again = make(tokenizer=name if lossless else str(tokenizer_json(name)))
-    again.prepare(tmp_path)
+    again.info = again.prepare(tmp_path, TASK)
     assert again.summary() == summary
     assert str(summary["files"]).startswith("read 1 file (text.txt)")
 
 
 def test_another_text_is_measured_as_well(make, tmp_path) -> None:
     module = make()
-    module.prepare(tmp_path)
+    module.info = module.prepare(tmp_path, TASK)
     folder = tmp_path / "wiki"
     folder.mkdir()
     for name in ("train", "valid"):
         (folder / f"{name}.txt").write_text("".join(f" = {name} {i} = \n some words \n" for i in range(30)))
     other = make(path=str(folder), rules=2)
-    other.open_text(module.tokenizer(), None)
-    assert other.measure("text").words == 2 * 30 * 8
-    assert other.num_units("text") == 60
-    other.open_text(module.tokenizer(), "val")
-    assert other.measure("text").words == 30 * 8
-    assert other.measure("text").positions == len(other.targets("text"))
+    whole = other.open_text(module.tokenizer(), None)
+    assert whole.splits["text"].words == other.count_words("text") == 2 * 30 * 8
+    part = other.open_text(module.tokenizer(), "val")
+    assert part.splits["text"].words == 30 * 8
+    counted = sum(int((batch.weight != 0).sum()) for batch in other.eval_batches("text", Share()))
+    assert part.splits["text"].positions == counted == other.num_positions("text")
+    assert other.references("text", None) == {}

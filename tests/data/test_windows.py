@@ -7,11 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
-from losslab.contracts import Batch
+from losslab.contracts import Batch, DataModule, Share
 from losslab.data.cache import TokenSplit
-from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, gather, hash_batches
+from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
 
 TOKENS = np.arange(1000, 1403, dtype=np.uint16)
 """Every token is one of a kind, so that it tells where it stands."""
@@ -69,33 +68,38 @@ def test_the_order_of_a_seed_is_for_ever() -> None:
 def test_a_batch_pairs_each_token_with_the_next() -> None:
     starts = np.array([0, 40, 394])
     batch = gather(TOKENS, starts, 8)
-    assert batch.inputs.tolist() == [TOKENS[s : s + 8].tolist() for s in starts]
+    assert batch.inputs["tokens"].tolist() == [TOKENS[s : s + 8].tolist() for s in starts]
     assert batch.target.tolist() == [TOKENS[s + 1 : s + 9].tolist() for s in starts]
-    assert batch.inputs.dtype == batch.target.dtype == torch.int64
+    assert batch.inputs["tokens"].dtype == batch.target.dtype == torch.int64
     assert batch.weight.tolist() == np.ones((3, 8)).tolist()
+
+
+class Windows(DataModule):
+    """TOKENS in ORDER."""
+
+    def __init__(self, batch_size: int, workers: int) -> None:
+        super().__init__(batch_size=batch_size, val_batch_size=1)
+        self.num_workers = workers
+
+    def train_batch(self, step: int, share: Share) -> Batch:
+        rows = share.rows(self.batch_size)
+        return gather(TOKENS, ORDER.starts(step * self.batch_size + rows.start, rows.stop - rows.start), ORDER.context)
 
 
 def micro_batches(micro: int, accumulate: int, ranks: int, *, first_step: int = 0, workers: int = 0, steps: int = 4):
     """[rank][step · accumulate + m]: the micro-batches of a run's ranks."""
     found = []
     for rank in range(ranks):
-        dataset = MicroBatches(
-            tokens=TOKENS,
-            order=ORDER,
-            micro_batch_size=micro,
-            accumulate=accumulate,
-            rank=rank,
-            ranks=ranks,
-            first_step=first_step,
-        )
-        loader = DataLoader(dataset, batch_size=None, num_workers=workers)
+        data = Windows(micro * accumulate * ranks, workers)
+        data.start_at(step=first_step, accumulate=accumulate, rank=rank, ranks=ranks)
+        loader = data.train_dataloader()
         found.append(list(itertools.islice(loader, steps * accumulate)))
     return found
 
 
 def sequences(batches: list[Batch]) -> list[tuple[int, ...]]:
     return sorted(
-        tuple(row) for batch in batches for row in torch.cat([batch.inputs, batch.target[:, -1:]], 1).tolist()
+        tuple(row) for batch in batches for row in torch.cat([batch.inputs["tokens"], batch.target[:, -1:]], 1).tolist()
     )
 
 
@@ -112,7 +116,7 @@ def test_every_split_of_a_batch_trains_on_the_same_sequences(micro, accumulate, 
     for step in range(4):
         mine = slice(step * accumulate, (step + 1) * accumulate)
         together = [batch for batches in by_rank for batch in batches[mine]]
-        assert {len(batch.inputs) for batch in together} == {micro}
+        assert {len(batch.target) for batch in together} == {micro}
         assert sequences(together) == expected_sequences(first_step + step)
 
 
@@ -121,7 +125,7 @@ def test_workers_shift_nothing(workers: int) -> None:
     (plain,) = micro_batches(6, 2, 1, first_step=3)
     (shared,) = micro_batches(6, 2, 1, first_step=3, workers=workers)
     assert len(plain) == 8
-    assert [b.inputs.tolist() for b in shared] == [b.inputs.tolist() for b in plain]
+    assert [b.inputs["tokens"].tolist() for b in shared] == [b.inputs["tokens"].tolist() for b in plain]
 
 
 @pytest.mark.parametrize("first_step", [1, 5, 40])
@@ -157,13 +161,13 @@ def test_every_token_but_the_first_is_predicted_once(length: int, context: int, 
     windows = EvalWindows(split, context, by_window=False)
     batches = list(windows.batches(batch_size))
     assert predicted(batches) == list(range(1, length))
-    assert sum(len(batch.inputs) for batch in batches) == windows.count
+    assert sum(len(batch.target) for batch in batches) == windows.count
     for batch in batches:
         counts = batch.weight != 0
         assert set(batch.weight.unique().tolist()) <= {0.0, 1.0}
-        assert batch.inputs.shape == batch.target.shape == (len(batch.inputs), context)
+        assert batch.inputs["tokens"].shape == batch.target.shape == (len(batch.target), context)
         target = batch.target[counts]
-        assert torch.equal(batch.inputs[counts], target - 1)
+        assert torch.equal(batch.inputs["tokens"][counts], target - 1)
         assert torch.equal(batch.extras["bytes"][counts], (target % 5).float())
         assert torch.equal(batch.extras["fit"][counts], torch.from_numpy(split.fit)[target])
 
@@ -207,7 +211,7 @@ def test_the_fit_takes_windows_up_to_a_number_of_positions(most: int, batch_size
     assert len(set(predicted(batches))) == len(predicted(batches))
     assert len(per_window) == 1 or sum(per_window) <= most
     assert sum(per_window) > min(most, available) - 10
-    assert max(len(batch.inputs) for batch in batches) <= batch_size
+    assert max(len(batch.target) for batch in batches) <= batch_size
     again = list(windows.fit_batches(batch_size, most))
     assert predicted(again) == predicted(batches)
 

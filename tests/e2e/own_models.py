@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from losslab.contracts import OutputSpec
+from losslab.contracts import DataInfo, OutputSpec, Task
 from losslab.data.module import TextDataModule
 from losslab.data.windows import TrainOrder
 from losslab.losses.cross_entropy import CrossEntropy
@@ -66,8 +67,8 @@ class OwnModel(nn.Module):
         self.shift: Tensor
         self.register_buffer("shift", torch.rand(width) * float(np.random.rand()) * random.random())  # noqa: NPY002
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.embedding(tokens) + self.shift
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        hidden = self.embedding(inputs["tokens"]) + self.shift
         for layer in self.layers:
             hidden = layer(hidden)
         output: Tensor = self.last_norm(hidden)
@@ -76,8 +77,8 @@ class OwnModel(nn.Module):
     def output_projection(self, num_outputs: int, generator: torch.Generator) -> OutputProjection:
         return OutputProjection(nn.Parameter(nn.Linear(self.width, num_outputs).weight.detach().clone()))
 
-    def flops_per_token(self) -> int:
-        return 1
+    def blocks(self) -> list[nn.Module]:
+        return list(self.layers)
 
 
 class OwnLoss(CrossEntropy):
@@ -101,12 +102,12 @@ class OwnData(TextDataModule):
 
     drawn = 0
 
-    def prepare(self, cache_root: Path) -> None:
+    def prepare(self, cache: Path, task: Task) -> DataInfo:
         self.drawn = int(torch.randint(1000, ())) + random.randrange(1000) + int(np.random.randint(1000))  # noqa: NPY002
-        super().prepare(cache_root)
+        return super().prepare(cache, task)
 
-    def order(self, seed: int) -> TrainOrder:
-        return super().order(seed + self.drawn)
+    def order(self) -> TrainOrder:
+        return replace(super().order(), seed=self.seed + self.drawn)
 
 
 class OwnOptimizer(torch.optim.SGD):

@@ -16,7 +16,7 @@ from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.kl_divergence import KLDivergence
 from losslab.losses.square import Square
-from losslab.metrics import metrics
+from losslab.metrics import class_metrics
 from losslab.metrics.class_metrics import ClassMetrics, scoring_rows
 from losslab.metrics.scale import fit_scale
 from losslab.models.decoder import Decoder
@@ -189,7 +189,7 @@ def test_the_chunks_inside_an_update_do_not_matter(
     row: Row, features: Features, projection: OutputProjection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = measure(row.loss(), projection, features)
-    monkeypatch.setattr(metrics, "scoring_rows", lambda num_outputs: 8)
+    monkeypatch.setattr(class_metrics, "scoring_rows", lambda num_outputs: 8)
     assert measure(row.loss(), projection, features) == pytest.approx(whole, rel=1e-6)
 
 
@@ -238,7 +238,7 @@ def test_one_model_has_one_nll_under_three_losses(features: Features) -> None:
     )
     projection = backbone.output_projection(V, torch.Generator())
     with torch.no_grad():
-        hidden = backbone(features.target[None])[0]
+        hidden = backbone({"tokens": features.target[None]})[0]
         probabilities = projection(hidden).softmax(dim=-1)
     target = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(4))[:, 0]
     batch = Features(hidden, target, features.weight, features.extras)

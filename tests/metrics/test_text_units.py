@@ -25,5 +25,5 @@ def test_what_no_float_holds_is_infinite() -> None:
 
 def test_a_tokenizer_that_loses_text_has_neither() -> None:
     values = {"nll": 2.0, "bits_per_byte": 1.0, "top1": 0.5}
-    assert per_text(values, 30, 20, lossless=False) == {"nll": 2.0, "top1": 0.5}
-    assert per_text(values, 30, 20, lossless=True) == values | {"word_perplexity": math.exp(3.0)}
+    assert per_text(values, 30, None) == {"nll": 2.0, "top1": 0.5}
+    assert per_text(values, 30, 20) == values | {"word_perplexity": math.exp(3.0)}

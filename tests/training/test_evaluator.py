@@ -12,10 +12,9 @@ import pytest
 import torch
 from tiny_network import V, make_batch, make_network, split
 
-from losslab.contracts import Batch, Features
-from losslab.data.module import TextMeasure
-from losslab.data.round_trip import RoundTrip
+from losslab.contracts import Batch, DataInfo, Features, Share, SplitInfo, Subset
 from losslab.metrics.scale import fit_scale
+from losslab.metrics.unigram import unigram_nll
 from losslab.training.network import Network
 from losslab.training.scoring.evaluator import Evaluator
 
@@ -25,33 +24,28 @@ VAL, TEST = make_batch(windows=10, seed=3), make_batch(windows=6, seed=4)
 class Data:
     """What an Evaluator asks of a data module, out of memory."""
 
-    train_counts = np.arange(V)
     asked: int | None = None
     max_eval_tokens: int | None = None
     scored: int | None = None
-    lossless = True
 
-    def num_units(self, name: str) -> int:
-        return 3
+    def __init__(self, *, lossless: bool = True) -> None:
+        positions = {name: int(batch.weight.sum()) for name, batch in (("val", VAL), ("test", TEST))}
+        words = 7 if lossless else None
+        splits = {name: SplitInfo(count, 3, "document", words) for name, count in positions.items()}
+        counts = torch.arange(V)
+        self.info = DataInfo(splits=splits, mean_positions=1, vocab_size=V, class_counts=counts)
 
-    def unit(self, name: str) -> str:
-        return "document"
-
-    def fit_batches(self, most: int) -> Iterator[Batch]:
-        self.asked = most
-        return iter(split(VAL, 3))
-
-    def eval_batches(self, name: str, *, rank: int, ranks: int, most: int | None) -> Iterator[Batch]:
+    def eval_batches(self, name: str, share: Share, subset: Subset = "all", most: int | None = None) -> Iterator[Batch]:
+        if subset == "fit":
+            self.asked = most
+            return iter(split(VAL, 3))
         self.scored = most
         windows = split(VAL if name == "val" else TEST, 1)
-        return iter(windows[rank::ranks])
+        return iter(windows[share.rank :: share.ranks])
 
-    def measure(self, name: str) -> TextMeasure:
-        positions = int((VAL if name == "val" else TEST).weight.sum())
-        return TextMeasure(positions, words=7, round_trip=RoundTrip(3, 0 if self.lossless else 1, 0.0))
-
-    def targets(self, name: str, most: int | None) -> np.ndarray[Any, Any]:
-        return (VAL if name == "val" else TEST).target.numpy()
+    def references(self, name: str, most: int | None) -> dict[str, float]:
+        targets = (VAL if name == "val" else TEST).target.numpy()
+        return {"unigram_nll": unigram_nll(np.arange(V), targets)}
 
 
 def evaluator(network: Network, **options: Any) -> Evaluator:
@@ -96,14 +90,14 @@ def test_val_is_fitted_on_one_half_and_scored_on_the_other(loss: str) -> None:
 
 def test_test_is_scored_everywhere_with_the_scale_of_val() -> None:
     network = make_network()
-    values = evaluator(network).test(0.7)
+    values = evaluator(network).test({"scale": 0.7})
     assert values["test/scale"] == 0.7
     expected = weighted_mean(-log_probs(network, TEST, 0.7), TEST.weight)
     assert values["test/nll_scaled"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_values_are_named_by_split_and_hold_the_unigram_reference() -> None:
-    values = evaluator(make_network()).test(1.0)
+    values = evaluator(make_network()).test({"scale": 1.0})
     assert all(name.startswith("test/") for name in values)
     p = (np.arange(V) + 1) / (np.arange(V) + 1).sum()
     assert values["test/unigram_nll"] == pytest.approx(-np.log(p[TEST.target.numpy()]).mean())
@@ -120,16 +114,15 @@ def test_perplexity_per_word_spreads_the_whole_nll_over_the_words() -> None:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_what_counts_the_text_is_left_out_where_the_tokenizer_loses_text(split: str) -> None:
-    data = Data()
-    data.lossless = False
+    data = Data(lossless=False)
     whole, found = evaluator(make_network()), Evaluator(make_network(), data, device=torch.device("cpu"))  # type: ignore[arg-type]
-    before, after = (one.validate() if split == "val" else one.test(0.7) for one in (whole, found))
+    before, after = (one.validate() if split == "val" else one.test({"scale": 0.7}) for one in (whole, found))
     assert before.keys() - after.keys() == {f"{split}/bits_per_byte", f"{split}/word_perplexity"}
     assert all(after[name] == pytest.approx(value, nan_ok=True) for name, value in before.items() if name in after)
 
 
 def test_each_document_s_scores_are_kept_for_the_comparison(tmp_path: Path) -> None:
-    values = evaluator(make_network()).test(0.7, keep=tmp_path / "scores.npz")
+    values = evaluator(make_network()).test({"scale": 0.7}, keep=tmp_path / "scores.npz")
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as kept:
         assert str(kept["unit"]) == "document"
         weight, scaled, nll, hits = kept["units"]
@@ -165,13 +158,13 @@ def test_a_validation_scores_a_part_and_the_thorough_one_as_much_as_it_may(
 ) -> None:
     data = Data()
     data.max_eval_tokens = limit
-    options: dict[str, Any] = {"device": torch.device("cpu"), "interim_tokens": interim}
+    options: dict[str, Any] = {"device": torch.device("cpu"), "interim_positions": interim}
     measure = Evaluator(make_network(), data, **options)  # type: ignore[arg-type]
     measure.validate()
     assert (data.scored, data.asked) == (scored, fitted)
     measure.validate(thorough=True)
     assert (data.scored, data.asked) == (limit, 16384)
-    measure.test(1.0)
+    measure.test({"scale": 1.0})
     assert data.scored == limit
 
 
@@ -190,16 +183,16 @@ def test_the_mode_comes_back_after_an_error() -> None:
     network = make_network().train()
     network.projection.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        evaluator(network).test(1.0)
+        evaluator(network).test({"scale": 1.0})
     assert network.training
 
 
 def test_two_ranks_score_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     network, noted = make_network(), []
-    expected = evaluator(network).test(0.7)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: noted.append(sums.clone()))
-    evaluator(network, rank=1, ranks=2).test(0.7)
+    expected = evaluator(network).test({"scale": 0.7})
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums, op=None: noted.append(sums.clone()))
+    evaluator(network, rank=1, ranks=2).test({"scale": 0.7})
     others = iter(noted)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.add_(next(others)))
-    assert evaluator(network, rank=0, ranks=2).test(0.7) == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums, op=None: sums.add_(next(others)))
+    assert evaluator(network, rank=0, ranks=2).test({"scale": 0.7}) == pytest.approx(expected, rel=1e-6, nan_ok=True)
     assert next(others, None) is None

@@ -19,7 +19,7 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from losses.cases import CASES, NUM_OUTPUTS
-from losslab.contracts import Batch
+from losslab.contracts import Batch, DataInfo
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
@@ -88,7 +88,11 @@ class Draw:
         generator = torch.Generator().manual_seed(self.number)
         backbone = Decoder(**sizes, norm="layer", tie_embeddings=self.tied, vocab_size=num_outputs, generator=generator)
         return Network(
-            backbone=backbone, loss=loss, task=LanguageModeling(), num_outputs=num_outputs, head_init=generator
+            backbone=backbone,
+            loss=loss,
+            task=LanguageModeling(),
+            info=DataInfo(splits={}, mean_positions=CONTEXT, vocab_size=num_outputs),
+            head_init=generator,
         )
 
     def batch(self) -> Batch:
@@ -105,12 +109,12 @@ class Draw:
         for i, part in enumerate(weight.split(self.sizes)):
             part[0, 0] = 1.0
             part *= i not in self.ignored
-        return Batch(tokens[:, :-1], tokens[:, 1:], weight, {})
+        return Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], weight, {})
 
     def parts(self) -> list[Batch]:
         inputs, target, weight, _ = self.batch()
-        cut = zip(inputs.split(self.sizes), target.split(self.sizes), weight.split(self.sizes), strict=True)
-        return [Batch(*tensors, {}) for tensors in cut]
+        cut = zip(inputs["tokens"].split(self.sizes), target.split(self.sizes), weight.split(self.sizes), strict=True)
+        return [Batch({"tokens": tokens}, target, weight, {}) for tokens, target, weight in cut]
 
     def step(self, network: Network, rank: int = 0) -> Tensor:
         """As Lightning: each loss divided by the length of the window, ranks in step only at its last micro-batch."""

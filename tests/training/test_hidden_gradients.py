@@ -29,7 +29,7 @@ def watch(network: Network) -> HiddenGradients:
 def direct(network: Network, batch: Batch) -> dict[str, Tensor]:
     """The gradient of Σ total at each layer's output, by running the layers one by one."""
     backbone = network.backbone
-    states = [backbone.embedding(batch.inputs)]
+    states = [backbone.embedding(batch.inputs["tokens"])]
     for layer in backbone.layers:
         states.append(layer(states[-1]))
     states.append(backbone.last_norm(states[-1]))

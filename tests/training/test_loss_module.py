@@ -40,7 +40,7 @@ def train(
         make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=1.0),
         make_scheduler=lambda optimizer: LambdaLR(optimizer, lambda step: 0.5**step),
         seed=seed,
-        reducer=StepReducer(nominal_weight=len(micro_batches[0].inputs) * CONTEXT, accumulate=accumulate, ranks=1),
+        reducer=StepReducer(nominal_weight=len(micro_batches[0].target) * CONTEXT, accumulate=accumulate, ranks=1),
         gradient_clip_val=clip,
         is_logged=is_logged,
         stop_requested=lambda: stop,

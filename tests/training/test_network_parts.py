@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_network import V, make_batch, make_network
+from tiny_network import CONTEXT, INFO, V, make_batch, make_network
 
 from losslab.contracts import Features, LossSum, OutputSpec
 from losslab.losses.base import Loss, Projection
@@ -18,7 +18,7 @@ from losslab.training.network import Network
 def test_flops_count_the_projection_whether_or_not_it_is_tied(tied: bool) -> None:
     """Its weight is [11, 8]."""
     network = make_network(tie_embeddings=tied)
-    assert network.flops_per_token() == network.backbone.flops_per_token() + 6 * 11 * 8
+    assert network.flops_per_position(INFO) == network.backbone.flops_per_sample() / CONTEXT + 6 * 11 * 8
 
 
 def test_an_observer_sees_the_features_in_place_of_the_loss() -> None:
@@ -49,7 +49,7 @@ def test_the_loss_learns_the_sizes_once_and_draws_after_the_projection() -> None
     def network(*, tied: bool) -> Network:
         backbone = Decoder(num_layers=1, num_heads=1, width=4, context=4, vocab_size=V, tie_embeddings=tied)
         head_init = torch.Generator().manual_seed(1)
-        return Network(backbone=backbone, loss=Bound(), task=LanguageModeling(), num_outputs=V, head_init=head_init)
+        return Network(backbone=backbone, loss=Bound(), task=LanguageModeling(), info=INFO, head_init=head_init)
 
     num_outputs, hidden_size, drawn = network(tied=True).loss.seen
     assert (num_outputs, hidden_size) == (V, 4)

@@ -40,7 +40,7 @@ def trained(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Ca
     training_step = LossModule.training_step
 
     def noted_step(module: LossModule, batch: Batch, batch_idx: int) -> Any:
-        fed.append((module.trainer.global_step, batch.inputs.tolist(), batch.target.tolist()))
+        fed.append((module.trainer.global_step, batch.inputs["tokens"].tolist(), batch.target.tolist()))
         return training_step(module, batch, batch_idx)
 
     monkeypatch.setattr(LossModule, "training_step", noted_step)

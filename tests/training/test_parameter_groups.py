@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_network import V, make_network
+from tiny_network import INFO, V, make_network
 from torch import nn
 
 from losslab.contracts import OutputSpec
@@ -76,9 +76,7 @@ def test_parameters_of_a_loss_decay_where_they_are_matrices() -> None:
 
     generator = torch.Generator().manual_seed(0)
     backbone = Decoder(num_layers=1, num_heads=1, width=4, context=4, vocab_size=V, generator=generator)
-    network = Network(
-        backbone=backbone, loss=WithParameters(), task=LanguageModeling(), num_outputs=V, head_init=generator
-    )
+    network = Network(backbone=backbone, loss=WithParameters(), task=LanguageModeling(), info=INFO, head_init=generator)
     decaying, fixed = names(network)
     assert "loss.prototypes" in decaying
     assert "loss.margins" in fixed

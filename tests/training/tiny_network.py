@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losslab.contracts import Batch
+from losslab.contracts import Batch, DataInfo
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.kl_divergence import KLDivergence
@@ -30,6 +30,7 @@ def make_losses() -> dict[str, Loss]:
 
 
 LOSSES = list(make_losses())
+INFO = DataInfo(splits={}, mean_positions=CONTEXT, vocab_size=V)
 
 
 def make_network(loss: str = "cross_entropy", *, seed: int = 0, **options: Any) -> Network:
@@ -39,7 +40,7 @@ def make_network(loss: str = "cross_entropy", *, seed: int = 0, **options: Any) 
         backbone=backbone,
         loss=make_losses()[loss],
         task=LanguageModeling(),
-        num_outputs=V,
+        info=INFO,
         head_init=torch.Generator().manual_seed(seed + 1),
     )
 
@@ -56,14 +57,19 @@ def make_batch(*, windows: int = WINDOWS, seed: int = 2, all_ignored: bool = Fal
         "fit": (torch.arange(windows) % 2 == 0)[:, None].expand(windows, CONTEXT).float(),
         "unit": (torch.arange(windows) % 3)[:, None].expand(windows, CONTEXT),
     }
-    return Batch(tokens[:, :-1], tokens[:, 1:], weight.float() * (not all_ignored), extras)
+    return Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], weight.float() * (not all_ignored), extras)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
     """Micro-batches of `size` windows."""
     return [
-        Batch(*(value[i : i + size] for value in batch[:3]), {n: v[i : i + size] for n, v in batch.extras.items()})
-        for i in range(0, len(batch.inputs), size)
+        Batch(
+            {n: v[i : i + size] for n, v in batch.inputs.items()},
+            batch.target[i : i + size],
+            batch.weight[i : i + size],
+            {n: v[i : i + size] for n, v in batch.extras.items()},
+        )
+        for i in range(0, len(batch.target), size)
     ]
 
 

@@ -108,19 +108,30 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
 def resolve_budget(config: dict[str, Any]) -> dict[str, Any]:
     """Turn the budget into optimizer steps, and fill the validation interval that follows from it, and how many tokens
     a validation scores."""
-    trainer = dict(config["trainer"])
+    trainer, data = dict(config["trainer"]), config["data"]
+    if "batch_size" not in data:
+        raise UserError(
+            f"data: {data['_target_']} takes no batch_size, which every data set has: samples in one optimizer step"
+        )
     for key in ("batch_size", "context"):
-        if not config["data"][key] > 0:
-            raise UserError(f"data.{key} must be above 0, not {config['data'][key]}")
-    tokens_per_step = config["data"]["batch_size"] * config["data"]["context"]
+        if key in data and not data[key] > 0:
+            raise UserError(f"data.{key} must be above 0, not {data[key]}")
+    tokens_per_step = data["batch_size"] * data["context"] if "context" in data else None
     if trainer["max_tokens"] is not None:
+        if tokens_per_step is None:
+            raise UserError(
+                "trainer.max_tokens counts tokens of samples of one length (data.context), which this data has not: "
+                "give trainer.max_steps"
+            )
         trainer["max_steps"] = math.ceil(trainer["max_tokens"] / tokens_per_step)
         trainer["max_tokens"] = None
     if trainer["max_steps"] is None:
         trainer["max_steps"] = DEFAULT_MAX_STEPS
     if trainer["val_check_interval"] is None:
         trainer["val_check_interval"] = max(1, trainer["max_steps"] // 10)
-    if trainer["interim_eval_tokens"] is None:
+    if trainer["interim_eval_tokens"] is None and tokens_per_step is None:
+        trainer["interim_eval_tokens"] = 0
+    elif trainer["interim_eval_tokens"] is None:
         between = trainer["val_check_interval"] * tokens_per_step
         trainer["interim_eval_tokens"] = max(_FEWEST_INTERIM, between // _INTERIM_SHARE)
     return {**config, "trainer": trainer}
@@ -140,7 +151,7 @@ def check_warmup(config: dict[str, Any], overrides: list[str]) -> str | None:
         UserError: where the warm-up that was typed is longer than the run.
     """
     warmup, data = config["scheduler"].get("warmup_steps"), config["data"]
-    if not isinstance(warmup, int | float) or not all(isinstance(data.get(k), int) for k in ("batch_size", "context")):
+    if not isinstance(warmup, int | float) or not isinstance(data.get("batch_size"), int):
         return None  # of another kind, or answered where the signature is known
     steps = resolve_budget(config)["trainer"]["max_steps"]
     if warmup <= steps or not warmup:

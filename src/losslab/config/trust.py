@@ -22,18 +22,12 @@ _SCHEDULERS = (
 )
 _ALLOWED = frozenset(
     [
-        "losslab.tasks.lm.LanguageModeling",
-        "losslab.models.decoder.Decoder",
-        "losslab.data.module.TextDataModule",
-        "losslab.training.schedules.Constant",
-        "losslab.training.schedules.Cosine",
-        "losslab.training.schedules.WarmupStableDecay",
         *(f"torch.optim.{name}" for name in _OPTIMIZERS),
         *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS),
     ]
 )
-"""With the shipped losses. Exact classes, never a prefix and never a function: torch and its neighbours hold callables
-that run a shell."""
+"""With every component that has a yaml in conf/. Exact classes, never a prefix and never a function: torch and its
+neighbours hold callables that run a shell."""
 
 _LIBRARIES = frozenset(
     "torch lightning pytorch_lightning lightning_fabric torchmetrics hydra omegaconf tensorboard numpy scipy yaml "
@@ -47,9 +41,10 @@ _LONGEST = 4
 
 @cache
 def allowed() -> frozenset[str]:
-    """The classes that a folder's configuration may name: ours, each loss as its yaml in conf/loss has it."""
-    shipped = (conf_dir() / "loss").glob("*.yaml")
-    return _ALLOWED | {yaml.safe_load(path.read_text(encoding="utf-8"))[_TARGET] for path in shipped}
+    """The classes that a folder's configuration may name: ours, each as its yaml in conf/ has it."""
+    shipped = (path for group in COMPONENTS for path in (conf_dir() / group).glob("*.yaml"))
+    nodes = (yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in shipped)
+    return _ALLOWED | {node[_TARGET] for node in nodes if _TARGET in node}
 
 
 def targets(config: Any) -> set[str]:

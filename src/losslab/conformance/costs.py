@@ -17,7 +17,7 @@ from losslab.conformance.measure import Shape
 from losslab.conformance.processes import started
 from losslab.conformance.subject import Fault
 from losslab.console import say, working
-from losslab.contracts import Batch
+from losslab.contracts import Batch, DataInfo
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.records import BEST, CHECKPOINTS, CONFIG, now, read, read_config
@@ -27,6 +27,7 @@ from losslab.training.output.checkpoints import read_checkpoint
 from losslab.training.output.memory import keep_freed_memory
 from losslab.training.output.provenance import hardware, versions
 from losslab.training.process.devices import cores, uses_gpu
+from losslab.training.scoring.loading import stored_info
 
 ROUNDS = 5
 _PATIENCE = 3
@@ -97,8 +98,10 @@ def _step(folder: Path, trust: list[str]) -> Step:
         )
     trainer, data = config["trainer"], config["data"]
     rows = trainer["micro_batch_size"] or data["batch_size"] // (trainer["accumulate_grad_batches"] or 1)
-    size = record.provenance.get("vocab_size") or read_checkpoint(folder / CHECKPOINTS / BEST).get("vocab_size")
-    if not isinstance(size, int):
+    size = record.provenance.get("vocab_size")
+    if size is None and (info := stored_info(read_checkpoint(folder / CHECKPOINTS / BEST))):
+        size = info.vocab_size
+    if not isinstance(size, int) or not isinstance(config["model"].get("context"), int):
         raise UserError(f"{folder} does not say how large its vocabulary is, so that its cost cannot be measured")
     shape = Shape(
         positions=rows * config["model"]["context"],
@@ -128,9 +131,11 @@ def time_steps(step: Step, answer: Connection) -> None:
     torch.set_num_threads(shape.threads)
     keep_freed_memory()
     device = torch.device(shape.device)
-    network = build_network(step.config, shape.num_outputs, torch.ones(shape.num_outputs, dtype=torch.float64))
+    counts = torch.ones(shape.num_outputs, dtype=torch.float64)
+    info = DataInfo(splits={}, mean_positions=1, vocab_size=shape.num_outputs, class_counts=counts)
+    network = build_network(step.config, info)
     network.backbone.to(device, shape.dtype)
-    network.projection.to(device, shape.dtype)
+    network.projection.to(device, shape.dtype)  # type: ignore[attr-defined]
     network.loss.to(device)
     optimizer = make_optimizer(step.config["optimizer"], network)
     if step.config["trainer"]["compile"]:
@@ -155,4 +160,4 @@ def _batch(step: Step, device: torch.device) -> Batch:
     generator = torch.Generator().manual_seed(0)
     size = (step.rows, step.config["model"]["context"])
     tokens, target = (torch.randint(step.shape.num_outputs, size, generator=generator).to(device) for _ in range(2))
-    return Batch(tokens, target, torch.ones(size, device=device), {})
+    return Batch({"tokens": tokens}, target, torch.ones(size, device=device), {})

@@ -150,8 +150,8 @@ def _features(loss: Loss, hidden: Tensor, target: Tensor, num_outputs: int) -> F
     device = hidden.device
     generator = torch.Generator(device).manual_seed(2)
     extras = {}
-    if loss.previous_tokens:
-        size = (len(target), min(loss.previous_tokens, _CONTEXT))
+    if previous := loss.needs.get("previous"):
+        size = (len(target), min(previous, _CONTEXT))
         extras["previous"] = torch.randint(num_outputs, size, generator=generator, device=device)
     if loss.reads_teacher:
         taught = torch.randn(num_outputs, hidden.shape[1], generator=generator, device=device)

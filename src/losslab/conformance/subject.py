@@ -49,11 +49,11 @@ class Problem:
         target = _targets(loss.target_kind, positions, size, generator)
         projection = torch.randn(loss.num_outputs(size), WIDTH, dtype=torch.float64, generator=generator)
         extras = {}
-        if loss.previous_tokens:
-            reach = min(loss.previous_tokens, _PREVIOUS)
-            previous = torch.randint(size, (positions, reach), generator=generator)
+        if previous := loss.needs.get("previous"):
+            reach = min(previous, _PREVIOUS)
+            tokens = torch.randint(size, (positions, reach), generator=generator)
             known = torch.randint(2 * reach + 1, (positions, 1), generator=generator)  # of half of them, all
-            extras["previous"] = previous.masked_fill(torch.arange(reach) >= known, -1)
+            extras["previous"] = tokens.masked_fill(torch.arange(reach) >= known, -1)
         if loss.reads_teacher:
             extras["teacher_hidden"] = torch.randn(positions, _TEACHER_WIDTH, dtype=torch.float64, generator=generator)
         weight = torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0])[torch.arange(positions) % 7].double()

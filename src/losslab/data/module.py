@@ -4,41 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from losslab.contracts import Batch
+from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
 from losslab.data import python_docs, sources
 from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
 from losslab.data.documents import DocumentRule
+from losslab.data.introduction import introduce_text
 from losslab.data.round_trip import RoundTrip, round_trip
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, check_choice
-from losslab.data.windows import EvalWindows, MicroBatches, TrainOrder, gather, hash_batches
+from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, check_choice
+from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
 from losslab.errors import UserError
-
-
-class TextMeasure(NamedTuple):
-    """The size of a split, beyond its tokens."""
-
-    positions: int
-    """Tokens that an evaluation predicts."""
-    words: int
-    """Of the original text (`losslab.data.words`)."""
-    round_trip: RoundTrip
-    """Whether the tokenizer keeps the text."""
-
+from losslab.metrics.unigram import unigram_nll
 
 _FEW_DOCUMENTS = 20
 """A val split with fewer documents is halved by window."""
 _FEWEST_TOKENS = 2
 
 
-class TextDataModule(pl.LightningDataModule):
+class TextDataModule(DataModule):
     """Windows of tokens from a person's own text or from the built-in corpus.
 
     Args:
@@ -83,7 +71,7 @@ class TextDataModule(pl.LightningDataModule):
         max_eval_tokens: int | None = None,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size=batch_size, val_batch_size=val_batch_size)
         if path is not None and corpus is not None:
             raise UserError("give data.path or data.corpus, not both: data=text data.path=…, or data=python_docs")
         if path is None and corpus is None:
@@ -111,17 +99,13 @@ class TextDataModule(pl.LightningDataModule):
         self.tokenizer_choice = tokenizer
         self.vocab_size = vocab_size
         self.context = context
-        self.batch_size = batch_size
-        self.val_batch_size = val_batch_size
         self.max_eval_tokens = max_eval_tokens
         self.num_workers = num_workers
         self._read: sources.Read | None = None
         self._files: str | None = None
-        self._text: TextMeasure | None = None
+        self._round_trip: RoundTrip | None = None
         self._cache: TokenCache | None = None
         self._windows: dict[str, EvalWindows] = {}
-        self._loader: dict[str, int] = {}
-        self._order_seed = 0
 
     def source_hash(self) -> str:
         """SHA-256 of the text's content and its own splits (of the library's sources, for the built-in corpus)."""
@@ -131,8 +115,15 @@ class TextDataModule(pl.LightningDataModule):
             self._read = self.source.read()
         return sources.hash_read(self._read)
 
-    def input_hashes(self) -> dict[str, str]:
-        """Dotted key of each input path → SHA-256 of its content, for the run's identity."""
+    def check_task(self, task: Task) -> None:
+        """Raises UserError for a task that reads no stream of tokens."""
+        if not task.of_stream:
+            raise UserError(
+                f"task={type(task).__name__} reads no stream of tokens, and data=text and data=python_docs give "
+                "nothing else: task=lm, or a data set with rows of its own"
+            )
+
+    def content_hashes(self, task: Task) -> dict[str, str]:
         hashes = {"data.corpus" if self.source is None else "data.path": self.source_hash()}
         if self.tokenizer_choice not in ("bpe", "bytes"):
             hashes["data.tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
@@ -140,7 +131,7 @@ class TextDataModule(pl.LightningDataModule):
             hashes |= {f"data.{key}": sources.hash_texts(texts) for key, texts in self._given_texts(self._read)}
         return hashes
 
-    def told_files(self) -> str | None:
+    def told(self) -> str | None:
         """One line for people: which files are read, and which are not and why; None for the built-in corpus."""
         if self._files is None and self.source is not None:
             self._read = self._read or self.source.read()
@@ -148,7 +139,7 @@ class TextDataModule(pl.LightningDataModule):
             self._files = self._read.told()
         return self._files
 
-    def prepare(self, cache_root: Path) -> None:
+    def prepare(self, cache: Path, task: Task) -> DataInfo:
         """Tokenise, or open what was tokenised before; safe to call from several processes at once.
 
         Raises:
@@ -162,11 +153,11 @@ class TextDataModule(pl.LightningDataModule):
         if self.source is not None:
             settings |= self.source.rules_of_splits()
         try:
-            self._cache = open_cache(cache_root / cache_key(settings))
+            self._cache = open_cache(cache / cache_key(settings))
         except DAMAGED:
             corpus = self._cut_read() or sources.corpus_of(python_docs.read_texts(), "one a topic or module")
-            self._cache = build_cache(cache_root, settings, corpus, self.tokenizer_choice, self.vocab_size)
-        self.told_files()
+            self._cache = build_cache(cache, settings, corpus, self.tokenizer_choice, self.vocab_size)
+        self.told()
         self._read = None
         for split, count in self._cache.meta["tokens"].items():
             if count < self.context + 1:
@@ -174,8 +165,25 @@ class TextDataModule(pl.LightningDataModule):
                     f"the text is too short: its {split} split has {count} tokens, and one window needs "
                     f"{self.context + 1}; give more text, or a smaller model.context"
                 )
+        return self._describe()
 
-    def open_text(self, tokenizer: Tokenizer, split: str | None) -> None:
+    def _describe(self) -> DataInfo:
+        tokenizer, meta = self.tokenizer(), self.cache.meta
+        splits = {}
+        for split, count in meta["tokens"].items():
+            windows = self._eval_windows(split)
+            words = meta["words"][split] if self.cache.round_trip.lossless else None
+            unit = "window" if windows.by_window else "document"
+            splits[split] = SplitInfo(count - 1, windows.num_units, unit, words)
+        return DataInfo(
+            splits=splits,
+            mean_positions=self.context,
+            vocab_size=int(meta["vocab_size"]),
+            class_counts=torch.as_tensor(self.train_counts),
+            artifacts=artifacts_of(tokenizer),
+        )
+
+    def open_text(self, tokenizer: Tokenizer, split: str | None) -> DataInfo:
         """Take the text as one to evaluate on, under the name `text`: whole, or the part that falls to `split`. With
         another run's tokenizer, and without a cache.
 
@@ -193,26 +201,34 @@ class TextDataModule(pl.LightningDataModule):
         if len(stream.tokens) < _FEWEST_TOKENS:
             raise UserError(f"data.path={self.path} holds {len(stream.tokens)} token(s): there is nothing to predict")
         self._windows["text"] = EvalWindows(stream, self.context, by_window=len(documents) < _FEW_DOCUMENTS)
-        self._text = TextMeasure(
-            positions=len(stream.tokens) - 1,
-            words=sum(corpus.words[part] for part in parts),
-            round_trip=round_trip(documents, without_ends(stream, tokenizer), tokenizer),
-        )
+        self._round_trip = round_trip(documents, without_ends(stream, tokenizer), tokenizer)
+        self._words = sum(corpus.words[part] for part in parts)
+        size = SplitInfo(len(stream.tokens) - 1, words=self._words if self._round_trip.lossless else None)
+        return DataInfo(splits={"text": size}, mean_positions=self.context, vocab_size=tokenizer.vocab_size)
 
-    def measure(self, split: str) -> TextMeasure:
-        """What figures per byte and per word need to know of `split`."""
-        if split == "text":
-            assert self._text is not None, "open_text() comes first"
-            return self._text
-        meta = self.cache.meta
-        return TextMeasure(meta["tokens"][split] - 1, meta["words"][split], self.cache.round_trip)
+    @property
+    def round_trip(self) -> RoundTrip:
+        """Whether the tokenizer keeps the text."""
+        return self._round_trip or self.cache.round_trip
+
+    def count_words(self, split: str) -> int:
+        """Words of the original text (`losslab.data.words`)."""
+        return self._words if split == "text" else int(self.cache.meta["words"][split])
 
     def summary(self) -> dict[str, Any]:
         """What the record keeps of the text: files, documents and words by split, overlap, the tokenizer's losses."""
         meta = self.cache.meta
         about = {key: meta[key] for key in ("how", "documents", "words", "tokens", "overlap")}
         kept = self.cache.round_trip
-        return about | {"files": self.told_files(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
+        return about | {"files": self.told(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
+
+    def artifact_hashes(self) -> dict[str, str]:
+        """Those of the tokenizer: all that decides its ids."""
+        return {"tokenizer": self.cache.meta["tokenizer"]}
+
+    def introduction(self, interim: int) -> Iterator[tuple[str, bool]]:
+        """Files, documents, overlap, losses of the tokenizer, tokens, and how much of them validations score."""
+        return introduce_text(self, interim)
 
     @property
     def cache(self) -> TokenCache:
@@ -224,71 +240,45 @@ class TextDataModule(pl.LightningDataModule):
         return self.cache.tokenizer()
 
     @property
-    def num_outputs(self) -> int:
-        """V of the tokenizer in use; a short text can train fewer tokens than vocab_size asks for."""
-        return int(self.cache.meta["vocab_size"])
-
-    @property
     def train_counts(self) -> NDArray[np.int64]:
         """[V]: how often each token occurs in train."""
         return self.cache.counts
 
-    def targets(self, split: str, most: int | None = None) -> NDArray[np.int64]:
-        """The tokens that `eval_batches` of `split` predict, each once."""
-        return self._eval_windows(split).targets(most)
+    def references(self, split: str, most: int | None) -> dict[str, float]:
+        """unigram_nll, but of another text: its tokens were not counted in train."""
+        if split == "text":
+            return {}
+        return {"unigram_nll": unigram_nll(self.train_counts, self._eval_windows(split).targets(most))}
 
     def num_positions(self, split: str, most: int | None = None) -> int:
         """How many those are."""
         return self._eval_windows(split).num_positions(most)
 
-    def num_units(self, split: str) -> int:
-        """How many parts of `split` are scored apart."""
-        return self._eval_windows(split).num_units
+    def order(self) -> TrainOrder:
+        """The order of training windows under `seed`."""
+        return TrainOrder(len(self.cache.splits["train"].tokens), self.context, self.seed)
 
-    def unit(self, split: str) -> str:
-        """What those are: document or window."""
-        return "window" if self._eval_windows(split).by_window else "document"
-
-    def order(self, seed: int) -> TrainOrder:
-        """The order of training windows under the data_order stream `seed`."""
-        return TrainOrder(len(self.cache.splits["train"].tokens), self.context, seed)
-
-    def hash_batches(self, seed: int, count: int = 50) -> str:
+    def hash_batches(self, count: int = 50) -> str:
         """SHA-256 of the first `count` batches."""
-        return hash_batches(self.cache.splits["train"].tokens, self.order(seed), self.batch_size, count)
+        return hash_batches(self.cache.splits["train"].tokens, self.order(), self.batch_size, count)
 
-    def start_at(self, *, seed: int, step: int, micro_batch_size: int, accumulate: int, rank: int, ranks: int) -> None:
-        """Where `train_dataloader` begins, and which share of each batch is this rank's."""
-        self._order_seed = seed
-        self._loader = {
-            "micro_batch_size": micro_batch_size,
-            "accumulate": accumulate,
-            "rank": rank,
-            "ranks": ranks,
-            "first_step": step,
-        }
+    def train_batch(self, step: int, share: Share) -> Batch:
+        """Windows of an optimizer step: the sequences [step · B, (step + 1) · B) of the order, however many ranks and
+        micro-batches share them."""
+        rows = share.rows(self.batch_size)
+        starts = self.order().starts(step * self.batch_size + rows.start, rows.stop - rows.start)
+        return gather(self.cache.splits["train"].tokens, starts, self.context)
 
-    def step_targets(self, step: int) -> tuple[Tensor, Tensor]:
-        """int64 [N], float32 [N]: target and weight of all positions of an optimizer step, counted from 0."""
-        starts = self.order(self._order_seed).starts(step * self.batch_size, self.batch_size)
-        batch = gather(self.cache.splits["train"].tokens, starts, self.context)
-        return batch.target.flatten(), batch.weight.flatten()
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Micro-batches without end; see `MicroBatches`."""
-        dataset = MicroBatches(
-            tokens=self.cache.splits["train"].tokens, order=self.order(self._order_seed), **self._loader
-        )
-        return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
-
-    def eval_batches(self, split: str, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Iterator[Batch]:
+    def eval_batches(
+        self, split: str, share: Share, subset: Subset = "all", most: int | None = None
+    ) -> Iterator[Batch]:
         """All windows of `split`, or those that hold `most` positions (`EvalWindows.choose`), shared out among the
-        ranks, none twice."""
-        return self._eval_windows(split).batches(self.val_batch_size, rank=rank, ranks=ranks, most=most)
-
-    def fit_batches(self, most: int) -> Iterator[Batch]:
-        """Windows of val that hold at most `most` positions of the half that fits the temperature."""
-        return self._eval_windows("val").fit_batches(self.val_batch_size, most)
+        ranks, none twice. `fit`: windows that hold at most `most` positions of the half that fits the temperature, for
+        each rank the same."""
+        windows = self._eval_windows(split)
+        if subset == "fit":
+            return windows.fit_batches(self.val_batch_size, windows.num_positions(None) if most is None else most)
+        return windows.batches(self.val_batch_size, rank=share.rank, ranks=share.ranks, most=most)
 
     def _cut_read(self) -> sources.Corpus | None:
         return None if self.source is None or self._read is None else self.source.cut(self._read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from losslab.errors import UserError
 END_OF_TEXT = "<|endoftext|>"
 _KNOWN_ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
 _BATCH = 512
+_FILE, _BYTES = "tokenizer.json", "tokenizer.bytes"
+"""Artifacts; that of plain bytes is empty."""
 _SMALLEST_BPE = 257
 """256 bytes and the end of text."""
 
@@ -157,6 +159,18 @@ def make_tokenizer(choice: str, vocab_size: int, train_documents: list[str]) -> 
     if choice == "bpe":
         return FileTokenizer.train(train_documents, vocab_size)
     return ByteTokenizer() if choice == "bytes" else FileTokenizer.read(choice)
+
+
+def artifacts_of(tokenizer: Tokenizer) -> dict[str, str]:
+    """The file that restores a tokenizer, for checkpoints and exports: name → content."""
+    return {_BYTES: ""} if tokenizer.content is None else {_FILE: tokenizer.content}
+
+
+def tokenizer_of(artifacts: Mapping[str, str]) -> Tokenizer | None:
+    """The tokenizer among the artifacts of a data set, if there is one."""
+    if _BYTES in artifacts:
+        return ByteTokenizer()
+    return restore_tokenizer(artifacts[_FILE]) if _FILE in artifacts else None
 
 
 def restore_tokenizer(content: str | None) -> Tokenizer:

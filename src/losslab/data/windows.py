@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
 
 from losslab.contracts import Batch
 from losslab.data.cache import TokenSplit
@@ -52,42 +51,7 @@ def _epoch(seed: int, epoch: int, windows: int, slack: int) -> tuple[NDArray[np.
 def gather(tokens: NDArray[Any], starts: NDArray[np.int64], context: int) -> Batch:
     """One training batch, [len(starts), context]."""
     window = torch.from_numpy(tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64))
-    return Batch(window[:, :-1], window[:, 1:], torch.ones(len(starts), context), {})
-
-
-class MicroBatches(IterableDataset[Batch]):
-    """This rank's micro-batches, from optimizer step `first_step` on, without end.
-
-    Optimizer step k trains on the sequences [k · B, (k + 1) · B) of the order, however many ranks and micro-batches
-    share them.
-    """
-
-    def __init__(
-        self,
-        *,
-        tokens: NDArray[Any],
-        order: TrainOrder,
-        micro_batch_size: int,
-        accumulate: int,
-        rank: int,
-        ranks: int,
-        first_step: int,
-    ) -> None:
-        self.tokens = tokens
-        self.order = order
-        self.micro_batch_size = micro_batch_size
-        self.rank = rank
-        self.ranks = ranks
-        self.first = first_step * accumulate
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        index, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        while True:
-            # Micro-batch m of all ranks together follows micro-batch m − 1 in the order.
-            first = ((self.first + index) * self.ranks + self.rank) * self.micro_batch_size
-            yield gather(self.tokens, self.order.starts(first, self.micro_batch_size), self.order.context)
-            index += stride
+    return Batch({"tokens": window[:, :-1]}, window[:, 1:], torch.ones(len(starts), context), {})
 
 
 def hash_batches(tokens: NDArray[Any], order: TrainOrder, batch_size: int, count: int) -> str:
@@ -190,7 +154,8 @@ class EvalWindows:
             "fit": torch.from_numpy(fit.astype(np.uint8)),
             "unit": torch.from_numpy(self._units(windows, target_at)),
         }
-        return Batch(tokens[:, :-1], tokens[:, 1:], torch.from_numpy(inside[:, 1:].astype(np.float32)), extras)
+        weight = torch.from_numpy(inside[:, 1:].astype(np.float32))
+        return Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], weight, extras)
 
     def _units(self, windows: NDArray[np.int64], target_at: NDArray[np.int64]) -> NDArray[np.int32]:
         """Of each target, which document (or window) it belongs to; neighbours share a number where there are many."""

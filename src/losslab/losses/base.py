@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -47,8 +48,9 @@ class Loss(nn.Module):
     forward_sums_scores: bool = True
     """A class that overrides `forward` says True in its own body where `forward` only is a quicker way to the sum of
     `from_logits` over `scores`; else an evaluation calls it, beside the scores that it makes for the predictions."""
-    previous_tokens: int = 0
-    """How many of the tokens up to each position it reads, in `features.extras["previous"]`."""
+    needs: Mapping[str, int] = MappingProxyType({})
+    """What it reads in `features.extras` beyond what the data gives, by name, with a size: `previous`: how many of the
+    tokens up to each position. A task that does not provide it is refused before any data is read."""
 
     reads_step: bool = False
     """Before each optimizer step it wants the targets and weights of all of its positions; see `prepare_step`."""

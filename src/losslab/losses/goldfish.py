@@ -51,16 +51,17 @@ class Goldfish(Loss):
         if context < 1:
             raise UserError(f"loss.context must be 1 or above, not {context}")
         self.k = k
-        self.previous_tokens = context
+        self.needs = {"previous": context}
+        self.context = context
 
     def select(self, features: Features) -> Features:
         return features.weighted(~self.dropped(features.extras["previous"]))
 
     def dropped(self, previous: Tensor) -> Tensor:
         """bool [N], for the tokens before each target, [N, K]; the latest first."""
-        if previous.shape[1] < self.previous_tokens:  # no window is that long
+        if previous.shape[1] < self.context:  # no window is that long
             return torch.zeros_like(previous[:, 0], dtype=torch.bool)
-        previous = previous[:, : self.previous_tokens].long()
+        previous = previous[:, : self.context].long()
         hashed = torch.zeros_like(previous[:, 0])
         for token in previous.unbind(dim=1):
             hashed = (hashed * _MULTIPLIER + token + 1) % _PRIME

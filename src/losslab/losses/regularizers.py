@@ -78,7 +78,7 @@ class Regularized(Loss):
         self.soft_cap = soft_cap
         for name in ("target_kind", "position_wise", "has_detached", "exact_products", "temperature"):
             setattr(self, name, getattr(loss, name))
-        for name in ("previous_tokens", "reads_teacher", "teacher"):
+        for name in ("needs", "reads_teacher", "teacher"):
             setattr(self, name, getattr(loss, name))
         check_backend(loss)
         penalties = {"z_loss": z_loss, "confidence_penalty": confidence_penalty, "mu_loss": mu_loss}
@@ -96,7 +96,7 @@ class Regularized(Loss):
             hidden=torch.zeros(0, 1),
             target=torch.zeros(0, dtype=torch.int64),
             weight=torch.zeros(0),
-            extras={"previous": torch.zeros(0, self.previous_tokens, dtype=torch.int32)},
+            extras={"previous": torch.zeros(0, self.needs.get("previous", 0), dtype=torch.int32)},
         )
         self.reads_step = bool(self._shared) and loss.position_weight(nothing) is not None
         self._step_share: Tensor | None = None

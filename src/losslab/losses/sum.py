@@ -62,7 +62,10 @@ class Sum(Loss):
             raise UserError(f"the losses of a sum must want the same targets, not {sorted(k.value for k in kinds)}")
         self.target_kind = kinds.pop()
         self.terms = tuple(losses)
-        self.previous_tokens = max(loss.previous_tokens for loss in self._all)
+        self.needs = {
+            name: max(loss.needs.get(name, 0) for loss in self._all)
+            for name in {n for loss in self._all for n in loss.needs}
+        }
         self.position_wise = all(loss.position_wise for loss in self._all)
         self.shift_invariant = all(loss.shift_invariant for loss in self._all)
         self.has_detached = any(loss.has_detached for loss in self._all)
@@ -106,7 +109,7 @@ def _check_term(name: str, loss: Loss) -> None:
         what = "a teacher" if loss.reads_teacher else "products of its own"
         raise UserError(f"loss.{name}={kind.__name__} has {what}, and the terms of a sum share their logits")
     target = torch.zeros(1, 1) if loss.target_kind is TargetKind.VALUES else torch.zeros(1, dtype=torch.int64)
-    extras = {"previous": torch.zeros(1, loss.previous_tokens, dtype=torch.int32)}
+    extras = {"previous": torch.zeros(1, loss.needs.get("previous", 0), dtype=torch.int32)}
     position = Features(torch.zeros(1, 1), target, torch.ones(1), extras)
     if loss.select(position) is not position:
         raise UserError(f"loss.{name}={kind.__name__} ignores positions of its own, which a sum's terms cannot")

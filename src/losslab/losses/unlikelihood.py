@@ -48,13 +48,14 @@ class Unlikelihood(Loss):
         if window is not None and window < 1:
             raise UserError(f"loss.window must be 1 or above, not {window}")
         self.alpha = alpha
-        self.previous_tokens = _WHOLE_CONTEXT if window is None else window
+        self.window = _WHOLE_CONTEXT if window is None else window
+        self.needs = {"previous": self.window}
         self.terms = ("likelihood", "unlikelihood")
 
     def from_logits(self, logits: Tensor, features: Features) -> dict[str, Tensor]:
         logsumexp = logits.logsumexp(dim=-1)
         own = logsumexp - logits.gather(-1, features.target[:, None])[:, 0]
-        candidates = seen(features.extras["previous"][:, : self.previous_tokens], logits.shape[-1])
+        candidates = seen(features.extras["previous"][:, : self.window], logits.shape[-1])
         candidates.scatter_(-1, features.target[:, None], False)
         penalty = -log_one_minus_softmax(logits).masked_fill(~candidates, 0.0).sum(dim=-1)
         return {"likelihood": own, "unlikelihood": self.alpha * penalty}

@@ -70,10 +70,15 @@ class ClassMetrics:
         """What ranks add up."""
         return [self.sums, *(self.details.states() if self.details else ())]
 
+    def receive(self, states: list[Tensor]) -> None:
+        """Take states in the order of `states`, from all ranks together or for another device."""
+        self.sums, *others = states
+        if self.details is not None:
+            self.details.receive(others, self.sums.device)
+
     @torch.no_grad()
-    def update(self, features: Features | None, loss: Scorer, projection: Projection) -> LossSum:
+    def update(self, features: Features, loss: Scorer, projection: Projection) -> LossSum:
         """Add a batch's positions, in chunks. Returns the objective's sums."""
-        assert features is not None
         features = features.kept()
         num_outputs, device = projection.weight.shape[0], features.hidden.device
         reader = RowReader(loss, self.scale, thorough=self.details is not None, num_outputs=num_outputs, device=device)
@@ -81,7 +86,7 @@ class ClassMetrics:
         with torch.autocast(device_type=device.type, enabled=False):
             for chunk in features.chunks(scoring_rows(num_outputs)):
                 logits = loss.scores(chunk.hidden, projection)
-                logsumexp = reader.add(logits, chunk.target)
+                logsumexp = reader.add(logits, classes_of(chunk))
                 if objective is not None:
                     part = loss.from_scores(chunk, projection, logits, logsumexp)
                     objective = None if part is None else objective + _sums_of(part)
@@ -96,13 +101,15 @@ class ClassMetrics:
 
     def _add(self, features: Features, rows: Rows, num_outputs: int) -> None:
         weight = features.weight.double()
-        scored = weight * (1 - features.extras["fit"].double()) if self.held_out else weight
+        fit = features.extras.get("fit")
+        scored = weight if fit is None or not self.held_out else weight * (1 - fit.double())
+        sizes = features.extras.get("bytes")
         new = {
             "count": weight,
             "nll": -weight * rows.log_prob,
             "top1": weight * rows.hit,
             "logit_norm": weight * rows.norm,
-            "bytes": features.extras["bytes"].double(),
+            "bytes": torch.zeros_like(weight) if sizes is None else sizes.double(),
             "scaled_count": scored,
             "scaled_nll": -scored * rows.scaled_log_prob,
         }
@@ -137,6 +144,11 @@ class ClassMetrics:
             values["nll_linked"] = sums["linked_nll"] / count
             values["nll_linked_clipped"] = sums["linked_clipped"] / count
         return values | (self.details.values() if self.details else {})
+
+
+def classes_of(features: Features) -> Tensor:
+    """int64 [N]: the target's class, also where a loss wants its targets in another form."""
+    return features.extras.get("class", features.target)
 
 
 def _sums_of(sums: LossSum) -> Tensor:

@@ -28,6 +28,8 @@ from losslab.metrics.rows import Rows
 
 EPSILON = 1e-6
 _MEANS = ("top5", "mrr", "brier", "entropy", "nll_epsilon", "zeros")
+UNIT_METRICS = ("nll_scaled", "nll", "top1")
+"""Kept for each unit of test, beside its weight."""
 _TOP = 5
 
 
@@ -51,6 +53,11 @@ class Details:
         """What ranks add up."""
         return [self.count, self.sums, self.bins, self.frequency, self.units]
 
+    def receive(self, states: list[Tensor], device: torch.device) -> None:
+        """Take states in the order of `states`."""
+        self.count, self.sums, self.bins, self.frequency, self.units = states
+        self.groups = None if self.groups is None else self.groups.to(device)
+
     def update(self, features: Features, rows: Rows, scored: Tensor, num_outputs: int) -> None:
         """Add positions.
 
@@ -59,7 +66,7 @@ class Details:
             scored: float64 [N], the weight of positions that count for nll_scaled.
         """
         assert rows.rank is not None and rows.squares is not None and rows.entropy is not None
-        target, weight = features.target, features.weight.double()
+        target, weight = features.extras.get("class", features.target), features.weight.double()
         p = rows.log_prob.exp()
         values = {
             "top5": rows.rank <= _TOP,
@@ -97,5 +104,6 @@ class Details:
         """What the comparison reads beside the record: see `losslab.records.SCORES`."""
         return {
             "units": self.units.cpu().numpy().astype(np.float32),
+            "unit_metrics": np.array(UNIT_METRICS),
             "reliability": torch.stack([equal_mass(bins) for bins in self.bins]).cpu().numpy(),
         }

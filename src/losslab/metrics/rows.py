@@ -82,7 +82,8 @@ class RowReader:
             float32 [n]: logsumexp of the logits at the temperature of the prediction; None where that is no softmax.
         """
         pieces = [
-            self._sums(z, y) for z, y in zip(logits.split(self.size), target[:, None].split(self.size), strict=True)
+            self._sums(z, y)
+            for z, y in zip(torch.split(logits, self.size), torch.split(target[:, None], self.size), strict=True)
         ]
         sums = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
         part = {name: value for name, value in sums.items() if name in _NAMES} | self._scaled(sums)

@@ -19,9 +19,9 @@ def word_perplexity(nll: float, positions: int, words: int) -> float:
     return math.exp(exponent) if exponent < _LARGEST_EXPONENT else math.inf
 
 
-def per_text(values: dict[str, float], positions: int, words: int, *, lossless: bool) -> dict[str, float]:
-    """Metrics with word_perplexity; where the tokenizer loses text, without what counts the text itself: the nll of
-    an unknown word is not that of the word."""
-    if not lossless:
+def per_text(values: dict[str, float], positions: int, words: int | None) -> dict[str, float]:
+    """Metrics with word_perplexity; where words are unknown, for there is no text or the tokenizer loses some, without
+    what counts the text itself: the nll of an unknown word is not that of the word."""
+    if words is None:
         return {name: value for name, value in values.items() if name != "bits_per_byte"}
     return values | {"word_perplexity": word_perplexity(values["nll"], positions, words)}

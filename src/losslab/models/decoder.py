@@ -104,8 +104,9 @@ class Decoder(nn.Module):
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """int64 [B, T] → hidden states [B, T, D]."""
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """`tokens`, int64 [B, T] → hidden states [B, T, D]."""
+        tokens_BT = inputs["tokens"]
         length = tokens_BT.shape[1]
         hidden = self.embedding(tokens_BT)
         if self.positions is not None:
@@ -125,11 +126,15 @@ class Decoder(nn.Module):
             return OutputProjection(self.embedding.weight)
         return OutputProjection.initialised(num_outputs, self.width, self.init_std, generator)
 
-    def flops_per_token(self) -> int:
-        """Floating-point operations of one forward and backward pass, per token, without the output projection:
-        6 for each weight that multiplies, and 6 · L · D · T for the causal half of the attention scores."""
+    def blocks(self) -> list[nn.Module]:
+        """The layers, in their order."""
+        return list(self.layers)
+
+    def flops_per_sample(self) -> int:
+        """Floating-point operations of one forward and backward pass over T tokens, without the output projection:
+        6 for each weight that multiplies, and 6 · L · D · T for the causal half of the attention scores, a token."""
         multiplying = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
-        return 6 * multiplying + 6 * self.num_layers * self.width * self.context
+        return self.context * (6 * multiplying + 6 * self.num_layers * self.width * self.context)
 
 
 class DecoderLayer(nn.Module):

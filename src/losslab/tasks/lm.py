@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from losslab.contracts import Batch, Features, TargetKind
-from losslab.metric import Metric
+from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task, flat_hidden
+from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import METRICS, PRIMARY
+from losslab.metrics.temperature import Temperature
 
 
-class LanguageModeling:
+class LanguageModeling(Task):
     """All positions are selected; the batch already pairs each input with the token that follows it."""
 
-    target_kind = TargetKind.CLASSES
-    metrics: tuple[Metric, ...] = METRICS
-    """Everything that an evaluation may give, in the order of tables."""
+    accepts = frozenset({TargetKind.CLASSES})
+    metrics = METRICS
     primary = PRIMARY
-    """The metric that chooses the best checkpoint."""
+    provides = frozenset({"previous"})
+    of_stream = True
 
-    def features(self, backbone: Callable[[Tensor], Tensor], batch: Batch, previous_tokens: int = 0) -> Features:
+    def target_size(self, info: DataInfo) -> int:
+        """V of the tokenizer in use; a short text can train fewer tokens than vocab_size asks for."""
+        assert info.vocab_size is not None, "a stream of tokens has a vocabulary"
+        return info.vocab_size
+
+    def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
         """Run the backbone and flatten: B windows of T positions become N = B · T rows.
 
         Args:
-            previous_tokens: how many of the tokens before each target to give along, within its window.
+            needs: `previous`: how many of the tokens before each target to give along, within its window.
         """
-        hidden = backbone(batch.inputs)
+        hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
         extras = {name: value.flatten() for name, value in batch.extras.items()}
-        if previous_tokens:
-            extras["previous"] = _previous(batch.inputs, previous_tokens).flatten(0, 1)
+        if previous := needs.get("previous"):
+            extras["previous"] = _previous(batch.inputs["tokens"], previous).flatten(0, 1)
         return Features(
-            hidden=hidden.flatten(0, 1),
+            hidden=hidden,
             target=batch.target.flatten(),
             weight=batch.weight.flatten(),
             extras=extras,
         )
+
+    def calibrator(self, info: DataInfo) -> Temperature:
+        return Temperature()
+
+    def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> ClassMeter:
+        return ClassMeter(info, split, calibration["scale"], thorough=thorough)
 
 
 def _previous(inputs: Tensor, count: int) -> Tensor:

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 
+from losslab.contracts import blocks_of
+
 
 class HiddenGradients:
-    """Squared norms of the gradient at each layer's output and at the last norm, summed over a step's micro-batches.
+    """Squared norms of the gradient at the output of each layer and of the whole backbone, summed over a step's
+    micro-batches.
 
     Args:
-        backbone: its `layers` and `last_norm` are watched.
+        backbone: its `blocks`, if it has any, and its own output are watched.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
         self.active = False
         self.names: list[str] = []
         self._squares: dict[str, Tensor] = {}
-        layers = backbone.get_submodule("layers")
-        for i, layer in enumerate(layers.children(), start=1):
+        for i, layer in enumerate(blocks_of(backbone), start=1):
             self._watch(layer, f"hidden_{i:02d}")
-        self._watch(backbone.get_submodule("last_norm"), "hidden_last")
+        self._watch(backbone, "hidden_last")
 
     def _watch(self, module: nn.Module, name: str) -> None:
         self.names.append(name)
 
-        def on_forward(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-            if self.active and output.requires_grad:
-                output.register_hook(on_backward)  # type: ignore[no-untyped-call]
+        def on_forward(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            hidden = (
+                output[0] if isinstance(output, tuple) and output else output
+            )  # recurrent layers return their state
+            if self.active and isinstance(hidden, Tensor) and hidden.requires_grad:
+                hidden.register_hook(on_backward)  # type: ignore[no-untyped-call]
 
         def on_backward(gradient: Tensor) -> None:
             square = gradient.detach().float().square().sum()

@@ -4,65 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from losslab.contracts import Batch, Features, LossSum, OutputSpec, Projection
+from losslab.contracts import (
+    Backbone,
+    Batch,
+    DataInfo,
+    LossSum,
+    OutputSpec,
+    Projection,
+    Task,
+    Teacher,
+    blocks_of,
+    flops_of,
+    projection_of,
+)
+from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.models.decoder import Decoder
-from losslab.tasks.lm import LanguageModeling
+from losslab.models.projection import OutputProjection
 from losslab.training.random import global_stream, hash_weights
 
-Observer = Callable[[Features | None, Loss, Projection], LossSum]
-
-
-class Teacher(Protocol):
-    """A trained network that a loss learns from; no module, so that nothing of it is trained, wrapped or saved."""
-
-    def hidden(self, batch: Batch) -> Tensor:
-        """[N, D'], for the positions that the task selects."""
-        ...
-
-    def log_probs(self, hidden: Tensor) -> Tensor:
-        """[N, D'] → what it predicts, [N, V]."""
-        ...
-
-    def flops_per_token(self) -> int:
-        """Of one forward pass."""
-        ...
+Observer = Callable[[Any, Any, Projection], LossSum]
+"""Called with features (None where there is no batch), the loss and the projection."""
 
 
 class Network(nn.Module):
     """Nothing reads a weight outside this module's forward, so that wrappers see every use.
 
     Args:
-        num_outputs: how many classes there are.
+        info: what the data says of itself.
         head_init: the stream for an untied projection and for parameters of the loss.
-        class_counts: [V], how often each class is a target in train, for losses that want to know.
     """
 
     def __init__(
-        self,
-        *,
-        backbone: Decoder,
-        loss: Loss,
-        task: LanguageModeling,
-        num_outputs: int,
-        head_init: torch.Generator,
-        class_counts: Tensor | None = None,
+        self, *, backbone: nn.Module, loss: Loss, task: Task, info: DataInfo, head_init: torch.Generator
     ) -> None:
         super().__init__()
-        num_outputs = loss.num_outputs(num_outputs)
+        num_outputs = loss.num_outputs(task.target_size(info))
+        width: int = backbone.width  # type: ignore[assignment]
         self.backbone = backbone
         with global_stream(head_init.initial_seed(), "projection"):
-            self.projection = backbone.output_projection(num_outputs, head_init)
+            self.projection = projection_of(backbone, num_outputs, head_init, OutputProjection)
+        check_projection(self.projection, backbone, num_outputs, width)
         self.loss = loss
         self.task = task
         self.teacher: Teacher | None = None
         spec = OutputSpec(
-            num_outputs=num_outputs, hidden_size=backbone.width, generator=head_init, class_counts=class_counts
+            num_outputs=num_outputs, hidden_size=width, generator=head_init, class_counts=info.class_counts
         )
         with global_stream(head_init.initial_seed(), "bind"):
             loss.bind(spec)
@@ -73,7 +64,7 @@ class Network(nn.Module):
         if batch is None:
             assert observer is not None
             return observer(None, self.loss, self.projection)
-        features = self.task.features(self.backbone, batch, self.loss.previous_tokens)
+        features = self.task.features(self._body(), batch, self.loss.target_kind, self.loss.needs)
         if self.teacher is not None:
             taught = self.teacher.hidden(batch)
             self.loss.teach(self.teacher.log_probs)
@@ -83,12 +74,16 @@ class Network(nn.Module):
         result: LossSum = self.loss(features, self.projection)
         return result
 
-    def hash_start(self, num_classes: int) -> dict[str, str]:
+    def _body(self) -> Backbone:
+        backbone: Backbone = self.backbone  # type: ignore[assignment]
+        return backbone
+
+    def hash_start(self, target_size: int) -> dict[str, str]:
         """The hashes of the initial weights, for the record: of the backbone; of the projection, where the loss wants
-        an output a class and not a number of its own; and of the loss, where it has any."""
+        an output a class or value and not a number of its own; and of the loss, where it has any."""
         hashes = {"backbone_init": hash_weights(self.backbone)}
-        if len(self.projection.weight) == num_classes:
-            hashes["projection_init"] = hash_weights(self.projection)
+        if len(self.projection.weight) == target_size:
+            hashes["projection_init"] = hash_weights(self.projection)  # type: ignore[arg-type]
         if self.loss.state_dict():
             hashes["loss_init"] = hash_weights(self.loss)
         return hashes
@@ -96,15 +91,35 @@ class Network(nn.Module):
     def compile_layers(self) -> None:
         """Compile the forward of each of the body's layers, not the modules: the names of the weights stay as they are,
         and hooks on hidden states stay outside."""
-        for layer in self.backbone.layers:
+        for layer in blocks_of(self.backbone):
             layer.forward = torch.compile(layer.forward)
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self, info: DataInfo) -> dict[str, int]:
         """The number of outputs, which for tokens is the vocabulary's, and of all parameters, the loss's included."""
+        outputs = "outputs" if info.vocab_size is None else "vocab_size"
         parameters = sum(parameter.numel() for parameter in self.parameters())
-        return {"vocab_size": self.projection.weight.shape[0], "parameters": parameters}
+        return {outputs: self.projection.weight.shape[0], "parameters": parameters}
 
-    def flops_per_token(self) -> int:
-        """Of one forward and backward pass, output projection included, and a teacher's forward pass."""
-        own = self.backbone.flops_per_token() + 6 * self.projection.weight.numel()
-        return own + (self.teacher.flops_per_token() if self.teacher is not None else 0)
+    def flops_per_position(self, info: DataInfo) -> int | None:
+        """Floating-point operations of one forward and backward pass, output projection included, and a teacher's
+        forward pass; None where a model does not know its own."""
+        own = flops_of(self.backbone)
+        taught = 0 if self.teacher is None else self.teacher.flops_per_position()
+        if own is None or taught is None:
+            return None
+        return int(own / info.mean_positions) + 6 * self.projection.weight.numel() + taught
+
+
+def check_projection(projection: Projection, backbone: nn.Module, num_outputs: int, width: int) -> None:
+    """Refuse a projection of another size than the loss wants: one that is tied to an embedding, for the most part.
+
+    Raises:
+        UserError: naming both sizes.
+    """
+    shape = tuple(projection.weight.shape)
+    if shape != (num_outputs, width):
+        raise UserError(
+            f"model: the output projection of {type(backbone).__name__} has {shape[0]:,} outputs of width {shape[1]:,}"
+            f", and task and loss want {num_outputs:,} of width {width:,}; where it is tied to the embedding, untie it "
+            "(model.tie_embeddings=false)"
+        )

@@ -18,7 +18,7 @@ from losslab import console
 from losslab.config.identity import loss_label
 from losslab.config.optimizer_groups import GROUPS
 from losslab.config.trust import foreign_targets
-from losslab.data.module import TextDataModule
+from losslab.contracts import DataModule, Share, Task
 from losslab.errors import Diverged, Interrupted, UserError, error_sentence
 from losslab.locks import lock
 from losslab.records import BEST, CHECKPOINTS, DONE, LAST, SCORES, Record, now, read, read_config
@@ -33,11 +33,11 @@ from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_n
 from losslab.training.output.events import describe_run, note_failure
 from losslab.training.output.logs import MetricsLog, metric_columns
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
-from losslab.training.output.messages import introduce, logging_to, note, report
+from losslab.training.output.messages import introduce, logging_to, note, positions_of, report
 from losslab.training.output.progress import RunProgress
 from losslab.training.output.provenance import hardware, hash_code, versions
 from losslab.training.process.signals import StopFlag, postponed_signals
-from losslab.training.random import derive_seed, global_stream
+from losslab.training.random import global_stream
 from losslab.training.reduce import StepReducer
 from losslab.training.schedules import make_scheduler
 from losslab.training.scoring.evaluator import Evaluator
@@ -120,21 +120,22 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     intervals = Intervals.of(config)
     take_over(folder, config, record, rank=rank, intervals=intervals)
     state, resumed = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
-    data = _place_data(open_data(folder, config), config, state.step, rank, ranks)
-    network = build_network(config, data.num_outputs, torch.as_tensor(data.train_counts))
+    data = open_data(folder, config)
+    data.start_at(step=state.step, accumulate=settings["accumulate_grad_batches"], rank=rank, ranks=ranks)
+    network = build_network(config, data.info)
     record.declare(network.task.metrics, network.task.primary)
-    attach_teacher(network, config, data)
+    attach_teacher(network, config, data.info)
     if resumed is not None:
         _check_fit(resumed, network)
     else:
-        begin_with(network, config, data.tokenizer(), record, rank=rank)
+        begin_with(network, config, data.info, record, rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
     trainer = make_trainer(config, folder, resumed)
     device = trainer.strategy.root_device
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks,
-        interim_tokens=settings["interim_eval_tokens"], context=trainer.precision_plugin.val_step_context,
+        interim_positions=settings["interim_eval_tokens"], context=trainer.precision_plugin.val_step_context,
     )  # fmt: skip
     log = None
     writes = rank == 0
@@ -152,11 +153,12 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
             shown=record.names_shown("events"),
             events=config["logger"]["enabled"],
         )
-        log.add_hparams(_hparams(config, record, network))
+        log.add_hparams(_hparams(config, record))
     progress = RunProgress(
         first=state.step,
         total=intervals.total,
-        tokens_per_step=data.batch_size * data.context,
+        positions_per_step=data.batch_size * data.info.mean_positions,
+        positions=positions_of(network.task),
         metric=f"val/{record.primary}",
         enabled=writes and settings["enable_progress_bar"],
     )
@@ -167,7 +169,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         evaluator=evaluator,
         primary=record.primary_metric,
         progress=progress,
-        contents={"config": config, "tokenizer": data.tokenizer().content, "vocab_size": data.num_outputs},
+        contents={"config": config, "data": data.info.stored()},
         keep=config["checkpoints"]["keep"],
         metrics_log=log,
         record=record if writes else None,
@@ -192,7 +194,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
 def _fit(
     trainer: pl.Trainer,
     module: LossModule,
-    data: TextDataModule,
+    data: DataModule,
     checkpoint: Path | None,
     stop: StopFlag,
     progress: RunProgress,
@@ -233,25 +235,17 @@ def _check_fit(resumed: ReadCheckpoint, network: Network) -> None:
         raise UserError(f"{resumed.path} holds other weights than this run's network has ({wrong[0]}): move it away")
 
 
-def _place_data(data: TextDataModule, config: dict[str, Any], step: int, rank: int, ranks: int) -> TextDataModule:
-    """The text at the batch that follows `step`."""
-    data.start_at(
-        seed=derive_seed(config["seed"], "data_order"),
-        step=step,
-        micro_batch_size=config["trainer"]["micro_batch_size"],
-        accumulate=config["trainer"]["accumulate_grad_batches"],
-        rank=rank,
-        ranks=ranks,
-    )
-    return data
+def _step_targets(task: Task, data: DataModule, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Target and weight of all positions of an optimizer step, counted from 0."""
+    return task.flat_targets(data.train_batch(step, Share()))
 
 
 def _build_module(
-    config: dict[str, Any], network: Network, data: TextDataModule, ranks: int, intervals: Intervals, stop: StopFlag
+    config: dict[str, Any], network: Network, data: DataModule, ranks: int, intervals: Intervals, stop: StopFlag
 ) -> LossModule:
     settings = config["trainer"]
     reducer = StepReducer(
-        nominal_weight=settings["micro_batch_size"] * data.context,
+        nominal_weight=settings["micro_batch_size"] * data.info.mean_positions,
         accumulate=settings["accumulate_grad_batches"],
         ranks=ranks,
     )
@@ -266,7 +260,7 @@ def _build_module(
         gradient_clip_val=settings["gradient_clip_val"],
         is_logged=intervals.logged,
         stop_requested=stop,
-        step_targets=data.step_targets if network.loss.reads_step else None,
+        step_targets=partial(_step_targets, network.task, data) if network.loss.reads_step else None,
     )
 
 
@@ -274,7 +268,7 @@ def _note_start(
     folder: Path,
     config: dict[str, Any],
     record: Record,
-    data: TextDataModule,
+    data: DataModule,
     network: Network,
     device: torch.device,
     step: int,
@@ -286,22 +280,21 @@ def _note_start(
         note(f"the code or a package has changed since this run began; run.json says what it was up to step {step}")
         change = {"step": step, **began, "versions": record.versions}
         record.provenance.setdefault("changes", []).append(change)
-    hashes = {"batches": data.hash_batches(derive_seed(config["seed"], "data_order"))}
-    hashes["tokenizer"] = data.cache.meta["tokenizer"]
+    hashes = {"batches": data.hash_batches()} | data.artifact_hashes()
     hashes |= {key.rpartition(".")[2]: digest for key, digest in teacher_hash(config).items()}
     for name, value in hashes.items():
         if step and record.hashes.get(name) not in (None, value):
             raise UserError(f"the {name} of {folder} are not those it began with; train it anew, under another name=…")
     if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
-        record.hashes |= network.hash_start(data.num_outputs)
+        record.hashes |= network.hash_start(network.task.target_size(data.info))
     record.hashes |= hashes | code
     record.versions = versions()
     record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {
         key: settings[key] for key in ("micro_batch_size", "accumulate_grad_batches", "precision", "strategy")
     }
     record.provenance["text"] = data.summary()
-    record.throughput["flops_per_token"] = network.flops_per_token()
-    record.provenance |= network.sizes()
+    record.throughput["flops_per_token"] = network.flops_per_position(data.info)  # type: ignore[assignment]
+    record.provenance |= network.sizes(data.info)
     record.max_steps = settings["max_steps"]
     record.timing.setdefault("started", now())
     record.write(folder)
@@ -318,21 +311,24 @@ def _note_end(folder: Path, config: dict[str, Any], record: Record) -> None:
             note_failure(folder, _hparams(config, record), record.names_shown("events"))
 
 
-def _hparams(config: dict[str, Any], record: Record, network: Network | None = None) -> dict[str, str | float]:
+def _hparams(config: dict[str, Any], record: Record) -> dict[str, str | float]:
     choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
-    return describe_run(config, loss_label(choices), **({} if network is None else network.sizes()))
+    sizes = {key: record.provenance[key] for key in ("vocab_size", "parameters") if key in record.provenance}
+    return describe_run(config, loss_label(choices), **sizes)
 
 
 def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:
     """Test the last and the best weights, each with the temperature fitted on val at those weights."""
     module.to(evaluator.device)
     earlier = state.best.get("step", state.step) != state.step
-    final = state.latest | evaluator.test(state.latest["val/scale"], keep=None if earlier else folder / SCORES)
+    fitted = evaluator.calibration_of(state.latest)
+    final = state.latest | evaluator.test(fitted, keep=None if earlier else folder / SCORES)
     best = dict(final) | {"step": state.step}
     if earlier:
         load_weights(module, read_checkpoint(folder / CHECKPOINTS / BEST)["state_dict"])
         validated = evaluator.validate(thorough=True)
-        best = validated | evaluator.test(validated["val/scale"], keep=folder / SCORES) | {"step": state.best["step"]}
+        fitted = evaluator.calibration_of(validated)
+        best = validated | evaluator.test(fitted, keep=folder / SCORES) | {"step": state.best["step"]}
     record.step = state.step
     record.metrics = {"final": final, "best": best}
     record.timing["seconds"] = state.seconds

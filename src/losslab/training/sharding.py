@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.export import register_dataclass
 from torch.optim import Optimizer
 
-from losslab.contracts import LossSum, PenaltySum
+from losslab.contracts import LossSum, PenaltySum, blocks_of
 from losslab.training.network import Network
 
 register_dataclass(PenaltySum)
@@ -38,7 +38,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def shard(self, network: Network) -> None:
         """Each layer is a group of its own; embedding, projection and loss are the root's, whose forward uses them."""
         mesh = self.device_mesh["data_parallel"]
-        for layer in network.backbone.layers:
+        for layer in blocks_of(network.backbone):
             fully_shard(layer, mesh=mesh)
         fully_shard(network, mesh=mesh)
 

@@ -14,15 +14,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, restore_tokenizer
+from losslab.contracts import DataInfo
 from losslab.errors import UserError
 from losslab.records import FILE, Record, find_runs
-from losslab.training.factory import build_part
+from losslab.training.factory import build_backbone
 from losslab.training.network import Network
 from losslab.training.origins.origin import WEIGHTS_KEY, hash_tensors
 from losslab.training.output.checkpoints import read_checkpoint
 from losslab.training.output.messages import say
-from losslab.training.scoring.loading import DESCRIPTION, EMBEDDING, PREFIX, TOKENIZER, WEIGHTS, find_checkpoint
+from losslab.training.scoring.loading import (
+    DESCRIPTION,
+    EMBEDDING,
+    PREFIX,
+    WEIGHTS,
+    exported_info,
+    find_checkpoint,
+    stored_info,
+)
 
 _BACKBONE, _PROJECTION, _LOSS = "backbone.", "projection.weight", "loss."
 _TOLD = 3
@@ -37,8 +45,8 @@ class Weights:
     """The file."""
     tensors: dict[str, Tensor]
     """By their names in a Network. A projection that is the embedding is left out, and so are those of a loss."""
-    tokenizer: str | None
-    """SHA-256 of the tokenizer that they were trained with; None where nothing says so."""
+    artifacts: dict[str, str] | None
+    """Those of the data that they were trained on; None where nothing says so."""
 
 
 @dataclass
@@ -62,7 +70,8 @@ def weights_hash(config: dict[str, Any]) -> dict[str, str]:
         return {}
     weights = read_weights(config[WEIGHTS_KEY])
     with torch.device("meta"):
-        names = {f"{_BACKBONE}{name}" for name in build_part(config, "model", vocab_size=1).state_dict()}
+        backbone = build_backbone(config, DataInfo(splits={}, mean_positions=1, vocab_size=1))
+    names = {f"{_BACKBONE}{name}" for name in backbone.state_dict()}
     if not names & weights.tensors.keys():
         there = [f"{name} {list(value.shape)}" for name, value in weights.tensors.items()]
         raise UserError(
@@ -72,7 +81,7 @@ def weights_hash(config: dict[str, Any]) -> dict[str, str]:
     return {WEIGHTS_KEY: hash_tensors(weights.tensors)}
 
 
-def begin_with(network: Network, config: dict[str, Any], tokenizer: Tokenizer, record: Record, *, rank: int) -> None:
+def begin_with(network: Network, config: dict[str, Any], info: DataInfo, record: Record, *, rank: int) -> None:
     """Put the weights that `init_from` names into a network, and say and record which; nothing is done where the key is
     null.
 
@@ -89,7 +98,7 @@ def begin_with(network: Network, config: dict[str, Any], tokenizer: Tokenizer, r
         raise UserError(
             f"{WEIGHTS_KEY}={weights.path} holds other weights than when this run was planned: put those back"
         )
-    result = take(network, weights, tokenizer.digest())
+    result = take(network, weights, info.artifacts)
     record.provenance[WEIGHTS_KEY] = {"taken": result.taken, "not_taken": result.left}
     if rank == 0:
         text = f"begins with {len(result.taken)} of its {result.total} weights from {weights.path}"
@@ -98,12 +107,12 @@ def begin_with(network: Network, config: dict[str, Any], tokenizer: Tokenizer, r
             _log.info("%s", line)
 
 
-def take(network: Network, weights: Weights, tokenizer: str) -> Taken:
+def take(network: Network, weights: Weights, artifacts: dict[str, str]) -> Taken:
     """Copy every weight that has the name and shape of one of the network's. Those of a loss are never taken, and those
     that belong to tokens only if both tokenizers are the same, or one is not known.
 
     Args:
-        tokenizer: SHA-256 of the network's.
+        artifacts: those of the network's data.
 
     Raises:
         UserError: when none fits, or one is not finite.
@@ -112,7 +121,7 @@ def take(network: Network, weights: Weights, tokenizer: str) -> Taken:
     there = dict(weights.tensors)
     if _PROJECTION in own and _PROJECTION not in there and EMBEDDING in there:
         there[_PROJECTION] = there[EMBEDDING]  # they were tied
-    of_tokens = _of_tokens(network) if weights.tokenizer not in (None, tokenizer) else set()
+    of_tokens = _of_tokens(network) if weights.artifacts not in (None, artifacts) else set()
     result, absent = Taken(total=len(own)), []
     for name, value in own.items():
         found = there.pop(name, None)
@@ -193,13 +202,13 @@ def _read(path: Path, changed: int, size: int) -> Weights:
     if path.suffix != ".safetensors":
         content = read_checkpoint(path)
         tensors = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
-        restored = restore_tokenizer(content["tokenizer"]).digest() if "tokenizer" in content else None
-        return Weights(path, _once(tensors), restored)
+        info = stored_info(content)
+        return Weights(path, _once(tensors), None if info is None else info.artifacts)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{WEIGHTS_KEY}={path} cannot be read as safetensors: {' '.join(str(error).split())}") from None
-    return Weights(path, _once(tensors), _tokenizer_beside(path))
+    return Weights(path, _once(tensors), _artifacts_beside(path))
 
 
 def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -211,16 +220,15 @@ def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def _tokenizer_beside(path: Path) -> str | None:
-    """That of an export's folder, if the file is part of one."""
+def _artifacts_beside(path: Path) -> dict[str, str] | None:
+    """Those of an export's folder, if the file is part of one."""
     try:
         about = json.loads((path.parent / DESCRIPTION).read_text(encoding="utf-8"))
         if not str(about["format"]).startswith("losslab export"):
             return None
-        content = None if about["bytes"] else FileTokenizer.read(str(path.parent / TOKENIZER)).content
+        return exported_info(path.parent, about).artifacts
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
-    return restore_tokenizer(content).digest()
 
 
 def _listed(names: list[str]) -> str:

@@ -210,9 +210,23 @@ def _check_parts(content: dict[str, Any], path: Path) -> None:
         ),
         "vocab_size": isinstance(content.get("vocab_size", 1), int),
         "tokenizer": isinstance(content.get("tokenizer"), str | None),
+        "data": _is_data(content.get("data")),
     }
     for name in (name for name, is_right in right.items() if not is_right):
         raise Damaged(f"{path} is damaged: its {name} is not what losslab writes there")
+
+
+def _is_data(data: Any) -> bool:
+    """Sizes and artifacts, as `DataInfo.stored` gives them; older checkpoints have none."""
+    if data is None:
+        return True
+    sizes = ("mean_positions", "vocab_size", "num_classes", "num_values")
+    return (
+        isinstance(data, dict)
+        and all(isinstance(data.get(name), int | float | None) for name in sizes)
+        and isinstance(data.get("artifacts"), dict)
+        and all(isinstance(part, str) for item in data["artifacts"].items() for part in item)
+    )
 
 
 def _are_numbers(values: Any) -> bool:

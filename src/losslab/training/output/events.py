@@ -175,7 +175,8 @@ def describe_run(
     row |= {"regularizers": _settings(used), "seed": float(config["seed"])}
     row |= {key: _number(model.get(key)) for key in ("num_layers", "num_heads", "width", "context", "dropout")}
     row |= {"parameters": float(parameters), "vocab_size": float(vocab_size)}
-    row |= {"data": str(data["corpus"] or Path(str(data["path"])).name), "batch_size": float(data["batch_size"])}
+    named = data.get("corpus") or Path(str(data.get("path") or data["_target_"].rpartition(".")[2])).name
+    row |= {"data": str(named), "batch_size": float(data["batch_size"])}
     for group in ("optimizer", "scheduler"):
         row |= {group: config[group]["_target_"].rpartition(".")[2], f"{group}_settings": _settings(config[group])}
     row |= {"lr": _number(config["optimizer"].get("lr")), "max_steps": float(trainer["max_steps"])}

@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from losslab import console
-from losslab.data.module import TextDataModule
-from losslab.data.overlap import SHARE, WORDS
-from losslab.data.splits import SPLITS
+from losslab.contracts import DataModule, Task
 from losslab.records import Record
 from losslab.training.network import Network
 
 LOG = "train.log"
-_FEW_SEEN = 0.01
-"""Share of documents from which copies are worth a note."""
-_EARLIER = {"val": "train", "test": "train or val"}
 _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 
 _log = logging.getLogger("losslab")
@@ -39,22 +34,21 @@ def note(message: str) -> None:
 
 
 def introduce(
-    folder: Path, config: dict[str, Any], record: Record, data: TextDataModule, network: Network, step: int
+    folder: Path, config: dict[str, Any], record: Record, data: DataModule, network: Network, step: int
 ) -> None:
-    settings, meta = config["trainer"], data.cache.meta
+    settings, flops = config["trainer"], record.throughput.get("flops_per_token")
     parameters = sum(p.numel() for p in network.parameters())
-    tokens = " · ".join(f"{meta['tokens'][split]:,} {split}" for split in ("train", "val", "test"))
+    cost = "" if flops is None else f", {flops / 1e6:,.2f} MFLOP per trained {positions_of(network.task)[:-1]}"
     say(f"run    {folder}" + (f" (continues after step {step})" if step else ""))
-    say(f"model  {parameters:,} parameters, {network.flops_per_token() / 1e6:,.2f} MFLOP per trained token")
-    _introduce_text(data)
-    say(f"data   {tokens} tokens, vocabulary {data.num_outputs:,}")
+    say(f"model  {parameters:,} parameters{cost}")
+    for line, is_note in data.introduction(settings["interim_eval_tokens"]):
+        (note if is_note else say)(line)
+    length = f" × {data.info.mean_positions:g} tokens" if network.task.of_stream else " samples"
     say(
-        f"train  {settings['max_steps']:,} steps of {data.batch_size} × {data.context} tokens "
+        f"train  {settings['max_steps']:,} steps of {data.batch_size}{length} "
         f"on {record.hardware['ranks']} {record.hardware['device']} ({record.hardware['threads']} threads), "
         f"{settings['precision']}"
     )
-    if told := _scored(data, settings["interim_eval_tokens"]):
-        say(f"val    {told}")
     if settings["precision"] in ("bf16-true", "16-true"):
         note(
             f"trainer.precision={settings['precision']} keeps the weights in half precision: updates below about 1e-3 "
@@ -62,44 +56,9 @@ def introduce(
         )
 
 
-def _scored(data: TextDataModule, interim: int) -> str | None:
-    """What validations and the test score of their splits, where that is not all."""
-    most = data.max_eval_tokens
-    val, limited = data.num_positions("val"), data.num_positions("val", most)
-    part = data.num_positions("val", min(interim or val, most or val))
-    if limited == val and data.num_positions("test", most) == data.num_positions("test"):
-        if part == val:
-            return None
-        return f"each validation scores {part:,} of {val:,} tokens (windows by hash), the last and the best all of them"
-    tests = f"{data.num_positions('test', most):,} of {data.num_positions('test'):,} tokens of test"
-    return (
-        f"each validation scores {part:,} of {val:,} tokens, the last and the best {limited:,}, with {tests} "
-        f"(data.max_eval_tokens={most}); windows chosen by hash"
-    )
-
-
-def _introduce_text(data: TextDataModule) -> None:
-    """Which files and documents were read and split how; what of val and test is in train; what a tokenizer loses."""
-    meta = data.cache.meta
-    files = data.told_files()
-    say(f"text   {files or 'the built-in corpus python_docs'}")
-    documents = " · ".join(f"{meta['documents'][split]:,} {split}" for split in SPLITS)
-    say(f"       {documents} documents ({meta['how']['documents']}); splits: {meta['how']['splits']}")
-    if not any(found["copies"] + found["near_copies"] for found in meta["overlap"].values()):
-        say("       no document of val or test is in an earlier split as well, whole or nearly")
-    for split, found in meta["overlap"].items():
-        if seen := found["copies"] + found["near_copies"]:
-            line = (
-                f"{seen:,} of {found['documents']:,} {split} documents are in {_EARLIER[split]} as well: "
-                f"{found['copies']:,} the same, {found['near_copies']:,} nearly (they share {SHARE:.0%} of their "
-                f"{WORDS}-word runs)"
-            )
-            if seen <= _FEW_SEEN * found["documents"] or files is None:
-                say(f"       {line}")
-            else:
-                note(f"{line}; what a model remembers of them makes {split} look better than new text would")
-    if not data.cache.round_trip.lossless:
-        note(data.cache.round_trip.told(Path(data.tokenizer_choice).name))
+def positions_of(task: Task) -> str:
+    """What the positions of a task are called."""
+    return "tokens" if task.of_stream else "positions"
 
 
 def report(record: Record) -> None:

@@ -23,15 +23,26 @@ class RunProgress:
     Args:
         first: optimizer steps already done.
         total: the budget.
-        tokens_per_step: for the speed.
+        positions_per_step: for the speed.
+        positions: what these are called, `tokens` for a language model.
         metric: what a validation is told by, such as val/nll_scaled.
         enabled: false for silence (other ranks, or trainer.enable_progress_bar=false).
     """
 
-    def __init__(self, *, first: int, total: int, tokens_per_step: int, metric: str, enabled: bool) -> None:
+    def __init__(
+        self,
+        *,
+        first: int,
+        total: int,
+        positions_per_step: float,
+        metric: str,
+        enabled: bool,
+        positions: str = "tokens",
+    ) -> None:
         self.first = first
         self.total = total
-        self.tokens_per_step = tokens_per_step
+        self.positions_per_step = positions_per_step
+        self.positions = positions
         self.enabled = enabled
         self.metric = metric
         self.validation = ""
@@ -63,14 +74,14 @@ class RunProgress:
             self._paused_at = None
 
     def speed(self, step: int) -> float:
-        """Tokens per second of this session's training alone."""
+        """Positions per second of this session's training alone."""
         until = time.monotonic() if self._paused_at is None else self._paused_at
-        return (step - self.first) * self.tokens_per_step / max(until - self._started - self._away, 1e-9)
+        return (step - self.first) * self.positions_per_step / max(until - self._started - self._away, 1e-9)
 
     def step(self, step: int, objective: float) -> None:
         if not self.enabled:
             return
-        text = f"objective {objective:.4g}{self.validation}  {self.speed(step):,.0f} tokens/s"
+        text = f"objective {objective:.4g}{self.validation}  {self.speed(step):,.0f} {self.positions}/s"
         if console.listener is not None and time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS:
             self._last_report = time.monotonic()
             console.listener(text, step)

@@ -14,7 +14,6 @@ from losslab.config.identity import fingerprint, folder_name, loss_label
 from losslab.config.stored import INPUTS, filled
 from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.console import say
-from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.locks import lock
 from losslab.records import (
@@ -29,7 +28,7 @@ from losslab.records import (
     read_config,
     write_config,
 )
-from losslab.training.factory import build_part, check_components, hash_inputs
+from losslab.training.factory import build_data, build_task, check_components, hash_inputs
 from losslab.training.origins.branch import CONTINUED, has_checkpoint, note_origin
 from losslab.training.origins.initial import weights_hash
 from losslab.training.origins.origin import KEY, WEIGHTS_KEY, Origin, Origins
@@ -65,7 +64,8 @@ class Place:
 
     @property
     def data_hash(self) -> str:
-        return next(value for key, value in self.inputs.items() if key in ("data.path", "data.corpus"))
+        """SHA-256 of the first input of the data, its text for the most part; of nothing where there is none."""
+        return next((value for key, value in self.inputs.items() if key.startswith("data.")), "")
 
 
 class Finder:
@@ -159,7 +159,7 @@ class Finder:
             record.provenance = made | {"choices": place.choices} | kept
             if place.origin is not None and not has_checkpoint(folder):
                 note_origin(record, place.origin, config)
-            task = build_part(config, "task")
+            task = build_task(config)
             record.declare(task.metrics, task.primary)
             record.hashes["data"] = place.data_hash
             if WEIGHTS_KEY in place.inputs:
@@ -183,9 +183,9 @@ class Finder:
         drawn = bool(targets({"data": config["data"]}) - allowed())  # perhaps: from the seed's stream
         text = json.dumps([config["data"], config["seed"] if drawn else None], sort_keys=True)
         if text not in self._inputs:
-            data: TextDataModule = build_part(config, "data")
+            data = build_data(config)
             self._inputs[text] = hash_inputs(config, data)
-            if files := data.told_files():
+            if files := data.told():
                 self.texts.append(files)
         inputs = self._inputs[text]
         return inputs | teacher_hash(config, inputs.get("data.path") or inputs.get("data.corpus"))

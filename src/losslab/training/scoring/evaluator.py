@@ -1,27 +1,21 @@
 """Evaluate a network on a split, or on a fixed part of it. Not Lightning's loop: nothing of it enters a checkpoint, and
-the temperature is fitted before the first batch is scored."""
+a calibration is fitted before the first batch is scored."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
-from losslab.contracts import Batch, Features, LossSum, Projection
-from losslab.data.module import TextDataModule
+from losslab.contracts import Batch, DataModule, Features, LossSum, Meter, Projection, Share, no_objective, to_device
+from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.losses.base import Loss
-from losslab.metrics.class_metrics import ClassMetrics, scoring_rows
-from losslab.metrics.extended import Details
-from losslab.metrics.frequency import frequency_groups
-from losslab.metrics.scale import fit_scale
-from losslab.metrics.text_units import per_text
-from losslab.metrics.unigram import unigram_nll
 from losslab.training.network import Network, Observer
 from losslab.training.random import global_stream
 
@@ -30,119 +24,149 @@ LAST_FIT_POSITIONS = 16384
 _FEWEST_FIT, _FIT_SHARE = 1024, 8
 """A validation that scores a part of val fits on an eighth as many positions: each of them is read some five times."""
 
+Calibration = Mapping[str, float]
+"""What the task's calibrator fitted on val, by name; empty for a task that fits nothing."""
+
 
 class Evaluator:
-    """Metrics of a network on the splits of a data module.
+    """Metrics of a network on the splits of a data module, as its task measures them.
 
     Args:
-        interim_tokens: how many tokens of val `validate` scores unless thorough; 0: all.
+        data: prepared.
+        interim_positions: how many positions of val `validate` scores unless thorough; 0: all.
         context: makes autocast or nothing, as in training; metrics themselves are float32.
     """
 
     def __init__(
         self,
         network: Network,
-        data: TextDataModule,
+        data: DataModule,
         *,
         device: torch.device,
         rank: int = 0,
         ranks: int = 1,
-        interim_tokens: int = 0,
+        interim_positions: int = 0,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.network = network
+        self.task = network.task
         self.data = data
         self.device = device
-        self.rank = rank
-        self.ranks = ranks
-        self.interim_tokens = interim_tokens
+        self.share = Share(rank, ranks)
+        self.interim_positions = interim_positions
         self.context = context
 
     @global_stream(0, "evaluation")
     def validate(self, *, thorough: bool = False) -> dict[str, float]:
-        """Fit the temperature on one half of val, then score val; keys `val/…`.
+        """Fit what the task calibrates on one half of val, then score val; keys `val/…`.
 
         Args:
             thorough: for the last and the best weights: fit on more positions, score all of val (or
-                data.max_eval_tokens of it), and give the dearer metrics too.
+                data.max_eval_tokens of it), and give the metrics that cost more, too.
         """
-        scale = self._fit(LAST_FIT_POSITIONS if thorough else self._fit_positions)
-        most = self._most(thorough=thorough)
-        return self._score("val", scale, self._details("val") if thorough else None, most)
+        calibration = self._fit(LAST_FIT_POSITIONS if thorough else self._fit_positions)
+        return self._score("val", calibration, thorough=thorough, most=self._most(thorough=thorough))
 
     @property
     def scores_parts(self) -> bool:
         """Whether validations that are not thorough score a part of val."""
-        return self.interim_tokens > 0
+        return self.interim_positions > 0
 
     @property
     def _fit_positions(self) -> int:
         if not self.scores_parts:
             return FIT_POSITIONS
-        return min(FIT_POSITIONS, max(_FEWEST_FIT, self.interim_tokens // _FIT_SHARE))
+        return min(FIT_POSITIONS, max(_FEWEST_FIT, self.interim_positions // _FIT_SHARE))
 
     def _most(self, *, thorough: bool) -> int | None:
-        """How many tokens to score."""
-        limits = [self.data.max_eval_tokens, None if thorough else self.interim_tokens or None]
+        """How many positions to score."""
+        limits = [getattr(self.data, "max_eval_tokens", None), None if thorough else self.interim_positions or None]
         return min((limit for limit in limits if limit is not None), default=None)
 
     @global_stream(0, "evaluation")
-    def test(self, scale: float, *, keep: Path | None = None) -> dict[str, float]:
-        """Score test with a temperature fitted on val; keys `test/…`.
+    def test(self, calibration: Calibration, *, keep: Path | None = None) -> dict[str, float]:
+        """Score test with a calibration fitted on val; keys `test/…`.
 
         Args:
-            keep: where rank 0 writes each document's scores, for the comparison.
+            keep: where rank 0 writes each unit's scores, for the comparison; a task without any writes none.
         """
-        details = self._details("test", units=True)
-        values = self._score("test", scale, details, self.data.max_eval_tokens)
-        if keep is not None and self.rank == 0:
+        meter = self._measure("test", calibration, thorough=True, most=self._most(thorough=True))
+        if keep is not None and self.share.rank == 0 and (arrays := meter.arrays()):
             content = io.BytesIO()
-            np.savez_compressed(content, allow_pickle=False, unit=np.array(self.data.unit("test")), **details.arrays())
+            unit = np.array(self.data.info.splits["test"].unit)
+            np.savez_compressed(content, allow_pickle=False, unit=unit, **arrays)
             write_atomic(keep, content.getbuffer())
-        return values
+        return self._values(meter, "test", self._most(thorough=True))
 
     @global_stream(0, "evaluation")
-    def text(self, scale: float) -> dict[str, float]:
-        """Score another text (`TextDataModule.open_text`) with a temperature fitted before; keys `text/…`."""
-        return self._score("text", scale, Details(device=self.device), None)
+    def text(self, calibration: Calibration) -> dict[str, float]:
+        """Score another text (`TextDataModule.open_text`) with a calibration fitted before; keys `text/…`."""
+        return self._score("text", calibration, thorough=True, most=None)
 
-    def _details(self, split: str, *, units: bool = False) -> Details:
-        groups = torch.from_numpy(frequency_groups(self.data.train_counts)).to(self.device)
-        return Details(groups=groups, num_units=self.data.num_units(split) if units else 0, device=self.device)
+    def calibration_of(self, values: Mapping[str, float]) -> dict[str, float]:
+        """What a validation fitted, out of its values."""
+        calibrator = self.task.calibrator(self.data.info)
+        return {} if calibrator is None else {name: values[f"val/{name}"] for name in calibrator.names}
 
-    def _fit(self, most: int) -> float:
-        kept: list[Features] = []
-        scale = 1.0
+    def _fit(self, most: int) -> dict[str, float]:
+        calibrator = self.task.calibrator(self.data.info)
+        if calibrator is None:
+            return {}
+        found: dict[str, float] = {}
 
-        def collect(features: Features | None, loss: Loss, projection: Projection) -> LossSum:
-            assert features is not None
-            fitting = Features(features.hidden, features.target, features.weight * features.extras["fit"])
-            kept.extend(fitting.kept().chunks(scoring_rows(projection.weight.shape[0])))
-            return LossSum(total=features.weight.sum(), weight=features.weight.sum())
+        def finish(_: Features | None, loss: Loss, projection: Projection) -> LossSum:
+            found.update(calibrator.finish(loss, projection))
+            return no_objective(projection.weight)
 
-        def fit(_: Features | None, loss: Loss, projection: Projection) -> LossSum:
-            nonlocal scale
-            with torch.autocast(device_type=self.device.type, enabled=False):
-                scale = fit_scale(kept, loss, projection)
-            loss.calibrate(scale)
-            return LossSum(total=torch.zeros(()), weight=torch.zeros(()))
+        # Every rank fits on the same positions; the projection, which may be sharded, is whole only inside a forward.
+        self.run(self.data.eval_batches("val", Share(), "fit", most), calibrator.update)
+        self.run([None], finish)
+        return found
 
-        # Every rank fits on the same windows; the projection, which may be sharded, is whole only inside a forward.
-        self.run(self.data.fit_batches(most), collect)
-        self.run([None], fit)
-        return scale
+    def _score(self, split: str, calibration: Calibration, *, thorough: bool, most: int | None) -> dict[str, float]:
+        return self._values(self._measure(split, calibration, thorough=thorough, most=most), split, most)
 
-    def _score(self, split: str, scale: float, details: Details | None, most: int | None) -> dict[str, float]:
-        metrics = ClassMetrics(scale, held_out=split == "val", device=self.device, details=details)
-        self.run(self.data.eval_batches(split, rank=self.rank, ranks=self.ranks, most=most), metrics.update)
-        if self.ranks > 1:
-            for state in metrics.states():
-                distributed.all_reduce(state)
-        text = self.data.measure(split)
-        values = per_text(metrics.values(), text.positions, text.words, lossless=text.round_trip.lossless)
-        if split != "text":  # whose tokens were not counted in train
-            values["unigram_nll"] = unigram_nll(self.data.train_counts, self.data.targets(split, most))
+    def _measure(self, split: str, calibration: Calibration, *, thorough: bool, most: int | None) -> Meter:
+        meter = self.task.meter(self.data.info, split, calibration, thorough=thorough)
+        meter.to(self.device)
+        self.run(self._even(self.data.eval_batches(split, self.share, "all", most), split), meter.update)
+        if self.share.ranks > 1:
+            meter.combine({name: _combine(state, how) for name, (state, how) in meter.states().items()})
+        return meter
+
+    def _values(self, meter: Meter, split: str, most: int | None) -> dict[str, float]:
+        values = meter.values() | self.data.references(split, most)
+        names = {metric.name for metric in self.task.metrics}
+        if strangers := sorted(values.keys() - names):
+            raise UserError(
+                f"task: the meter of {type(self.task).__name__} returns {', '.join(strangers)}, which its `metrics` do "
+                "not declare: add a Metric for each"
+            )
+        if self.task.primary not in values:
+            raise UserError(
+                f"task: the meter of {type(self.task).__name__} returns no {self.task.primary}, its `primary` metric"
+            )
         return {f"{split}/{name}": value for name, value in values.items()}
+
+    def _even(self, batches: Iterable[Batch], split: str) -> Iterator[Batch]:
+        """As many batches on every rank, for sharded networks need each rank at every forward: the rest are batches of
+        weight 0."""
+        if self.share.ranks == 1:
+            yield from batches
+            return
+        idle: Batch | None = None
+        found = iter(batches)
+        while True:
+            batch = next(found, None)
+            more = torch.tensor(0 if batch is None else 1, device=self.device)
+            distributed.all_reduce(more)
+            if not more:
+                return
+            if batch is None:
+                idle = idle or next(iter(self.data.eval_batches(split, Share())))
+                batch = idle._replace(weight=torch.zeros_like(idle.weight))
+            idle = batch
+            yield batch
 
     @torch.no_grad()
     def run(self, batches: Iterable[Batch | None], observer: Observer) -> None:
@@ -152,11 +176,19 @@ class Evaluator:
         try:
             for batch in batches:
                 with self.context():
-                    self.network(None if batch is None else _to_device(batch, self.device), observer)
+                    self.network(None if batch is None else to_device(batch, self.device), observer)
         finally:
             self.network.train(training)
 
 
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    extras = {name: value.to(device) for name, value in batch.extras.items()}
-    return Batch(batch.inputs.to(device), batch.target.to(device), batch.weight.to(device), extras)
+_REDUCE = {"sum": distributed.ReduceOp.SUM, "max": distributed.ReduceOp.MAX, "min": distributed.ReduceOp.MIN}
+
+
+def _combine(state: Tensor, how: str) -> Tensor:
+    """A state of all ranks together."""
+    if how == "cat":
+        parts: list[Tensor | None] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, state.cpu())
+        return torch.cat([part for part in parts if part is not None]).to(state.device)
+    distributed.all_reduce(state, op=_REDUCE[how])
+    return state

@@ -8,16 +8,17 @@ from pathlib import Path
 from safetensors.torch import save
 
 import losslab
-from losslab.data.tokenizer import as_json
+from losslab.data.tokenizer import as_json, tokenizer_of
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.training.scoring.loading import DESCRIPTION, TOKENIZER, WEIGHTS, Loaded
 
 
 def export(loaded: Loaded, folder: Path) -> list[Path]:
-    """Write the three files into `folder`; returns their paths.
+    """Write weights, description and the data's artifacts (tokenizer.json, labels.json) into `folder`.
 
-    A tied projection is left out: it is the embedding. `losslab.load(folder)` reads the export back, bit for bit.
+    Returns their paths. A tied projection is left out: it is the embedding. `losslab.load(folder)` reads the
+    export back, bit for bit.
 
     Raises:
         UserError: when the folder cannot be made.
@@ -26,25 +27,28 @@ def export(loaded: Loaded, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be made: {error.strerror}") from None
-    network = loaded.network
+    network, tokenizer = loaded.network, tokenizer_of(loaded.info.artifacts)
     named = dict(network.named_parameters()) | dict(network.named_buffers())
     weights = {name: named[name].detach().contiguous() for name in network.state_dict() if name in named}
     about = {
-        "format": "losslab export 1",
+        "format": "losslab export 2",
         "losslab": losslab.__version__,
         "step": loaded.step,
         "scale": loaded.scale,
-        "vocab_size": network.projection.weight.shape[0],
-        "bytes": loaded.tokenizer.content is None,
+        "vocab_size": loaded.info.vocab_size,
+        "bytes": tokenizer is not None and tokenizer.content is None,
+        "data": {key: value for key, value in loaded.info.stored().items() if key != "artifacts"},
+        "artifacts": list(loaded.info.artifacts),
+        "empty": [name for name, text in loaded.info.artifacts.items() if not text],
         "parameters": sum(p.numel() for p in network.parameters()),
         "dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
         "config": loaded.config,
     }
-    contents = {
-        WEIGHTS: save(weights, metadata={"format": "pt"}),
-        TOKENIZER: as_json(loaded.tokenizer).encode(),
-        DESCRIPTION: json.dumps(about, indent=2).encode() + b"\n",
-    }
+    contents = {WEIGHTS: save(weights, metadata={"format": "pt"})}
+    contents |= {name: text.encode() for name, text in loaded.info.artifacts.items() if text}
+    if tokenizer is not None:
+        contents[TOKENIZER] = as_json(tokenizer).encode()
+    contents[DESCRIPTION] = json.dumps(about, indent=2).encode() + b"\n"
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return [folder / name for name in contents]

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from losslab.config.binding import bind_components
 from losslab.config.stored import open_config
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, restore_tokenizer
+from losslab.contracts import DataInfo, context_of
+from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, restore_tokenizer, tokenizer_of
 from losslab.errors import UserError
 from losslab.records import BEST, CHECKPOINTS, LAST, read
 from losslab.training.factory import build_network
@@ -25,7 +26,7 @@ from losslab.training.output.checkpoints import read_checkpoint
 
 PREFIX = "network."
 """Of the network's weights in a checkpoint, where they are a LightningModule's."""
-EMBEDDING = "backbone.embedding.weight"
+EMBEDDING, PROJECTION = "backbone.embedding.weight", "projection.weight"
 WEIGHTS, TOKENIZER, DESCRIPTION = "model.safetensors", "tokenizer.json", "config.json"
 """The files of an export."""
 
@@ -36,7 +37,8 @@ class Loaded:
 
     network: Network
     """Backbone, projection and loss."""
-    tokenizer: Tokenizer
+    info: DataInfo
+    """Sizes and artifacts of the data that it was trained on."""
     config: dict[str, Any]
     """The run's resolved configuration."""
     step: int
@@ -44,10 +46,19 @@ class Loaded:
     scale: float
     """s of softmax(s · z), as nll_scaled fitted it at the last validation before that step; 1 before the first."""
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises UserError where the data has none."""
+        tokenizer = tokenizer_of(self.info.artifacts)
+        if tokenizer is None:
+            raise UserError(f"a run of {type(self.network.task).__name__} on this data has no tokenizer")
+        return tokenizer
+
     def encode(self, text: str) -> Tensor:
         """A text as int64 [1, T]: the end of a document, after which each begins, and then its tokens."""
-        ((tokens, _),) = self.tokenizer.encode([text])
-        return torch.tensor([tokens if self.tokenizer.end is None else [self.tokenizer.end, *tokens]])
+        tokenizer = self.tokenizer
+        ((tokens, _),) = tokenizer.encode([text])
+        return torch.tensor([tokens if tokenizer.end is None else [tokenizer.end, *tokens]])
 
     def decode(self, tokens: Tensor) -> str:
         """int64 [T] or [1, T] → text."""
@@ -60,13 +71,14 @@ class Loaded:
         Raises:
             UserError: for another shape, more than `context` tokens, or ids that the vocabulary lacks.
         """
-        context, vocab_size = self.network.backbone.context, len(self.network.projection.weight)
+        context, vocab_size = context_of(self.network.backbone), len(self.network.projection.weight)
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype != torch.int64:
             raise UserError("tokens must be an int64 tensor [B, T], such as encode(text) gives")
+        context = tokens.shape[1] if context is None else context
         if tokens.shape[1] > context or not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
             raise UserError(f"tokens must be at most {context} in a row, from 0 to {vocab_size - 1}")
         with self.autocast(tokens.device):
-            hidden = self.network.backbone(tokens)
+            hidden = self.network.backbone({"tokens": tokens})
         scores = self.network.loss.scores(hidden.flatten(0, 1), self.network.projection)
         return scores.reshape(*tokens.shape, -1)
 
@@ -124,56 +136,96 @@ def rebuild(path: Path, trust: list[str]) -> Loaded:
     """The network that a checkpoint file holds."""
     content = read_checkpoint(path)
     config = bind_components(open_config(content["config"], trust, path))
-    if "vocab_size" not in content or "tokenizer" not in content:
+    info = stored_info(content)
+    if info is None:
         raise UserError(f"{path} was written by an older losslab, without its tokenizer; continue its run once")
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     state = content["losslab"]
     scale = state.get("latest", {}).get("val/scale", 1.0)
-    return _assemble(path, config, weights, content["vocab_size"], content["tokenizer"], state["step"], scale)
+    return _assemble(path, config, weights, info, state["step"], scale)
+
+
+def stored_info(content: dict[str, Any]) -> DataInfo | None:
+    """What a checkpoint's content says of the data; older ones have a vocabulary and a tokenizer instead.
+
+    Raises:
+        UserError: where it holds something else.
+    """
+    try:
+        if "data" in content:
+            return DataInfo.restored(content["data"])
+        if "vocab_size" not in content or "tokenizer" not in content:
+            return None
+        artifacts = artifacts_of(restore_tokenizer(content["tokenizer"]))
+        return DataInfo(splits={}, mean_positions=1, vocab_size=content["vocab_size"], artifacts=artifacts)
+    except (TypeError, KeyError) as error:
+        raise UserError(f"a checkpoint holds no sizes of its data ({error}): it is damaged") from None
 
 
 def _load_export(folder: Path, trust: list[str]) -> Loaded:
     try:
         about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS)
-        tokenizer = None if about["bytes"] else FileTokenizer.read(str(folder / TOKENIZER)).content
-        config, vocab_size, step, scale = (about[key] for key in ("config", "vocab_size", "step", "scale"))
+        info = exported_info(folder, about)
+        config, step, scale = (about[key] for key in ("config", "step", "scale"))
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(f"{folder} is no whole export: {type(error).__name__}: {error}") from None
-    if not isinstance(config, dict) or not isinstance(vocab_size, int) or not isinstance(scale, int | float):
+    if (
+        not isinstance(config, dict)
+        or not isinstance(info.vocab_size, int | None)
+        or not isinstance(scale, int | float)
+    ):
         raise UserError(f"{folder} is no whole export: {DESCRIPTION} does not hold what losslab writes there")
     return _assemble(
         folder,
         bind_components(open_config(config, trust, folder / DESCRIPTION)),
         weights,
-        vocab_size,
-        tokenizer,
+        info,
         step,
         scale,
     )
+
+
+def exported_info(folder: Path, about: dict[str, Any]) -> DataInfo:
+    """Raises one of the errors of a damaged file."""
+    if "data" not in about:  # format 1 knew tokens alone
+        content = None if about["bytes"] else FileTokenizer.read(str(folder / TOKENIZER)).content
+        artifacts = artifacts_of(restore_tokenizer(content))
+        return DataInfo(splits={}, mean_positions=1, vocab_size=about["vocab_size"], artifacts=artifacts)
+    files = {
+        name: (folder / name).read_text(encoding="utf-8") for name in about["artifacts"] if name not in about["empty"]
+    }
+    return DataInfo.restored({**about["data"], "artifacts": files | dict.fromkeys(about["empty"], "")})
 
 
 def _assemble(
     path: Path,
     config: dict[str, Any],
     weights: dict[str, Tensor],
-    vocab_size: int,
-    tokenizer: str | None,
+    info: DataInfo,
     step: int,
     scale: float,
 ) -> Loaded:
-    embedding = weights.get(EMBEDDING, torch.empty(0))
-    if embedding.ndim == 0 or len(embedding) != vocab_size:
-        raise UserError(f"the weights of {path} do not fit its vocabulary of {vocab_size}")
-    network = build_network(config, vocab_size)
-    if network.projection.weight is network.backbone.embedding.weight:
-        weights = {"projection.weight": embedding, **weights}
+    embedding = weights.get(EMBEDDING)
+    if embedding is not None and (embedding.ndim == 0 or len(embedding) != info.vocab_size):
+        raise UserError(f"the weights of {path} do not fit its vocabulary of {info.vocab_size}")
+    network = build_network(config, info)
+    tied = {id(value): name for name, value in network.backbone.named_parameters(prefix="backbone")}
+    source = tied.get(id(network.projection.weight))
+    if source in weights:
+        weights = {PROJECTION: weights[source], **weights}
     # Weights of a run in half precision stay what they are; its loss computes in float32.
-    network.to(embedding.dtype).loss.float()
+    network.to(_dtype_of(weights)).loss.float()
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"the weights of {path} do not fit its configuration: {' '.join(str(error).split())}") from None
-    return Loaded(network.eval(), restore_tokenizer(tokenizer), config, step, scale)
+    return Loaded(network.eval(), info, config, step, scale)
+
+
+def _dtype_of(weights: dict[str, Tensor]) -> torch.dtype:
+    """That of the first weight of the model that is a floating-point number."""
+    own = (value.dtype for name, value in weights.items() if name.startswith("backbone.") and value.is_floating_point())
+    return next(own, torch.float32)

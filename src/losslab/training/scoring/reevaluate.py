@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.records import EVALUATIONS, Record, now, plain
@@ -41,30 +42,34 @@ def reevaluate(
         data = opened.own_data()
     else:
         data = opened.data
-        data.open_text(loaded.tokenizer, split)
+        if not isinstance(data, TextDataModule):
+            raise UserError(f"{type(data).__name__} cannot be evaluated on other data than its run's own")
+        data.info = data.open_text(loaded.tokenizer, split)
     if record.hashes.get("teacher") not in (None, teacher_hash(config).get("loss.teacher")):
         raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
-    attach_teacher(loaded.network, config, data)
-    measured = data.measure((split or "test") if opened.own else "text")
+    attach_teacher(loaded.network, config, loaded.info)
     evaluator = opened.evaluator(data)
-    if not measured.round_trip.lossless:
-        note(measured.round_trip.told(str(config["data"]["tokenizer"])))
+    about = {}
+    if isinstance(data, TextDataModule):
+        lossless = data.round_trip.lossless
+        words = data.count_words((split or "test") if opened.own else "text")
+        about = {"documents": config["data"]["documents"], "words": words, "tokenizer_lossless": lossless}
+        if not lossless:
+            note(data.round_trip.told(str(config["data"]["tokenizer"])))
     if opened.own:
         metrics = _score_own(evaluator, split)
     else:
-        metrics = evaluator.text(_frozen_scale(record if opened.of_run else None, loaded))
+        metrics = evaluator.text({"scale": _frozen_scale(record if opened.of_run else None, loaded)})
     return {
         "time": now(),
         "checkpoint": os.path.relpath(opened.path, folder),
         "step": loaded.step,
-        "text": str(config["data"]["path"] or config["data"]["corpus"]),
+        "text": str(config["data"].get("path") or config["data"].get("corpus") or config["data"]["_target_"]),
         "text_sha256": opened.source,
         "own_text": opened.own,
         "part": (split or "test") if opened.own else (split or "the whole"),
-        "documents": config["data"]["documents"],
-        "files": data.told_files(),
-        "words": measured.words,
-        "tokenizer_lossless": measured.round_trip.lossless,
+        "files": data.told(),
+        **about,
         "metrics": metrics,
         "versions": versions(),
         "hardware": hardware(opened.device, 1) | {"precision": config["trainer"]["precision"]},
@@ -80,7 +85,7 @@ def note_evaluation(folder: Path, entry: dict[str, Any]) -> None:
 
 def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:
     validated = evaluator.validate(thorough=True)
-    return validated if split == "val" else evaluator.test(validated["val/scale"])
+    return validated if split == "val" else evaluator.test(evaluator.calibration_of(validated))
 
 
 def _frozen_scale(record: Record | None, loaded: Loaded) -> float:

@@ -12,10 +12,10 @@ import torch
 
 from losslab.config.binding import bind_components
 from losslab.config.stored import INPUTS, moved_inputs, open_config, override
-from losslab.data.module import TextDataModule
+from losslab.contracts import DataModule
 from losslab.errors import UserError
 from losslab.records import CHECKPOINTS, CONFIG, Record, read, read_config
-from losslab.training.factory import build_part, open_data
+from losslab.training.factory import build_data, hash_inputs, open_data
 from losslab.training.output.messages import quiet_lightning
 from losslab.training.run import set_threads
 from losslab.training.scoring.evaluator import Evaluator
@@ -49,7 +49,7 @@ class Reopened:
     loaded: Loaded
     config: dict[str, Any]
     """The checkpoint's, with what was changed for this evaluation."""
-    data: TextDataModule
+    data: DataModule
     source: str
     """SHA-256 of the text."""
     device: torch.device
@@ -61,7 +61,7 @@ class Reopened:
         """The text is the one that the run was made from."""
         return self.source == self.record.hashes.get("data")
 
-    def own_data(self) -> TextDataModule:
+    def own_data(self) -> DataModule:
         """The run's own text, out of its cache. Raises UserError where it is cut or tokenised otherwise by now."""
         for key in ("documents", "separator"):
             if self.config["data"].get(key) != self.loaded.config["data"].get(key):
@@ -69,11 +69,11 @@ class Reopened:
                     f"data.{key} cannot be changed for the run's own text: train would leak into val and test"
                 )
         data = open_data(self.folder, self.config)
-        if data.tokenizer().digest() != self.loaded.tokenizer.digest():
+        if data.info.artifacts != self.loaded.info.artifacts:
             raise UserError(f"the tokenizer of {self.path} is not the one that its text gives now; put that back")
         return data
 
-    def evaluator(self, data: TextDataModule) -> Evaluator:
+    def evaluator(self, data: DataModule) -> Evaluator:
         """Moves the network to the device."""
         return Evaluator(self.loaded.network.to(self.device), data, device=self.device, context=self.context)
 
@@ -98,6 +98,11 @@ def _for_another_text(config: dict[str, Any]) -> dict[str, Any]:
     """Without the splits that the run was given, and cut by today's rules."""
     new = {key: value for key, value in _OF_ANOTHER_TEXT.items() if key in config["data"]}
     return {**config, "data": config["data"] | new}
+
+
+def source_of(config: dict[str, Any], data: DataModule) -> str:
+    """SHA-256 of the first input of the data."""
+    return next((value for key, value in hash_inputs(config, data).items() if key.startswith("data.")), "")
 
 
 def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[str]) -> Reopened:
@@ -128,10 +133,10 @@ def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[s
     set_threads(config, record)
     with quiet_lightning():
         trainer = make_trainer(config, folder)
-    data: TextDataModule = build_part(config, "data")
-    if _names_a_text(overrides) and data.source_hash() != record.hashes.get("data"):
+    data = build_data(config)
+    if _names_a_text(overrides) and source_of(config, data) != record.hashes.get("data"):
         config = _for_another_text(config)
-        data = build_part(config, "data")
+        data = build_data(config)
     return Reopened(
         folder=folder,
         record=record,
@@ -140,7 +145,7 @@ def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[s
         loaded=loaded,
         config=config,
         data=data,
-        source=data.source_hash(),
+        source=source_of(config, data),
         device=trainer.strategy.root_device,
         context=trainer.precision_plugin.val_step_context,
     )

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from losslab.config.identity import HASHED_METRICS
 from losslab.config.trust import allowed, foreign_targets, targets
-from losslab.contracts import Batch
-from losslab.data.module import TextDataModule
+from losslab.contracts import Batch, DataInfo, context_of
 from losslab.data.tokenizer import FileTokenizer
 from losslab.errors import UserError
 from losslab.losses.execution import LinearMap
@@ -95,7 +94,7 @@ def _tokenizer_name(data: dict[str, Any]) -> str:
     )
 
 
-def attach_teacher(network: Network, config: dict[str, Any], data: TextDataModule) -> None:
+def attach_teacher(network: Network, config: dict[str, Any], info: DataInfo) -> None:
     """Give a network whose loss learns from a run that run's best weights; another network stays as it is.
 
     Raises:
@@ -107,14 +106,17 @@ def attach_teacher(network: Network, config: dict[str, Any], data: TextDataModul
     if folder is None:
         raise UserError(f"loss.teacher is missing: {type(network.loss).__name__} learns from a run, name its folder")
     loaded = load(folder, trust=foreign_targets(config))
-    if loaded.tokenizer.digest() != data.tokenizer().digest():
-        raise UserError(f"loss.teacher={folder} reads another vocabulary: give both runs the same data.tokenizer")
-    if loaded.network.backbone.context < data.context:
-        raise UserError(
-            f"loss.teacher={folder} reads {loaded.network.backbone.context} tokens at most, and data.context is "
-            f"{data.context}"
+    if loaded.info.artifacts != info.artifacts:
+        what = (
+            "vocabulary: give both runs the same data.tokenizer" if loaded.tokenizer else "data: its artifacts differ"
         )
-    network.teacher = TeacherRun(loaded.network)
+        raise UserError(f"loss.teacher={folder} reads another {what}")
+    context = context_of(loaded.network.backbone)
+    if context is not None and context < info.mean_positions:
+        raise UserError(
+            f"loss.teacher={folder} reads {context} tokens at most, and data.context is {info.mean_positions:g}"
+        )
+    network.teacher = TeacherRun(loaded.network, info)
 
 
 def _folder(config: dict[str, Any]) -> Path | None:
@@ -127,15 +129,18 @@ class TeacherRun:
 
     Args:
         network: in evaluation mode.
+        info: of its data.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, info: DataInfo) -> None:
         self.network = network.requires_grad_(False)
+        self.info = info
 
     @torch.no_grad()
     def hidden(self, batch: Batch) -> Tensor:
-        self.network.to(batch.inputs.device)
-        return self.network.task.features(self.network.backbone, batch).hidden
+        self.network.to(batch.target.device)
+        kind = self.network.loss.target_kind
+        return self.network.task.features(self.network.backbone, batch, kind, {}).hidden  # type: ignore[arg-type]
 
     @torch.no_grad()
     def log_probs(self, hidden: Tensor) -> Tensor:
@@ -143,5 +148,6 @@ class TeacherRun:
         bias = None if projection.bias is None else projection.bias.float()
         return loss.predict_log_probs(loss.scores(hidden.float(), LinearMap(projection.weight.float(), bias)))
 
-    def flops_per_token(self) -> int:
-        return self.network.flops_per_token() // 3  # a backward pass costs two forward ones
+    def flops_per_position(self) -> int | None:
+        flops = self.network.flops_per_position(self.info)
+        return None if flops is None else flops // 3  # a backward pass costs two forward ones

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losslab.contracts import Features, LossSum, Projection
+from losslab.contracts import Features, LossSum, Projection, Share
+from losslab.data.module import TextDataModule
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, byte_characters
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -41,14 +42,17 @@ def score_tokens(folder: Path, *, layer: int | None, trust: list[str]) -> TokenS
     opened = reopen(folder, checkpoint="best", overrides=[], trust=trust)
     scale = _recorded_scale(opened)
     backbone = opened.loaded.network.backbone
+    if not isinstance(backbone, Decoder) or not opened.loaded.network.task.of_stream:
+        raise UserError(f"{folder} is no run of task=lm with model=decoder: only those have a page of tokens")
     layer = backbone.num_layers if layer is None else layer
     if not 1 <= layer <= backbone.num_layers:
         raise UserError(f"--layer must be from 1 to {backbone.num_layers}, the layers of {folder}, not {layer}")
     if not opened.own:
         raise UserError(f"{opened.config['data']['path']} is no longer the text that {folder} was made from")
     data = opened.own_data()
+    assert isinstance(data, TextDataModule)
     collector = _Collector(scale)
-    opened.evaluator(data).run(data.eval_batches("test"), collector.observe)
+    opened.evaluator(data).run(data.eval_batches("test", Share()), collector.observe)
     nll, top_tokens, top_probabilities = collector.arrays()
 
     split = data.cache.splits["test"]
@@ -86,7 +90,7 @@ def attention_weights(
     hook = block.attention.register_forward_pre_hook(lambda module, inputs: found.append(module.weights(*inputs)))
     try:
         with torch.no_grad(), context():
-            backbone(tokens_BT)
+            backbone({"tokens": tokens_BT})
     finally:
         hook.remove()
     return found[0][0].cpu().numpy().astype(np.float16)

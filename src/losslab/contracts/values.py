@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class TargetKind(Enum):
-    """What a loss expects in `Features.target`."""
+    """The form of `Features.target` that a loss expects."""
 
     CLASSES = "classes"  # int64 [N]
     DISTRIBUTIONS = "distributions"  # float [N, V], each row sums to 1
@@ -21,20 +21,21 @@ class TargetKind(Enum):
 
 
 class Batch(NamedTuple):
-    """One micro-batch of B windows of T positions.
+    """One micro-batch of B samples. P stands for the shape of their positions: [B, T] for a sequence, [B] for one each.
 
-    A tuple, so that DataLoader and Lightning move it between processes and devices without help.
+    A tuple, so that DataLoader and Lightning move it between processes and devices without help. Of its tensors a
+    precision plugin casts `inputs` alone: bfloat16 would turn a target of 257.0 into 256.0.
     """
 
-    inputs: Tensor
-    """int64 [B, T]: token ids that the model reads."""
+    inputs: dict[str, Tensor]
+    """What the model reads, by name: `tokens` (int64 [B, T]), `mask`, `frames`, …"""
     target: Tensor
-    """int64 [B, T]: the token to predict at each position."""
+    """As the task says: int64 P for classes, float P + [K] for values."""
     weight: Tensor
-    """float32 [B, T]: 0 = ignored (padding)."""
+    """float32 P: 0 = ignored (padding)."""
     extras: dict[str, Tensor]
-    """Aligned [B, T] tensors: `bytes` (raw UTF-8 bytes of the target), `fit` (1 in the half that fits the scale),
-    `unit` (which document, or window, is scored with it)."""
+    """Tensors aligned with `weight`: `fit` (1 in the half of val that fits the temperature), `bytes` (raw UTF-8 bytes
+    of the target), `unit` (the document or sample whose scores it joins), `id` (the sample)."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Features:
     weight: Tensor
     """float32 [N]: 0 = ignored; padding, prompt masking and sample weights all end here."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further tensors of N rows, aligned with `hidden`: `previous` (int32 [N, K], where `Loss.previous_tokens` asks for
-    it: the tokens up to each position, the latest first, -1 where there are no more), and `teacher_hidden`."""
+    """Further tensors of N rows, aligned with `hidden`: those of the batch, what `Loss.needs` asks for (`previous`,
+    int32 [N, K]: the tokens up to each position, the latest first, -1 where there are no more), and `teacher_hidden`;
+    and `class`, int64 [N], where the loss wants a class in another form."""
 
     def __getitem__(self, rows: Tensor | slice) -> Features:
         return Features(

@@ -1,0 +1,48 @@
+"""The values that pass between data, task, model and loss, and what each of these must do. Torch and Lightning only."""
+
+from losslab.contracts.data import DataInfo, DataModule, Share, SplitInfo, Subset, to_device
+from losslab.contracts.model import Backbone, Teacher, blocks_of, context_of, flops_of, projection_of
+from losslab.contracts.task import Calibrator, Meter, Scored, Task, flat_hidden, no_objective
+from losslab.contracts.values import (
+    Batch,
+    Features,
+    LossSum,
+    OutputSpec,
+    PenaltySum,
+    Projection,
+    TargetKind,
+    Values,
+    added,
+)
+from losslab.metric import Metric
+
+__all__ = [
+    "Backbone",
+    "Batch",
+    "Calibrator",
+    "DataInfo",
+    "DataModule",
+    "Features",
+    "LossSum",
+    "Meter",
+    "Metric",
+    "OutputSpec",
+    "PenaltySum",
+    "Projection",
+    "Scored",
+    "Share",
+    "SplitInfo",
+    "Subset",
+    "TargetKind",
+    "Task",
+    "Teacher",
+    "Values",
+    "added",
+    "blocks_of",
+    "context_of",
+    "flat_hidden",
+    "flops_of",
+    "no_objective",
+    "projection_of",
+    "to_device",
+]

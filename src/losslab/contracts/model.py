@@ -1,0 +1,72 @@
+"""The contract of a model: named inputs → hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from losslab.contracts.values import Batch, Projection
+
+
+class Backbone(Protocol):
+    """A module that maps the inputs of a batch to hidden states. It knows no loss.
+
+    A person's model needs `width` and `forward`. It may have, beside them:
+        `output_projection(num_outputs, generator) -> Projection`: default: a projection of its own, N(0, 0.02²).
+        `blocks() -> Sequence[nn.Module]`: its layers in their order, which FSDP shards, `trainer.compile` compiles and
+            gradient norms are measured at; each takes and returns hidden states. Default: none.
+        `flops_per_sample() -> int`: of a forward and backward pass without the projection. Default: unknown.
+        `context`: the longest sequence that it reads. Default: any.
+    Its constructor may take `vocab_size` (known once the data is) and `generator` (the backbone_init stream); what it
+    draws from torch's global generator instead follows the seed, too.
+    """
+
+    width: int
+    """D: the size of its hidden states."""
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[B, T, D], or [B, D] where a sample has one position."""
+        ...
+
+
+class Teacher(Protocol):
+    """A trained network that a loss learns from; no module, so that nothing of it is trained, wrapped or saved."""
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """[N, D'], for the positions that the task selects."""
+        ...
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """[N, D'] → its predictions, [N, V]."""
+        ...
+
+    def flops_per_position(self) -> int | None:
+        """Floating-point operations of one forward pass; None where they are unknown."""
+        ...
+
+
+def blocks_of(backbone: Any) -> Sequence[nn.Module]:
+    """The layers of a backbone, or none."""
+    return backbone.blocks() if hasattr(backbone, "blocks") else ()
+
+
+def context_of(backbone: Any) -> int | None:
+    """The longest sequence that a backbone reads, where it says so."""
+    context = getattr(backbone, "context", None)
+    return context if isinstance(context, int) else None
+
+
+def flops_of(backbone: Any) -> int | None:
+    """Floating-point operations a sample, where a backbone knows them."""
+    return backbone.flops_per_sample() if hasattr(backbone, "flops_per_sample") else None
+
+
+def projection_of(backbone: Any, num_outputs: int, generator: torch.Generator, default: type[Projection]) -> Projection:
+    """The output projection that a backbone brings along, or one of the default class."""
+    if hasattr(backbone, "output_projection"):
+        projection: Projection = backbone.output_projection(num_outputs, generator)
+        return projection
+    return default.initialised(num_outputs, backbone.width, 0.02, generator)  # type: ignore[attr-defined,no-any-return]

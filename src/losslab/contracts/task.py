@@ -1,0 +1,144 @@
+"""The contract of a task: what is predicted where, from which targets, and by which metrics it is judged."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from losslab.contracts.data import DataInfo
+from losslab.contracts.model import Backbone
+from losslab.contracts.values import Batch, Features, LossSum, Projection, TargetKind
+from losslab.metric import Metric
+
+Combined = Literal["sum", "max", "min", "cat"]
+"""How the ranks' parts of a state become the whole; `cat`: rows one after the other, in the order of ranks."""
+
+
+class Scored(ABC):
+    """Something that looks at each batch of an evaluation."""
+
+    @abstractmethod
+    def update(self, features: Features, loss: Any, projection: Projection) -> LossSum:
+        """Take in N positions. `loss.scores(features.hidden, projection)` are the outputs [N, V].
+
+        Returns:
+            The objective's sums, or zeros.
+        """
+
+
+class Calibrator(Scored):
+    """Fits, on one half of val, numbers by which every loss's predictions are made comparable."""
+
+    names: ClassVar[tuple[str, ...]]
+    """What `finish` returns; recorded as `val/NAME`."""
+
+    @abstractmethod
+    def finish(self, loss: Any, projection: Projection) -> dict[str, float]:
+        """The fitted numbers by name. Called once, after the last `update`, on every rank alike."""
+
+
+class Meter(Scored):
+    """The metrics of one split, as sums over its positions."""
+
+    @abstractmethod
+    def states(self) -> dict[str, tuple[Tensor, Combined]]:
+        """What ranks combine, by name."""
+
+    def combine(self, states: dict[str, Tensor]) -> None:
+        """Receive the combined states. Default: the attributes of these names."""
+        for name, value in states.items():
+            setattr(self, name, value)
+
+    @abstractmethod
+    def values(self) -> dict[str, float]:
+        """Each metric by its declared name."""
+
+    def to(self, device: torch.device) -> None:
+        """Keep the states on a device."""
+        self.combine({name: value.to(device) for name, (value, _) in self.states().items()})
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Arrays for the comparison, kept beside the record: `units` [1 + M, U], of each unit of test its weight and
+        the sums of M metrics; `unit_metrics` [M], their names. Default: nothing."""
+        return {}
+
+
+class Task(ABC):
+    """From batches to what a loss sees, and from predictions to metrics."""
+
+    accepts: ClassVar[frozenset[TargetKind]]
+    """The kinds of targets that it can give a loss."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    """All that its meter returns."""
+    primary: ClassVar[str]
+    """The metric that chooses the best checkpoint, and that a comparison is about."""
+    provides: ClassVar[frozenset[str]] = frozenset()
+    """What it can give along where `Loss.needs` asks for it."""
+    of_stream: ClassVar[bool] = False
+    """It reads windows of a stream of tokens, as `data=text` gives them."""
+
+    @abstractmethod
+    def target_size(self, info: DataInfo) -> int:
+        """The number of classes, or of values a position; the loss turns it into a number of outputs."""
+
+    @abstractmethod
+    def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
+        """Run the backbone and select positions, flattened to N rows.
+
+        Args:
+            kind: the form of target that the loss wants, one of `accepts`.
+            needs: what else it wants, by name, each one of `provides`.
+        """
+
+    @abstractmethod
+    def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> Meter:
+        """A meter for one pass over a split.
+
+        Args:
+            calibration: what the calibrator fitted; empty without one.
+            thorough: with the metrics that cost more, for the last and the best weights, and on test.
+        """
+
+    def calibrator(self, info: DataInfo) -> Calibrator | None:
+        """A fresh calibrator, where predictions want one. Default: none."""
+        return None
+
+    def flat_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Target [N] and weight [N] of a batch's positions, without a model, for `Loss.prepare_step`."""
+        return batch.target.flatten(), batch.weight.flatten()
+
+    def example(self, row: Mapping[str, Any]) -> Any:
+        """An example, as it is stored, out of a row of the source. Default: the row."""
+        return row
+
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """A batch of examples, for data that has rows."""
+        raise NotImplementedError(f"{type(self).__name__} reads no rows: it has no collate")
+
+
+def no_objective(like: Tensor) -> LossSum:
+    """Sums of zero, for an `update` that leaves the objective out."""
+    zero = torch.zeros((), device=like.device)
+    return LossSum(total=zero, weight=zero)
+
+
+def flat_hidden(hidden: Tensor, weight: Tensor, backbone: Any) -> Tensor:
+    """Hidden states P + [D] → [N, D], where P is the shape of the weights.
+
+    Raises:
+        UserError: where a backbone returned another shape.
+    """
+    from losslab.errors import UserError
+
+    wanted = (*weight.shape, backbone.width)
+    if tuple(hidden.shape) != wanted:
+        raise UserError(
+            f"model: {type(backbone).__name__} returned hidden states of shape {list(hidden.shape)}, and this batch "
+            f"wants {list(wanted)}: positions as the data has them, and then width={backbone.width}"
+        )
+    return hidden.flatten(0, -2)

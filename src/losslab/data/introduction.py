@@ -1,0 +1,60 @@
+"""The lines that introduce a text: what was read, how it was split, and what of it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from losslab.data.overlap import SHARE, WORDS
+from losslab.data.splits import SPLITS
+
+if TYPE_CHECKING:
+    from losslab.data.module import TextDataModule
+
+_FEW_SEEN = 0.01
+"""Share of documents from which copies are worth a note."""
+_EARLIER = {"val": "train", "test": "train or val"}
+
+
+def introduce_text(data: TextDataModule, interim: int) -> Iterator[tuple[str, bool]]:
+    """Lines, each with whether it is a note that a person should see apart."""
+    meta, files = data.cache.meta, data.told()
+    yield f"text   {files or 'the built-in corpus python_docs'}", False
+    documents = " · ".join(f"{meta['documents'][split]:,} {split}" for split in SPLITS)
+    yield f"       {documents} documents ({meta['how']['documents']}); splits: {meta['how']['splits']}", False
+    if not any(found["copies"] + found["near_copies"] for found in meta["overlap"].values()):
+        yield "       no document of val or test is in an earlier split as well, whole or nearly", False
+    for split, found in meta["overlap"].items():
+        if seen := found["copies"] + found["near_copies"]:
+            line = (
+                f"{seen:,} of {found['documents']:,} {split} documents are in {_EARLIER[split]} as well: "
+                f"{found['copies']:,} the same, {found['near_copies']:,} nearly (they share {SHARE:.0%} of their "
+                f"{WORDS}-word runs)"
+            )
+            if seen <= _FEW_SEEN * found["documents"] or files is None:
+                yield f"       {line}", False
+            else:
+                yield f"{line}; what a model remembers of them makes {split} look better than new text would", True
+    if not data.round_trip.lossless:
+        yield data.round_trip.told(Path(data.tokenizer_choice).name), True
+    tokens = " · ".join(f"{meta['tokens'][split]:,} {split}" for split in SPLITS)
+    yield f"data   {tokens} tokens, vocabulary {meta['vocab_size']:,}", False
+    if told := _scored(data, interim):
+        yield f"val    {told}", False
+
+
+def _scored(data: TextDataModule, interim: int) -> str | None:
+    """What validations and the test score of their splits, where that is not all."""
+    most = data.max_eval_tokens
+    val, limited = data.num_positions("val"), data.num_positions("val", most)
+    part = data.num_positions("val", min(interim or val, most or val))
+    if limited == val and data.num_positions("test", most) == data.num_positions("test"):
+        if part == val:
+            return None
+        return f"each validation scores {part:,} of {val:,} tokens (windows by hash), the last and the best all of them"
+    tests = f"{data.num_positions('test', most):,} of {data.num_positions('test'):,} tokens of test"
+    return (
+        f"each validation scores {part:,} of {val:,} tokens, the last and the best {limited:,}, with {tests} "
+        f"(data.max_eval_tokens={most}); windows chosen by hash"
+    )
