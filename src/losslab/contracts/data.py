@@ -190,7 +190,7 @@ class DataModule(pl.LightningDataModule):
         for step in range(count):
             batch = self.train_batch(step, Share())
             for tensor in (*(batch.inputs[name] for name in sorted(batch.inputs)), batch.target, batch.weight):
-                digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+                digest.update(tensor.flatten().clone().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
         return digest.hexdigest()
 
     def start_at(self, *, step: int, accumulate: int, rank: int, ranks: int) -> None:
