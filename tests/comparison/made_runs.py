@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from losslab.comparison.output.prose import caption
 from losslab.comparison.output.report import to_html
 from losslab.comparison.output.tables import cells, escape_markdown, to_latex, to_terminal
 from losslab.comparison.rows import Row
+from losslab.metric import Metric
+from losslab.metrics.table import METRICS, PRIMARY
 from losslab.records import Record
 
 CONFIG: dict[str, Any] = {
@@ -71,20 +74,22 @@ def with_changes(changes: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def write_metrics(folder: Path, curve: dict[int, float]) -> None:
+def write_metrics(folder: Path, curve: dict[int, float], metric: str = "val/nll_scaled") -> None:
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["step", "train/objective", "val/nll_scaled"])
+        writer.writerow(["step", "train/objective", metric])
         for step, value in curve.items():
             writer.writerow([step - 1, 1.0, ""])
             writer.writerow([step, "", value])
 
 
 class Sweep:
-    """A folder of runs, filled one by one."""
+    """A folder of runs, filled one by one: of language models, or of a task with other metrics."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, metrics: Sequence[Metric] = METRICS, primary: str = PRIMARY) -> None:
         self.folder = folder
+        self.metrics = metrics
+        self.primary = primary
         self.count = 0
 
     def add(
@@ -103,17 +108,18 @@ class Sweep:
         curve: dict[int, float] | None = None,
         error: str | None = None,
         started: str = "2026-01-01T00:00:00+00:00",
+        declared: Sequence[Metric] | None = None,
     ) -> Path:
-        """One run; `value` is its test/nll_scaled, `val` its val/nll_scaled, `changes` are dotted keys of its
-        configuration."""
+        """One run; `value` is its primary metric on test, `val` on val, `changes` are dotted keys of its
+        configuration, `declared` its task's metrics if not the sweep's."""
         self.count += 1
         folder = self.folder / f"{loss}-seed{seed}-{self.count:010d}"
         folder.mkdir(parents=True)
         target = f"losslab.losses.{loss}.{loss.title()}"
         config = with_changes({"seed": seed, "loss._target_": target} | (changes or {}))
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        best: dict[str, Any] = {} if value is None else {"test/nll_scaled": value, "step": 60.0}
-        best |= ({} if val is None else {"val/nll_scaled": val}) | (metrics or {})
+        best: dict[str, Any] = {} if value is None else {f"test/{self.primary}": value, "step": 60.0}
+        best |= ({} if val is None else {f"val/{self.primary}": val}) | (metrics or {})
         record = Record(
             identity=f"{self.count:064d}",
             name=self.folder.name,
@@ -121,16 +127,17 @@ class Sweep:
             status=status,
             step=100,
             max_steps=config["trainer"]["max_steps"],
-            metrics={"final": {"test/nll_scaled": 99.0}, "best": best} if best else {},
+            metrics={"final": {f"test/{self.primary}": 99.0}, "best": best} if best else {},
             hashes={"data": "d" * 64, "backbone_init": f"w{seed}", "batches": f"b{seed}"} | (hashes or {}),
             provenance={"choices": {"loss": loss}},
             throughput=throughput or {},
             timing={"started": started},
             error=error,
         )
+        record.declare(self.metrics if declared is None else declared, self.primary)
         record.write(folder)
         if value is not None:
-            write_metrics(folder, curve or {50: value + 1, 100: value + 0.5})
+            write_metrics(folder, curve or {50: value + 1, 100: value + 0.5}, f"val/{self.primary}")
         return folder
 
     def add_grid(

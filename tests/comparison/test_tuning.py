@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import Sweep, comparison_of, read, rows_of
 
+from losslab.comparison.metrics import CUSTOMARY
 from losslab.comparison.runs.contenders import Contender, Group
 from losslab.comparison.runs.load import Run
 from losslab.comparison.tuning import axes_of, choose, expected_best, expected_maximum, validation_of
@@ -47,15 +48,15 @@ GRIDS = st.dictionaries(
 @settings(deadline=None)
 def test_validation_decides_and_not_test(grid: dict[int, list[tuple[float, float]]], shuffled: bool) -> None:
     found = contender(grid)
-    choose([found], "val/nll")
+    choose([found], "val/nll", CUSTOMARY)
     means = {value: np.mean([val for val, _ in seeds]) for value, seeds in grid.items()}
     ((_, chosen),) = found.chosen.setting
     assert means[chosen] == min(means.values())
     # Whatever test says: the same settings are chosen.
     other = contender({value: [(val, 10 - test) for val, test in seeds] for value, seeds in grid.items()})
-    choose([other], "val/nll")
+    choose([other], "val/nll", CUSTOMARY)
     assert other.chosen.setting == found.chosen.setting
-    choose([found], "val/top1")
+    choose([found], "val/top1", CUSTOMARY)
     assert means[found.chosen.setting[0][1]] == max(means.values()), "more top-1 is better"
 
 
@@ -69,7 +70,7 @@ def test_a_setting_that_lost_a_seed_is_not_chosen_over_one_that_did_not(
     for value in broken:
         grid[value] = [(None, 0.0), *((-100.0, 0.0) for _ in range(2))]  # far better where it got through
     found = contender(grid)
-    choose([found], "val/nll")
+    choose([found], "val/nll", CUSTOMARY)
     assert found.chosen.setting[0][1] not in broken
 
 
@@ -184,8 +185,8 @@ def test_the_edge_is_that_of_numbers_where_the_grid_has_holes() -> None:
         run = Run(None, Record("", "", status="completed", metrics={"best": {"val/nll": val}}), "square", 1, {}, True)
         groups.append(Group((("optimizer.lr", lr), ("optimizer.decay", decay)), {1: run}))
     found = Contender("square", "square", True, (), groups, groups[0])
-    choose([found], "val/nll")
-    rate, decay = axes_of(found, "val/nll")
+    choose([found], "val/nll", CUSTOMARY)
+    rate, decay = axes_of(found, "val/nll", CUSTOMARY)
     assert [tried.value for tried in decay.tried] == [1.0, 2.0, 10.0]
     assert (rate.on_edge, decay.on_edge) == (True, False)
 
@@ -235,16 +236,17 @@ def test_the_expected_maximum_is_the_mean_over_all_subsets(values: list[float]) 
 
 def test_the_expected_best_is_the_smallest_of_an_nll_and_the_largest_of_top1() -> None:
     found = contender({0.1: [(1.0, 0.0), (2.0, 0.0)], 0.2: [(3.0, 0.0), (None, 0.0)], 0.3: [(2.0, 0.0), (6.0, 0.0)]})
-    smallest = expected_best(found, "val/nll", worst=6.0)
+    smallest = expected_best(found, "val/nll", worst=6.0, higher_is_better=False)
     assert smallest is not None
     assert smallest.trials.tolist() == [1, 2, 3]
     pairs = [min(1, 3), min(1, 2), min(3, 2)], [min(2, 6), min(2, 6), min(6, 6)]
     assert smallest.mean == pytest.approx([(2 + 14 / 3) / 2, (sum(pairs[0]) + sum(pairs[1])) / 6, (1 + 2) / 2])
     assert smallest.std[-1] == pytest.approx(math.sqrt(0.5))
     assert (np.diff(smallest.mean) <= 0).all(), "more trials find more"
-    largest = expected_best(found, "val/top1", worst=1.0)
+    largest = expected_best(found, "val/top1", worst=1.0, higher_is_better=True)
     assert largest is not None and largest.mean[-1] == pytest.approx((3 + 6) / 2)
-    assert expected_best(contender({0.1: [(1.0, 0.0)]}), "val/nll", worst=1.0) is None
+    alone = contender({0.1: [(1.0, 0.0)]})
+    assert expected_best(alone, "val/nll", worst=1.0, higher_is_better=False) is None
 
 
 def test_the_cost_of_trials_is_in_one_unit_for_all(grid: Sweep) -> None:

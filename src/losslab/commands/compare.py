@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from losslab.comparison.analysis import PRIMARY, Comparison, analyse
+from losslab.comparison.analysis import Comparison, analyse
 from losslab.comparison.costs import FILE as COSTS
 from losslab.comparison.costs import is_settled, representatives
-from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM
-from losslab.comparison.curves import PRIMARY as PRIMARY_CURVE
+from losslab.comparison.curves import charted
+from losslab.comparison.metrics import Declarations
 from losslab.comparison.output.events import Series, remove_events, write_events
 from losslab.comparison.output.prose import caption, name_of, pairs_caption, protocol, question, sentences
 from losslab.comparison.output.tables import (
@@ -38,8 +38,6 @@ BASELINE = "cross_entropy"
 FIGURES, TOKENS = "figures", "tokens"
 MOST_RUNS = 40
 """Of more, TensorBoard selects none by itself."""
-IN_TENSORBOARD = (PRIMARY_CURVE, "val/nll", "val/bits_per_byte", "val/top1", LOGIT_NORM, GRADIENT_NORM)
-"""Each is two charts, and TensorBoard asks for every run's points anew for each."""
 REPORT, SUMMARY, ALL_PAIRS = "report.html", "summary", "all_pairs.csv"
 
 
@@ -47,7 +45,7 @@ def compare(
     source: Path,
     *,
     baseline: str = BASELINE,
-    metric: str | Sequence[str] = PRIMARY,
+    metric: str | Sequence[str] = (),
     margin: float | None = None,
     tune: str = "auto",
     where: Sequence[str] = (),
@@ -66,7 +64,7 @@ def compare(
     Every choice that gives other numbers has a folder of its own: comparison-test-top1/, comparison-tune=none/, …
 
     Args:
-        metric: one metric, or several for one table.
+        metric: one metric, or several for one table; none: the primary one of test.
         margin, tune, mixed, all_pairs, labels, order: as in `analysis.analyse`.
         where: KEY=VALUE; only such runs count.
         evaluations: as in `evaluations.on_text`.
@@ -81,11 +79,12 @@ def compare(
         raise UserError(f"--margin must be above 0, not {margin:g}")
     if layer is not None and tokens is None:
         raise UserError("--layer goes with --tokens LOSS_A LOSS_B, whose attention it chooses")
-    metrics = list(dict.fromkeys([metric] if isinstance(metric, str) else metric)) or [PRIMARY]
-    if margin is not None and len(metrics) > 1:
+    asked = list(dict.fromkeys([metric] if isinstance(metric, str) else metric))
+    if margin is not None and len(asked) > 1:
         raise UserError("--margin is in the unit of one metric: give one --metric with it")
     loaded = load_runs(source, where=where)
-    shown = metrics
+    primary = f"test/{Declarations.of(loaded.runs).primary}"
+    shown = metrics = asked or [primary]
     if evaluations is not None:
         loaded, shown = on_text(loaded, evaluations), metrics_on_text(metrics)
     answer = partial(
@@ -106,7 +105,7 @@ def compare(
         c = answer()
     pairs = None if tokens is None else _pairs(c, tokens)
     choices = {
-        "metric": [] if metrics == [PRIMARY] else metrics,
+        "metric": [] if metrics == [primary] else metrics,
         "evaluations": [] if evaluations is None else Path(evaluations).name,
         "baseline": [] if baseline == BASELINE else baseline,
         "margin": [] if margin is None else margin,
@@ -205,11 +204,12 @@ def _write(c: Comparison, target: Path) -> None:
 
 
 def _series(c: Comparison) -> list[Series]:
+    charts = charted(c.declared)
     return [
         Series(metric, label, curve.steps.astype(np.int64), curve.mean, curve.mean - curve.std, curve.mean + curve.std)
         for label in _best(c, MOST_RUNS - 2)
         for metric, curve in c.curves[label].items()
-        if metric in IN_TENSORBOARD
+        if metric in charts
     ]
 
 
@@ -267,5 +267,5 @@ def to_summary(c: Comparison) -> str:
         parts += ["", "## What to keep in mind", "", *(f"- {text}" for text in kept)]
     parts += ["", "## Protocol", "", *(f"{text}\n" for text in done)]
     if c.curves:
-        parts.append(f"![val/nll_scaled against the optimizer step]({FIGURES}/curves.png)\n")
+        parts.append(f"![val/{c.declared.primary} against the optimizer step]({FIGURES}/curves.png)\n")
     return "\n".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from losslab.comparison.metrics import PER_TEXT, short
+from losslab.comparison.metrics import Declarations, short
 from losslab.comparison.rows import Row, shared_starts, unequal_start
 from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, shown
 from losslab.comparison.runs.load import Run
@@ -35,6 +35,7 @@ def caveats(
     *,
     metric: str,
     selection: str | None,
+    declared: Declarations,
 ) -> list[str]:
     """Every caveat that the records give rise to but those of `start_caveats`, the gravest first."""
     found = _several_codes(contenders)
@@ -45,11 +46,11 @@ def caveats(
         found.append(TRAINED_START)
     found += _unequal_origins(contenders)
     found += _unequal_validations(contenders)
-    found += _unequal_tokenizers(contenders, metric)
+    found += _unequal_tokenizers(contenders, metric, declared)
     found += _late_bests(contenders)
     tuned = selection is not None and any(len(c.groups) > 1 for c in contenders)
     if selection is not None and any(c.chosen.setting for c in contenders):
-        found += tuning_caveats(contenders, selection)
+        found += tuning_caveats(contenders, selection, declared)
     if tuned:
         found.append(SAME_SEEDS)
     rates = {repr(run.settings.get("optimizer.lr")) for c in contenders for run in c.tried}
@@ -213,14 +214,15 @@ def _unequal_validations(contenders: Sequence[Contender]) -> list[str]:
     return [f"unequal numbers of validations ({told}): more of them find a better best checkpoint"]
 
 
-def _unequal_tokenizers(contenders: Sequence[Contender], metric: str) -> list[str]:
+def _unequal_tokenizers(contenders: Sequence[Contender], metric: str, declared: Declarations) -> list[str]:
     """Rows of `--mixed` that count different tokens, and tokenizers that lose text."""
     runs = [run for c in contenders for run in c.runs.values()]
     found = []
-    if len({run.record.hashes.get("tokenizer") for run in runs}) > 1 and short(metric) not in PER_TEXT:
+    per_text = declared.shown("per_text")
+    if len({run.record.hashes.get("tokenizer") for run in runs}) > 1 and per_text and short(metric) not in per_text:
         found.append(
             f"these runs have different tokenizers, and {metric} counts tokens: compare it within a tokenizer only; "
-            "test/bits_per_byte counts the same text for all"
+            f"test/{per_text[-1]} counts the same text for all"
         )
     lossy = {c.label for c in contenders for run in c.runs.values() if _loses_text(run)}
     if lossy:

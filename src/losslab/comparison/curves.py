@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.comparison.costs import NOTICEABLE, Costs
+from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender
 from losslab.comparison.runs.load import Run
 from losslab.errors import UserError
 
-GRADIENT_NORM, LOGIT_NORM, PRIMARY = "grad_norm/all", "val/logit_norm", "val/nll_scaled"
-SHOWN = (PRIMARY, "val/nll", "val/nll_linked", "val/bits_per_byte", "val/top1", "val/scale", LOGIT_NORM, GRADIENT_NORM)
+GRADIENT_NORM, LOGIT_NORM = "grad_norm/all", "val/logit_norm"
 RunCurves = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
@@ -31,13 +31,26 @@ class MeanCurve:
     n: int
 
 
-def read_curves(runs: Sequence[Run]) -> tuple[dict[int, RunCurves], list[str]]:
+def charted(declared: Declarations) -> list[str]:
+    """What TensorBoard shows of each loss."""
+    names = dict.fromkeys([declared.primary, *declared.shown("events")])
+    return [*(f"val/{name}" for name in names), LOGIT_NORM, GRADIENT_NORM]
+
+
+def drawn(declared: Declarations) -> list[str]:
+    """Curves of the report beside the primary one; those on which verdicts are checked come first."""
+    names = [name for name in declared.shown("curves") if name != declared.primary]
+    return [f"val/{name}" for name in sorted(names, key=lambda name: "checked" not in declared[name].shown)]
+
+
+def read_curves(runs: Sequence[Run], declared: Declarations) -> tuple[dict[int, RunCurves], list[str]]:
     """The curves of each run by its id(), and what could not be read."""
+    wanted = {*charted(declared), *drawn(declared)}
     found: dict[int, RunCurves] = {}
     problems = []
     for run in runs:
         try:
-            found[id(run)] = run.curves(SHOWN)
+            found[id(run)] = run.curves(wanted)
         except UserError as error:
             problems.append(str(error))
     return found, problems
@@ -63,19 +76,19 @@ def mean_curves(contender: Contender, read: dict[int, RunCurves]) -> dict[str, M
 
 
 def at_equal_compute(
-    contenders: Sequence[Contender], read: dict[int, RunCurves], costs: Costs | None
+    contenders: Sequence[Contender], read: dict[int, RunCurves], costs: Costs | None, declared: Declarations
 ) -> dict[str, tuple[float, NDArray[np.float64]]]:
-    """Label → (share of its steps, [n] its seeds' val/nll_scaled) at the cost of the baseline's whole run (NaN before
-    the first validation; a loss that costs less is at its own end by then): where costs are measured, or their FLOPs
-    differ; else nothing."""
+    """Label → (share of its steps, [n] its seeds' primary metric on val) at the cost of the baseline's whole run (NaN
+    before the first validation; a loss that costs less is at its own end by then): where costs are measured, or their
+    FLOPs differ; else nothing."""
     if costs is None or not (costs.measured or max(costs.of.values()) > NOTICEABLE * min(costs.of.values())):
         return {}
-    found = {}
+    found, primary = {}, f"val/{declared.primary}"
     for c in contenders:
-        own = [(run, read[id(run)]) for _, run in sorted(c.runs.items()) if PRIMARY in read.get(id(run), {})]
+        own = [(run, read[id(run)]) for _, run in sorted(c.runs.items()) if primary in read.get(id(run), {})]
         if not own or c.label not in costs.of:
             continue
         share = min(1.0, 1.0 / costs.of[c.label])
-        values = [np.interp(share * run.record.max_steps, *curves[PRIMARY], left=math.nan) for run, curves in own]
+        values = [np.interp(share * run.record.max_steps, *curves[primary], left=math.nan) for run, curves in own]
         found[c.label] = (share, np.array(values))
     return found

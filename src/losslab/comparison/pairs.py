@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from losslab.comparison.metrics import higher_is_better
+from losslab.comparison.metrics import Declarations
 from losslab.comparison.rows import compare_together, told_lost, values_of
 from losslab.comparison.runs.contenders import Contender
 from losslab.comparison.statistics import Paired
@@ -24,10 +24,12 @@ class Pair:
     verdict: Verdict
 
 
-def make_pairs(contenders: Sequence[Contender], *, metric: str, margin: float | None) -> list[Pair]:
+def make_pairs(
+    contenders: Sequence[Contender], *, metric: str, margin: float | None, declared: Declarations
+) -> list[Pair]:
     """All pairs that answer one question and have a seed in common, by the order of their means: in each the better one
     comes first."""
-    higher = higher_is_better(metric)
+    higher = declared.higher_is_better(metric)
     means = {id(c): sum(own) / len(own) for c in contenders if (own := list(values_of(c, metric).values()))}
     known = sorted((c for c in contenders if id(c) in means), key=lambda c: means[id(c)], reverse=higher)
     asked = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev
 from typing import TypeVar
 
-from losslab.comparison.metrics import higher_is_better
+from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender, Setting
 from losslab.comparison.simultaneous import family_of
 from losslab.comparison.statistics import Paired, iqm, paired, seeds_needed
@@ -58,7 +58,12 @@ class Row:
 
 
 def make_rows(
-    contenders: Sequence[Contender], baselines: dict[Setting, Contender], *, metric: str, margin: float | None
+    contenders: Sequence[Contender],
+    baselines: dict[Setting, Contender],
+    *,
+    metric: str,
+    margin: float | None,
+    declared: Declarations,
 ) -> list[Row]:
     """Rows in the order of their means, best first, those without a value last."""
     values = {id(c): values_of(c, metric) for c in contenders}
@@ -68,7 +73,7 @@ def make_rows(
         if (reference := baselines.get(c.stratum)) is not None and reference is not c
     }
     differences, results = compare_together(pairs, metric=metric, margin=margin)
-    higher = higher_is_better(metric)
+    higher = declared.higher_is_better(metric)
     rows = []
     for c in contenders:
         own = list(values[id(c)].values())

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from losslab.comparison.metrics import PRIMARY, higher_is_better
+from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender, Group, Setting, order, shown, spell
 from losslab.comparison.runs.load import Run
 
-FALLBACK = f"val/{PRIMARY}"
 _ENDED = ("completed", "diverged", "failed")
 
 
@@ -71,14 +70,20 @@ def validation_of(metric: str, runs: Sequence[Run]) -> str | None:
     return name if any(run.best(name) is not None for run in runs) else None
 
 
-def choose(contenders: Sequence[Contender], metric: str) -> None:
+def choose(contenders: Sequence[Contender], metric: str, declared: Declarations) -> None:
     """Give each contender its best setting by the mean of `metric`, on validation, over the seeds that its settings
     share. A setting that lost runs to divergence or failure comes after those that lost fewer. A loss without any value
     of the metric is tuned by the primary one."""
     for contender in contenders:
-        by = metric if _is_known(contender, metric) else FALLBACK
-        ranks = [_rank(group, by, shared_seeds(contender, by)) for group in contender.groups]
+        by = metric if _is_known(contender, metric) else fallback(declared)
+        higher, shared = declared.higher_is_better(by), shared_seeds(contender, by)
+        ranks = [_rank(group, by, shared, higher) for group in contender.groups]
         contender.chosen = contender.groups[ranks.index(min(ranks))]
+
+
+def fallback(declared: Declarations) -> str:
+    """What settings are chosen by where a loss lacks the metric that the others are tuned by."""
+    return f"val/{declared.primary}"
 
 
 def shared_seeds(contender: Contender, metric: str) -> set[int]:
@@ -91,11 +96,11 @@ def _is_known(contender: Contender, metric: str) -> bool:
     return any(_values(group, metric) for group in contender.groups)
 
 
-def _rank(group: Group, metric: str, shared: set[int]) -> tuple[bool, int, float]:
+def _rank(group: Group, metric: str, shared: set[int], higher_is_better: bool) -> tuple[bool, int, float]:
     values = _values(group, metric)
     counting = [value for seed, value in values.items() if seed in shared] or list(values.values())
     mean = float(np.mean(counting)) if counting else math.inf
-    return (not counting, _lost(group), -mean if higher_is_better(metric) and counting else mean)
+    return (not counting, _lost(group), -mean if higher_is_better and counting else mean)
 
 
 def _lost(group: Group) -> int:
@@ -106,10 +111,10 @@ def _values(group: Group, metric: str) -> dict[int, float]:
     return {seed: value for seed, run in sorted(group.runs.items()) if (value := run.best(metric)) is not None}
 
 
-def axes_of(contender: Contender, metric: str) -> list[Axis]:
+def axes_of(contender: Contender, metric: str, declared: Declarations) -> list[Axis]:
     """Each axis that the contender was tuned over, at the best of the others."""
     found = []
-    shared = shared_seeds(contender, metric)
+    shared, higher = shared_seeds(contender, metric), declared.higher_is_better(metric)
     for place, (key, chosen) in enumerate(contender.chosen.setting):
         values = sorted({group.setting[place][1] for group in contender.groups}, key=order)
         if len(values) < 2:
@@ -117,7 +122,7 @@ def axes_of(contender: Contender, metric: str) -> list[Axis]:
         tried = []
         for value in values:
             own = [group for group in contender.groups if group.setting[place][1] == value]
-            best = min(own, key=lambda group: _rank(group, metric, shared))
+            best = min(own, key=lambda group: _rank(group, metric, shared, higher))
             got = list(_values(best, metric).values())
             counts = best.counts
             tried.append(
@@ -137,7 +142,7 @@ def budget_of(contender: Contender) -> dict[Setting, int]:
     return {group.setting: len(group.runs) + group.repeated + len(group.others) for group in contender.groups}
 
 
-def expected_best(contender: Contender, metric: str, *, worst: float) -> Expected | None:
+def expected_best(contender: Contender, metric: str, *, worst: float, higher_is_better: bool) -> Expected | None:
     """How good the best of n settings is on average; None with a single setting.
 
     Args:
@@ -152,7 +157,7 @@ def expected_best(contender: Contender, metric: str, *, worst: float) -> Expecte
     seeds = sorted(set.intersection(*ended))
     if count < 2 or not seeds or not _is_known(contender, metric):
         return None
-    sign = 1.0 if higher_is_better(metric) else -1.0
+    sign = 1.0 if higher_is_better else -1.0
     rows = []
     for seed in seeds:
         runs = [group.runs.get(seed) for group in contender.groups]
@@ -207,11 +212,11 @@ def _flops(run: Run) -> float | None:
     return of_token * tokens if of_token and tokens else None
 
 
-def tuning_caveats(contenders: Sequence[Contender], metric: str) -> list[str]:
+def tuning_caveats(contenders: Sequence[Contender], metric: str, declared: Declarations) -> list[str]:
     """What makes the choice of settings less than fair, a sentence each."""
     found = []
     for contender in contenders:
-        for axis in axes_of(contender, metric):
+        for axis in axes_of(contender, metric, declared):
             if axis.on_edge:
                 side = "smallest" if axis.best == 0 else "largest"
                 name = axis.key.rpartition(".")[2]
@@ -221,7 +226,8 @@ def tuning_caveats(contenders: Sequence[Contender], metric: str) -> list[str]:
                 )
         found += _unequal_seeds(contender)
         if len(contender.groups) > 1 and contender.runs and not _is_known(contender, metric):
-            found.append(f"{contender.label}: no {metric} at any setting; its setting is the best by {FALLBACK}")
+            by = fallback(declared)
+            found.append(f"{contender.label}: no {metric} at any setting; its setting is the best by {by}")
     return found + _unequal_budgets(contenders)
 
 

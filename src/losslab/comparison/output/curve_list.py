@@ -9,39 +9,44 @@ from matplotlib.figure import Figure
 
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.costs import flops_per_step
-from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM
+from losslab.comparison.curves import GRADIENT_NORM, LOGIT_NORM, drawn
 from losslab.comparison.output.figures.curves import Curve, draw_curves
 from losslab.comparison.output.figures.style import Look
-from losslab.comparison.output.picture import Picture, axis_label, slug
+from losslab.comparison.output.picture import Picture, slug
 
 _MEAN = "Lines are means over seeds, bands ± 1 standard deviation."
-_OTHER_CURVES = {
-    "val/nll": "How does the raw nll, without a fitted temperature, fall? (Bits per byte are a multiple of it.)",
-    "val/top1": "How does the share of tokens that are ranked first grow?",
-    "val/nll_linked": "How does the nll through each loss's own link fall?",
-    "val/scale": "How far from calibrated are the logits: which scale s would fit best?",
+_CAPTIONS = {
+    "nll after one temperature": "after one fitted temperature",
+    "nll": "How does the raw nll, without a fitted temperature, fall? (Bits per byte are a multiple of it.)",
+    "top-1 accuracy": "How does the share of tokens that are ranked first grow?",
+    "nll through the loss's own link": "How does the nll through each loss's own link fall?",
+    "scale that fits the logits best": "How far from calibrated are the logits: which scale s would fit best?",
 }
+"""Label of a metric → the words of its curve, where losslab has some of its own."""
 
 
 def curve_pictures(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
-    shown = "val/nll_scaled"
+    shown = f"val/{c.declared.primary}"
+    label, axis = c.declared[shown].label, c.declared.axis(shown)
     by_step = _curve_items(c, shown, {})
     if by_step:
-        text = f"Where does each loss stand at every step? val/nll_scaled, after one fitted temperature.{_same_cost(c)}"
-        yield _curve_picture("curves", "Curves", text, by_step, style, "optimizer step", shown)
+        said = _CAPTIONS.get(label, label)
+        text = f"Where does each loss stand at every step? {shown}, {said}.{_same_cost(c)}"
+        yield _curve_picture("curves", "Curves", text, by_step, style, "optimizer step", axis)
     flops = {x.label: value for x in c.contenders if (value := flops_per_step(x)) is not None}
     # Where every loss's step costs the same FLOPs, the curves by step are those by compute: the caption says so.
     if len(set(flops.values())) > 1 and by_step and len(items := _curve_items(c, shown, flops)) == len(by_step):
         text = "And at every amount of compute?"
-        yield _curve_picture("curves-compute", "Curves", text, items, style, "training compute, FLOPs", shown)
+        yield _curve_picture("curves-compute", "Curves", text, items, style, "training compute, FLOPs", axis)
     if c.costs is not None and c.costs.measured and len(items := _curve_items(c, shown, c.costs.of)) == len(by_step):
         text = f"And at every cost? Steps, times what a step costs relative to {c.baseline}'s: {c.costs.told}."
-        yield _curve_picture("curves-cost", "Curves", text, items, style, f"cost, in steps of {c.baseline}", shown)
-    for metric, text in _OTHER_CURVES.items():
+        yield _curve_picture("curves-cost", "Curves", text, items, style, f"cost, in steps of {c.baseline}", axis)
+    for metric in drawn(c.declared):
         items = _curve_items(c, metric, {})
         if items:
-            file = f"curves-{slug(metric)}"
-            yield _curve_picture(file, "Curves of other metrics", text, items, style, "optimizer step", metric)
+            file, label, axis = f"curves-{slug(metric)}", c.declared[metric].label, c.declared.axis(metric)
+            text = _CAPTIONS.get(label, f"How does {metric} ({label}) change over the steps?")
+            yield _curve_picture(file, "Curves of other metrics", text, items, style, "optimizer step", axis)
 
 
 def norm_pictures(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
@@ -78,7 +83,7 @@ def expected_pictures(c: Comparison, style: dict[str, Look]) -> Iterator[Picture
             for e in c.expected
             for point in zip(e.trials, e.cost, e.mean, e.std, strict=True)
         ],
-        draw=lambda: draw_curves(items, style, x_label=x_label, y_label=f"expected best {axis_label(metric)}"),
+        draw=lambda: draw_curves(items, style, x_label=x_label, y_label=f"expected best {c.declared.axis(metric)}"),
     )
 
 
@@ -101,7 +106,7 @@ def _curve_items(c: Comparison, metric: str, factors: dict[str, float]) -> list[
 
 
 def _curve_picture(
-    file: str, section: str, text: str, items: list[Curve], style: dict[str, Look], x_label: str, metric: str
+    file: str, section: str, text: str, items: list[Curve], style: dict[str, Look], x_label: str, y_label: str
 ) -> Picture:
     return Picture(
         file=file,
@@ -113,7 +118,7 @@ def _curve_picture(
             for i in items
             for point in zip(i.x, i.mean, i.low, i.high, strict=True)
         ],
-        draw=lambda: draw_curves(items, style, x_label=x_label, y_label=axis_label(metric)),
+        draw=lambda: draw_curves(items, style, x_label=x_label, y_label=y_label),
     )
 
 

@@ -8,18 +8,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from losslab.comparison.analysis import Comparison
-from losslab.comparison.metrics import higher_is_better, name
 from losslab.comparison.output.curve_list import curve_pictures, expected_pictures, norm_pictures
 from losslab.comparison.output.figures.differences import Difference, draw_differences
 from losslab.comparison.output.figures.frequency import ByFrequency, draw_frequency
 from losslab.comparison.output.figures.reliability import Reliability, draw_reliability, rates_of
 from losslab.comparison.output.figures.sensitivity import Sensitivity, draw_sensitivity
 from losslab.comparison.output.figures.style import Look, looks
-from losslab.comparison.output.picture import Picture, axis_label, slug
+from losslab.comparison.output.picture import Picture, slug
 from losslab.comparison.rows import Row, values_of
 from losslab.comparison.runs.contenders import Contender
-
-_FREQUENCIES = [f"test/nll_scaled_frequency_{k}" for k in range(1, 6)]
 
 
 def pictures(c: Comparison) -> list[Picture]:
@@ -39,8 +36,8 @@ def _differences(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             file=f"differences-{slug(metric)}",
             section="Differences" if primary else "Does it hold elsewhere?",
             caption=(
-                f"Which losses differ from {c.baseline} in {metric} ({name(metric)})? Points are seeds, the mark their "
-                "mean, the bar its simultaneous 95% interval"
+                f"Which losses differ from {c.baseline} in {metric} ({c.declared[metric].label})? Points are seeds, "
+                "the mark their mean, the bar its simultaneous 95% interval"
                 + ("; inside the band a difference counts as none." if c.margin is not None or not primary else ".")
             ),
             columns=("loss", "seed", "difference"),
@@ -59,10 +56,10 @@ def _forest(items: list[Difference], style: dict[str, Look], c: Comparison, metr
     return lambda: draw_differences(
         items,
         style,
-        metric=axis_label(metric),
+        metric=c.declared.axis(metric),
         baseline=c.baseline,
         margin=c.margin_of(metric),
-        higher_is_better=higher_is_better(metric),
+        higher_is_better=c.declared.higher_is_better(metric),
     )
 
 
@@ -92,12 +89,14 @@ def _sensitivity(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             ),
             columns=("loss", key, c.selection, "std", "without a result"),
             data=[(axis.label, t.value, t.mean, t.std, t.missing) for axis in axes for t in axis.tried],
-            draw=_drawn_sensitivity(items, style, key, c.selection),
+            draw=_drawn_sensitivity(items, style, key, c.declared.axis(c.selection)),
         )
 
 
-def _drawn_sensitivity(items: list[Sensitivity], style: dict[str, Look], key: str, metric: str) -> Callable[[], Figure]:
-    return lambda: draw_sensitivity(items, style, axis=key, y_label=axis_label(metric))
+def _drawn_sensitivity(
+    items: list[Sensitivity], style: dict[str, Look], key: str, y_label: str
+) -> Callable[[], Figure]:
+    return lambda: draw_sensitivity(items, style, axis=key, y_label=y_label)
 
 
 def _reliability(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
@@ -140,13 +139,14 @@ def _mean(contender: Contender, metric: str) -> float:
 
 def _frequency(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
     items, tables = [], {c.metric: c.rows, **c.also}
+    frequencies = [f"test/{name}" for name in c.declared.shown("frequency")]
     for contender in c.contenders:
         reference = c.baselines.get(contender.stratum)
         if reference is None or reference is contender:
             continue
         results = [
             next((row.paired for row in tables.get(metric, []) if row.label == contender.label), None)
-            for metric in _FREQUENCIES
+            for metric in frequencies
         ]
         if any(results):
             table = np.array([(r.mean, r.low, r.high) if r else (np.nan,) * 3 for r in results])

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from losslab.comparison.metrics import unit
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -34,10 +32,6 @@ class Picture:
         writer.writerow(self.columns)
         writer.writerows([["" if _is_nan(cell) else cell for cell in line] for line in self.data])
         return out.getvalue()
-
-
-def axis_label(metric: str) -> str:
-    return f"{metric}, {unit(metric)}" if unit(metric) else metric
 
 
 def slug(text: str) -> str:

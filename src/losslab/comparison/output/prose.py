@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from losslab.comparison.analysis import Comparison
-from losslab.comparison.metrics import higher_is_better, name, unit
 from losslab.comparison.output.numbers import interval, number, p_value
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import order, shown, spell
@@ -32,27 +31,32 @@ def name_of(c: Comparison) -> str:
 def question(c: Comparison) -> str:
     asked = []
     for metric in c.metrics:
-        side = "largest" if higher_is_better(metric) else "smallest"
-        told = ", ".join(part for part in (name(metric), unit(metric)) if part and part != metric)
-        asked.append(f"the {side} {metric}" + (f" ({told})" if told else ""))
+        own = c.declared[metric]
+        told = ", ".join(part for part in (own.label, own.unit) if part and part != metric)
+        asked.append(f"the {c.declared.best(metric)} {metric}" + (f" ({told})" if told else ""))
     return f"Which final loss gives {' and '.join(asked)}?"
 
 
 def caption(c: Comparison) -> str:
     """What the table's numbers are."""
-    at = f"{', '.join(c.metrics)} at each run's best checkpoint (smallest val/nll_scaled)"
+    at = f"{', '.join(c.metrics)} at each run's best checkpoint ({chosen_by(c)})"
     if all(run.folder is None for run in c.runs):
         at = ", ".join(c.metrics)
     tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""
     costs = "" if c.costs is None else f"; costs: {c.costs.told}"
     kind = "time" if c.costs is not None and c.costs.measured else "FLOPs"
-    whole = f" Val at equal {kind}: val/nll_scaled at the cost of {c.baseline}'s whole run"
+    whole = f" Val at equal {kind}: val/{c.declared.primary} at the cost of {c.baseline}'s whole run"
     timed = f"{whole}{costs}." if c.equal_time else ""
     return (
         f"{at}; {tuned}differences to {c.baseline} on shared seeds, with simultaneous 95% intervals: all of them "
         "together hold the true differences with probability 0.95. Their p is adjusted likewise; that of the exact "
         f"sign-flip test is not.{timed}"
     )
+
+
+def chosen_by(c: Comparison) -> str:
+    """`smallest val/nll_scaled`: what makes a checkpoint the best one."""
+    return f"{c.declared.best(c.declared.primary)} val/{c.declared.primary}"
 
 
 def pairs_caption(c: Comparison) -> str:
@@ -78,7 +82,7 @@ def sentences(c: Comparison) -> list[str]:
 
 def _sentence(c: Comparison, row: Row) -> str:
     assert row.paired is not None
-    result, measure = row.paired, f" {unit(c.metric)}".rstrip()
+    result, measure = row.paired, f" {c.declared[c.metric].unit}".rstrip()
     spread = interval(result.low, result.high, c.margin)
     size = " ".join(filter(None, [f"{number(result.mean, sign=True)}{measure}", spread]))
     at = f" (at {row.setting})" if row.setting else ""
@@ -147,7 +151,7 @@ def protocol(c: Comparison) -> list[str]:
         )
     found.append(
         "Runs of one seed share the backbone's initial weights, batches (hashes in their records prove both) and "
-        "dropout, and are measured alike, whatever their loss. The checkpoint with the smallest val/nll_scaled counts; "
+        f"dropout, and are measured alike, whatever their loss. The checkpoint with the {chosen_by(c)} counts; "
         "test chose nothing."
     )
     found.append(_procedure(c))

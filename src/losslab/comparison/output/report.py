@@ -96,9 +96,9 @@ def _equal_time(c: Comparison) -> str:
     kind = "time" if c.costs.measured else "FLOPs"
     return (
         f"A step costs, relative to {c.baseline}'s: {costs}; costs: {c.costs.told}. Val at equal {kind} is "
-        f"val/nll_scaled when a loss had spent what {c.baseline}'s whole run costs (steps by then: {shares}; a "
-        "loss that costs less is at its own end). The learning rate's schedule was not yet at its end there. How long "
-        "the runs themselves took counts nowhere: they may have shared their machine."
+        f"val/{c.declared.primary} when a loss had spent what {c.baseline}'s whole run costs (steps by then: {shares}; "
+        "a loss that costs less is at its own end). The learning rate's schedule was not yet at its end there. How "
+        "long the runs themselves took counts nowhere: they may have shared their machine."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,7 +56,7 @@ class Run:
         """A metric at the best checkpoint; None where it is missing or was not finite."""
         return self.record.metrics.get("best", {}).get(metric)
 
-    def curves(self, wanted: Sequence[str]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    def curves(self, wanted: Collection[str]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Metric → (steps, values), out of metrics.csv; of those wanted, the ones that have values.
 
         Raises:
