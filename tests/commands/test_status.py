@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,19 @@ import pytest
 from losslab.commands.status import look, status, totals
 from losslab.errors import UserError
 from losslab.locks import lock
+from losslab.metric import Metric
+from losslab.metrics.table import METRICS
 from losslab.records import FILE, Record
 
 
-def add(name: str, **changes: Any) -> Path:
+def add(name: str, declared: Sequence[Metric] = METRICS, primary: str = "nll_scaled", **changes: Any) -> Path:
     folder = Path("outputs/first") / name
     folder.mkdir(parents=True)
     plain: dict[str, Any] = {"identity": name, "name": "first", "max_steps": 100}
-    Record(**(plain | changes)).write(folder)
+    record = Record(**(plain | changes))
+    if record.status != "failed":  # which ended before its task was built
+        record.declare(declared, primary)
+    record.write(folder)
     return folder
 
 
@@ -66,6 +72,7 @@ def test_the_time_left_follows_from_the_speed_so_far() -> None:
 def test_it_is_printed_whole_with_the_last_line_of_each_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert status(Path("outputs"), watch=False, as_json=False) == 0
     told = capsys.readouterr().out
+    assert "val/nll_scaled" in told.splitlines()[0]
     assert "first/b  killed" in told and "40/100" in told and "3.2500" in told and "0:00:45" in told
     assert "first/c: KeyError: 'x'" in told and "first line" not in told
     states = "1 completed, 1 damaged, 1 diverged, 1 failed, 1 interrupted, 1 killed, 1 planned"
@@ -88,6 +95,26 @@ def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
         "interrupted",
     ]
     assert content["totals"]["runs"] == 7
+    first = content["runs"][0]
+    assert (first["primary"], first["best"], first["nll_scaled"]) == ("nll_scaled", 3.25, 3.25)
+
+
+ERROR = Metric("error", "root mean squared error", "cm", higher_is_better=False, margin=0.1)
+"""A name that the ledger has a column of its own for."""
+
+
+def test_a_run_of_another_task_is_shown_by_its_own_primary_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    add("h", [ERROR], "error", status="completed", step=100, metrics={"best": {"val/error": 7.5, "step": 40}})
+    status(Path("outputs/first"), watch=False, as_json=False)
+    heading, first, *_, last = capsys.readouterr().out.splitlines()[:9]
+    assert heading.split()[:4] == ["run", "state", "step", "val"]
+    assert "nll_scaled 3.2500" in first and "error 7.5000" in last
+    status(Path("outputs/first/h"), watch=False, as_json=False)
+    heading, only, *_ = capsys.readouterr().out.splitlines()
+    assert "val/error" in heading and only.split()[3] == "7.5000"
+    status(Path("outputs/first/h"), watch=False, as_json=True)
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["primary"], run["best"], run["error"]) == ("error", 7.5, None)
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])

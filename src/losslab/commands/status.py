@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from rich.live import Live
 from rich.table import Table
@@ -22,9 +23,11 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 _PATIENCE = 15.0
 """Seconds for which nothing runs between two jobs of a sweep, and after which nothing will."""
 _COLORS = {"planned": "dim", "completed": "green", "running": "cyan", "killed": "yellow", "interrupted": "yellow"}
-_PRIMARY = "val/nll_scaled"
-_NUMBERS = ("step", _PRIMARY, "tokens/s", "elapsed", "left")
-_HEADINGS = ["run", "state", *_NUMBERS, "host"]
+_HEADINGS = ["run", "state", "step", "", "tokens/s", "elapsed", "left", "host"]
+_NAMES, _BEST = 0, 3
+"""Columns of the runs' names and of their best validations, whose heading the records give."""
+_NUMBERS = range(2, 7)
+"""Columns of numbers."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class Line:
     """As in the record; but `running` where a process holds it, and `killed` where it is said to run and none does."""
     step: int
     max_steps: int
-    nll_scaled: float | None
-    """Of the best validation so far."""
+    primary: str
+    """The metric that says which validation is the best one; empty where the record does not say yet."""
+    best: float | None
+    """Its value at the best validation so far."""
     tokens_per_second: float | None
     elapsed: float | None
     """Seconds of training, up to the last checkpoint."""
@@ -55,7 +60,7 @@ def status(folder: Path, *, watch: bool, as_json: bool) -> int:
     """
     lines = look(folder)
     if as_json:
-        console.out.print_json(json.dumps({"runs": [asdict(line) for line in lines], "totals": totals(lines)}))
+        console.out.print_json(json.dumps({"runs": [_values(line) for line in lines], "totals": totals(lines)}))
     elif watch and console.out.is_terminal:
         _watch(folder, lines)
     else:
@@ -109,7 +114,7 @@ def _line(path: Path, folder: Path) -> Line:
     try:
         record = read(path)
     except UserError as error:
-        return Line(name, "damaged", 0, 0, None, None, None, None, "", str(error))
+        return Line(name, "damaged", 0, 0, "", None, None, None, None, "", str(error))
     state = record.status
     if state not in DONE:
         held = is_locked(path)
@@ -121,7 +126,8 @@ def _line(path: Path, folder: Path) -> Line:
         state=state,
         step=record.step,
         max_steps=record.max_steps,
-        nll_scaled=record.metrics.get("best", {}).get(_PRIMARY),
+        primary=record.primary,
+        best=record.metrics.get("best", {}).get(f"val/{record.primary}"),
         tokens_per_second=record.throughput.get("tokens_per_second"),
         elapsed=seconds,
         left=None if done or not record.step else _left(record),
@@ -151,16 +157,16 @@ def _watch(folder: Path, lines: list[Line]) -> None:
 
 def _table(lines: list[Line]) -> Table:
     """As wide as the terminal; only the names give way."""
-    rows = [_cells(line) for line in lines]
+    headings, *rows = _text(lines)
     table = Table(box=None, pad_edge=False, expand=True)
-    for i, heading in enumerate(_HEADINGS):
-        width = max(len(row[i]) for row in [_HEADINGS, *rows])
-        name = i == 0
+    for i, heading in enumerate(headings):
+        width = max(len(row[i]) for row in [headings, *rows])
+        name = i == _NAMES
         table.add_column(
             heading,
             no_wrap=True,
             overflow="ellipsis",
-            justify="right" if heading in _NUMBERS else "left",
+            justify="right" if i in _NUMBERS else "left",
             ratio=1 if name else None,
             width=None if name else width,
         )
@@ -172,22 +178,37 @@ def _table(lines: list[Line]) -> Table:
 
 def _print_plain(lines: list[Line]) -> None:
     """Whole names, in columns, for files and other programs."""
-    rows = [_HEADINGS, *map(_cells, lines)]
+    rows = _text(lines)
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
     for row in rows:
         cells = [
-            cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
-            for cell, width, heading in zip(row, widths, _HEADINGS, strict=True)
+            cell.rjust(width) if i in _NUMBERS else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         console.say("  ".join(cells).rstrip())
 
 
-def _cells(line: Line) -> list[str]:
+def _values(line: Line) -> dict[str, Any]:
+    """For other programs: the line's own keys, and the best value also under its metric's name."""
+    own = asdict(line)
+    return ({line.primary: line.best} if line.primary else {}) | own
+
+
+def _text(lines: list[Line]) -> list[list[str]]:
+    """Headings and cells. Where runs chose by different metrics, each cell names its own."""
+    metrics = {line.primary for line in lines} - {""}
+    heading = f"val/{metrics.pop()}" if len(metrics) == 1 else "val"
+    rows = [_cells(line, names_metric=heading == "val") for line in lines]
+    return [[*_HEADINGS[:_BEST], heading, *_HEADINGS[_BEST + 1 :]], *rows]
+
+
+def _cells(line: Line, *, names_metric: bool) -> list[str]:
+    best = "" if line.best is None else f"{line.best:.4f}"
     return [
         line.run,
         line.state,
         f"{line.step}/{line.max_steps}",
-        "" if line.nll_scaled is None else f"{line.nll_scaled:.4f}",
+        f"{line.primary} {best}" if best and names_metric else best,
         "" if not line.tokens_per_second else f"{line.tokens_per_second:,.0f}",
         _clock(line.elapsed),
         _clock(line.left),
