@@ -152,13 +152,14 @@ def _frequency(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             table = np.array([(r.mean, r.low, r.high) if r else (np.nan,) * 3 for r in results])
             items.append(ByFrequency(contender.label, *table.T))
     if items:
+        of_all = frequencies[0].partition("_frequency_")[0]
         yield Picture(
             file="frequency",
             section="Which tokens?",
             caption=(
-                f"Do losses differ from {c.baseline} on frequent or on rare tokens? Difference in test nll_scaled, by "
-                "fifths of train's text from its most frequent tokens to its rarest, with 95% intervals over seeds "
-                "that are simultaneous over the losses."
+                f"Do losses differ from {c.baseline} on frequent or on rare tokens? Difference in "
+                f"{of_all.replace('/', ' ')}, by fifths of train's text from its most frequent tokens to its rarest, "
+                "with 95% intervals over seeds that are simultaneous over the losses."
             ),
             columns=("loss", "fifth", "difference", "low", "high"),
             data=[
@@ -166,5 +167,5 @@ def _frequency(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
                 for i in items
                 for k, point in enumerate(zip(i.mean, i.low, i.high, strict=True))
             ],
-            draw=lambda: draw_frequency(items, style, metric="test/nll_scaled", baseline=c.baseline),
+            draw=lambda: draw_frequency(items, style, metric=of_all, baseline=c.baseline),
         )
