@@ -73,6 +73,7 @@ def scoring(loss: Loss, features: Features, projection: OutputProjection) -> dic
 
     return {
         "product": multiply,
+        "at once": lambda: projection(features.hidden),
         "interim": lambda: score(None),
         "thorough": lambda: score(Details(groups=groups)),
         "fit": lambda: fit_scale(pieces, loss, projection, most=1),
@@ -83,12 +84,16 @@ def scoring(loss: Loss, features: Features, projection: OutputProjection) -> dic
 def main(rounds: int) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
-    print(f"scoring {POSITIONS:,} positions, one thread, {rounds} round(s), of which the quickest counts")
     print(
-        "product: hidden states times projection, in the same chunks; interim, thorough: a validation's scores, with it;"
+        f"scoring {POSITIONS:,} positions, one thread, {rounds} round(s), of which the quickest counts; ms a position"
     )
-    print("fit: one step of the temperature's fit, if on as many positions. In ms a position, and in products:")
-    print(f"{'D':>4}{'V':>7}  {'loss':<20}{'product':>9}{'interim':>17}{'thorough':>17}{'fit':>9}", flush=True)
+    print("product: hidden states times projection, in the chunks of scoring | at once: without chunks, in new memory")
+    print(
+        "interim, thorough: a validation's scores, product included, and how many products that is | how many at once"
+    )
+    print("fit: one step of the temperature's fit, if on as many positions, in products")
+    columns = f"{'product':>9} |{'at once':>8}{'interim':>24}{'thorough':>24}{'fit':>9}"
+    print(f"{'D':>4}{'V':>7}  {'loss':<20}{columns}", flush=True)
     for width, num_outputs, names in SHAPES:
         features, projection = draw(width, num_outputs)
         for name in names:
@@ -98,11 +103,10 @@ def main(rounds: int) -> None:
             best = dict.fromkeys(runs, math.inf)
             for _ in range(rounds):
                 best = {kind: min(best[kind], seconds(run)) for kind, run in runs.items()}
-            product = best["product"]
-            row = "".join(
-                f"{best[k] / POSITIONS * 1e3:>9.3f} {best[k] / product:>5.2f} x" for k in ("interim", "thorough")
-            )
+            product, at_once = best["product"], best["at once"]
+            row = f"{product / POSITIONS * 1e3:>9.3f} |{at_once / POSITIONS * 1e3:>8.3f}"
+            for kind in ("interim", "thorough"):
+                cost = best[kind]
+                row += f"{cost / POSITIONS * 1e3:>10.3f} {cost / product:>5.2f} |{cost / at_once:>5.2f} x"
             fit = best["fit"] * POSITIONS / FITTED / product
-            print(
-                f"{width:>4}{num_outputs:>7}  {name:<20}{product / POSITIONS * 1e3:>9.3f}{row}{fit:>7.2f} x", flush=True
-            )
+            print(f"{width:>4}{num_outputs:>7}  {name:<20}{row}{fit:>7.2f} x", flush=True)

@@ -65,7 +65,7 @@ class Focal(Loss):
             slope.mul_(rest.pow_(gamma - 1))
         # Near p = 1 with γ above 1 the slope vanishes, and the ratio is decided by its smallest number.
         odds = torch.div(p, slope.clamp_(min=torch.finfo(p.dtype).tiny), out=slope)
-        return odds.div_(odds.sum(dim=-1, keepdim=True))
+        return odds.mul_(1 / odds.sum(dim=-1, keepdim=True))
 
     def _exponent(self, log_prob: Tensor) -> Tensor | float:
         if not self.sample_dependent:

@@ -111,8 +111,8 @@ class RowReader:
         largest, own = logits.amax(dim=-1, keepdim=True), logits.gather(-1, target)
         found = {"largest": largest[:, 0], "own": own[:, 0], "norm": torch.linalg.vector_norm(logits, dim=-1)}
         torch.sub(logits, largest, out=x)
-        if not self._same:
-            found["scaled_total"] = exponential(x, self.scale, out=e).sum(dim=-1)
+        if self._link == "softmax" or self.factor is None:  # x is overwritten there
+            found |= self._scaled_total(x, out=other)
         if self.factor is None:
             return found | self._prediction(logits, target)
         total = exponential(x, self.factor, out=e).sum(dim=-1, keepdim=True)
@@ -128,7 +128,10 @@ class RowReader:
             found |= self._posterior(self.loss.posterior_of_softmax(e.mul_(1 / total), log_p), target)
         elif self._link == "own":
             found |= self._posterior(self.loss.posterior(logits), target)
-        return found
+        return found | (self._scaled_total(x, out=x) if "scaled_total" not in found else {})
+
+    def _scaled_total(self, x: Tensor, *, out: Tensor) -> dict[str, Tensor]:
+        return {} if self._same else {"scaled_total": exponential(x, self.scale, out=out).sum(dim=-1)}
 
     def _prediction(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Sums of a prediction that is no softmax."""
@@ -153,7 +156,8 @@ class RowReader:
         """The target's part of a posterior [n, V], and the sum of all parts once they are clipped."""
         assert posterior is not None
         own = posterior.gather(-1, target)[:, 0]
-        clipped = torch.clamp(posterior, self._clip, 1.0, out=self._work[2, : len(own)])
+        out = posterior if self._link == "softmax" else self._work[2, : len(own)]
+        clipped = torch.clamp(posterior, self._clip, 1.0, out=out)
         return {"posterior": own, "linked_total": clipped.sum(dim=-1)}
 
     def _scaled(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:

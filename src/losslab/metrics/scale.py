@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from losslab.contracts import Features, Projection
-from losslab.metrics.rows import piece_rows
+from losslab.metrics.rows import exponential, piece_rows
 from losslab.metrics.scorer import Scorer
 
 _BOUND = 10 * math.log(2)
@@ -59,7 +59,7 @@ def _derivatives(pieces: Iterable[Features], loss: Scorer, projection: Projectio
             # Relative to the largest: a common shift of the scores changes nothing, and must not cost the digits that
             # matter. One that is −inf has no probability, and must not make 0 · inf of it.
             torch.sub(z, largest, out=difference).clamp_(min=_FARTHEST)
-            total = torch.mul(difference, s, out=p).exp_().sum(dim=-1).double()
+            total = exponential(difference, s, out=p).sum(dim=-1).double()
             mean = p.mul_(difference).sum(dim=-1).double() / total
             square = p.mul_(difference).sum(dim=-1).double() / total
             first += s * (mean + (largest - own)[:, 0].double()).sum().item()
