@@ -183,9 +183,9 @@ def main(families: int) -> int:
         f"Families of {LOSSES} losses against a baseline; per cent. Methods: the table, Holm over paired t, Holm over\n"
         "exact sign flips, single-step max-|t| over the same flips. Exponential and lognormal differences are skewed:\n"
         "no method holds for them. Contradictions of interval, p and verdict are counted in every family.\n"
-        f"Normal and t3 differences: {families:,} families a setting, {4 * families:,} below {SEEDS_FOR_CORRELATION} seeds, "
-        "where a family takes less time.\n"
-        "±: one standard error of the table's error. For normal differences Šidák's error is 5% or less by theory, but\n"
+        f"Normal and t3 differences: {families:,} families a setting, {4 * families:,} below {SEEDS_FOR_CORRELATION} "
+        "seeds, where one takes less time.\n"
+        "±: one standard error of the table's error. For normal differences Šidák's error is 5% or less, but\n"
         f"{families:,} families measure it to ±{100 * _standard_error(LEVEL, families):.2f} points, "
         f"and {4 * families:,} to ±{100 * _standard_error(LEVEL, 4 * families):.2f}."
     )
