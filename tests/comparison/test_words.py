@@ -17,7 +17,7 @@ def test_the_protocol_has_the_vocabulary_the_sizes_and_the_optimizer_that_were_u
     assert "vocabulary 1,000)" in told and "4,096" not in told and "4096" not in told
     assert "Decoder (98,765 parameters: 64 wide, 32 tokens of context)" in told
     assert "Optimizer: AdamW (learning rate 0.003, weight_decay 0.1)" in told
-    assert "Learning rate schedule: Constant (warmup_steps 20)" in told
+    assert "learning rate schedule: Constant (warmup_steps 20)" in told
 
 
 def test_a_vocabulary_that_no_record_says_is_not_claimed(sweep: Sweep) -> None:

@@ -127,7 +127,7 @@ NO_WEIGHTS = {
     "nowhere": "init_from=nowhere is not there",
     "outputs/source": "holds 1 runs: name one of them",
     "outputs": "is neither a run's folder nor an export",
-    "book.txt": "book.txt is damaged",
+    "book.txt": "book.txt is neither a .safetensors file nor a checkpoint that can be read",
     "torn.safetensors": "cannot be read as safetensors",
     "other.safetensors": "has no weight that fits: it holds wte [3, 4]; this model has backbone.embedding.weight",
 }

@@ -241,8 +241,8 @@ def _component(runs: Sequence[Run], group: str, told: Callable[[str], str]) -> s
         if key != f"{group}._target_" and (text := told(key)) not in ("", "False")
     ]
     kind = " or ".join(dict.fromkeys(str(run.settings.get(f"{group}._target_", "")).rpartition(".")[2] for run in runs))
-    what = "optimizer" if group == "optimizer" else "learning rate schedule"
-    return f"{what.capitalize()}: {kind}" + (f" ({', '.join(parts)})" if parts else "")
+    what = "Optimizer" if group == "optimizer" else "learning rate schedule"
+    return f"{what}: {kind}" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _lr_first(key: str) -> tuple[bool, str]:

@@ -20,7 +20,7 @@ from losslab.records import FILE, Record, find_runs
 from losslab.training.factory import build_backbone
 from losslab.training.network import Network
 from losslab.training.origins.origin import WEIGHTS_KEY, hash_tensors
-from losslab.training.output.checkpoints import read_checkpoint
+from losslab.training.output.checkpoints import Damaged, read_checkpoint
 from losslab.training.output.messages import say
 from losslab.training.scoring.loading import (
     DESCRIPTION,
@@ -200,7 +200,12 @@ def _file_in(folder: Path, place: str) -> Path:
 @lru_cache(maxsize=1)
 def _read(path: Path, changed: int, size: int) -> Weights:
     if path.suffix != ".safetensors":
-        content = read_checkpoint(path)
+        try:
+            content = read_checkpoint(path)
+        except Damaged as error:
+            raise UserError(
+                f"{WEIGHTS_KEY}={path} is neither a .safetensors file nor a checkpoint that can be read: {error}"
+            ) from None
         tensors = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
         info = stored_info(content)
         return Weights(path, _once(tensors), None if info is None else info.artifacts)
