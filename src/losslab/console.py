@@ -1,4 +1,4 @@
-"""What a person sees while something works: a bar on a terminal, one plain line where output is piped."""
+"""Output while something works: a bar on a terminal, one plain line where output is piped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Listener = Callable[[str, int], None]
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Whoever read this has gone (`| head`): go on in silence, in place of ending the program."""
+        """Continue in silence where the reader of the output has gone (`| head`), instead of ending the program."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # what Python flushes at its end goes nowhere
 

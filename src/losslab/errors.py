@@ -25,7 +25,8 @@ class Interrupted(RuntimeError):
 
 
 def error_sentence(error: BaseException) -> str:
-    """What happened and what to do, in one sentence, for a failure of the machine; else the exception's own words."""
+    """One sentence that says what happened and what to do, for a failure of the machine; else the exception's own
+    words."""
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         place = f" at {error.filename}" if error.filename else ""

@@ -59,17 +59,17 @@ from losslab.migrations import SCHEMA, migrate
 FILE = "run.json"
 CONFIG = "config.yaml"
 SCORES = "test_scores.npz"
-"""Of the best weights on test. `unit`: document or window; `units`, float32 [4, U]: of each of them the weight, and the
-sums of nll_scaled, nll and hits; `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group of
-confidence the weight, and the sums of hits and confidence."""
+"""Scores of the best weights on test. `unit`: document or window; `units`, float32 [4, U]: for each of them the weight,
+and the sums of nll_scaled, nll and hits; `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group
+of confidence the weight, and the sums of hits and confidence."""
 EVALUATIONS = "evaluations.jsonl"
-"""What `losslab evaluate` found: a line for each evaluation."""
+"""Results of `losslab evaluate`: a line for each evaluation."""
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 STABLE, STABLE_BEST = "stable.ckpt", "stable-best.ckpt"
 """The checkpoint before a schedule's decay, from which a longer run continues, and the best one up to there, if that is
 an earlier one."""
 CACHE = ".cache"
-"""Of tokens, beside the sweeps."""
+"""The folder of tokens, beside the sweeps."""
 STATUSES = ("planned", "running", "completed", "failed", "diverged", "interrupted")
 DONE = ("completed", "diverged")
 """Results, which are not trained again."""

@@ -43,7 +43,7 @@ class _SweepLauncher(Launcher):
 
     @abstractmethod
     def work(self, sweep: Multirun, jobs: list[list[str]]) -> list[str]:
-        """What became of each job."""
+        """The status of each job."""
 
 
 class LocalLauncher(_SweepLauncher):

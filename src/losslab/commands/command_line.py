@@ -20,11 +20,11 @@ _VALUED: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class CommandLine:
-    """What was typed after `losslab train`."""
+    """The words after `losslab train`."""
 
     overrides: list[str] = field(default_factory=list)
     hydra_flags: list[str] = field(default_factory=list)
-    """Flags that make Hydra print something in place of a run."""
+    """Flags that make Hydra print something instead of running."""
     multirun: bool = False
     yes: bool = False
     """A very large multirun is meant, and so are other settings than those of the runs that are there."""
@@ -32,7 +32,7 @@ class CommandLine:
     foreign_launcher: str = ""
     """The launcher of somebody else's that a multirun has, if it has one."""
     for_hydra: list[str] | None = None
-    """What Hydra composes from instead: of a multirun, the words that every job has."""
+    """Overrides for Hydra instead of `overrides`: of a multirun, the words that all jobs share."""
 
     def argv(self) -> list[str]:
         """For Hydra, whose parser wants flags before overrides."""

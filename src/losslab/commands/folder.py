@@ -10,7 +10,7 @@ from losslab.records import CONFIG, FILE, find_runs
 
 _OURS = ("curves.png", "curves.svg", "multirun.yaml", "costs.json")
 _REPORT = "comparison"
-"""What commands leave beside the runs; so do names that begin with a dot, and those that begin as a report's."""
+"""Names that commands leave beside the runs, as are those that begin with a dot, and those that begin as a report's."""
 
 
 def check_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from losslab.errors import UserError
 from losslab.records import FILE, find_runs, read, read_config
 
 _COMPARED = ("seed", "loss.")
-"""What the runs of one folder are meant to differ in."""
+"""Keys in which the runs of one folder are meant to differ."""
 _DERIVED: dict[str, tuple[str, ...]] = {
     "data.context": ("model.context",),
     "trainer.val_check_interval": ("trainer.max_steps",),
@@ -77,7 +77,7 @@ def find_forgotten(jobs: Iterable[tuple[dict[str, Any], Choices]], typed: Iterab
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What decides a run's numbers, by dotted key."""
+    """The settings that decide a run's numbers, by dotted key."""
     if all(isinstance(config["data"].get(key), int) and config["data"][key] > 0 for key in ("batch_size", "context")):
         config = resolve_budget(config)
     return flatten(without(config, NOT_IDENTITY))

@@ -226,7 +226,7 @@ def _hydra(task: Any, line: CommandLine) -> None:
     """Run Hydra's own command line on what was typed."""
     argv, full = sys.argv, os.environ.get(_FULL_ERROR)
     sys.argv = ["losslab train", *line.argv()]
-    os.environ[_FULL_ERROR] = "1"  # Hydra raises what went wrong, in place of printing it and exiting
+    os.environ[_FULL_ERROR] = "1"  # Hydra raises errors instead of printing them and exiting
     try:
         with _heeded_failures():
             hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()

@@ -1,4 +1,4 @@
-"""What the commands that open somebody's run folder share."""
+"""Options that the commands share which open somebody's run folder."""
 
 from __future__ import annotations
 

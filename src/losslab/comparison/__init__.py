@@ -1,4 +1,4 @@
-"""What a folder of runs says about losses. Reads records only; no torch."""
+"""The comparison of the losses in a folder of runs. Reads records only; imports no torch."""
 
 from losslab.comparison.analysis import Comparison, analyse
 from losslab.comparison.runs.columns import load

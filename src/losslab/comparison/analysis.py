@@ -31,7 +31,7 @@ class Comparison:
 
     source: Path
     asked: tuple[str, ...]
-    """What was asked for beyond the runs, the baseline and the metric: a filter, other ways to tune."""
+    """Requests beyond the runs, the baseline and the metric: a filter, other ways to tune."""
     metric: str
     selection: str | None
     """The validation metric by which each loss took its setting."""
@@ -47,7 +47,7 @@ class Comparison:
     curves: dict[str, dict[str, MeanCurve]]
     """Label → metric → over seeds."""
     costs: Costs | None
-    """Of a step under each loss."""
+    """Costs of a step under each loss."""
     equal_time: dict[str, tuple[float, NDArray[np.float64]]]
     """Label → share of its steps and values of its seeds at the cost of the baseline's whole run."""
     axes: list[Axis]
@@ -55,7 +55,7 @@ class Comparison:
     noises: dict[str, dict[str, Noises]]
     """Label → metric → intervals over documents, seeds and both."""
     unit: str
-    """What the documents are: document or window."""
+    """The name of a unit: document or window."""
     reliability: dict[str, NDArray[np.float64]]
     """Label → [seeds, 2, 3, 15]."""
     metrics: tuple[str, ...]

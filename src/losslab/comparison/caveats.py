@@ -1,4 +1,4 @@
-"""What a reader of the table must know, a sentence each."""
+"""Caveats that a reader of the table must know, a sentence each."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def start_caveats(contenders: Sequence[Contender], baselines: dict[Setting, Contender]) -> list[str]:
-    """What is wrong with the starts of the runs, on which every claim rests: it stands before all else."""
+    """Faults in the starts of the runs, on which every claim rests: they stand before all else."""
     return [*_shared_starts(contenders), *_unequal_starts(contenders, baselines)]
 
 
@@ -182,7 +182,7 @@ def _unequal_starts(contenders: Sequence[Contender], baselines: dict[Setting, Co
 
 
 def _unequal_origins(contenders: Sequence[Contender]) -> list[str]:
-    """What the compared runs were made with, where it is not one and the same."""
+    """Versions, machines and settings that are not the same for all compared runs."""
     records = [run.record for c in contenders for run in c.runs.values() if run.folder is not None]
     origins: dict[str, set[str]] = defaultdict(set)
     for record in records:

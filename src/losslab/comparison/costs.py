@@ -1,4 +1,4 @@
-"""What a training step costs under each loss, relative to the baseline: measured side by side, or by FLOPs."""
+"""Costs of a training step under each loss, relative to the baseline: measured side by side, or by FLOPs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ALSO = ("data.batch_size", "data.tokenizer", "data.vocab_size")
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a step."""
+    """Costs of a step."""
 
     of: dict[str, float]
     """Label → relative to the baseline's, which is 1."""
@@ -88,7 +88,7 @@ def is_settled(seconds: Mapping[str, Sequence[float]]) -> bool:
 
 
 def read_costs(source: Path) -> dict[str, Any] | None:
-    """What costs.json says; None where there is none that can be read."""
+    """The content of costs.json; None where there is none that can be read."""
     try:
         content = json.loads((source / FILE).read_text(encoding="utf-8"))
         rounds, seconds = content["rounds"], content["seconds_per_step"]
@@ -113,7 +113,7 @@ def costs_source(content: dict[str, Any]) -> str:
 
 
 def flops_per_step(contender: Contender) -> float | None:
-    """Of a forward and backward pass over the batch."""
+    """FLOPs of a forward and backward pass over the batch."""
     flops = [run.record.throughput.get("flops_per_token") for run in contender.runs.values()]
     tokens = tokens_per_step(contender)
     known = [value for value in flops if value]

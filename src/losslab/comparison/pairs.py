@@ -20,7 +20,7 @@ class Pair:
     first: str
     second: str
     paired: Paired
-    """Of the first's values less the second's."""
+    """Statistics of the first's values less the second's."""
     verdict: Verdict
 
 

@@ -35,7 +35,7 @@ class Row:
 
     label: str
     setting: str
-    """What it was tuned to; nothing where there was no choice."""
+    """The setting that was chosen; empty where there was no choice."""
     n: int
     """Seeds with a value."""
     lost: str
@@ -154,9 +154,9 @@ def pairs_of(contender: Contender, reference: Contender) -> list[int]:
 
 
 def unequal_start(contender: Contender, reference: Contender, seed: int) -> list[str]:
-    """What differs between two runs of a seed, which are then no pair: a hash out of OF_START, or losslab's code. The
+    """Differences between two runs of a seed, which are then no pair: a hash out of OF_START, or losslab's code. The
     hash of the projection is missing from older records, and where a loss wants another number of outputs than there
-    are classes: where only one record has it, it says nothing."""
+    are classes: where only one record has it, it is not compared."""
     own, other = contender.runs[seed].record.hashes, reference.runs[seed].record.hashes
     optional = {"projection_init"} - (own.keys() & other.keys())
     found = [key for key in OF_START if key not in optional and own.get(key) != other.get(key)]

@@ -168,7 +168,7 @@ def _correlation(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     apart = (unit.T @ unit)[~np.eye(size, dtype=bool)]
     square = float((apart**2).sum())
     share = 1.0 if square == 0 else min(1.0, float(((1 - apart**2) ** 2).sum()) / (n - 1) / square)
-    # Of losses with equal differences the matrix would be singular.
+    # For losses with equal differences the matrix would be singular.
     share = max(share, 1e-6)
     found: NDArray[np.float64] = (1 - share) * (unit.T @ unit) * (1 - np.eye(size)) + np.eye(size)
     return found

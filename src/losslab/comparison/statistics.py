@@ -31,7 +31,7 @@ class Paired(Estimate):
 
     median: float
     std: float = math.nan
-    """Of the differences, with n − 1."""
+    """Standard deviation of the differences, with n − 1."""
     effect: float = math.nan
     """d_z: the mean over that standard deviation (Cohen 1988)."""
     critical: float = math.nan
@@ -155,7 +155,7 @@ def detectable(std: float, n: int, *, level: float = LEVEL) -> float:
 
 
 def _power(effect: float, n: int, level: float) -> float:
-    """Of a two-sided paired t test; `effect` is the true mean in standard deviations of the differences."""
+    """Power of a two-sided paired t test; `effect` is the true mean in standard deviations of the differences."""
     shift, df = effect * math.sqrt(n), n - 1
     critical = -special.stdtrit(df, level / 2)
     power = 1 - float(special.nctdtr(df, shift, critical)) + float(special.nctdtr(df, shift, -critical))

@@ -1,4 +1,4 @@
-"""What a table's intervals allow to be said of a loss."""
+"""Verdicts that a table's intervals allow."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Axes:
 
     axes: list[Axis]
     notes: list[str] = field(default_factory=list)
-    """What a person should know before anything starts."""
+    """Notes for the person before anything starts."""
     _without: dict[tuple[str, Words], set[Words]] = field(default_factory=dict)
     """A key and the groups that decide on it → the choices of those groups to which it does not apply."""
 
@@ -191,7 +191,7 @@ def _limit(axes: Axes, head: str, values: dict[str, list[Words]], base: Words, l
 
 @dataclass(frozen=True)
 class _Choice:
-    """What a choice of a section's groups brings along."""
+    """Keys and groups that a choice of a section's groups brings along."""
 
     label: str
     keys: set[str]

@@ -176,7 +176,7 @@ _OF_COMPONENTS = re.compile(r"(?:model|optimizer|scheduler|loss)\.\w+(?==)")
 
 
 def serves_instead(key: str, known: set[str] | None = None) -> str | None:
-    """What to write in place of a name that another tool has; None where it is nobody's.
+    """A hint that names the key to write instead of another tool's name; None where no tool has it.
 
     Args:
         known: the dotted keys that there are: a model of one's own may have others than the shipped one.

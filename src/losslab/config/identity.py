@@ -1,4 +1,4 @@
-"""What makes two runs the same run, and what a run's folder is called."""
+"""The identity of a run, and the name of its folder."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
 
 
 def loss_label(choices: dict[str, str]) -> str:
-    """What people call a run's loss: the file chosen for it, or for a sum, those of its terms."""
+    """The name of a run's loss: the file chosen for it, or for a sum, those of its terms."""
     terms = [choice for group, choice in sorted(choices.items()) if group.startswith("loss@")]
     return "+".join(terms) or choices["loss"]
 
 
 def _rank(key: str) -> int:
-    """What people compare comes first; what is too long for the label is cut from its end."""
+    """Sort compared settings first: a label that is too long is cut from its end."""
     section = key.partition(".")[0]
     return _FIRST.index(section) if section in _FIRST else len(_FIRST)
 

@@ -26,13 +26,13 @@ class Multirun:
     overrides: list[str]
     """As typed, behind those of the experiment's sweeper, without Hydra's own."""
     hydra_overrides: list[str]
-    """Of Hydra's own keys and groups; no job differs in them."""
+    """Overrides of Hydra's own keys and groups; no job differs in them."""
     common: list[str]
     """Those of one value with which the configuration composes before any job is chosen."""
     count: int
-    """Of the combinations."""
+    """The number of combinations."""
     notes: list[str]
-    """What a person should know before any job starts."""
+    """Notes for the person before any job starts."""
     launcher: str
     """The choice of hydra/launcher."""
     settings: dict[str, Any]

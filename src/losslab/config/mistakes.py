@@ -102,7 +102,7 @@ def _owners(key: str) -> str:
 
 
 def _kind_of(key: str) -> str:
-    """What a key of the run's own must be, from its annotation."""
+    """The type of one of the run's own keys in words, from its annotation."""
     section: type = RunConfig
     *parents, last = key.split(".")
     for parent in parents:

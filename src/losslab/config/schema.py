@@ -22,7 +22,7 @@ class TrainerConfig:
     max_steps: Optional[int] = None
     """Budget in optimizer steps; 1000 where neither budget is given."""
     max_tokens: Optional[int] = None
-    """Budget in trained tokens, in place of max_steps; rounded up to whole steps."""
+    """Budget in trained tokens instead of max_steps; rounded up to whole steps."""
     val_check_interval: Optional[int] = None
     """Optimizer steps between validations; default: a tenth of the run."""
     interim_eval_tokens: Optional[int] = None

@@ -114,7 +114,7 @@ def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, over
 
     Args:
         made_at: the folder's place when the run was made (`provenance.folder`).
-        overrides: what is given anew is not looked for.
+        overrides: inputs that are given again are not looked for.
 
     Raises:
         UserError: when a file is in neither place.

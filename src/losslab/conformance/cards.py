@@ -26,7 +26,7 @@ COSTS = {
     "F5": "needs no logits at all, only hidden states and weights",
     "F6": "reads the logits of a sample of the classes",
 }
-"""What a class of cost means, beside the product of hidden states and weights."""
+"""The meaning of each cost class, beside the product of hidden states and weights."""
 TARGETS = {
     TargetKind.CLASSES: "one class a position, int64 [N]",
     TargetKind.DISTRIBUTIONS: "a distribution over the classes, float [N, V], each row of sum 1",
@@ -42,7 +42,7 @@ _WAYS = {
     "forward": "forward: sums and gradients of its own, from hidden states and weights",
 }
 _WIDEST = 110
-"""Of what is read as sentences."""
+"""Width of text that is read as sentences."""
 
 
 def run(name: str | None, config_dir: Path | None, *, as_json: bool) -> int:
@@ -103,7 +103,7 @@ def commands(entry: Entry, config_dir: Path | None) -> list[str]:
 
 
 def facts(entry: Entry) -> dict[str, str]:
-    """What is declared, in words."""
+    """The declarations of a class, in words."""
     cost = "the outputs are a few a value, not a vocabulary"
     found = {
         "Targets": f"{entry.target_kind.value}: {TARGETS[entry.target_kind]}",

@@ -1,4 +1,4 @@
-"""What there is to know of each loss: its docstring, its yaml, and what its class declares."""
+"""Entries of the catalogue of losses: docstring, yaml, and the declarations of the class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from losslab.errors import UserError
 from losslab.losses.base import Loss
 
 SECTIONS = ("Formula", "Gradient", "Source", "Use", "Weakness", "Prediction", "Posterior")
-"""Of a docstring, in the order in which they are read."""
+"""Sections of a docstring, in the order in which they are read."""
 _BY_WAY = {"from_log_prob": "F1", "from_statistics": "F2"}
 _PAPER = re.compile(r".+? \d{4}(?:, arXiv:[\d.]+)?")
 
@@ -53,7 +53,7 @@ class Entry:
     title: str
     idea: str
     about: str
-    """What else its docstring says before the first section."""
+    """The rest of its docstring before the first section."""
     sections: dict[str, str]
     keys: list[Key]
     target_kind: TargetKind

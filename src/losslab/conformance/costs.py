@@ -1,4 +1,4 @@
-"""What a training step costs under each loss of a sweep, measured side by side, for `losslab compare`."""
+"""Measure the costs of a training step under each loss of a sweep side by side, for `losslab compare`."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ _OPTIONS = ("loss.", "loss@loss.", "regularizers.")
 
 @dataclass(frozen=True)
 class Result:
-    """Of one check.
+    """Result of one check.
 
     Args:
-        said: what was seen, or what is wrong.
+        said: the observation, or the fault.
     """
 
     check: str

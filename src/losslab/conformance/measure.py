@@ -39,7 +39,7 @@ class Shape:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What weights and hidden states are kept in."""
+        """The precision of weights and hidden states."""
         bits, _, mode = self.precision.partition("-")
         return _DTYPES[bits] if mode == "true" else torch.float32
 
@@ -51,12 +51,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Variant:
-    """What is measured.
+    """One thing to measure.
 
     Args:
         label: for people.
         config: that of a run with the loss, or None for the metrics, which `label` names.
-        dense: all of the loss's logits at once, by autograd, in place of its own execution.
+        dense: all of the loss's logits at once, by autograd, instead of its own execution.
     """
 
     label: str

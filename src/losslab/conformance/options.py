@@ -1,4 +1,4 @@
-"""Checks that need a loss to be made, or trained, anew."""
+"""Checks that need to construct a loss again, or to train it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def options_are_checked(subject: Subject) -> str:
 
 
 def _trials(default: object) -> list[Any]:
-    """What is tried in place of a default: nothing unless it is a number, or a list of them."""
+    """Values to try instead of a default: none unless it is a number, or a list of them."""
     if isinstance(default, list | tuple):
         changed = [[*default[:i], value, *default[i + 1 :]] for i, own in enumerate(default) for value in _trials(own)]
         return [[], *changed] if changed else []

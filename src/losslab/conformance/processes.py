@@ -27,7 +27,8 @@ from losslab.training.reduce import StepReducer
 _SECONDS = 60
 _SHAPE = Shape(positions=2048, width=64, num_outputs=16384, threads=1)
 _MOST_MEMORY, _MOST_TIME = 0.6, 2.0
-"""Of all logits at once. A head in chunks needs a fraction of each; a busy machine must not make a fault."""
+"""Shares of the memory and time of all logits at once. Chunks need a fraction of each; a busy machine must cause no
+fault."""
 
 context = multiprocessing.get_context("forkserver")
 
@@ -137,7 +138,7 @@ class _Head(nn.Module):
 
 
 def _splits(subject: Subject) -> list[tuple[str, Features, list[Features]]]:
-    """What to call it, all positions, and the part of each rank."""
+    """Cases: a name, all positions, and the part of each rank."""
     features = single(subject.problem().features)
     few = len(features) // 4
     silent = features.weighted((torch.arange(len(features)) < few).float())

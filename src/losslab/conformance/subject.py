@@ -29,7 +29,7 @@ _TEACHER_WIDTH = 4
 
 
 class Fault(Exception):
-    """What is wrong with a loss, in one sentence with the likely cause."""
+    """A fault of a loss, in one sentence with the likely cause."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class TokenCache:
 
 
 def cache_key(settings: dict[str, Any]) -> str:
-    """Of the source's hash, the rules of documents and splits, the tokenizer and this file's format."""
+    """A hash of the source's hash, the rules of documents and splits, the tokenizer and this file's format."""
     content = json.dumps({**settings, "format": _FORMAT}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:20]
 

@@ -123,7 +123,7 @@ def recognise(texts: list[str]) -> str | None:
 
 
 def _parts(text: str, separator: re.Pattern[str], *, keep: bool = False) -> list[str]:
-    """What lies between the matches, without line ends around it.
+    """Parts of the text between the matches, without line ends around them.
 
     Args:
         keep: nothing is dropped; white space before the first part joins it.

@@ -10,7 +10,7 @@ from losslab.data.tokenizer import Tokenizer
 
 
 class RoundTrip(NamedTuple):
-    """What came back of some documents."""
+    """Counts of the documents that decode to their own text, and of those that do not."""
 
     documents: int
     changed: int

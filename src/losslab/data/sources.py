@@ -52,7 +52,7 @@ def corpus_of(documents: list[str], how: str) -> Corpus:
 
 @dataclass(frozen=True)
 class Read:
-    """What files hold, by the part of the text that they are: `all`, or train, val and test."""
+    """Contents of files, by the part of the text that they are: `all`, or train, val and test."""
 
     texts: dict[str, list[str]]
     files: dict[str, list[Path]]
@@ -185,7 +185,7 @@ class TextSource:
         return Corpus({_ALL: cut.pieces}, {_ALL: _words(texts)}, {"documents": cut.how})
 
     def rules_of_splits(self) -> dict[str, str]:
-        """What decides documents and splits beside the text and `documents`, where it is not as it always was."""
+        """Rules of documents and splits beside the text and `documents`, where they are not the first ones."""
         values = {
             "separator": self.separator,
             "val_fraction": self.val_fraction,
@@ -224,7 +224,7 @@ class TextSource:
         return {split: {**parts, "train": train}[split] for split in SPLITS if split in parts}, left_out
 
     def _beside(self, files: dict[str, list[Path]]) -> list[Path]:
-        """What would be val and test if the folder of the only file were named."""
+        """Files that would be val and test if the folder of the only file were named."""
         if list(files) != [_ALL] or len(files[_ALL]) > 1 or self.rules == 1:
             return []
         folder = files[_ALL][0].parent

@@ -12,14 +12,14 @@ from losslab.errors import UserError
 
 SPLITS = ("train", "val", "test")
 _SHARE = 0.05
-"""Of the documents, by hash, for val and for test each."""
+"""The share of documents, by hash, for val and for test each."""
 _LEAST_SHARE = 0.025
 _LEAST_BYTES = 4096
 """Small texts: val and test take further documents until each has this share and this many bytes."""
 _LONG = 20
 """Pieces of a text from which stretches can be taken."""
 _EDGE = 0.05
-"""Of what is left to train, at either end of a text: what stands there (a preface, a licence) is seldom typical."""
+"""The share at either end of a text that is left to train: a preface or a licence is seldom typical."""
 
 Shares = Mapping[str, float | None]
 """Split → its share of the bytes; None: about a twentieth of the documents."""

@@ -97,7 +97,7 @@ def _find(path: str, expanded: Path, key: str) -> Found:
 
 
 def _instead(found: Found) -> str:
-    """What lies there, and what to do with it."""
+    """The rest of a sentence: which files lie there, and what to do with them."""
     if not found.left_out:
         return ""
     kinds = [kind for kind in _WAY_OUT if any(f"({kind})" in reason for reason in found.left_out)]

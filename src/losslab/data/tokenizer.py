@@ -23,7 +23,7 @@ _SMALLEST_BPE = 257
 
 
 class Tokenizer(Protocol):
-    """What the cache needs of a tokenizer."""
+    """Members of a tokenizer that the cache needs."""
 
     vocab_size: int
     end: int | None
@@ -31,7 +31,7 @@ class Tokenizer(Protocol):
 
     @property
     def content(self) -> str | None:
-        """What its tokenizer.json holds; None for plain bytes."""
+        """The content of its tokenizer.json; None for plain bytes."""
 
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         """Each document's token ids, without the end, and the raw UTF-8 bytes that each stands for."""

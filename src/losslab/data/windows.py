@@ -158,7 +158,7 @@ class EvalWindows:
         return Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], weight, extras)
 
     def _units(self, windows: NDArray[np.int64], target_at: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Of each target, which document (or window) it belongs to; neighbours share a number where there are many."""
+        """The number of the document (or window) of each target; neighbours share a number where there are many."""
         if self.by_window:
             found = np.repeat(windows[:, None], self.context, axis=1)
         else:

@@ -2,7 +2,7 @@
 
 
 def count_words(text: str) -> int:
-    """What stands between white space, and one end of line for each line (Merity et al. 2016, arXiv:1609.07843: a
+    """Count the words between white space, and one end of line for each line (Merity et al. 2016, arXiv:1609.07843: a
     blank line is one word, too; a last line counts with or without its line break)."""
     lines = text.count("\n") + bool(text and not text.endswith("\n"))
     return len(text.split()) + lines

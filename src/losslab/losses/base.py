@@ -30,7 +30,7 @@ class Loss(nn.Module):
 
     target_kind: TargetKind = TargetKind.CLASSES
     cost_class: str = "F3"
-    """What it needs of the logits, F1 (z_y and logsumexp) … F6 (a sampled subset); F3 is any sum over them."""
+    """The part of the logits that it needs, F1 (z_y and logsumexp) … F6 (a sampled subset); F3 is any sum over them."""
     position_wise: bool = True
     """No position's loss depends on another position; else it sees the whole batch at once, and all its logits."""
     shift_invariant: bool = False
@@ -42,7 +42,7 @@ class Loss(nn.Module):
     exact_products: bool = False
     """Its products are float32 whatever the precision is."""
     temperature: float = 1.0
-    """What the statistics and their softmax divide the logits by."""
+    """The divisor of the logits in the statistics and their softmax."""
     terms: tuple[str, ...] = ()
     """Parts to be logged apart: the author's function then returns them by name, and the loss is their sum."""
     forward_sums_scores: bool = True
@@ -113,11 +113,11 @@ class Loss(nn.Module):
         return features
 
     def adapt(self, hidden: Tensor, projection: Projection) -> tuple[Tensor, Projection]:
-        """What is multiplied, where it is not hidden states [N, D] and projection as they are."""
+        """The factors of the product. Default: hidden states [N, D] and projection as they are."""
         return hidden, projection
 
     def map_logits(self, logits: Tensor) -> Tensor:
-        """What becomes of the product [N, V] before anything else sees it: a soft-cap, a distance."""
+        """Transform the product [N, V] before anything else reads it: a soft-cap, a distance."""
         return logits
 
     def position_weight(self, features: Features) -> Tensor | None:
@@ -160,7 +160,7 @@ class Loss(nn.Module):
         return way
 
     def scores(self, hidden: Tensor, projection: Projection) -> Tensor:
-        """What the predictions are made from: float32 [N, V]."""
+        """Scores from which the predictions are made: float32 [N, V]."""
         hidden, projection = self.adapt(hidden, projection)
         return self.map_logits(projection(hidden.to(projection.weight.dtype)).float())
 

@@ -19,8 +19,8 @@ _WAYS_OF_SOFTMAX = ("from_log_prob", "from_statistics")
 
 
 def run_softmax(loss: RunnableLoss, features: Features, projection: Projection) -> LossSum:
-    """For a function of z_y, logsumexp z and u · z. Autograd sees three numbers a position; the gradient in the logits
-    is b p + a e_y + c u, of which only p, made in place of z, has N × V entries.
+    """Run a function of z_y, logsumexp z and u · z. Autograd sees three numbers a position; the gradient in the logits
+    is b p + a e_y + c u, of which only p, written over z, has N × V entries.
 
     u · z = h · (Wᵀu) is one matrix-vector product, so label smoothing costs no pass over the logits.
     """

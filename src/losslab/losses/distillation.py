@@ -14,7 +14,7 @@ from losslab.losses.base import Loss
 
 Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon", "total_variation"]
 _FLOOR = -80.0
-"""Of the teacher's log-probabilities: a sparse teacher's zeros would make the reverse divergence infinite."""
+"""A floor for the teacher's log-probabilities: a sparse teacher's zeros would make the reverse divergence infinite."""
 
 
 class Distillation(Loss):

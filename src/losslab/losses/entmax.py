@@ -79,7 +79,7 @@ def entmax(logits: Tensor, alpha: float) -> Tensor:
 
 
 def _candidates(z: Tensor) -> Tensor:
-    """Of each row, in falling order, all that the support can hold: what is within 1 of the largest, which is 0."""
+    """Entries of each row that the support can hold, in falling order: those within 1 of the largest, which is 0."""
     most = int((z > -1).sum(dim=-1).max()) if len(z) else 0
     most = max(1, most)  # a row of NaN has none, and stays NaN
     return z.topk(most, dim=-1).values

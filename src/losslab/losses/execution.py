@@ -99,7 +99,7 @@ class Gradients:
         `logits` is overwritten.
         """
         dtype = projection.weight.dtype
-        if dtype == torch.float32:  # n × D products with the factor, in place of n × V
+        if dtype == torch.float32:  # n × D products with the factor instead of n × V
             if self.hidden is not None:
                 torch.mm(logits, projection.weight, out=self.hidden[rows]).mul_(factor)
             if self.weight is not None:

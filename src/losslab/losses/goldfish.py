@@ -11,7 +11,7 @@ from losslab.losses.base import Loss
 
 _PRIME = 2**31 - 1
 _MULTIPLIER = 48271
-"""Of the generator of Park & Miller (1993), whose powers modulo the prime go through every number."""
+"""The multiplier of Park & Miller (1993), whose powers modulo the prime go through every number."""
 
 
 class Goldfish(Loss):

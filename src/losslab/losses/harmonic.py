@@ -14,11 +14,11 @@ from losslab.losses.chunked_gradients import sum_logits
 from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap
 
 _NEAREST = 1e-6
-"""Of d²: a hidden state on a class's own centre would have an infinite gradient."""
+"""A lower bound of d²: a hidden state on a class's own centre would have an infinite gradient."""
 
 
 class Harmonic(Loss):
-    """Harmonic loss: probabilities from distances to class centres in place of inner products.
+    """Harmonic loss: probabilities from distances to class centres instead of inner products.
 
     Formula:
         ℓ = −log(d_y^(−n) / Σ_j d_j^(−n)), d_j = ‖h − w_j‖; cross-entropy of the logits z_j = −(n / 2) log d_j².
@@ -76,7 +76,7 @@ class Harmonic(Loss):
         if bias is not None:
             lengths += (bias - 1).square()
         slope = torch.zeros_like(lengths)
-        """Of the total in ‖w‖²."""
+        """The gradient of the total in ‖w‖²."""
 
         def add(chunk: Chunk, gradients: Gradients) -> Tensor:
             hidden = chunk.features.hidden

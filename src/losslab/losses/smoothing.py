@@ -57,7 +57,7 @@ class Smoothing:
         return self.epsilon / (num_outputs - self._left_out)
 
     def extra(self, num_outputs: int) -> float:
-        """What the target has beyond `off`."""
+        """The probability of the target beyond `off`."""
         return 1 - self.epsilon - (0.0 if self.convention == "torch" else self.off(num_outputs))
 
     def spread(self, num_outputs: int) -> Tensor:

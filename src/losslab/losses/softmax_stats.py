@@ -1,4 +1,4 @@
-"""What a loss of the softmax needs of a position's logits."""
+"""Statistics of a position's logits that a loss of the softmax needs."""
 
 from __future__ import annotations
 

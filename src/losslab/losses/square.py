@@ -59,8 +59,8 @@ class Square(Loss):
         return (self.k * (f_y - self.m) ** 2 + logits.square().sum(dim=-1) - f_y**2) / logits.shape[-1]
 
     def forward(self, features: Features, projection: Projection) -> LossSum:
-        """Without logits: Σ_j f_j² = hᵀGh + 2 h · Wᵀb + ‖b‖² with G = WᵀW, in O((N + V) D²) in place of O(N V D) (an
-        idea of Vincent et al. 2014, arXiv:1412.7091)."""
+        """Sum without logits: Σ_j f_j² = hᵀGh + 2 h · Wᵀb + ‖b‖² with G = WᵀW, in O((N + V) D²) instead of O(N V D)
+        (an idea of Vincent et al. 2014, arXiv:1412.7091)."""
         execution = Execution(self, features, projection, rows=None)
         weight = projection.weight.detach().float()
         bias = torch.zeros_like(weight[:, 0]) if projection.bias is None else projection.bias.detach().float()

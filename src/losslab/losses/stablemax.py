@@ -8,7 +8,7 @@ from losslab.losses.base import Loss
 
 
 class StableMax(Loss):
-    """StableMax: cross-entropy with a slowly growing function in place of the exponential.
+    """StableMax: cross-entropy with a slowly growing function instead of the exponential.
 
     Formula:
         ℓ = −log (s(z_y) / Σ_j s(z_j)), s(z) = z + 1 for z ≥ 0 and 1 / (1 − z) below: cross-entropy of the logits log

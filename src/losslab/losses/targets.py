@@ -13,7 +13,7 @@ from losslab.errors import UserError
 from losslab.losses.contract import TargetedLoss
 
 _ROUNDING = 0.01
-"""Of the sum of many bfloat16 probabilities."""
+"""Rounding of the sum of many bfloat16 probabilities."""
 
 
 def check_targets(target: Tensor, loss: TargetedLoss, num_outputs: int) -> None:

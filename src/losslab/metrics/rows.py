@@ -18,7 +18,7 @@ _AT_ONCE = {"cpu": 2**18, "cuda": 2**26}
 
 _LOG2_E = 1 / math.log(2)
 _SAME = 1e-7
-"""Of two scales: float32 rounding of one."""
+"""Two scales that differ by less are one: float32 rounding."""
 
 
 def piece_rows(num_outputs: int, device: torch.device) -> int:
@@ -28,7 +28,7 @@ def piece_rows(num_outputs: int, device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Rows:
-    """Of each position, float64 [N]; p is what the model predicts with, q = softmax(s · z)."""
+    """Statistics of each position, float64 [N]; p is the prediction, q = softmax(s · z)."""
 
     log_prob: Tensor
     """log p_y."""
@@ -47,11 +47,11 @@ class Rows:
     clipped: Tensor | None
     """bool: that posterior was clipped."""
     rank: Tensor | None
-    """Of y, 1 for the largest p; of tied entries half stand before it. None, as those below, unless thorough."""
+    """Rank of y, 1 for the largest p; half of tied entries stand before it. None, as those below, unless thorough."""
     squares: Tensor | None
     """Σ p²."""
     entropy: Tensor | None
-    """Of p, in nats."""
+    """Entropy of p, in nats."""
 
 
 class RowReader:

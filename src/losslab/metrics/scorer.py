@@ -1,4 +1,4 @@
-"""What the metrics ask of a loss. Every `losses.base.Loss` answers; metrics import no loss."""
+"""Members of a loss that the metrics call. Every `losses.base.Loss` has them; metrics import no loss."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class TokenScores:
     identity: str
     """The run's."""
     step: int
-    """Of the best checkpoint."""
+    """The step of the best checkpoint."""
     layer: int
     """Whose attention this is; from 1."""
     num_layers: int

@@ -26,7 +26,7 @@ from losslab.sweeps.submitted import SubmittedRun
 JOB = "job.json"
 """In the folder of a run that was submitted."""
 SUBMITTED = "submitted"
-"""What is said of a run that a cluster has and this command does not wait for."""
+"""The status of a run that a cluster has and this command does not wait for."""
 _TICK = 0.2
 _LONGEST_PAUSE = 15.0
 """Seconds between two questions to the cluster, once a sweep has gone on for a while."""
@@ -75,7 +75,7 @@ class Cluster:
         return self._signals > 0
 
     def parting(self) -> str:
-        """What to do once a signal has ended this."""
+        """A sentence that says what to do once a signal has ended this."""
         jobs = {self._jobs[run.number].partition("_")[0] for run in self._watched if run.number in self._jobs}
         if self.settings.here or not jobs:
             return "stopped; the same command continues"

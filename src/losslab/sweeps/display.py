@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: bars on a terminal, a plain line now and then where output is piped."""
+"""Output while a sweep runs: bars on a terminal, a plain line now and then where output is piped."""
 
 from __future__ import annotations
 

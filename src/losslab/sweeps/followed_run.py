@@ -36,7 +36,7 @@ class Run:
     """As in the record; `skipped` where it was done before, `submitted` where a cluster has it."""
     step: int = 0
     text: str = ""
-    """What its bar shows."""
+    """Text of its bar."""
     error: str = ""
     attempts: int = 0
     process: BaseProcess | None = None

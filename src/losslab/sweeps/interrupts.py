@@ -1,4 +1,4 @@
-"""What Ctrl-C means while a sweep runs. No torch here."""
+"""Handling of Ctrl-C while a sweep runs. No torch here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def counting_signals(note: Callable[[], None]) -> Iterator[None]:
-    """Call `note` for each Ctrl-C, SIGTERM and closed terminal, in place of what they do otherwise."""
+    """Call `note` for each Ctrl-C, SIGTERM and closed terminal, instead of their usual handlers."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         note()

@@ -1,4 +1,4 @@
-"""What happens in a process that the launcher started: a plan is made, or a run is trained.
+"""Work of a process that the launcher started: it makes a plan, or trains a run.
 
 The launcher itself never needs torch; what does is imported in the process, where the fork server has it already.
 """
@@ -27,7 +27,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a process takes over from the one that started it; a server's are those of its own start."""
+    """State that a process takes over from the one that started it; a server's is that of its own start."""
 
     environment: dict[str, str]
     folder: str
@@ -112,7 +112,7 @@ def _end_with_parent(number: int) -> None:
 
 
 def _write_to(log: Path) -> None:
-    """What is printed, by C libraries too, and where a crash happened."""
+    """Write all output to a log, that of C libraries too, and the traceback of a crash."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         os.dup2(descriptor, number)

@@ -26,15 +26,15 @@ from losslab.sweeps.settings import LocalSettings, SlurmSettings
 from losslab.sweeps.slots import Sharing
 
 REFUSED = "refused"
-"""Of what never became a run, because the input was bad."""
+"""The status of a job that never became a run, because the input was bad."""
 FAILED = ("failed", "interrupted", REFUSED)
-"""What gives the command exit code 1."""
+"""Statuses that give the command exit code 1."""
 Checked = tuple[dict[str, Any], dict[str, str]]
 """A job's configuration after `check_run`, and its choices."""
 
 
 class RunFailed(Exception):
-    """What Hydra is given of a run that failed: in its JobReturn, whose status then says so."""
+    """The failure of a run, for Hydra: it stands in the JobReturn, whose status is then FAILED."""
 
 
 class Multirun:
@@ -64,13 +64,13 @@ class Multirun:
         self._defaults: dict[tuple[str, ...], dict[str, Any]] = {}
         self._process, self._began = os.getpid(), now()
         self.statuses: list[str] = []
-        """What became of each run, of all batches in which Hydra may hand out the jobs."""
+        """The status of each run, of all batches in which Hydra may hand out the jobs."""
         self.launched = False
         """By a launcher of ours, which has said how it ended."""
         self.stopped = False
         """By a signal."""
         self.parting = "stopped; the same command continues"
-        """What is said then."""
+        """The last line of a command that was stopped."""
 
     @property
     def jobs(self) -> list[tuple[str, ...]]:
@@ -205,7 +205,7 @@ def open_runs(plan: Plan, sharing: Sharing | None) -> list[Run]:
 
 
 def introduce(plan: Plan) -> None:
-    """What the sweep holds, what of it is done, and how the rest shares the machine."""
+    """Say how many runs the sweep holds, how many are done, and how the rest shares the machine."""
     for text in plan.texts:
         say(f"text: {text}")
     for note in plan.notes:
@@ -225,6 +225,6 @@ def summarise(statuses: list[str]) -> None:
 
 
 def _labels(jobs: list[list[str]]) -> list[str]:
-    """What tells each job apart: the overrides that not all have."""
+    """Labels of jobs: the overrides that not all of them have."""
     common = set(jobs[0]).intersection(*jobs[1:])
     return [" ".join(override for override in job if override not in common) for job in jobs]

@@ -44,7 +44,7 @@ class PlannedRun:
 
 @dataclass
 class Plan:
-    """What a sweep will do; or, where `mistakes` are, what keeps it from doing anything."""
+    """The work of a sweep; or, in `mistakes`, the reasons why it cannot start."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     """Each once, in the order of the list."""
@@ -60,7 +60,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a job that a launcher of somebody else's has run, as the record says."""
+    """The result of a job that somebody else's launcher ran, as the record says."""
 
     label: str
     status: str

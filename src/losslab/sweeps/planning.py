@@ -59,10 +59,10 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
 
 
 def look_up(jobs: list[Job], since: str) -> list[Ended]:
-    """What the records say of jobs that have ended; each run once.
+    """Results of jobs that have ended, from their records; each run once.
 
     Args:
-        since: when they were started, as records write times: what was done before counts as skipped.
+        since: when they were started, as records write times: runs that ended earlier count as skipped.
     """
     finder, ended = Finder(here=False), {}
     for job in jobs:

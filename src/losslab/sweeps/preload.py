@@ -1,4 +1,4 @@
-"""What the fork server imports, so that a job starts with everything in memory.
+"""Imports of the fork server, so that a job starts with everything in memory.
 
 Only imports. A server that computed, with more than one thread, would leave its children a pool of threads that they do
 not have, and their first parallel product would wait for it for ever.

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 _COMMANDS = ("sbatch", "srun", "squeue")
 _MOST_IN_ARRAY = 1000
-"""Of SLURM's MaxArraySize, as it is unless a cluster changes it."""
+"""SLURM's MaxArraySize unless a cluster changes it."""
 _GPU_OPTIONS = ("gres", "gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket")
 _SECONDS_TO_ANSWER = 60
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a run needs of the cluster."""
+    """Resources of the cluster that a run needs."""
 
     nodes: int
     devices: int

@@ -31,7 +31,7 @@ def warm_up() -> None:
     if _METHOD == "forkserver":
         context.set_forkserver_preload(["losslab.sweeps.preload"])
         path = os.pathsep.join(path for path in sys.path if path)
-        # Of the current folder only what this process itself imports from, and at the same place in the order.
+        # The current folder is there only if this process imports from it, and at the same place in the order.
         waiting = {} if os.environ.keys() & _WAITING.keys() else _WAITING  # whoever set one has decided
         resource_tracker.ensure_running()  # which the server starts otherwise, and which lets SIGINT through again
         with changed_environment(_ALONE | waiting | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}), _no_interrupts():
@@ -71,7 +71,7 @@ def follow(target: Callable[..., None], *arguments: Any, name: str) -> tuple[Bas
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """What is started here begins without SIGINT, so that it can say by itself that it ignores it: see preload.py."""
+    """Block SIGINT while a process starts, until it ignores the signal by itself: see preload.py."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -22,7 +22,7 @@ _MOST_WARNING = 65535
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """Of conf/hydra/launcher/local.yaml."""
+    """Settings of conf/hydra/launcher/local.yaml."""
 
     slots: int | None
     """None: as many as the machine has room for."""
@@ -52,7 +52,7 @@ class LocalSettings:
 
 @dataclass(frozen=True)
 class SlurmSettings:
-    """Of conf/hydra/launcher/slurm.yaml, whose comments say what each is."""
+    """Settings of conf/hydra/launcher/slurm.yaml, whose comments explain them."""
 
     executor: str
     partition: str | None

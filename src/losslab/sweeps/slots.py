@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 FOLDER = ".slots"
-"""Of the locks, below the sweep's folder."""
+"""The folder of the locks, below the sweep's folder."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,6 @@ class Slots:
 
 
 def environment(slots: list[Slot]) -> dict[str, str]:
-    """What a run in these slots sees."""
+    """Environment variables of a run in these slots."""
     gpus = [gpu for slot in slots for gpu in slot.gpus]
     return dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})

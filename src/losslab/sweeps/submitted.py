@@ -1,4 +1,4 @@
-"""What a submitted job does: train one run in a process of its own, and pass signals on. No torch here."""
+"""Work of a submitted job: train one run in a process of its own, and pass signals on. No torch here."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class SubmittedRun:
             put(self.folder, record, "failed", self._complaint(before) or last_words(code))
 
     def _complaint(self, before: int) -> str:
-        """What the worker said last, behind so many bytes of its log."""
+        """The last message of the worker, behind so many bytes of its log."""
         with (self.folder / LOG).open("rb") as file:
             file.seek(before)
             lines = file.read().decode(errors="replace").splitlines()

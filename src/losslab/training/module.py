@@ -26,14 +26,14 @@ from losslab.training.sharding import ShardedStrategy, all_finite, total_norm
 
 @dataclass
 class StepReport:
-    """What an optimizer step leaves for the logs."""
+    """Values of an optimizer step for the logs."""
 
     objective: float
     terms: dict[str, float]
     """The parts of the objective that the loss names."""
     weight: float
     learning_rates: dict[str, float]
-    """Of each of the optimizer's named groups, and of all other parameters under the empty name."""
+    """Learning rates of the optimizer's named groups, and of all other parameters under the empty name."""
     gradient_norms: dict[str, float] = field(default_factory=dict)
     """After the rescale, before clipping: `all`, and on logged steps one for each hidden state."""
     stop: bool = False

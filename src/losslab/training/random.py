@@ -2,7 +2,7 @@
 
 backbone_init, head_init   explicit generators, for the initial weights
 data_order                 the order of training windows
-dropout                    the global generators, seeded anew before each micro-batch: nothing to save, nothing to leak
+dropout                    the global generators, seeded again before each micro-batch: nothing to save, nothing to leak
 global/NAME                the global generators while NAME is built (data, model, projection, loss, task, optimizer,
                            scheduler) or works (preparation, run, evaluation), for whatever draws without a generator of
                            its own

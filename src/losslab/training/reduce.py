@@ -71,10 +71,10 @@ class WindowSums:
         self.total = total
         self.weight = weight
         self.factor = factor
-        """What each gradient is multiplied by; 0 where every position was ignored."""
+        """The factor of each gradient; 0 where every position was ignored."""
         self.flag = flag
         self.terms = terms or {}
-        """Of the objective, by name, divided as it is."""
+        """Terms of the objective, by name, divided as it is."""
 
     @property
     def objective(self) -> float:

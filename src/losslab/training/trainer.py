@@ -51,7 +51,7 @@ def make_trainer(config: dict[str, Any], folder: Path, resumed: ReadCheckpoint |
 
 
 def _environment() -> ClusterEnvironment:
-    """Said outright: inside a SLURM allocation Lightning would count its tasks, in place of our ranks."""
+    """An explicit environment: inside a SLURM allocation Lightning would count its tasks instead of our ranks."""
     return TorchElasticEnvironment() if "RANK" in os.environ else LightningEnvironment()
 
 

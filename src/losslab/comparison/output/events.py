@@ -42,7 +42,7 @@ class Series:
     metric: str
     """As the runs log it: val/nll_scaled."""
     label: str
-    """Of the loss and its setting: focal gamma=2."""
+    """The loss and its setting: focal gamma=2."""
     steps: NDArray[np.int64]
     mean: NDArray[np.float64]
     """Over seeds. A step at which it is not finite is left out."""
@@ -53,7 +53,7 @@ class Series:
 
 def write_events(folder: Path, series: Sequence[Series], *, images: dict[str, bytes], time: float) -> Path:
     """Write the runs that TensorBoard shows as `folder` (dashboard and images) and `folder`/losses/label (a loss's
-    curves: metric/mean, /low and /high), an event file each, in place of those that an earlier comparison left.
+    curves: metric/mean, /low and /high), an event file each, instead of those that an earlier comparison left.
 
     The same input gives the same files. A kill leaves old files and new ones, all whole; the next call puts it right.
 
@@ -73,7 +73,7 @@ def write_events(folder: Path, series: Sequence[Series], *, images: dict[str, by
     for one in series:
         own.setdefault(folder / _LOSSES / _file_name(one.label), []).extend(_curve(one))
     values = [_image(title, content) for title, content in images.items()]
-    # What was measured once, at the end, makes no chart.
+    # A value that was measured once, at the end, makes no chart.
     if charted := list(dict.fromkeys(one.metric for one in series if len(one.steps) > 1)):
         values.append(_layout(charted))
     # The dashboard last: it promises what must be there.
@@ -149,7 +149,7 @@ def _layout(metrics: Iterable[str]) -> Summary.Value:
     categories[_EVERY_RUN] = single
     layout = layout_pb2.Layout(
         category=[
-            # What is open asks once a chart and run; most people look at the first.
+            # An open section sends a request for each chart and run; most people look at the first.
             layout_pb2.Category(title=title, chart=categories[title], closed=place > 0)
             for place, title in enumerate(titles)
         ]

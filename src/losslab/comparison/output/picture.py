@@ -23,7 +23,7 @@ class Picture:
     """The question that it answers, and how to read it."""
     columns: tuple[str, ...]
     data: list[tuple[Any, ...]]
-    """What is drawn, as a table."""
+    """The drawn values, as a table."""
     draw: Callable[[], Figure]
 
     def to_csv(self) -> str:

@@ -24,7 +24,7 @@ def difference(result: Paired | None, margin: float | None) -> str:
 
 
 def name_of(c: Comparison) -> str:
-    """Of the folder or the table."""
+    """The name of the folder or the table."""
     return c.source.resolve().name
 
 
@@ -130,7 +130,7 @@ def _elsewhere(c: Comparison, row: Row) -> list[str]:
 
 
 def protocol(c: Comparison) -> list[str]:
-    """What was done, in sentences."""
+    """The protocol of the comparison, in sentences."""
     runs = c.runs
     done = [run for run in runs if run.record.status == "completed"]
     seeds = sorted({run.seed for run in runs})

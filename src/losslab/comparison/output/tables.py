@@ -232,7 +232,7 @@ _MARKDOWN = re.compile(r"[\\|`*$~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<![^\W_])_|_(?
 
 
 def escape_markdown(text: str) -> str:
-    """What Markdown would take for its own: a cell's end, emphasis, a formula, a tag. cross_entropy stays as it is."""
+    """Escape what Markdown would interpret: a cell's end, emphasis, a formula, a tag. cross_entropy stays as it is."""
     return _MARKDOWN.sub(r"\\\g<0>", text)
 
 
@@ -242,6 +242,6 @@ _LATEX |= {character: f"${character}$" for character in "<>|"}
 
 
 def escape_latex(text: str) -> str:
-    """What LaTeX would take for its own; and a minus that is one."""
+    """Escape what LaTeX would interpret, and typeset minus signs."""
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)

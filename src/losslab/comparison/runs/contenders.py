@@ -64,7 +64,7 @@ class Contender:
     plain: bool
     """At its default options."""
     stratum: Setting
-    """What keeps it apart from contenders of another question: a model's width, say."""
+    """Settings that separate it from contenders of another question: a model's width, say."""
     groups: list[Group]
     chosen: Group
     across_code: bool = False

@@ -1,4 +1,4 @@
-"""What `losslab evaluate` recorded on another text, in the place of what the runs' own test says."""
+"""Results that `losslab evaluate` recorded on another text, put instead of the runs' own test results."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Run:
     """None for a line of somebody's table."""
     record: Record
     loss: str
-    """What people call its loss: the choice of conf/loss."""
+    """The name of its loss: the choice of conf/loss."""
     seed: int
     settings: dict[str, Any]
     """Dotted key → value of everything in its identity but the seed."""
@@ -86,7 +86,7 @@ class Run:
             raise UserError(f"{path} is damaged ({error}); its curves are left out") from None
 
     def scores(self) -> dict[str, NDArray[Any]] | None:
-        """What test_scores.npz holds (`losslab.records.SCORES`); None where there is none.
+        """The content of test_scores.npz (`losslab.records.SCORES`); None where there is none.
 
         Raises:
             UserError: where the file is damaged.
@@ -105,12 +105,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was found."""
+    """Runs that were found, and problems."""
 
     source: Path
     runs: list[Run]
     problems: list[str]
-    """What could not be read, a sentence each."""
+    """A sentence for each thing that could not be read."""
     asked: tuple[str, ...] = ()
     """Which of the runs were asked for, if not all."""
 

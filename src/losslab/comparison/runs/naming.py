@@ -1,4 +1,4 @@
-"""What losses are called in a comparison, in which order they stand, and where it is written."""
+"""Names of losses in a comparison, the order in which they stand, and the folder where it is written."""
 
 from __future__ import annotations
 

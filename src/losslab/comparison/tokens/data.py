@@ -24,7 +24,7 @@ _TOP = 5
 
 @dataclass(frozen=True)
 class Pairs:
-    """What all runs of both losses were scored on, and their scores."""
+    """Tokens on which all runs of both losses were scored, and their scores."""
 
     names: tuple[str, str]
     seeds: tuple[int, ...]
@@ -76,7 +76,7 @@ def count_shown(scores: TokenScores) -> tuple[int, bool]:
 
 
 def pack(runs: Pairs, found: Differences, count: int) -> str:
-    """What the program of the page reads, as JSON that can stand inside a script element."""
+    """Pack the data of the page's program as JSON that can stand inside a script element."""
     first = runs.first
     words = runs.words()
     tops = [[_mean_top(runs, loss, i) for i in range(count)] for loss in (0, 1)]

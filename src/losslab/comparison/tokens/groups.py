@@ -21,8 +21,7 @@ _START, _INSIDE, _NUMBER, _PUNCTUATION, _SPACE, _OTHER = range(len(KINDS))
 
 @dataclass(frozen=True)
 class Differences:
-    """Of M tokens or groups, B − A in nats: mean over seeds and paired-t 95% interval. NaN is what one seed cannot
-    say."""
+    """B − A in nats of M tokens or groups: mean over seeds and paired-t 95% interval, which is NaN for one seed."""
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -83,7 +82,7 @@ class GroupTable:
 
 @dataclass(frozen=True)
 class TokenSummary:
-    """What a person should remember of the page."""
+    """The findings of the page."""
 
     names: tuple[str, str]
     seeds: tuple[int, ...]
@@ -93,9 +92,9 @@ class TokenSummary:
     shown: int
     """Tokens that the page shows and tests one by one."""
     clear: int
-    """Of these, those whose own interval leaves 0 out."""
+    """How many of these have an interval of their own that leaves 0 out."""
     surviving: int
-    """Of these, those that are left after Benjamini–Hochberg at 10%."""
+    """How many of these are left after Benjamini–Hochberg at 10%."""
 
     def lines(self) -> list[str]:
         """For the console."""
@@ -132,7 +131,7 @@ def difference_text(group: TokenGroup) -> str:
 
 
 def overall(differences: NDArray[np.float64]) -> TokenGroup:
-    """Of differences [S, N], over all N tokens."""
+    """Summarise differences [S, N] over all N tokens."""
     (group,) = _groups(differences, np.zeros(differences.shape[1], dtype=np.int64), {0: "all tokens"})
     return group
 

@@ -31,7 +31,7 @@ from losslab.metrics.token_scores import TokenScores
 _FILES = resources.files("losslab.comparison.tokens")
 _STYLE, _SCRIPT = ((_FILES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 _STRENGTHS = (0.22, 0.5, 1.0)
-"""Of the shading: where the interval includes 0, where it does not, and where the difference survives."""
+"""Strengths of the shading where the interval includes 0, where it does not, and where the difference survives."""
 _DARKEST = 0.75
 _SATURATED = 95
 """Percentile of |difference| from which shading grows no more."""

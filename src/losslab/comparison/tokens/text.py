@@ -6,7 +6,7 @@ import unicodedata
 from html import escape
 
 END = "■"
-"""Of a document."""
+"""The sign for the end of a document."""
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 _MARKS = {" ": "<u> </u>", "\n": "<b>↵</b>\n", "\t": "<b>⇥</b>\t"}
 _SHAPELESS = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")

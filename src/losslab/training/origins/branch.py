@@ -103,7 +103,7 @@ def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int
 
 @dataclass
 class History:
-    """What a run that validates as this one does would have logged up to the step where it goes on."""
+    """The log that a run which validates as this one does would have written up to the step where it goes on."""
 
     table: str = ""
     """metrics.csv."""

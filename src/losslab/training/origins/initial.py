@@ -51,7 +51,7 @@ class Weights:
 
 @dataclass
 class Taken:
-    """What became of each weight."""
+    """The outcome for each weight."""
 
     taken: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)

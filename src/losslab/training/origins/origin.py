@@ -32,8 +32,8 @@ _FREE = [
     KEY,
     WEIGHTS_KEY,
 ]
-"""What may differ between a run and the one that it continues: the budget, what follows from it, how often to save, and
-the schedule, whose past is compared by itself."""
+"""Keys that may differ between a run and the one that it continues: the budget, those that follow from it, how often to
+save, and the schedule, whose past is compared by itself."""
 _TOLD = 4
 _OF_CLASS = 100
 """How far another class makes two configurations differ: its keys are then not compared."""
@@ -76,7 +76,7 @@ class Origins:
         self._digests: dict[tuple[Path, int, int], str] = {}
 
     def find(self, config: dict[str, Any], inputs: dict[str, str]) -> Origin | None:
-        """What `continue_from` names: that run, or, in a sweep's folder, the one that agrees with this configuration in
+        """The run that `continue_from` names, or, in a sweep's folder, the one that agrees with this configuration in
         everything but the budget; of several, the one that has come furthest. None where the key is null.
 
         Args:

@@ -138,7 +138,7 @@ def _check_readable(path: str) -> None:
 
 
 def _foreign(error: pickle.UnpicklingError) -> str | None:
-    """What a pickle names beside tensors and plain values, if that is why it was not loaded."""
+    """The class that a pickle names beside tensors and plain values, if that is why it was not loaded."""
     return next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), None)
 
 
@@ -271,7 +271,7 @@ def _loadable(path: Path, reasons: list[str]) -> ReadCheckpoint | None:
 
 
 def older(folder: Path) -> list[Path]:
-    """What `checkpoints.keep` keeps beside last.ckpt, newest first."""
+    """Checkpoints that `checkpoints.keep` keeps beside last.ckpt, newest first."""
     return sorted(folder.glob(_OLDER), reverse=True)
 
 

@@ -22,9 +22,9 @@ from losslab.config.identity import flatten
 from losslab.files import naming, write_atomic
 
 _PARTS = ("val/", "test/", "best/val/", "best/test/")
-"""Of the last step, and of the best checkpoint."""
+"""Prefixes of metrics of the last step, and of the best checkpoint."""
 _VARIED = ("loss", "loss_settings", "lr", "regularizers", "seed")
-"""What most comparisons vary: the tab shows five columns unasked, and these before the others."""
+"""Settings that most comparisons vary: the tab shows five columns by default, and these before the others."""
 _FILES = "events.out.tfevents."
 _HEADER, _FOOTER = 12, 4
 """Bytes around a record: its length and that length's checksum; its own checksum."""
@@ -167,8 +167,9 @@ def _is_row(event: Event) -> bool:
 def describe_run(
     config: Mapping[str, Any], loss: str, *, vocab_size: float = math.nan, parameters: float = math.nan
 ) -> dict[str, str | float]:
-    """What the HParams tab shows of a run. Keys and types are fixed, whatever the components: what only some of them
-    have stands in a text of settings, and a number that a model lacks, or that is not known, is NaN: an empty cell."""
+    """The values of a run in the HParams tab. Keys and types are fixed, whatever the components: settings that only
+    some of them have stand in one text, and a number that a model lacks, or that is not known, is NaN: an empty
+    cell."""
     model, data, trainer = config["model"], config["data"], config["trainer"]
     row: dict[str, str | float] = {"loss": loss, "loss_settings": _settings(config["loss"])}
     used = {key: value for key, value in config["regularizers"].items() if value}

@@ -142,7 +142,8 @@ class MetricsLog:
             self.events.flush()
 
     def close(self) -> None:
-        """What a checkpoint counts on was flushed before it; a disk that is full by now must not hide why we stop."""
+        """Close the files. Rows that a checkpoint needs were flushed before it; a disk that is full by now must not
+        hide why the run stops."""
         for file in (self._file, self.events):
             if file is not None:
                 with contextlib.suppress(OSError):

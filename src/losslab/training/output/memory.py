@@ -1,4 +1,4 @@
-"""What a run holds of the machine's memory: kept between steps, measured at the end."""
+"""The memory of a run: kept between steps, measured at the end."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def keep_freed_memory() -> None:
     """Let the allocator keep what a step frees for the next one.
 
     By default glibc hands every tensor above some megabytes, such as the logits, back to the kernel, and pays for each
-    page anew at the next step, a good part of a step on the CPU. The peak may grow by a tenth. Whoever has
-    set glibc's own variables has decided already; other allocators do not read this.
+    page again at the next step, a good part of a step on the CPU. The peak may grow by a tenth. Whoever has set glibc's
+    own variables has decided already; other allocators do not read this.
     """
     if not os.environ.keys() & {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}:
         with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library

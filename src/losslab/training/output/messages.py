@@ -1,4 +1,4 @@
-"""What a run says: its introduction and its result on the terminal, everything else in train.log."""
+"""Messages of a run: its introduction and its result on the terminal, everything else in train.log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def say(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """What a person should know, and the log too, on standard error."""
+    """Print a note on standard error, and write it to the log."""
     console.complain(f"note: {message}")
     _log.warning(message)
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, a plain line every few seconds where output is piped."""
+"""Progress of a run: a bar on a terminal, a plain line every few seconds where output is piped."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RunProgress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done meanwhile is no training: validations, checkpoints."""
+        """Leave out of the speed the time that is not training: validations, checkpoints."""
         self._paused_at = time.monotonic()
         try:
             yield

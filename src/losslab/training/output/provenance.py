@@ -21,11 +21,11 @@ from losslab.config.binding import import_target
 _PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
 
 _OWN_FILES = [":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top)*.toml", ":(top)*.sh"]
-"""What decides a run, apart from its data, whose content is hashed."""
+"""Files that decide a run, apart from its data, whose content is hashed."""
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that decide a run's numbers."""
+    """Versions of Python and the packages that decide a run's numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 

@@ -91,7 +91,7 @@ class Loaded:
         return log_probs.reshape(*tokens.shape, -1)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """What Lightning puts around the run's forward passes."""
+        """The context that Lightning puts around the run's forward passes."""
         kind, _, mode = self.config["trainer"]["precision"].partition("-")
         if mode != "mixed":
             return nullcontext()

@@ -25,7 +25,7 @@ from losslab.training.scoring.reopen import Reopened, reopen
 
 TOP = 5
 ATTENTION_POSITIONS = 128
-"""Of the first window: what a person can still look at. Attention is causal, so these are whole by themselves."""
+"""Positions of the first window, few enough to look at. Attention is causal, so these are whole by themselves."""
 _BYTES = 256
 
 
@@ -82,7 +82,7 @@ def score_tokens(folder: Path, *, layer: int | None, trust: list[str]) -> TokenS
 def attention_weights(
     backbone: Decoder, tokens_BT: Tensor, layer: int, context: Callable[[], AbstractContextManager[object]]
 ) -> NDArray[np.float16]:
-    """What layer `layer` (from 1) attends to in the first of these windows, float16 [H, T, T]; see
+    """The attention of layer `layer` (from 1) in the first of these windows, float16 [H, T, T]; see
     `CausalSelfAttention.weights`."""
     found: list[Tensor] = []
     block = backbone.layers[layer - 1]
@@ -97,7 +97,7 @@ def attention_weights(
 
 
 def token_bytes(tokenizer: Tokenizer, token: int) -> bytes:
-    """What a token stands for in the middle of a text; its name, where that is nothing (the end of a document).
+    """The bytes that a token stands for in the middle of a text; its name where there are none (the end of a document).
 
     A single token need not be whole characters: of byte-level tokenizers these are the very bytes.
     """

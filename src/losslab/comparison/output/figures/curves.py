@@ -58,7 +58,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class _Window:
-    """What of y is shown."""
+    """The part of y that is shown."""
 
     low: float
     high: float

@@ -62,7 +62,7 @@ class _Scale:
     low: float
     high: float
     decimals: int
-    """Of the numbers beside the rows."""
+    """Decimals of the numbers beside the rows."""
 
     def arrow(self, value: float) -> str:
         """The marker of a value beyond the axis; empty for one on it."""

@@ -26,7 +26,7 @@ _GROUPS = 5
 _DIFFERENCES, _ABSOLUTE, _NAMES = 2.7, 1.3, 0.8
 """Inches of the differences' panel, of the baseline's own, and of the names below them."""
 _SPREAD = 0.76
-"""Of the distance between two groups: the losses stand side by side in it."""
+"""The share of the distance between two groups in which the losses stand side by side."""
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,19 @@ from losslab.comparison.output.figures.style import FONT, INK, SMALL, Look
 WIDTH = 7.0
 """Inches, of every figure."""
 HEIGHT = 3.8
-"""Of one panel with its labels."""
+"""Inches of one panel with its labels."""
 PANEL_WIDTH, PANEL_HEIGHT = 5.9, 3.2
-"""Of such a panel without them, nearly."""
+"""Inches of such a panel without them, nearly."""
 LINE = 1.3 / 72
 """Inches of a line of text for each point of its font."""
 FAR = 5.0
 """A value this many times farther out than the typical one would flatten all others; it leaves the axis."""
 NEGLIGIBLE = 1e-4
-"""Of the largest value: what is smaller is rounding (two losses that are one), and no reason to zoom in on it."""
+"""A share of the largest value: smaller differences are rounding (two losses that are one), and no reason to zoom
+in."""
 _SIDE = 0.12
 _HANDLE, _GAP, _COLUMN, _SPACE = 2.8, 0.7, 1.8, 0.4
-"""Of a legend's line, of the space after it, between columns and between rows; in font sizes."""
+"""Widths of a legend's line, of the space after it, between columns and between rows; in font sizes."""
 _EVEN = 0.05
 """Inches by which the lines of a text may differ from the narrowest column."""
 
@@ -174,7 +175,7 @@ def say_what_is_cut(axes: Axes, *, above: bool, below: bool) -> None:
 
 
 def line_of(look: Look) -> Line2D:
-    """What stands for a loss in a legend."""
+    """The line that stands for a loss in a legend."""
     return Line2D([], [], color=look.colour, linestyle=look.dash, marker=look.marker)
 
 

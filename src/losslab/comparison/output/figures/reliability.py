@@ -24,7 +24,7 @@ _HEIGHT = 3.65
 _PANELS = ("before scaling", "after scaling by one temperature")
 _TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 0.95, 0.99, 0.999)
 _EDGE = 0.06
-"""Of the axis, beyond the outermost value."""
+"""A share of the axis, beyond the outermost value."""
 _NARROWEST = 1.0
 """Log-odds that an axis shows at least."""
 

@@ -121,7 +121,7 @@ def _has_best(item: Sensitivity) -> bool:
 
 
 def _limits(items: Sequence[Sensitivity]) -> tuple[float, float] | None:
-    """Of y; None without a finite value."""
+    """The limits of y; None without a finite value."""
     means = np.concatenate([finite(item.mean) for item in items]) if items else np.empty(0)
     known = means[np.isfinite(means)]
     if not len(known):

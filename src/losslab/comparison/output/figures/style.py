@@ -127,7 +127,7 @@ def inline_svg(figure: Figure, saved: str | None = None) -> str:
     drawn = drawn.replace(f"fill: {_PAPER}", "fill: none")
     drawn = re.sub(r"<!--.*?-->", "", drawn, flags=re.DOTALL)  # people's labels, which the page has no use for
     drawn = drawn[drawn.index("<svg") :]
-    # Of the content: two figures of a page get different ids, and a figure the same ones every time.
+    # A hash of the content: two figures of a page get different ids, and a figure the same ones every time.
     prefix = f"f{hashlib.sha256(drawn.encode()).hexdigest()[:10]}"
     drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", drawn)
     drawn = drawn.replace("*{", f"#{prefix} *{{", 1)  # or the style would hold for the whole page
@@ -160,7 +160,7 @@ def _draw(figure: Figure, kind: str) -> bytes:
 
 @contextmanager
 def _outlined(figure: Figure) -> Iterator[None]:
-    """Letters as paths, in place of a font that each PDF would cut down for itself, for half of all the time."""
+    """Draw letters as paths: subsetting a font for each PDF takes half of all the time."""
     texts = figure.findobj(Text)
     for text in texts:
         text.set_path_effects([Normal()])
