@@ -1,7 +1,7 @@
-"""What scripts/benchmark runs: the same multirun under our launcher and under Hydra's basic one, in turns; or, asked
-for `compare`, the time that losslab compare takes (benchmark_compare.py), for `scoring`, the time that scoring takes
-beside the product of hidden states and projection (benchmark_scoring.py), or for `statistics`, how often the comparison
-errs (benchmark_statistics.py).
+"""The program of scripts/benchmark: the same multirun under our launcher and under Hydra's basic one, in turns; or,
+asked for `compare`, the time that losslab compare takes (benchmark_compare.py), for `scoring`, the time that scoring
+takes beside the product of hidden states and projection (benchmark_scoring.py), or for `statistics`, how often the
+comparison errs (benchmark_statistics.py).
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.
@@ -28,7 +28,7 @@ from losslab.data.python_docs import read_texts
 
 LAUNCHERS = ("basic", "local")
 CHARACTERS = 400_000
-"""Of the built-in corpus: enough to train on, little enough to validate on at every size."""
+"""Characters of the built-in corpus: enough to train on, little enough to validate on at every size."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What scripts/docs runs: docs/losses.md and its plots, from the losses themselves."""
+"""The program of scripts/docs: docs/losses.md and its plots, from the losses themselves."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _prose(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """What Markdown would read as its own, outside of `code`."""
+    """Escape what Markdown would interpret, outside of `code`."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"(\*|<|(?<!\w)_)", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)

@@ -25,7 +25,7 @@ from losslab.losses.quantile import Quantile
 
 V, POINTS = 10, 161
 SHARE = 0.8
-"""Of the one class, in a teacher's prediction or a target distribution."""
+"""The share of the one class in a teacher's prediction or a target distribution."""
 RARE = 10
 """How much rarer the target is than each other class, where a loss asks."""
 SPREAD = 0.5

@@ -1,4 +1,5 @@
-"""What scripts/gpu_check runs: checks that need a device, then costs, as Markdown and JSON with the card's name."""
+"""The program of scripts/gpu_check: checks that need a device, then costs, as Markdown and JSON with the card's
+name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the final loss costs: `losslab bench` at the shape of a large model's head."""
+"""Costs of the final loss: `losslab bench` at the shape of a large model's head."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _product_speed(sizes: Sizes) -> float:
 
 
 def _seconds(work: object, times: int, device: str) -> float:
-    """Of one call, after three to warm up."""
+    """Seconds of one call, after three to warm up."""
     assert callable(work)
     for _ in range(3):
         work()

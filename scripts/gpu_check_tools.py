@@ -1,4 +1,4 @@
-"""What the parts of scripts/gpu_check share: sizes, tables, and tiny runs through the command."""
+"""Helpers of the parts of scripts/gpu_check: sizes, tables, and tiny runs through the command."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Table:
     header: list[str]
     rows: list[list[Any]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """What is not as it must be, in sentences."""
+    """Faults, in sentences."""
     note: str = ""
 
 

@@ -37,7 +37,7 @@ def jobs(folder: Path) -> dict[str, str]:
 
 
 def send(folder: Path, job: str, number: signal.Signals) -> None:
-    """What scancel --signal does: to every task of the job."""
+    """Send a signal to every task of the job, as scancel --signal does."""
     for pid in json.loads((folder / f"{job}.job").read_text())["tasks"]:
         os.kill(pid, number)
 

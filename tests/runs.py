@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: a small text, runs that take seconds, and the command as a person starts it."""
+"""Helpers of the end-to-end tests: a small text, runs that take seconds, and the command as a person starts it."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def status(
 def clean(
     folder: Annotated[Path, typer.Argument(help="A run's folder, a sweep's, or outputs.")],
     checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Also the best ones of completed runs.")] = False,
-    cache: Annotated[bool, typer.Option("--cache", help="Also tokenised texts; the next run makes them anew.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Also tokenised texts; the next run rebuilds them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
     """Free the space of what no run needs any more, and say how much."""

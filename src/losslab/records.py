@@ -159,9 +159,9 @@ def read(folder: Path) -> Record:
     except FileNotFoundError:
         raise UserError(f"{folder} holds no {FILE}: it is not a run's folder") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); move it away to run this configuration anew") from None
+        raise UserError(f"{path} cannot be read ({error}); move it away to run this configuration again") from None
     if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
-        raise UserError(f"{path} is no record of a run; move it away to run this configuration anew")
+        raise UserError(f"{path} is no record of a run; move it away to run this configuration again")
     if content["schema"] > SCHEMA:
         raise UserError(f"{path} has schema {content['schema']}, and this losslab reads up to {SCHEMA}; update losslab")
     known = {f.name for f in fields(Record)}
@@ -169,7 +169,7 @@ def read(folder: Path) -> Record:
         content = migrate(content)
         record = Record(**{key: value for key, value in content.items() if key in known})
     except (TypeError, KeyError, AttributeError):
-        raise UserError(f"{path} is not a whole record; move it away to run this configuration anew") from None
+        raise UserError(f"{path} is not a whole record; move it away to run this configuration again") from None
     return _checked(record, path)
 
 
@@ -179,10 +179,10 @@ def _checked(record: Record, path: Path) -> Record:
     for key, value in vars(record).items():
         expected = str if key == "error" else type(getattr(empty, key))
         if not (isinstance(value, expected) or (key == "error" and value is None)):
-            raise UserError(f"{path} holds {value!r} as {key}; move it away to run this configuration anew")
+            raise UserError(f"{path} holds {value!r} as {key}; move it away to run this configuration again")
     for part in record.metrics.values():
         if not isinstance(part, dict) or not all(value is None or _is_number(value) for value in part.values()):
-            raise UserError(f"{path} holds metrics that are no numbers; move it away to run this configuration anew")
+            raise UserError(f"{path} holds metrics that are no numbers; move it away to run this configuration again")
     plain = {
         "hashes": all(isinstance(value, str) for value in record.hashes.values()),
         "versions": all(isinstance(value, str) for value in record.versions.values()),
@@ -200,7 +200,7 @@ def _checked(record: Record, path: Path) -> Record:
     if not is_info(record.metrics_info, record.primary):
         raise UserError(f"{path} holds metrics_info that declares no metrics; move it away to run this anew")
     if record.status not in STATUSES:
-        raise UserError(f"{path} holds no status but {record.status!r}; move it away to run this configuration anew")
+        raise UserError(f"{path} holds no status but {record.status!r}; move it away to run this configuration again")
     return record
 
 

@@ -1,4 +1,4 @@
-"""What may go wrong in a sweep, planted, and the sentence that a reader finds of it."""
+"""Planted faults of a sweep, and the sentence that a reader finds for each."""
 
 import json
 from typing import Any

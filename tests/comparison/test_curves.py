@@ -85,7 +85,7 @@ def test_costs_that_were_measured_side_by_side_come_before_flops(sweep: Sweep) -
 
 
 def test_costs_measured_on_a_busy_machine_count_nowhere(sweep: Sweep) -> None:
-    """The quickest round of one loss was the only one without other work: square seemed 3 times as dear."""
+    """The quickest round of one loss was the only one without other work: square seemed to cost 3 times as much."""
     add_flops(sweep, {"cross_entropy": 100.0, "square": 100.0})
     write_costs(sweep, {"cross_entropy": [0.27, 0.09, 0.26], "square": [0.28, 0.27, 0.29]})
     c = comparison_of(sweep)

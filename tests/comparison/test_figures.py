@@ -131,7 +131,7 @@ def overlap(one: Bbox, other: Bbox) -> bool:
 
 
 def misplaced(figure: Figure) -> list[str]:
-    """What is cut off by the figure's edge, or lies on something else."""
+    """Labels that the figure's edge cuts off, or that lie on something else."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     found = [(" ".join(text.get_text().split()), text.get_window_extent(renderer)) for text in texts(figure)]
     wrong = [f"{a!r} on {b!r}" for (a, at), (b, bt) in itertools.combinations(found, 2) if overlap(at, bt)]

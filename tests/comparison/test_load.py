@@ -1,4 +1,4 @@
-"""What is read out of run folders, and what is said of those that cannot be read."""
+"""Records read out of run folders, and sentences for those that cannot be read."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What losses are called, in which order they stand, and where a comparison is written."""
+"""Names of losses, the order in which they stand, and the folder of a comparison."""
 
 from pathlib import Path
 from typing import Any

@@ -125,7 +125,7 @@ def test_six_seeds_are_the_fewest_that_a_sign_flip_can_tell_apart() -> None:
     assert sign_flip([1.0] * SEEDS_FOR_A_CLAIM) < 0.05 <= sign_flip([1.0] * (SEEDS_FOR_A_CLAIM - 1))
 
 
-# What "Done when" asks of the intervals and tests, on differences with a known mean.
+# Coverage of the intervals and power of the tests, on differences with a known mean.
 
 EFFECT, SEED_STD, OWN_STD, DRAWS = 0.03, 0.2, 0.05, 1000
 

@@ -57,7 +57,7 @@ def make_scores(tokens: list[int], **changes: Any) -> TokenScores:
 
 @dataclass
 class Page(HTMLParser):
-    """What the tests look for in a page."""
+    """Parts of a page that the tests look for."""
 
     path: Path
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the report says about how the runs were made."""
+"""Sentences of the report about how the runs were made."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What was typed → the configuration that a run would get."""
+"""Typed overrides → the configuration that a run would get."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""What makes two runs the same run, and the name of a run's folder."""
+"""The identity of a run, and the name of its folder."""
 
 import copy
 import functools
@@ -16,7 +16,7 @@ from losslab.config.identity import NOT_IDENTITY, fingerprint, flatten, folder_n
 INPUTS = {"data.corpus": "c" * 64}
 TEXT = ["data=text", "data.path=book.txt"]
 TOKENS = 16 * 128
-"""Of one optimizer step under the defaults."""
+"""Tokens of one optimizer step under the defaults."""
 MANY_CHANGES = """
 data.vocab_size=512 data.batch_size=64 data.documents=block model.num_layers=3 model.width=32 model.dropout=0.25
 model.mlp=swiglu model.norm=layer model.init_std=0.01 optimizer.lr=1e-5 trainer.max_steps=20 trainer.precision=bf16

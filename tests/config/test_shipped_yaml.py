@@ -32,7 +32,7 @@ def test_a_shipped_file_composes_and_binds(choice: str, settle) -> None:
 
 @pytest.mark.parametrize("loss", [choice for choice in CHOICES if choice.startswith("loss=")])
 def test_a_loss_yaml_spells_out_the_defaults_of_its_class(loss: str, settle) -> None:
-    """What a person reads in the yaml is all that there is to set."""
+    """A yaml names every key that can be set."""
     assert compose_plain([loss])["loss"].keys() == settle(loss)["loss"].keys()
 
 

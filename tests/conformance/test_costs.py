@@ -1,4 +1,4 @@
-"""What a training step costs under each loss, measured in turns, and the file that `losslab compare` reads."""
+"""Costs of a training step under each loss, measured in turns, and the file that `losslab compare` reads."""
 
 from __future__ import annotations
 

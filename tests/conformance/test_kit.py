@@ -29,7 +29,7 @@ class Fine(Loss):
 
 
 class Mean(Loss):
-    """A mean in place of a sum."""
+    """A mean instead of a sum."""
 
     def forward(self, features: Features, projection: Projection) -> LossSum:
         kept = features.kept()
@@ -135,7 +135,7 @@ class AnyNumbers(Loss):
 
 
 class WithoutSquare(Distillation):
-    """T in place of T²."""
+    """T instead of T²."""
 
     def from_logits(self, logits: Tensor, features: Features) -> dict[str, Tensor]:
         terms = super().from_logits(logits, features)
@@ -167,7 +167,7 @@ class Parametric(Loss):
 
 
 FAULTS = [
-    (Mean, "sums, not means", "a mean in place of a sum"),
+    (Mean, "sums, not means", "a mean instead of a sum"),
     (SmoothedPadding, "ignored positions", "positions of weight 0 are counted"),
     (Bf16, "precision", "bfloat16"),
     (NoMaximum, "logits of ±10,000", "without its largest logit subtracted"),

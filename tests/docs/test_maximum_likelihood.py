@@ -1,4 +1,4 @@
-"""Every result in docs/maximum-likelihood.md, computed anew: with our own losses and metrics where there are any."""
+"""Every result in docs/maximum-likelihood.md, computed again: with our own losses and metrics where there are any."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def entropy(q: Tensor) -> Tensor:
 
 
 def value_and_gradient(loss: Loss, z: Tensor = Z) -> tuple[Tensor, Tensor]:
-    """Of one position with the first class as its target."""
+    """Features of one position with the first class as its target."""
     z = z[None].clone().requires_grad_()
     value = loss.position_loss(z, Y).sum()
     (gradient,) = torch.autograd.grad(value, z)
@@ -109,7 +109,7 @@ def minimiser(loss: Loss) -> Tensor:
 
 
 def metrics(loss: Loss, logits: Tensor, target: Tensor, bytes_each: float = 1.0) -> dict[str, float]:
-    """What a run would report for these logits, the scale being fitted on them too."""
+    """The metrics that a run would report for these logits, the scale being fitted on them too."""
     extras = {"bytes": torch.full((len(target),), bytes_each), "fit": torch.zeros(len(target))}
     features = Features(logits.float(), target, torch.ones(len(target)), extras)
     projection = OutputProjection(torch.eye(logits.shape[-1]))

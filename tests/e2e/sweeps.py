@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: losses that go wrong, and processes that are killed with all their children."""
+"""Helpers of the tests of sweeps: losses that go wrong, and processes that are killed with all their children."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_a_teacher_that_is_not_done_is_refused(
 
 
 def refusal(run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """What is said, before or after the command has begun its work."""
+    """The complaint, before or after the command has begun its work."""
     capsys.readouterr()
     try:
         assert run_tiny("loss=distillation", *options, "name=students") == 2

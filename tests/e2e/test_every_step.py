@@ -42,7 +42,7 @@ ONE_CYCLE = {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.3, "
 
 
 def make_config(folder: Path, *arguments: str, scheduler: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What `start` would store, with the text in `folder`."""
+    """The configuration that `start` would store, with the text in `folder`."""
     text = folder / "book.txt"
     text.write_text(make_text(paragraphs=20), encoding="utf-8")
     config = compose_plain([*OPTIONS, f"data.path={text}", *arguments])

@@ -700,9 +700,9 @@ class Made(NamedTuple):
     place: Path
     """Where all rows are typed."""
     kept: Path
-    """What is there at the beginning of each."""
+    """Folder of the files that are there at the beginning of each."""
     metrics: dict[str, dict[str, float]]
-    """Of DONE, and of CUT once it is completed: their configurations are the same."""
+    """Metrics of DONE, and of CUT once it is completed: their configurations are the same."""
 
 
 @pytest.fixture(scope="module")
@@ -759,7 +759,8 @@ def start(arguments: list[str]) -> tuple[int, str, str]:
 
 
 def remains() -> dict[str, Any]:
-    """What must not change: each file's hash, and of an unfinished run's record what its checkpoints stand for."""
+    """Content that must not change: each file's hash, and the part of an unfinished run's record that its checkpoints
+    stand for."""
     found: dict[str, Any] = {}
     for path in sorted(Path().rglob("*")):
         if path.is_dir() or ".cache" in path.parts or path.name in (".lock", "evaluations.jsonl", "train.log"):
@@ -821,9 +822,9 @@ def test_a_malformed_input_is_told_in_one_line_and_nothing_is_lost(
     assert not Path("mark").exists() and "trap" not in sys.modules
     untouched = {path for path in before if code or not path.startswith("outputs/cut/")}
     assert [path for path in untouched if after.get(path) != before[path]] == []
-    made_anew = after.keys() - before.keys()
-    assert not (row.unread and made_anew)
-    assert not (code and any(path.startswith(("outputs/done/", "outputs/cut/")) for path in made_anew))
+    created = after.keys() - before.keys()
+    assert not (row.unread and created)
+    assert not (code and any(path.startswith(("outputs/done/", "outputs/cut/")) for path in created))
     statuses = [path.read_text(errors="replace") for path in Path("outputs").glob("*/*/run.json")]
     assert not any('"status": "running"' in text for text in statuses)
     if code == 0:

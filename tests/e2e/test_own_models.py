@@ -1,4 +1,4 @@
-"""What a person's own parts draw from the global generators is the seed's, however often it is drawn."""
+"""Draws of a person's own parts from the global generators follow the seed, however many they are."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ TWO_RANKS = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "tra
 
 
 NOISE = ("Fatal Python error", "Traceback", "ChildFailedError", "Root Cause", "exitcode", "closing signal")
-"""Of an interpreter that aborts at its end, and of torchrun where a rank ended otherwise than with code 0."""
+"""Messages of an interpreter that aborts at its end, and of torchrun where a rank ended otherwise than with code 0."""
 
 
 @pytest.fixture
@@ -161,8 +161,8 @@ def test_a_loss_trains_on_two_ranks_as_on_one(trained: Path, loss: str) -> None:
 
 
 def test_no_shipped_loss_is_computed_in_a_way_of_its_own() -> None:
-    """What two ranks do to a loss depends on how its sums are made and on its state, not on its formula: any other loss
-    trains as one of those above."""
+    """The effect of two ranks on a loss depends on how its sums are made and on its state, not on its formula: any
+    other loss trains as one of those above."""
     every = [path.stem for path in (conf_dir() / "loss").glob("*.yaml")]
     assert set(map(way_of, every)) == set(map(way_of, LOSSES))
 

@@ -1,4 +1,4 @@
-"""What lies beside and inside a folder that somebody sent is neither run, written through, nor removed."""
+"""Files beside and inside a folder that somebody sent are neither run, written through, nor removed."""
 
 from __future__ import annotations
 

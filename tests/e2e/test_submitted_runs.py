@@ -157,7 +157,7 @@ def test_a_preempted_run_continues_and_a_queued_one_is_not_submitted_again(
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """Of TINY, in one process."""
+    """The record of TINY, in one process."""
     return train_in(tmp_path_factory.mktemp("alone"), TINY)
 
 

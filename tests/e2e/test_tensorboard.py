@@ -1,4 +1,4 @@
-"""What TensorBoard reads back from a mixed sweep: one series a tag, each step once, one HParams row a run."""
+"""Series that TensorBoard reads back from a mixed sweep: one a tag, each step once, one HParams row a run."""
 
 from __future__ import annotations
 

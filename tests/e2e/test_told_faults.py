@@ -1,4 +1,4 @@
-"""What goes wrong while a run trains is told in one sentence, and recorded."""
+"""Faults of a run that trains make one sentence each, and stand in the record."""
 
 from __future__ import annotations
 

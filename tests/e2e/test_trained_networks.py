@@ -1,4 +1,4 @@
-"""What comes out of a run: loaded, evaluated, exported, cleaned, and moved to another place."""
+"""Networks that runs trained: loaded, evaluated, exported, cleaned, and moved to another place."""
 
 from __future__ import annotations
 

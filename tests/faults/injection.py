@@ -30,7 +30,7 @@ _CREATES = os.O_CREAT
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done to which file: the `number`-th of its kind, from 1."""
+    """An operation on a file: the `number`-th of its kind, from 1."""
 
     kind: str
     file: str
@@ -42,7 +42,7 @@ class Operation:
 
 @dataclass
 class Faults:
-    """What happened below `folder` so far.
+    """Operations below `folder` so far.
 
     Args:
         folder: operations elsewhere are not counted.
@@ -88,7 +88,7 @@ class Faults:
 
 
 def name_of(path: str) -> str:
-    """What a file is called without what differs between runs: `.run.json.k3x8_f.tmp` is run.json."""
+    """The name of a file without the part that differs between runs: `.run.json.k3x8_f.tmp` is run.json."""
     name = os.path.basename(path).removesuffix(".tmp")  # noqa: PTH119
     for pattern, short in _NAMES.items():
         if re.fullmatch(pattern, name):

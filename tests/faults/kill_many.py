@@ -85,7 +85,7 @@ def main() -> int:
 
 
 class Killer:
-    """Kills until there were enough; every fresh run has a name of its own, and builds the cache anew."""
+    """Kills until there were enough; every fresh run has a name of its own, and builds the cache again."""
 
     def __init__(self, rng: random.Random, undisturbed: Undisturbed, options: argparse.Namespace) -> None:
         self.rng = rng
@@ -146,7 +146,7 @@ class Killer:
         return attempt(name, at=found[self.rng.randrange(max(1, round(len(found) * left)))])
 
     def check(self, end: End, name: str, since: int, before: dict[str, str]) -> list[str]:
-        """What was lost, as far as can be seen now."""
+        """Sentences on everything that was lost, as far as can be seen now."""
         run = find(name)
         problems = [] if self.digest_of_the_others(name) == before else ["a completed run was changed"]
         if run is None:
@@ -171,7 +171,7 @@ class Killer:
 
 
 def observe() -> Undisturbed:
-    """What a run comes to that nothing disturbs."""
+    """The result of a run that nothing disturbs."""
     log = Path("operations.txt")
     end = attempt(UNDISTURBED, log=log)
     run = find(UNDISTURBED)
@@ -230,7 +230,7 @@ def find(name: str) -> Path | None:
 
 
 def shown() -> str:
-    """What the last attempt printed."""
+    """Output of the last attempt."""
     return SHOWN.read_text(encoding="utf-8").strip() if SHOWN.exists() else ""
 
 

@@ -1,4 +1,5 @@
-"""What a run's folder holds: what must be sound after any failure, and what must equal an undisturbed run."""
+"""Content of a run's folder: the part that must be sound after any failure, and the part that must equal an undisturbed
+run's."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def differences(run: Path, expected: dict[str, Any]) -> list[str]:
 
 
 def damage(run: Path, *, since: int = 0) -> list[str]:
-    """What is broken in a run's folder, however it ended; `since` is the step that it had saved before."""
+    """Faults in a run's folder, however it ended; `since` is the step that it had saved before."""
     problems = []
     states: dict[str, dict[str, Any]] = {}
     for name in (LAST, BEST):

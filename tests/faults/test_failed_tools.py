@@ -1,4 +1,4 @@
-"""What works on finished runs fails without harm, and works again afterwards."""
+"""Commands on finished runs fail without harm, and work again afterwards."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ FILES = {
 }
 """Every file that a run writes, in the groups that are tested together."""
 BORNE = [("link", "best.ckpt"), ("open", "train.log"), ("write", "train.log")]
-"""What a run may survive: a copy takes the place of a hard link, and a log may miss a line."""
+"""Failures that a run may survive: a copy replaces a hard link, and a log may miss a line."""
 MODES = ("ENOSPC", "EIO", "partial")
 CAUSES = [os.strerror(number) for number in (errno.ENOSPC, errno.EIO, errno.EFBIG)]
 
@@ -192,7 +192,7 @@ def copied(scene: Scene, place: Path) -> Iterator[Path]:
 
 
 def check_failure(end: Attempt, run: Path, scene: Scene, statuses: Sequence[str] = ("failed", "running")) -> list[str]:
-    """What is wrong right after a run whose disk failed; `statuses` are those that its record may have."""
+    """Faults right after a run whose disk failed; `statuses` are those that its record may have."""
     problems = damage(run, since=scene.since) + check_neighbour(run, scene) + check_litter(run)
     begun = (run / records.FILE).exists()
     if end.code != 1 and not (end.code == 2 and (end.refused or not begun)):
@@ -226,7 +226,7 @@ def check_neighbour(run: Path, scene: Scene) -> list[str]:
 
 
 def check_repair(end: Attempt, run: Path, scene: Scene) -> list[str]:
-    """What is wrong after the same command on a disk that works again."""
+    """Faults after the same command on a disk that works again."""
     if end.code != 0:
         return [f"again, it ended with {end.code}: {end.output.strip()[-300:]}"]
     problems = damage(run, since=scene.since) + differences(run, scene.expected) + check_neighbour(run, scene)
@@ -365,7 +365,7 @@ def test_a_full_disk_loses_nothing(
 
 
 FIRST_FILES = 6 * 4096
-"""What a run has written before its first checkpoint, in pages: configuration, record, logs."""
+"""Pages that a run has written before its first checkpoint: configuration, record, logs."""
 
 
 def resize(disk: Path, size: int) -> None:

@@ -325,7 +325,7 @@ class Case:
         name: of the yaml in conf/loss.
         variant: tells apart the cases of one name.
         reference: scores, target → the loss of each position, in the precision of the scores.
-        sees_features: the reference takes the features in place of the target.
+        sees_features: the reference takes the features instead of the target.
         scores: hidden states, weight and bias → what the reference takes; the projection, mostly.
         class_weights: each position's share in the denominator, by class.
         is_softmax: adding a constant to all logits of a row changes nothing, and every row has a gradient.

@@ -1,4 +1,4 @@
-"""What every loss must do, over the rows of `cases.py`."""
+"""Properties that every loss must have, over the rows of `cases.py`."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_a_loss_that_multiplies_matrices_does_so_in_float32_under_autocast(probl
 
 @each_case
 def test_bf16_error_is_at_most_that_of_the_reference_in_bf16(case: Case, problem: Problem) -> None:
-    """Of every position's loss and of both gradients, against float64, give or take one rounding to bf16."""
+    """Errors of every position's loss and of both gradients, against float64, give or take one rounding to bf16."""
     loss, projection = bound(case), OutputProjection(problem.projection.float())
     ones = replace(problem.features(), weight=torch.ones(len(problem.weight)))
     kept = loss.select(ones).weight

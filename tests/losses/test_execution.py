@@ -25,7 +25,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 class Focused(Loss):
-    """Of log p_y alone, with a parameter."""
+    """A function of log p_y alone, with a parameter."""
 
     def bind(self, spec: OutputSpec) -> None:
         self.gamma = nn.Parameter(torch.tensor(1.5))
@@ -35,7 +35,7 @@ class Focused(Loss):
 
 
 class PullNorm(Loss):
-    """Of all logits, with a parameter, and of no softmax."""
+    """A function of all logits, with a parameter, and of no softmax."""
 
     def bind(self, spec: OutputSpec) -> None:
         self.centre = nn.Parameter(torch.linspace(-1, 1, spec.num_outputs))
@@ -55,7 +55,7 @@ class Distances(Loss):
 
 
 class Leaning(Loss):
-    """Of more than logits and target."""
+    """A function of more than logits and target."""
 
     def values(self, features: Features, projection: Projection) -> Tensor:
         return (projection(features.hidden).float() * features.extras["lean"][:, None]).square().sum(dim=-1)
@@ -284,7 +284,7 @@ def test_an_empty_batch_is_zero(case: Case) -> None:
     "loss", [pytest.param(bound(case), id=str(case)) for case in CASES if case.loss.cost_class in ("F1", "F2", "F5")]
 )
 def test_logits_free_and_fused_paths_are_taken(loss: Loss, features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the cost class promises: no autograd over the logits."""
+    """The promise of the cost class: no autograd over the logits."""
     monkeypatch.setitem(base._WAYS, "position_loss", None)
     run(loss, features, *leaves(loss, features, bias=True)).total.backward()  # type: ignore[no-untyped-call]
 

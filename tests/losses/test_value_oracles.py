@@ -263,7 +263,7 @@ def test_the_mean_of_the_histogram_is_the_value_inside_the_range() -> None:
     shares = loss.histogram(y)
     torch.testing.assert_close(shares.sum(dim=-1), torch.ones_like(y))
     recovered = loss.predict_values(shares.log().clamp(min=-700).flatten(1))
-    # Of bins of width 0.2; a Gaussian of 3/4 of a bin hardly tells where in a bin its centre is.
+    # Bins are 0.2 wide; a Gaussian of 3/4 of a bin hardly depends on where in a bin its centre is.
     torch.testing.assert_close(recovered, y, rtol=0, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The dearer metrics against float64 by hand, and the calibration error against exact equal-mass groups."""
+"""The extended metrics against float64 by hand, and the calibration error against exact equal-mass groups."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_nothing_counted_has_no_calibration_error() -> None:
 
 def test_frequency_groups_hold_equal_shares_of_the_text() -> None:
     groups = frequency_groups(COUNTS)
-    # Of 1,000 tokens of text the first kind makes up 0…400, which begins in the first fifth; the second 400…700, …
+    # The first kind makes up 0…400 of 1,000 tokens of text, which begins in the first fifth; the second 400…700, …
     assert groups.tolist() == [0, 2, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4]
     even = frequency_groups(np.full(1000, 7))
     assert np.bincount(even).tolist() == [200] * 5

@@ -1,4 +1,4 @@
-"""What is read of each position, against a plain float64 reference: the same for every loss, shape and odd logit."""
+"""Statistics of each position against a plain float64 reference: the same for every loss, shape and odd logit."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def reference(loss: Loss, logits: Tensor, target: Tensor, scale: float = SCALE) 
 
 
 ROUGH = {"smoothed": 1e-3, "kl_divergence": 1e-3, "sparsemax": 1e-4}
-"""Of losses whose own link or prediction cancels in float32: a difference of nearly equal probabilities."""
+"""Losses whose own link or prediction cancels in float32: a difference of nearly equal probabilities."""
 
 
 def assert_equal(

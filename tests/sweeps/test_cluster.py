@@ -149,7 +149,7 @@ class Queue:
 
 
 def sweep(folder: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch, **status: str) -> Cluster:
-    """Of planned runs, by name and status."""
+    """Planned runs by name and status."""
     runs = []
     (folder / ".submitit").mkdir(exist_ok=True)
     for i, (name, state) in enumerate(status.items(), 1):

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: bars on a terminal, and elsewhere a plain line now and then."""
+"""Output of a sweep: bars on a terminal, and elsewhere a plain line now and then."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def rows(screen: io.StringIO) -> list[str]:
-    """Of the last picture, without the bars themselves."""
+    """Lines of the last picture, without the bars themselves."""
     lines = [line.replace("━", "").replace("╺", "").replace("╸", "") for line in screen.getvalue().splitlines()]
     words = [" ".join(line.split()) for line in lines]
     first = max(i for i, line in enumerate(words) if "sweep" in line)

@@ -1,4 +1,4 @@
-"""What a person types after `losslab train`, up to the list of jobs: all is told or asked before any starts."""
+"""Words after `losslab train`, up to the list of jobs: every note and question comes before any starts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def warmed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, warmed: list[str]) -> Any:
-    """What a person is asked; `answers` is what they say, and `terminal` whether they are there."""
+    """A person at a terminal, if `terminal`, who gives these answers."""
 
     class Asked:
         questions: list[str] = []  # noqa: RUF012

@@ -22,7 +22,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="there is a fork s
 
 
 def multiply(answer: Connection) -> None:
-    """What a run's first step does."""
+    """Work of a run's first step."""
     loaded = "lightning" in sys.modules
     import torch
 
@@ -36,7 +36,7 @@ def tell(answer: Connection, value: object) -> None:
 
 
 def ask(target: Any, *arguments: object) -> Any:
-    """What a process from the server answers, within SECONDS."""
+    """The answer of a process from the server, within SECONDS."""
     receiving, sending = server.context.Pipe(duplex=False)
     process: BaseProcess = server.start(target, sending, *arguments, name="test")
     sending.close()

@@ -238,7 +238,7 @@ def test_a_damaged_file_is_told_and_the_newest_that_loads_is_used(
     assert "continuing from best.ckpt" in capsys.readouterr().err
 
 
-def test_where_none_loads_nothing_is_begun_anew(last: Path) -> None:
+def test_where_none_loads_nothing_is_begun_again(last: Path) -> None:
     last.write_bytes(b"torn")
     with pytest.raises(UserError, match="delete that folder to train from step 0"):
         newest(last.parent)

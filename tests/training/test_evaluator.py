@@ -22,7 +22,7 @@ VAL, TEST = make_batch(windows=10, seed=3), make_batch(windows=6, seed=4)
 
 
 class Data:
-    """What an Evaluator asks of a data module, out of memory."""
+    """Members of a data module that an Evaluator uses, out of memory."""
 
     asked: int | None = None
     max_eval_tokens: int | None = None
@@ -101,7 +101,7 @@ def test_values_are_named_by_split_and_hold_the_unigram_reference() -> None:
     assert all(name.startswith("test/") for name in values)
     p = (np.arange(V) + 1) / (np.arange(V) + 1).sum()
     assert values["test/unigram_nll"] == pytest.approx(-np.log(p[TEST.target.numpy()]).mean())
-    # Of eleven tokens the first fifth of train's text may hold none at all.
+    # The first fifth of train's text may hold none of eleven tokens.
     assert all(math.isfinite(value) for name, value in values.items() if "frequency" not in name)
 
 

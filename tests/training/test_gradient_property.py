@@ -192,12 +192,12 @@ def test_the_draws_hold_what_is_hard() -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves of its gradients."""
+    """Gradients that a run leaves."""
 
     objectives: list[float]
     fused: bool
     norm: float
-    """Of the last step's gradient, as logged: before clipping."""
+    """Norm of the last step's gradient, as logged: before clipping."""
     received: float
     """Norm of the gradient that AdamW got in the last step: with β₁ = 0, its first moment."""
 

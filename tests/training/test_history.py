@@ -1,4 +1,4 @@
-"""What of a run's log belongs to a longer run that continues it."""
+"""The part of a run's log that belongs to a longer run that continues it."""
 
 from __future__ import annotations
 

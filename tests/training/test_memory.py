@@ -25,12 +25,12 @@ for _ in range(10):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 PAGES = 4096
-"""Of a step."""
+"""Page faults that a step may cost."""
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's mallopt")
 
 
 def page_faults(environment: dict[str, str] | None = None) -> int:
-    """Of ten later steps, in a process of their own."""
+    """Page faults of ten later steps, in a process of their own."""
     command = ["env", *(f"{name}={value}" for name, value in (environment or {}).items()), sys.executable, "-c", FAULTS]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

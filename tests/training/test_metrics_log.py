@@ -75,7 +75,7 @@ def test_a_row_torn_at_any_byte_is_gone(folder: Path, keep: int) -> None:
 
 
 @pytest.mark.parametrize("torn", [b"", b"st", b"step,train/obj", b"step,train/objective,val/nll"])
-def test_a_torn_header_is_written_anew(tmp_path: Path, torn: bytes) -> None:
+def test_a_torn_header_is_written_again(tmp_path: Path, torn: bytes) -> None:
     (tmp_path / METRICS).write_bytes(torn)
     open_log(tmp_path).close()
     assert (tmp_path / METRICS).read_bytes() == b"step,train/objective,val/nll\r\n"

@@ -1,4 +1,4 @@
-"""What binds backbone, projection and loss together."""
+"""The network that binds backbone, projection and loss together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not part of a run's numbers changes no initial weight, no batch and no dropout."""
+"""Settings that are not part of a run's numbers change no initial weight, no batch and no dropout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Fed = list[tuple[int, list[list[int]], list[list[int]]]]
 
 @dataclass
 class Trained:
-    """What a run saw and left."""
+    """Batches and weights of a run."""
 
     fed: Fed
     hashes: dict[str, str]

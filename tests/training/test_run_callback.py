@@ -17,7 +17,7 @@ from losslab.training.output.progress import RunProgress
 PRIMARY = "val/nll_scaled"
 NLL_SCALED = next(metric for metric in METRICS if metric.name == "nll_scaled")
 WHOLE, PART = 1.0, 2.0
-"""What the same weights get on all of val, and on the part of it that interim validations score."""
+"""Values of the same weights on all of val, and on the part of it that interim validations score."""
 
 
 class Evaluator:

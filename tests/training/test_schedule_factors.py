@@ -16,7 +16,7 @@ from losslab.training.schedules import Constant, Cosine, WarmupStableDecay, make
 
 
 def learning_rates(schedule: Callable[[int], float], steps: int, peak: float) -> list[float]:
-    """What each optimizer step is taken with."""
+    """Learning rates of each optimizer step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
     scheduler, rates = LambdaLR(optimizer, schedule), []
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""What a task of srun's takes for its rank."""
+"""The rank of a task of srun's."""
 
 from __future__ import annotations
 

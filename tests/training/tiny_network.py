@@ -81,7 +81,7 @@ def flat_gradient(network: Network) -> Tensor:
 
 
 def token_mean_gradient(network: Network, batch: Batch) -> Tensor:
-    """Of Σ total / Σ weight over the whole batch at once, without any of training/reduce.py."""
+    """Gradients of Σ total / Σ weight over the whole batch at once, without any of training/reduce.py."""
     network.zero_grad()
     result = network(batch)
     (result.total / result.weight).backward()

@@ -22,7 +22,7 @@ def sums_add_up(subject: Subject) -> str:
     if not near(all_at_once.total, total):
         raise Fault(
             f"a batch has the total {all_at_once.total:.6g} and its two parts together {total:.6g}: it divides by the "
-            "number of positions (a mean in place of a sum), or one position's loss depends on the others"
+            "number of positions (a mean instead of a sum), or one position's loss depends on the others"
         )
     if not near(all_at_once.weight, weight):
         raise Fault(f"a batch has the weight {all_at_once.weight:.6g} and its two parts together {weight:.6g}")
@@ -57,7 +57,7 @@ def ignored_positions_change_nothing(subject: Subject) -> str:
     alone = subject.run(features[counted], problem.projection)
     if not (near(among.total, alone.total) and near(among.weight, alone.weight)):
         raise Fault(
-            f"with ignored positions among them the same positions have the total {among.total:.6g} in place of "
+            f"with ignored positions among them the same positions have the total {among.total:.6g} instead of "
             f"{alone.total:.6g}: positions of weight 0 are counted (smoothing or penalty over padding, or 0 × NaN); "
             "drop them with features.kept() first"
         )
@@ -89,7 +89,7 @@ def chunks_do_not_matter(subject: Subject) -> str:
             outcome = subject.run(problem.features, problem.projection)
         if not all(near(getattr(outcome, name), getattr(at_once, name)) for name in Outcome.__annotations__):
             raise Fault(
-                f"{rows} position(s) at a time give the total {outcome.total:.6g} in place of {at_once.total:.6g}: one "
+                f"{rows} position(s) at a time give the total {outcome.total:.6g} instead of {at_once.total:.6g}: one "
                 "position's loss depends on the others, or on state that a call changes; say position_wise = False"
             )
     return "1, 5 or all positions at a time"

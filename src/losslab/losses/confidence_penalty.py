@@ -21,7 +21,7 @@ class ConfidencePenalty(Loss):
     Source:
         Pereyra et al. 2017, arXiv:1701.06548.
     Use:
-        In place of label smoothing, which lifts each class to ε / V: this hardly touches improbable ones. β = 0.1 for
+        Instead of label smoothing, which lifts each class to ε / V: this hardly touches improbable ones. β = 0.1 for
         translation, up to 1 for few classes. As `regularizers.confidence_penalty` it joins other losses too.
     Weakness:
         The predictions are too cautious on purpose, and nll the worse for it; needs the entropy, a sum over all logits.

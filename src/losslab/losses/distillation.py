@@ -24,7 +24,7 @@ class Distillation(Loss):
         ℓ = α T² D(q, p) + (1 − α) (−log softmax(z)_y), p = softmax(z / T), q the teacher's probabilities at T. D is
         KL(q ‖ p) (forward), KL(p ‖ q) (reverse), (1 − β) KL(q ‖ p) + β KL(p ‖ q) (symmetric),
         β KL(q ‖ m) + (1 − β) KL(p ‖ m) with m = β q + (1 − β) p (jensen_shannon; for β = 0 KL(q ‖ p), for β = 1
-        KL(p ‖ q)), or ½ Σ_j |p_j − q_j| (total_variation, times T in place of T²).
+        KL(p ‖ q)), or ½ Σ_j |p_j − q_j| (total_variation, times T instead of T²).
     Gradient:
         Forward: ∂ℓ/∂z_j = α T (p_j − q_j) + (1 − α) (softmax(z)_j − [j = y]).
     Source:

@@ -23,7 +23,7 @@ class StableMax(Loss):
         It sees a shift of the logits, and its tail is heavy: over many classes each must be pushed far down before the
         target gets much, while the gradient falls as 1 / |z|.
     Prediction:
-        p, of its own s in place of softmax.
+        p, of its own s instead of softmax.
     Posterior:
         η = p.
     """

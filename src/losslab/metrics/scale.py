@@ -24,7 +24,7 @@ def fit_scale(pieces: list[Features], loss: Scorer, projection: Projection, *, m
     The mean is convex in s, so the bracket always holds the minimum.
 
     Args:
-        pieces: the positions to fit on, in chunks; logits are made anew for each, never kept.
+        pieces: the positions to fit on, in chunks; logits are computed again for each, never kept.
         most: iterations.
 
     Returns:

@@ -141,7 +141,7 @@ def _name_changes(notes: list[str], finder: Finder, places: list[Place]) -> None
     """Say which results were made by other code, and which runs stand beside ones of the same name on another text."""
     other = [place.folder.name for place in places if place.done and finder.has_other_code(place)]
     if other:
-        notes.append(f"the code has changed since {_named(other)} trained; fresh=true trains anew")
+        notes.append(f"the code has changed since {_named(other)} trained; fresh=true trains again")
     texts = {place.folder.parent: _texts(place.folder.parent) for place in places if place.record is None}
     moved = [
         place.folder.name

@@ -284,7 +284,7 @@ def _note_start(
     hashes |= {key.rpartition(".")[2]: digest for key, digest in teacher_hash(config).items()}
     for name, value in hashes.items():
         if step and record.hashes.get(name) not in (None, value):
-            raise UserError(f"the {name} of {folder} are not those it began with; train it anew, under another name=…")
+            raise UserError(f"the {name} of {folder} are not those it began with; train it again, under another name=…")
     if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
         record.hashes |= network.hash_start(network.task.target_size(data.info))
     record.hashes |= hashes | code

@@ -145,6 +145,6 @@ def _recorded_scale(opened: Reopened) -> float:
     if best.get("step") != opened.loaded.step:
         raise UserError(
             f"{opened.path} is of step {opened.loaded.step}, and the result of its run of step {best.get('step')}: "
-            "one of the two was changed; train the run anew"
+            "one of the two was changed; train the run again"
         )
     return scale

@@ -121,7 +121,7 @@ def inline_svg(figure: Figure, saved: str | None = None) -> str:
     Its description for screen readers is the figure's label. It is as wide as its place, up to the figure's width.
 
     Args:
-        saved: what `save` returned, if it was called; drawn anew otherwise.
+        saved: the value of `save`, if it was called; otherwise the figure is drawn again.
     """
     drawn = _draw(figure, "svg").decode() if saved is None else saved
     drawn = drawn.replace(f"fill: {_PAPER}", "fill: none")
