@@ -196,9 +196,9 @@ def _checked(record: Record, path: Path) -> Record:
         "provenance.changes": isinstance(record.provenance.get("changes", []), list),
     }
     for name in (name for name, right in plain.items() if not right):
-        raise UserError(f"{path} holds something else than it must as {name}; move it away to run this anew")
+        raise UserError(f"{path} holds something else than it must as {name}; move it away to run this again")
     if not is_info(record.metrics_info, record.primary):
-        raise UserError(f"{path} holds metrics_info that declares no metrics; move it away to run this anew")
+        raise UserError(f"{path} holds metrics_info that declares no metrics; move it away to run this again")
     if record.status not in STATUSES:
         raise UserError(f"{path} holds no status but {record.status!r}; move it away to run this configuration again")
     return record

@@ -1,4 +1,4 @@
-"""What a teacher is in its students' identity: the same for ever, whatever metrics are added to a record."""
+"""The part of a teacher in its students' identity: the same for ever, whatever metrics are added to a record."""
 
 import hashlib
 import json

@@ -1,6 +1,7 @@
 """The values that pass between data, task, model and loss, and what each of these must do. Torch and Lightning only."""
 
-from losslab.contracts.data import DataInfo, DataModule, Share, SplitInfo, Subset, to_device
+from losslab.contracts.data import DataModule, Share, Subset, to_device
+from losslab.contracts.info import DataInfo, SplitInfo
 from losslab.contracts.model import Backbone, Teacher, blocks_of, context_of, flops_of, projection_of
 from losslab.contracts.task import Calibrator, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (

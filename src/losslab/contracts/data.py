@@ -6,19 +6,17 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from losslab.contracts.info import DataInfo
+from losslab.contracts.task import Task
 from losslab.contracts.values import Batch
-
-if TYPE_CHECKING:
-    from losslab.contracts.task import Task
 
 
 class Share(NamedTuple):
@@ -36,54 +34,6 @@ class Share(NamedTuple):
         start = (self.micro * self.ranks + self.rank) * size
         return slice(start, start + size)
 
-
-class SplitInfo(NamedTuple):
-    """The size of a split."""
-
-    positions: int
-    """Positions that an evaluation scores."""
-    units: int = 0
-    """Parts of it that are scored apart, for intervals over what else could have been tested; 0: none."""
-    unit: str = "sample"
-    """Their name: sample, document, window."""
-    words: int | None = None
-    """Words of the original text, for figures per byte and word; None where there are none, or some are lost."""
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """What is known once the data is prepared."""
-
-    splits: dict[str, SplitInfo]
-    mean_positions: float
-    """Positions of a training sample, on average."""
-    vocab_size: int | None = None
-    """V, where inputs are tokens."""
-    num_classes: int | None = None
-    """Where targets are classes of their own; None where they are tokens, or no classes."""
-    num_values: int | None = None
-    """K, where targets are values."""
-    class_counts: Tensor | None = None
-    """float64 [C]: how often each class is a target in train."""
-    artifacts: dict[str, str] = field(default_factory=dict)
-    """File name → content that the data's numbers need to mean anything: tokenizer.json, labels.json. They go into
-    checkpoints and exports, and a run that reads another run's weights compares them."""
-
-    def stored(self) -> dict[str, Any]:
-        """Plain values that a checkpoint keeps, so that its network can be built without the data."""
-        return {name: getattr(self, name) for name in _STORED}
-
-    @classmethod
-    def restored(cls, content: dict[str, Any]) -> DataInfo:
-        """The part of a DataInfo that `stored` gave.
-
-        Raises:
-            TypeError, KeyError: for another content.
-        """
-        return cls(splits={}, **{name: content[name] for name in _STORED})
-
-
-_STORED = ("mean_positions", "vocab_size", "num_classes", "num_values", "artifacts")
 
 Subset = Literal["all", "fit"]
 """A split, or its half that fits a temperature."""
@@ -105,7 +55,7 @@ class DataModule(pl.LightningDataModule):
     seed: int = 0
     """The data_order stream of the run."""
     info: DataInfo
-    """What `prepare` returned; set by the framework."""
+    """The value of `prepare`; set by the framework."""
 
     def __init__(self, *, batch_size: int, val_batch_size: int) -> None:
         super().__init__()

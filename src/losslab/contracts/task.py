@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losslab.contracts.data import DataInfo
+from losslab.contracts.info import DataInfo
 from losslab.contracts.model import Backbone
 from losslab.contracts.values import Batch, Features, LossSum, Projection, TargetKind
 from losslab.metric import Metric
@@ -35,7 +35,7 @@ class Calibrator(Scored):
     """Fits, on one half of val, numbers by which every loss's predictions are made comparable."""
 
     names: ClassVar[tuple[str, ...]]
-    """What `finish` returns; recorded as `val/NAME`."""
+    """Names of the numbers that `finish` returns; recorded as `val/NAME`."""
 
     @abstractmethod
     def finish(self, loss: Any, projection: Projection) -> dict[str, float]:
@@ -47,7 +47,7 @@ class Meter(Scored):
 
     @abstractmethod
     def states(self) -> dict[str, tuple[Tensor, Combined]]:
-        """What ranks combine, by name."""
+        """Tensors that ranks combine, by name."""
 
     def combine(self, states: dict[str, Tensor]) -> None:
         """Receive the combined states. Default: the attributes of these names."""
@@ -78,7 +78,7 @@ class Task(ABC):
     primary: ClassVar[str]
     """The metric that chooses the best checkpoint, and that a comparison is about."""
     provides: ClassVar[frozenset[str]] = frozenset()
-    """What it can give along where `Loss.needs` asks for it."""
+    """Names of extras that it can add where `Loss.needs` asks for them."""
     of_stream: ClassVar[bool] = False
     """It reads windows of a stream of tokens, as `data=text` gives them."""
 

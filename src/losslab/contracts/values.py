@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """
 
     inputs: dict[str, Tensor]
-    """What the model reads, by name: `tokens` (int64 [B, T]), `mask`, `frames`, …"""
+    """Inputs of the model, by name: `tokens` (int64 [B, T]), `mask`, `frames`, …"""
     target: Tensor
     """As the task says: int64 P for classes, float P + [K] for values."""
     weight: Tensor
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Features:
-    """What a loss sees of a batch: N selected positions, flattened by the task."""
+    """The part of a batch that a loss reads: N selected positions, flattened by the task."""
 
     hidden: Tensor
     """[N, D]: hidden states."""
@@ -87,13 +87,13 @@ class PenaltySum:
     weight: Tensor
     """Its denominator, Σ weight."""
     share: Tensor
-    """What the penalties in `LossSum.total` are multiplied by, so that its one denominator gives their mean: that
-    denominator over this one, of a whole optimizer step where it is known."""
+    """The factor of the penalties in `LossSum.total`, so that its one denominator gives their mean: that denominator
+    over this one, of a whole optimizer step where it is known."""
 
 
 @dataclass(frozen=True)
 class LossSum:
-    """What a loss returns: sums, never a mean. `training/reduce.py` divides, once."""
+    """The result of a loss: sums, never a mean. `training/reduce.py` divides, once."""
 
     total: Tensor
     """float32 scalar: Σ weight · position loss."""

@@ -1,23 +1,41 @@
-"""The lines that introduce a text: what was read, how it was split, and what of it is scored."""
+"""Lines that introduce a text: the files that were read, the splits, and the parts of them that are scored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from losslab.data.cache import TokenCache
 from losslab.data.overlap import SHARE, WORDS
+from losslab.data.round_trip import RoundTrip
 from losslab.data.splits import SPLITS
-
-if TYPE_CHECKING:
-    from losslab.data.module import TextDataModule
 
 _FEW_SEEN = 0.01
 """Share of documents from which copies are worth a note."""
 _EARLIER = {"val": "train", "test": "train or val"}
 
 
-def introduce_text(data: TextDataModule, interim: int) -> Iterator[tuple[str, bool]]:
+class IntroducedText(Protocol):
+    """Members of a TextDataModule that its introduction names; see there for each."""
+
+    max_eval_tokens: int | None
+
+    @property
+    def tokenizer_choice(self) -> str: ...
+
+    @property
+    def cache(self) -> TokenCache: ...
+
+    @property
+    def round_trip(self) -> RoundTrip: ...
+
+    def told(self) -> str | None: ...
+
+    def num_positions(self, split: str, most: int | None = None) -> int: ...
+
+
+def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bool]]:
     """Lines, each with whether it is a note that a person should see apart."""
     meta, files = data.cache.meta, data.told()
     yield f"text   {files or 'the built-in corpus python_docs'}", False
@@ -44,8 +62,8 @@ def introduce_text(data: TextDataModule, interim: int) -> Iterator[tuple[str, bo
         yield f"val    {told}", False
 
 
-def _scored(data: TextDataModule, interim: int) -> str | None:
-    """What validations and the test score of their splits, where that is not all."""
+def _scored(data: IntroducedText, interim: int) -> str | None:
+    """The parts of their splits that validations and the test score, where that is not all."""
     most = data.max_eval_tokens
     val, limited = data.num_positions("val"), data.num_positions("val", most)
     part = data.num_positions("val", min(interim or val, most or val))

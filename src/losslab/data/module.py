@@ -216,7 +216,8 @@ class TextDataModule(DataModule):
         return self._words if split == "text" else int(self.cache.meta["words"][split])
 
     def summary(self) -> dict[str, Any]:
-        """What the record keeps of the text: files, documents and words by split, overlap, the tokenizer's losses."""
+        """Facts of the text that the record keeps: files, documents and words by split, overlap, the tokenizer's
+        losses."""
         meta = self.cache.meta
         about = {key: meta[key] for key in ("how", "documents", "words", "tokens", "overlap")}
         kept = self.cache.round_trip

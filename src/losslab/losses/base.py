@@ -49,8 +49,8 @@ class Loss(nn.Module):
     """A class that overrides `forward` says True in its own body where `forward` only is a quicker way to the sum of
     `from_logits` over `scores`; else an evaluation calls it, beside the scores that it makes for the predictions."""
     needs: Mapping[str, int] = MappingProxyType({})
-    """What it reads in `features.extras` beyond what the data gives, by name, with a size: `previous`: how many of the
-    tokens up to each position. A task that does not provide it is refused before any data is read."""
+    """Entries of `features.extras` that it reads beyond those of the data, by name, with a size: `previous`: how many
+    of the tokens up to each position. A task that does not provide it is refused before any data is read."""
 
     reads_step: bool = False
     """Before each optimizer step it wants the targets and weights of all of its positions; see `prepare_step`."""

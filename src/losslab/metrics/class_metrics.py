@@ -55,7 +55,7 @@ class ClassMetrics:
     Args:
         scale: s of nll_scaled.
         held_out: score nll_scaled only outside the fitting half (val), or everywhere (test).
-        details: the dearer ones, where they are wanted.
+        details: the extended metrics, where they are wanted.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ClassMetrics:
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=device)
 
     def states(self) -> list[Tensor]:
-        """What ranks add up."""
+        """Tensors that ranks add up."""
         return [self.sums, *(self.details.states() if self.details else ())]
 
     def receive(self, states: list[Tensor]) -> None:

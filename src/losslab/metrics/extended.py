@@ -50,7 +50,7 @@ class Details:
         self.units = torch.zeros(4, num_units, dtype=torch.float64, device=device)
 
     def states(self) -> list[Tensor]:
-        """What ranks add up."""
+        """Tensors that ranks add up."""
         return [self.count, self.sums, self.bins, self.frequency, self.units]
 
     def receive(self, states: list[Tensor], device: torch.device) -> None:
@@ -101,7 +101,7 @@ class Details:
         return values
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What the comparison reads beside the record: see `losslab.records.SCORES`."""
+        """Arrays that the comparison reads beside the record: see `losslab.records.SCORES`."""
         return {
             "units": self.units.cpu().numpy().astype(np.float32),
             "unit_metrics": np.array(UNIT_METRICS),

@@ -26,7 +26,7 @@ from losslab.training.scoring.evaluator import Evaluator
 
 @dataclass
 class RunState:
-    """What a checkpoint remembers of the run, beside Lightning's part."""
+    """The state of the run that a checkpoint keeps, beside Lightning's part."""
 
     step: int = 0
     tokens: float = 0.0
@@ -39,7 +39,7 @@ class RunState:
     validation_seconds: float = 0.0
     """Those of the validations."""
     due: dict[str, float] | None = None
-    """What is logged of this step, if its validation is still to be made: only where a run continues another."""
+    """Values to log with this step's validation, where a continued run still has to make it."""
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any], path: Path) -> RunState:

@@ -60,7 +60,7 @@ def chosen_by(c: Comparison) -> str:
 
 
 def pairs_caption(c: Comparison) -> str:
-    """What the numbers of all pairs are."""
+    """A caption that explains the numbers of all pairs."""
     told = f"{c.metric}: the first loss less the second on shared seeds"
     pairs = len(c.pairs or [])
     if pairs == 1:

@@ -95,7 +95,7 @@ def write_checkpoint(path: Path, content: dict[str, Any], *, check: bool = False
 
 
 class _Sink:
-    """What torch.save writes to: it counts the bytes, and passes them on to a file if there is one.
+    """A file object for torch.save: it counts the bytes, and passes them on to a file if there is one.
 
     torch's writer is C++, through which no exception may pass: the first one is kept, and raised when all is over.
     """

@@ -57,7 +57,7 @@ def introduce(
 
 
 def positions_of(task: Task) -> str:
-    """What the positions of a task are called."""
+    """The name of a task's positions."""
     return "tokens" if task.of_stream else "positions"
 
 

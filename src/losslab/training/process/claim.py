@@ -54,7 +54,7 @@ class Place:
     choices: dict[str, str]
     overrides: list[str]
     record: Record | None
-    """Of the run that is there already."""
+    """The record of the run that is there already."""
     origin: Origin | None = None
     """The run that it continues, where it is yet to begin."""
 
@@ -193,9 +193,9 @@ class Finder:
     def _beginning(
         self, parent: Path, config: dict[str, Any], inputs: dict[str, str]
     ) -> tuple[Origin | None, dict[str, str], dict[str, str]]:
-        """What a run begins with, if not weights of its own: the run that it continues, hashes by key, and paths by
-        key. A run that is there already keeps both, even where what it began with is gone, and where a sweep's folder
-        holds a run by now that has come further."""
+        """The start of a run that does not begin with weights of its own: the run that it continues, hashes by key, and
+        paths by key. A run that is there already keeps both, even where the run or file that it began with is gone, and
+        where a sweep's folder holds a run by now that has come further."""
         key = KEY if config[KEY] is not None else WEIGHTS_KEY
         if config[key] is None:
             return None, {}, {}
@@ -272,7 +272,7 @@ def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> d
     try:
         stored = filled(read_config(folder), folder / CONFIG)["trainer"]
     except UserError:
-        return config  # it is written anew when the run is claimed
+        return config  # it is written again when the run is claimed
     split = {key: stored[key] for key in SPLIT}
     if None in split.values():
         return config

@@ -1,4 +1,4 @@
-"""What this machine has to compute with."""
+"""Devices of this machine."""
 
 from __future__ import annotations
 

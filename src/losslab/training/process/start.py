@@ -30,14 +30,14 @@ RESUMABLE = (
     "logger.enabled",
     *(key for key in NOT_IDENTITY if "." in key and key != "trainer.max_tokens"),
 )
-"""What a continued run may be given anew."""
+"""Keys that a continued run may override."""
 
 _CLAIM_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job."""
+    """The result of a job."""
 
     folder: Path
     status: str
@@ -114,13 +114,13 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
 
 
 def _changeable(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
-    """What `resume` may change of a run."""
+    """Keys of a run that `resume` may change."""
     origins = () if has_checkpoint(folder) else tuple(key for key in ORIGINS if config[key] is not None)
     return (*RESUMABLE, *INPUTS, *origins, *(["loss.teacher"] if "teacher" in config["loss"] else []))
 
 
 def _free_split(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Where one part of the stored split is given anew, another follows from it."""
+    """Clear the part of the stored split that follows from an overridden one."""
     given = {text.partition("=")[0].removeprefix("trainer.") for text in overrides} & set(SPLIT)
     follows = "micro_batch_size" if "accumulate_grad_batches" in given else "accumulate_grad_batches"
     if not given or follows in given:

@@ -30,7 +30,7 @@ class Ended:
     signalled: bool = False
     """A signal came in."""
     cause: str | None = None
-    """What the first rank to fail said; the others fail because it did."""
+    """The message of the first rank to fail; the others fail because it did."""
 
 
 def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:

@@ -12,7 +12,7 @@ PARENT_PIPE = "LOSSLAB_PARENT_PIPE"
 
 
 def worker_command(folder: Path, trust: list[str]) -> list[str]:
-    """What follows `python`, or torchrun's own options.
+    """Arguments that follow `python`, or torchrun's own options.
 
     Args:
         trust: the classes outside losslab that the person typed, which the worker may import.

@@ -25,7 +25,7 @@ _FEWEST_FIT, _FIT_SHARE = 1024, 8
 """A validation that scores a part of val fits on an eighth as many positions: each of them is read some five times."""
 
 Calibration = Mapping[str, float]
-"""What the task's calibrator fitted on val, by name; empty for a task that fits nothing."""
+"""Numbers that the task's calibrator fitted on val, by name; empty for a task that fits nothing."""
 
 
 class Evaluator:
@@ -104,7 +104,7 @@ class Evaluator:
         return self._score("text", calibration, thorough=True, most=None)
 
     def calibration_of(self, values: Mapping[str, float]) -> dict[str, float]:
-        """What a validation fitted, out of its values."""
+        """The calibration among the values of a validation."""
         calibrator = self.task.calibrator(self.data.info)
         return {} if calibrator is None else {name: values[f"val/{name}"] for name in calibrator.names}
 

@@ -25,7 +25,7 @@ from losslab.training.network import Network
 from losslab.training.output.checkpoints import read_checkpoint
 
 PREFIX = "network."
-"""Of the network's weights in a checkpoint, where they are a LightningModule's."""
+"""The prefix of the network's weights in a checkpoint, where they are a LightningModule's."""
 EMBEDDING, PROJECTION = "backbone.embedding.weight", "projection.weight"
 WEIGHTS, TOKENIZER, DESCRIPTION = "model.safetensors", "tokenizer.json", "config.json"
 """The files of an export."""
@@ -146,7 +146,7 @@ def rebuild(path: Path, trust: list[str]) -> Loaded:
 
 
 def stored_info(content: dict[str, Any]) -> DataInfo | None:
-    """What a checkpoint's content says of the data; older ones have a vocabulary and a tokenizer instead.
+    """Facts of the data in a checkpoint's content; older ones have a vocabulary and a tokenizer instead.
 
     Raises:
         UserError: where it holds something else.

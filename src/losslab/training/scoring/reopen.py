@@ -122,7 +122,7 @@ def reopen(folder: Path, *, checkpoint: str, overrides: list[str], trust: list[s
     loaded = rebuild(path, trust)
     config = loaded.config
     if of_run := path.resolve().parent == (folder / CHECKPOINTS).resolve():
-        # Where the text lies may have been told anew since this checkpoint was written.
+        # The path of the text may have been changed since this checkpoint was written.
         inputs = {key: stored["data"].get(key) for name in INPUTS if (key := name.rpartition(".")[2]) in config["data"]}
         config = {**config, "data": config["data"] | inputs}
     config = _placed(config, folder, record.provenance.get("folder"), overrides)
