@@ -162,7 +162,7 @@ def compare(
     ] = None,
     trust: Trust = None,
 ) -> None:
-    """Which loss is better: a table with intervals, a report, and figures for a paper."""
+    """Compare losses: a table with intervals, a report, and figures for a paper."""
     from losslab.commands.compare import compare as run
 
     code = run(
@@ -181,7 +181,7 @@ def losses(
     config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Which losses there are, or all about one: formula, gradient, when to use it, weaknesses, options."""
+    """List the losses, or show all about one: formula, gradient, when to use it, weaknesses, options."""
     from losslab.commands.trusted import append_current_folder
     from losslab.conformance.cards import run
 

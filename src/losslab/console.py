@@ -27,7 +27,7 @@ class _Console(Console):
 out = _Console(highlight=False, soft_wrap=True)
 err = _Console(stderr=True, highlight=False, soft_wrap=True)
 listener: Listener | None = None
-"""In a job of a sweep: the launcher, which has the terminal."""
+"""The launcher of a sweep that this process is a job of: it has the terminal."""
 
 
 NOTE = "losslab: note: "

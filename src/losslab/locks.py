@@ -1,4 +1,4 @@
-"""Which process holds a run. The kernel frees a lock when its process dies, however that happens."""
+"""Locks that say which process holds a run. The kernel frees a lock when its process dies, however that happens."""
 
 from __future__ import annotations
 

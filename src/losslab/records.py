@@ -11,7 +11,7 @@ metrics     {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": �
 metrics_info  metric → {label, unit, higher_is_better, margin, shown}, as the run's task declares it (metric.py), in the
             order of tables; empty in a table's line
 primary     the metric whose best value on val makes a checkpoint the best one
-hashes      backbone_init, projection_init (absent where the loss wants a number of outputs of its own), loss_init (of a
+hashes      backbone_init, projection_init (absent where the loss needs a number of outputs of its own), loss_init (of a
             loss with parameters or buffers), batches, data, tokenizer, code, own_code (of classes outside losslab, if
             any), continue_from and init_from (of what the run began with, if anything); SHA-256, hex
 versions    of Python and the packages that compute

@@ -35,7 +35,7 @@ class CommandLine:
     """Overrides for Hydra instead of `overrides`: of a multirun, the words that all jobs share."""
 
     def argv(self) -> list[str]:
-        """For Hydra, whose parser wants flags before overrides."""
+        """Arguments for Hydra, whose parser expects flags before overrides."""
         flags = list(self.hydra_flags)
         flags += ["--multirun"] if self.multirun else []
         flags += ["--config-dir", str(self.config_dir)] if self.config_dir is not None else []

@@ -220,7 +220,7 @@ def _best(c: Comparison, most: int) -> list[str]:
 
 
 def _newest(c: Comparison) -> float:
-    """When the last of the runs was written: the same runs give the same event file."""
+    """The time at which the last of the runs was written: the same runs give the same event file."""
     updated = [run.record.timing.get("updated") for run in c.runs]
     return max((datetime.fromisoformat(text).timestamp() for text in updated if text), default=0.0)
 

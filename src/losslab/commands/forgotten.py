@@ -91,7 +91,7 @@ def _earlier(folder: Path) -> list[_Run]:
             if (record := read(run)).status in _RESULTS:
                 found.append(_Run(_settings(read_config(run)), record.provenance.get("choices") or {}))
         except (UserError, KeyError, TypeError, AttributeError):
-            continue  # told where it is in the way
+            continue  # reported where it is in the way
     return found
 
 

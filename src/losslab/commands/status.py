@@ -36,7 +36,8 @@ class Line:
 
     run: str
     state: str
-    """As in the record; but `running` where a process holds it, and `killed` where it is said to run and none does."""
+    """Status in the record; but `running` where a process holds it, and `killed` where it is said to run and none
+    does."""
     step: int
     max_steps: int
     primary: str
@@ -97,7 +98,7 @@ def totals(lines: list[Line]) -> dict[str, float | int | None]:
 
 
 def _guess(lines: list[Line]) -> list[Line]:
-    """How long runs that have not begun will take, by the mean time of a step in the others."""
+    """Seconds that runs which have not begun will take, by the mean time of a step in the others."""
     begun = [(line.elapsed, line.step) for line in lines if line.elapsed and line.step]
     if not begun:
         return lines

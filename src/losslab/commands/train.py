@@ -51,7 +51,7 @@ _LONGEST = 300
 _MANY = 1000
 """A multirun with more runs is one only if its person says so."""
 _TOLD = 50
-"""Composing more jobs takes long enough to be told."""
+"""The number of jobs above which composing them shows progress."""
 
 
 def train(arguments: list[str]) -> int:
@@ -181,7 +181,7 @@ def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
 
 
 def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:
-    """One job in this process; a failure is told at once and ends only this job. Returns what became of it."""
+    """One job in this process; a failure is reported at once and ends only this job. Returns its status."""
     overrides = list(HydraConfig.get().overrides.task)
     choices = own_choices(HydraConfig.get().runtime.choices)
     if line.multirun:
@@ -240,7 +240,7 @@ def _hydra(task: Any, line: CommandLine) -> None:
 @contextmanager
 def _heeded_failures() -> Iterator[None]:
     """Let a failed run be read from its JobReturn as from a completed one: Hydra's sweeper would raise the failure, and
-    end the sweep with a traceback, where the run has been told and recorded. Whatever else failed is raised."""
+    end the sweep with a traceback, where the run has been reported and recorded. Whatever else failed is raised."""
     kind: Any = JobReturn
     hydras = kind.return_value
 

@@ -22,7 +22,7 @@ def one_run(folder: Path) -> Record:
 
 
 def let_import(trust: list[str]) -> None:
-    """Where a person vouches for classes of their own, the current folder may hold them."""
+    """Let classes be imported from the current folder, where a person vouches for any."""
     if trust:
         append_current_folder()
 

@@ -1,4 +1,4 @@
-"""From runs to an answer: everything that a report says, as data."""
+"""The way from runs to an answer: everything that a report says, as data."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Comparison:
 
     @property
     def tables(self) -> dict[str, list[Row]]:
-        """Those of the answer."""
+        """Tables of the answer."""
         return {name: self.rows if name == self.metric else self.also[name] for name in self.metrics}
 
 

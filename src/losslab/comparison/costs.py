@@ -16,8 +16,8 @@ from losslab.comparison.runs.load import Run
 from losslab.comparison.tuning import tokens_of
 
 FILE = "costs.json"
-"""In the sweep's folder. `seconds_per_step`: name_cost(run) → the seconds of a step, one a round, in which all were
-measured in turns; time, rounds, hardware and versions say when and where."""
+"""A file in the sweep's folder. `seconds_per_step`: name_cost(run) → the seconds of a step, one a round, in which all
+were measured in turns; time, rounds, hardware and versions say when and where."""
 NOTICEABLE = 1.005
 """Losses whose FLOPs differ by less cost the same."""
 SETTLED = 1.1
@@ -35,7 +35,7 @@ class Costs:
     measured: bool
     """Side by side; else FLOPs."""
     told: str
-    """Where they come from, for people."""
+    """Their source, for people."""
 
 
 def name_cost(run: Run) -> str:

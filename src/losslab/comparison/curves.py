@@ -27,7 +27,7 @@ class MeanCurve:
     steps: NDArray[np.float64]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
-    """With n − 1; 0 where a single seed has a value."""
+    """Standard deviation with n − 1; 0 where a single seed has a value."""
     n: int
 
 

@@ -39,7 +39,7 @@ class Noises:
     """NaN with one seed, and where seeds change nothing."""
     both: Interval
     units: int
-    """How many documents (or windows) there are."""
+    """The number of documents (or windows)."""
 
 
 class Documents:
@@ -97,5 +97,5 @@ def _reach(moved: NDArray[np.float64], level: float) -> float:
 
 
 def _stretch(level: float) -> float:
-    """From the 95% percentiles of a normal to others: the far tails of so few resamples are too noisy."""
+    """Factor from the 95% percentiles of a normal to others: the far tails of so few resamples are too noisy."""
     return float(special.ndtri(level / 2) / special.ndtri(LEVEL / 2))

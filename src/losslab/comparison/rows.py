@@ -54,7 +54,7 @@ class Row:
     """Against the baseline; None for the baseline itself, and without a shared seed."""
     verdict: Verdict
     more_seeds: int | None
-    """About how many more would settle what is undecided; None where nothing is, or too many to tell."""
+    """About how many more would settle what is undecided; None where nothing is, or too many to estimate."""
 
 
 def make_rows(
@@ -155,7 +155,7 @@ def pairs_of(contender: Contender, reference: Contender) -> list[int]:
 
 def unequal_start(contender: Contender, reference: Contender, seed: int) -> list[str]:
     """Differences between two runs of a seed, which are then no pair: a hash out of OF_START, or losslab's code. The
-    hash of the projection is missing from older records, and where a loss wants another number of outputs than there
+    hash of the projection is missing from older records, and where a loss needs another number of outputs than there
     are classes: where only one record has it, it is not compared."""
     own, other = contender.runs[seed].record.hashes, reference.runs[seed].record.hashes
     optional = {"projection_init"} - (own.keys() & other.keys())
@@ -175,7 +175,7 @@ def shared_starts(contender: Contender) -> list[list[int]]:
 
 
 def _why_none(contender: Contender, reference: Contender) -> str:
-    """Why two contenders with seeds in common have no pair."""
+    """The reason why two contenders with seeds in common have no pair."""
     return ONE_START if shared_starts(contender) or shared_starts(reference) else OTHER_START
 
 

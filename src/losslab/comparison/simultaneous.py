@@ -25,13 +25,13 @@ from scipy.stats import qmc
 LEVEL = 0.05
 SEEDS_FOR_CORRELATION = 8
 MOST_CORRELATED = 30
-"""With more comparisons Šidák's c is used; the joint one would take seconds."""
+"""The number of comparisons above which Šidák's c is used; the joint one would take seconds."""
 DRAWS = 2**14
 """The joint c is then exact to about 0.01."""
 _NODES = 256
 _DIGITS = 5
 _ABOVE = 1.00002 * LEVEL
-"""The smallest p that is told of an interval which holds zero."""
+"""The smallest p that is printed for an interval which holds zero."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from losslab.comparison.simultaneous import LEVEL, Estimate, Family, estimate, s
 
 POWER = 0.8
 SEEDS_FOR_A_CLAIM = 6
-"""With n pairs the smallest two-sided sign-flip p is 2 / 2ⁿ: below six it cannot reach 0.05."""
+"""The smallest two-sided sign-flip p of n pairs is 2 / 2ⁿ: below six it cannot reach 0.05."""
 SEEDS_FOR_BCA = 10
-"""With fewer pairs a bootstrap interval is too short."""
+"""The number of pairs below which a bootstrap interval is too short."""
 RESAMPLES = 9999
 MOST_SEEDS = 1000
 _EXACT_UP_TO = 16

@@ -57,7 +57,7 @@ class Expected:
     label: str
     trials: NDArray[np.int64]
     cost: NDArray[np.float64]
-    """FLOPs of that many trials; the number of trials where a record does not know them."""
+    """FLOPs of that many trials; the number of trials where a record lacks them."""
     mean: NDArray[np.float64]
     """Over seeds."""
     std: NDArray[np.float64]
@@ -87,7 +87,7 @@ def fallback(declared: Declarations) -> str:
 
 
 def shared_seeds(contender: Contender, metric: str) -> set[int]:
-    """Those with a value at every setting that lost none; settings of which too few runs are there yet do not count."""
+    """Seeds with a value at every setting that lost none; settings of which too few runs are there yet do not count."""
     seeds = [set(_values(group, metric)) for group in contender.groups if not _lost(group)]
     return set.intersection(*(own for own in seeds if own)) if any(seeds) else set()
 
@@ -199,7 +199,7 @@ def _unequal_seeds(contender: Contender) -> list[str]:
 
 
 def tokens_of(run: Run) -> float | None:
-    """How many tokens the whole run trains on."""
+    """The number of tokens on which the whole run trains."""
     size, context = run.settings.get("data.batch_size"), run.settings.get("model.context")
     steps = run.record.max_steps
     if not (isinstance(size, int) and isinstance(context, int) and steps):

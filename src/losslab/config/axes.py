@@ -39,7 +39,7 @@ class Axes:
     """A key and the groups that decide on it → the choices of those groups to which it does not apply."""
 
     def count(self) -> int:
-        """How many jobs there are. None is made."""
+        """The number of jobs. None is made."""
         deciding = {group for _, groups in self._without for group in groups}
         limited = {key for key, _ in self._without}
         apart = [axis for axis in self.axes if deciding.intersection(axis.keys)]

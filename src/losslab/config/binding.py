@@ -95,7 +95,7 @@ def _hints(target: type) -> dict[str, Any]:
 
 
 def convert(where: str, value: Any, hint: Any, mistakes: list[str]) -> Any:
-    """`value` as `hint` wants it (a whole number for a float is fine); otherwise a mistake is noted."""
+    """Convert `value` to the type `hint` (a whole number for a float is fine); otherwise a mistake is noted."""
     fits, converted = _fit(value, hint)
     if not fits:
         if get_origin(hint) is Literal and isinstance(value, str):

@@ -60,12 +60,12 @@ def compose_job(overrides: list[str], config_dir: Path | None = None) -> tuple[d
 
 
 def own_choices(choices: Any) -> dict[str, str]:
-    """Those of our own groups."""
+    """The choices of our own groups."""
     return {str(k): str(v) for k, v in choices.items() if v is not None and not str(k).startswith("hydra/")}
 
 
 def group_choices(overrides: list[str]) -> list[str]:
-    """Those of the overrides that choose a file of a group (loss=square, model/size=micro, experiment=…)."""
+    """Overrides that choose a file of a group (loss=square, model/size=micro, experiment=…)."""
     chosen = []
     for override in parse_overrides(overrides, None):
         if "." not in override.key_or_group and (conf_dir() / override.key_or_group).is_dir():
@@ -74,7 +74,7 @@ def group_choices(overrides: list[str]) -> list[str]:
 
 
 def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
-    """Knows the groups' files, for overrides such as loss=glob(*)."""
+    """Make a loader of the groups' files, for overrides such as loss=glob(*)."""
     search_path = create_config_search_path(str(conf_dir()))
     if config_dir is not None:
         search_path.append("command-line", f"file://{config_dir.resolve()}")

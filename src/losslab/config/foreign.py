@@ -161,7 +161,7 @@ _INSTEAD: dict[str, str] = {
     "criterion": "write loss=NAME; losslab losses lists them",
     "loss_fn": "write loss=NAME; losslab losses lists them",
 }
-"""By the last part of the key."""
+"""Names of other tools, by the last part of the key."""
 _SECTIONS = ("", "trainer", "data", "model", "optimizer", "scheduler", "checkpoints", "logger")
 _FOREIGN_SECTIONS = ("callbacks", "paths", "extras", "hparams_search", "debug")
 CHOICES: dict[tuple[str, str], str] = {

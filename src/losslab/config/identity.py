@@ -104,7 +104,7 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str
             parts.append(f"{key.rpartition('.')[2]}={shown}")
     parts = [re.sub(r"[^A-Za-z0-9._=+-]+", "_", part) for part in parts]
     while len("-".join(parts)) > _LONGEST_LABEL and len(parts) > 2:
-        parts.pop()  # the fingerprint tells apart what the label no longer can
+        parts.pop()  # the fingerprint still distinguishes runs whose labels are alike
     return "-".join([*parts, identity[:SHORT]])
 
 

@@ -24,11 +24,11 @@ class Multirun:
     """A multirun, before its jobs are composed."""
 
     overrides: list[str]
-    """As typed, behind those of the experiment's sweeper, without Hydra's own."""
+    """Overrides as typed, behind those of the experiment's sweeper, without Hydra's own."""
     hydra_overrides: list[str]
     """Overrides of Hydra's own keys and groups; no job differs in them."""
     common: list[str]
-    """Those of one value with which the configuration composes before any job is chosen."""
+    """Overrides of one value with which the configuration composes before any job is chosen."""
     count: int
     """The number of combinations."""
     notes: list[str]

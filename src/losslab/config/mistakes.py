@@ -89,7 +89,7 @@ def explain(error: Exception, known: set[str]) -> UserError:
 
 
 def _owners(key: str) -> str:
-    """Which other files of the group have such a key: `; focal has loss.gamma`."""
+    """Other files of the group that have such a key: `; focal has loss.gamma`."""
     group, _, name = key.partition(".")
     having = []
     for path in sorted((conf_dir() / group).glob("*.yaml")) if name else []:

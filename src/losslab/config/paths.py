@@ -1,4 +1,4 @@
-"""Where the shipped configuration is."""
+"""The place of the shipped configuration."""
 
 from pathlib import Path
 

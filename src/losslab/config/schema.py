@@ -11,13 +11,13 @@ from typing import Any, Optional
 DEFAULT_MAX_STEPS = 1000
 COMPONENTS = ("task", "model", "loss", "data", "optimizer", "scheduler")
 
-# OmegaConf reads these annotations and knows Optional, not every spelling of a union.
+# OmegaConf reads these annotations and supports Optional, not every spelling of a union.
 # ruff: noqa: UP045
 
 
 @dataclass
 class TrainerConfig:
-    """How long to train, on what, and how an optimizer step is split. Steps are always optimizer steps."""
+    """Length of training, devices, and the split of an optimizer step. Steps are always optimizer steps."""
 
     max_steps: Optional[int] = None
     """Budget in optimizer steps; 1000 where neither budget is given."""
@@ -62,7 +62,7 @@ class CheckpointsConfig:
     every_n_steps: int = 500
     """Optimizer steps between checkpoints, beside the one after each validation."""
     keep: int = 1
-    """How many of the newest checkpoints stay, beside the best one."""
+    """Number of newest checkpoints to keep, beside the best one."""
 
 
 @dataclass

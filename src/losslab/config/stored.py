@@ -19,9 +19,9 @@ from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError
 
 INPUTS = ("data.path", "data.val_path", "data.test_path", "data.tokenizer")
-"""Where inputs lie may change; what they hold belongs to the run, and is compared."""
+"""Paths of inputs, which may change; their content belongs to the run, and is compared."""
 ORIGINS = ("continue_from", "init_from")
-"""Where what a run begins with lies may change too, until the run has a checkpoint of its own."""
+"""Paths of a run's origin, which may change too, until the run has a checkpoint of its own."""
 
 _RESOLVED = ("max_steps", "val_check_interval", "interim_eval_tokens")
 _SECTIONS: dict[str, type] = {
@@ -110,7 +110,7 @@ def _parse(key: str, value: str) -> Any:
 
 
 def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, overrides: list[str]) -> dict[str, Any]:
-    """Where a run's folder was moved together with its text, the text's path as seen from its new place.
+    """The text's path as seen from the new place of a run's folder, where both were moved together.
 
     Args:
         made_at: the folder's place when the run was made (`provenance.folder`).

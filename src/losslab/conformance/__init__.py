@@ -1,4 +1,4 @@
-"""The kit that tells the author of a loss what is wrong with it."""
+"""The kit that shows the author of a loss its faults."""
 
 from losslab.conformance.kit import check
 

@@ -92,8 +92,8 @@ def forward_equals_its_positions(subject: Subject) -> str:
 
 
 def arithmetic_is_float32(subject: Subject) -> str:
-    """Also where autocast makes the projection bf16: given the same logits, float32 and the same code in
-    float64, whatever it casts to, agree."""
+    """Float32 and the same code in float64, whatever it casts to, agree on the same logits, also where autocast makes
+    the projection bf16."""
     problem = subject.problem(positions=512)
     loss = subject.fresh()
     logits = loss.map_logits(problem.logits).float()

@@ -88,7 +88,7 @@ def as_data(entry: Entry, config_dir: Path | None) -> dict[str, Any]:
 
 
 def commands(entry: Entry, config_dir: Path | None) -> list[str]:
-    """To try it: those that work."""
+    """Commands to try it: those that work."""
     own = f" --config-dir {config_dir}" if config_dir is not None and "." not in entry.name else ""
     required = "".join(f" loss.{key.name}=VALUE" for key in entry.keys if key.required)
     found = [f"losslab check {entry.name}{required}{own}"]
@@ -134,7 +134,7 @@ def written(value: Any) -> str:
 
 
 def _table(entries: list[Entry]) -> Table:
-    """As wide as the terminal; a part for each kind of targets."""
+    """A table as wide as the terminal; a part for each kind of targets."""
     table = Table(box=None, pad_edge=False, expand=True)
     table.add_column("loss", no_wrap=True)
     table.add_column("idea", ratio=1)

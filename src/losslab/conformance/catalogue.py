@@ -47,7 +47,7 @@ class Entry:
     """A loss in the catalogue, with its default options."""
 
     name: str
-    """In conf/loss; or the dotted path of a class."""
+    """The name in conf/loss; or the dotted path of a class."""
     target: str
     """The dotted path."""
     title: str
@@ -134,7 +134,7 @@ def _of_class(target: str) -> Entry:
     bound = bind_components({**_base(), "loss": {"_target_": target}})["loss"]
     try:
         return _entry(target, bound, build(bound, "loss"))
-    except UserError:  # it wants other options than none, and its class tells enough
+    except UserError:  # it needs options, and its class is enough
         return _entry(target, bound, kind)
 
 
@@ -146,7 +146,7 @@ def _loss_class(target: str) -> type[Loss]:
 
 
 def _entry(name: str, node: dict[str, Any], loss: Loss | type[Loss]) -> Entry:
-    """From a loss, or where its options are not known, from its class."""
+    """Make an entry from a loss, or where its options are not known, from its class."""
     kind = loss if isinstance(loss, type) else type(loss)
     title, idea, about, sections = read_docstring(kind)
     written_as = kind.__new__(kind).written_as() if isinstance(loss, type) else loss.written_as()
@@ -177,13 +177,13 @@ def _way(kind: type[Loss], written_as: str) -> str:
 
 
 def _cost_class(loss: Loss | type[Loss], kind: type[Loss], written_as: str) -> str:
-    """As declared; of a class that declares none, what the way in which it is written comes to."""
+    """The declared cost class; of a class that declares none, the one of the way in which it is written."""
     declared = any("cost_class" in vars(base) for base in kind.__mro__ if base is not Loss)
     return loss.cost_class if declared else _BY_WAY.get(written_as, loss.cost_class)
 
 
 def _keys(node: dict[str, Any], kind: type[Loss], meanings: dict[str, str]) -> list[Key]:
-    """In the order of the signature; what the class takes by any name, last."""
+    """Keys in the order of the signature; those that the class takes by any name, last."""
     parameters = inspect.signature(kind).parameters
     any_name = next((p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD), "")
     order = {name: i for i, name in enumerate(parameters)}

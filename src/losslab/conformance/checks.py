@@ -1,5 +1,5 @@
-"""The checks that every loss goes through, in the order in which they are told. Each returns what it saw, or raises a
-Fault with the likely cause."""
+"""The checks that every loss goes through, in the order of the report. Each returns its observation, or raises a Fault
+with the likely cause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from losslab.conformance.subject import Subject
 Check = Callable[[Subject], str]
 
 FIRST = "values"
-"""Where this one fails, the others would only repeat it."""
+"""The check after whose failure the others would only repeat it."""
 
 CHECKS: dict[str, Check] = {
     FIRST: basics.returns_one_value_a_position,

@@ -31,7 +31,7 @@ from losslab.training.scoring.loading import stored_info
 
 ROUNDS = 5
 _PATIENCE = 3
-"""On a busy machine, up to so many times the rounds."""
+"""The most times the rounds that a busy machine gets."""
 _REPEATS, _SECONDS = 5, 1.0
 """A process times at least so many steps, for at least so long; the quickest counts."""
 

@@ -57,13 +57,13 @@ def _try(name: str, check: Callable[[], str]) -> Result:
                 return Result(name, True, check())
         except Fault as fault:
             return Result(name, False, str(fault))
-        except Exception as error:  # a person's code may raise anything; the other checks still tell something
+        except Exception as error:  # a person's code may raise anything; the other checks are still worth reading
             return Result(name, False, f"it raises {error_sentence(error)}")
 
 
 def check(loss: Loss) -> None:
-    """For a test of one's own: `losslab.conformance.check(MyLoss())`. Everything but what needs further processes (two
-    ranks, and the cost), which `losslab check` has too.
+    """Check a loss in a test of one's own: `losslab.conformance.check(MyLoss())`. Everything but what needs further
+    processes (two ranks, and the cost), which `losslab check` has too.
 
     Raises:
         AssertionError: naming every fault.
@@ -93,7 +93,7 @@ def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
 
 
 def _configure(name: str, overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
-    """That of a run with the loss."""
+    """The configuration of a run with the loss."""
     register()
     overrides = [ready(override) for override in overrides]
     wrong = [override for override in overrides if not override.lstrip("+").startswith(_OPTIONS)]

@@ -70,7 +70,7 @@ class Measurement:
     mib: float
     """Peak, beyond the inputs and the gradient in the weight."""
     note: str = ""
-    """Why something else was measured than was asked for."""
+    """The reason why something else was measured than was asked for."""
 
 
 def measure(variant: Variant, shape: Shape, answer: Connection) -> None:
@@ -146,7 +146,8 @@ def _sizes(weight: Tensor) -> OutputSpec:
 
 
 def _features(loss: Loss, hidden: Tensor, target: Tensor, num_outputs: int) -> Features:
-    """With whatever the loss reads: random tokens before each target, a teacher as wide as the network."""
+    """Features with everything that the loss reads: random tokens before each target, a teacher as wide as the
+    network."""
     device = hidden.device
     generator = torch.Generator(device).manual_seed(2)
     extras = {}

@@ -44,7 +44,7 @@ def predictions_are_right_in_kind(subject: Subject) -> str:
 
 
 def posterior_is_the_data(subject: Subject) -> str:
-    """Where the expected loss under η is smallest, `posterior` says η; a proper loss predicts it as well."""
+    """`posterior` is η where the expected loss under η is smallest; a proper loss predicts it as well."""
     if subject.loss.target_kind is not TargetKind.CLASSES:
         return "its targets are no classes"
     size = 4 if subject.takes(4) else subject.size

@@ -58,7 +58,7 @@ def _answering(target: Callable[..., None], *arguments: Any) -> None:
 
 
 def two_ranks_equal_one(config: dict[str, Any]) -> str:
-    """Under DDP on gloo, with uneven counts, and with a rank whose positions are all ignored."""
+    """Two ranks equal one under DDP on gloo, with uneven counts, and with a rank whose positions are all ignored."""
     subject = Subject(build_loss(config))
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -25,7 +25,7 @@ class Share(NamedTuple):
     rank: int = 0
     ranks: int = 1
     micro: int = 0
-    """Which of the step's micro-batches, from 0."""
+    """The number of the micro-batch in its step, from 0."""
     micros: int = 1
 
     def rows(self, batch_size: int) -> slice:
@@ -144,7 +144,7 @@ class DataModule(pl.LightningDataModule):
         return digest.hexdigest()
 
     def start_at(self, *, step: int, accumulate: int, rank: int, ranks: int) -> None:
-        """Where `train_dataloader` begins, and which share of each batch is this rank's."""
+        """Set the step at which `train_dataloader` begins, and this rank's share of each batch."""
         self._cursor = {"first_step": step, "accumulate": accumulate, "rank": rank, "ranks": ranks}
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -31,7 +31,7 @@ class DataInfo:
     vocab_size: int | None = None
     """V, where inputs are tokens."""
     num_classes: int | None = None
-    """Where targets are classes of their own; None where they are tokens, or no classes."""
+    """C, where targets are classes of their own; None where they are tokens, or no classes."""
     num_values: int | None = None
     """K, where targets are values."""
     class_counts: Tensor | None = None

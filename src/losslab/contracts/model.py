@@ -12,7 +12,7 @@ from losslab.contracts.values import Batch, Projection
 
 
 class Backbone(Protocol):
-    """A module that maps the inputs of a batch to hidden states. It knows no loss.
+    """A module that maps the inputs of a batch to hidden states. It depends on no loss.
 
     A person's model needs `width` and `forward`. It may have, beside them:
         `output_projection(num_outputs, generator) -> Projection`: default: a projection of its own, N(0, 0.02²).
@@ -60,7 +60,7 @@ def context_of(backbone: Any) -> int | None:
 
 
 def flops_of(backbone: Any) -> int | None:
-    """Floating-point operations a sample, where a backbone knows them."""
+    """Floating-point operations a sample, where a backbone gives them."""
     return backbone.flops_per_sample() if hasattr(backbone, "flops_per_sample") else None
 
 

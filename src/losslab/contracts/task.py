@@ -16,7 +16,8 @@ from losslab.contracts.values import Batch, Features, LossSum, Projection, Targe
 from losslab.metric import Metric
 
 Combined = Literal["sum", "max", "min", "cat"]
-"""How the ranks' parts of a state become the whole; `cat`: rows one after the other, in the order of ranks."""
+"""The way in which the ranks' parts of a state become the whole; `cat`: rows one after the other, in the order of
+ranks."""
 
 
 class Scored(ABC):
@@ -69,7 +70,7 @@ class Meter(Scored):
 
 
 class Task(ABC):
-    """From batches to what a loss sees, and from predictions to metrics."""
+    """The way from batches to the features of a loss, and from predictions to metrics."""
 
     accepts: ClassVar[frozenset[TargetKind]]
     """The kinds of targets that it can give a loss."""
@@ -91,8 +92,8 @@ class Task(ABC):
         """Run the backbone and select positions, flattened to N rows.
 
         Args:
-            kind: the form of target that the loss wants, one of `accepts`.
-            needs: what else it wants, by name, each one of `provides`.
+            kind: the form of target that the loss expects, one of `accepts`.
+            needs: extras that it needs, by name, each one of `provides`.
         """
 
     @abstractmethod
@@ -105,7 +106,7 @@ class Task(ABC):
         """
 
     def calibrator(self, info: DataInfo) -> Calibrator | None:
-        """A fresh calibrator, where predictions want one. Default: none."""
+        """A fresh calibrator, where predictions need one. Default: none."""
         return None
 
     def flat_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     inputs: dict[str, Tensor]
     """Inputs of the model, by name: `tokens` (int64 [B, T]), `mask`, `frames`, …"""
     target: Tensor
-    """As the task says: int64 P for classes, float P + [K] for values."""
+    """Targets as the task says: int64 P for classes, float P + [K] for values."""
     weight: Tensor
     """float32 P: 0 = ignored (padding)."""
     extras: dict[str, Tensor]
@@ -51,7 +51,7 @@ class Features:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """Further tensors of N rows, aligned with `hidden`: those of the batch, what `Loss.needs` asks for (`previous`,
     int32 [N, K]: the tokens up to each position, the latest first, -1 where there are no more), and `teacher_hidden`;
-    and `class`, int64 [N], where the loss wants a class in another form."""
+    and `class`, int64 [N], where the loss expects classes in another form."""
 
     def __getitem__(self, rows: Tensor | slice) -> Features:
         return Features(

@@ -13,7 +13,7 @@ DocumentRule = Literal["auto", "file", "blank_line", "block"]
 BLOCK = 4096
 """Longest block, in characters."""
 ENOUGH = 20
-"""With fewer documents than this, `auto` takes the next finer rule."""
+"""The number of documents below which `auto` takes the next finer rule."""
 REGEX = "re:"
 """Begins a separator that is a regular expression."""
 TITLES = "' = Title = ' lines"
@@ -36,7 +36,7 @@ class Cut:
     known: bool
     """The pieces are documents of their own, and not parts of one."""
     how: str
-    """For people: `cut at blank lines`."""
+    """The rule, for people: `cut at blank lines`."""
 
     @property
     def pieces(self) -> list[str]:

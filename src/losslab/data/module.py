@@ -224,7 +224,7 @@ class TextDataModule(DataModule):
         return about | {"files": self.told(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
 
     def artifact_hashes(self) -> dict[str, str]:
-        """Those of the tokenizer: all that decides its ids."""
+        """The hash of the tokenizer: of everything that decides its ids."""
         return {"tokenizer": self.cache.meta["tokenizer"]}
 
     def introduction(self, interim: int) -> Iterator[tuple[str, bool]]:
@@ -252,7 +252,7 @@ class TextDataModule(DataModule):
         return {"unigram_nll": unigram_nll(self.train_counts, self._eval_windows(split).targets(most))}
 
     def num_positions(self, split: str, most: int | None = None) -> int:
-        """How many those are."""
+        """The number of positions that `eval_batches` gives."""
         return self._eval_windows(split).num_positions(most)
 
     def order(self) -> TrainOrder:

@@ -65,14 +65,14 @@ class _Grams:
             self.seen[at[self.unique[at] == grams]] = True
 
     def near_copies(self) -> int:
-        """How many documents have at least 70% of their n-grams elsewhere."""
+        """The number of documents that have at least 70% of their n-grams elsewhere."""
         total = np.bincount(self.owner, minlength=self.count)
         shared = np.bincount(self.owner, weights=self.seen[self.places], minlength=self.count)
         return int(np.count_nonzero((total > 0) & (shared >= SHARE * total)))
 
 
 def _hashed(documents: Iterable[str]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint64]]]:
-    """For some documents at a time the number of the first, where the n-grams of each end, and these."""
+    """Groups of documents: the number of the first, the ends of the n-grams of each, and the n-grams."""
     batch: list[bytes] = []
     size = first = 0
     for text in documents:
@@ -87,7 +87,7 @@ def _hashed(documents: Iterable[str]) -> Iterator[tuple[int, NDArray[np.int64], 
 
 
 def _ngrams(batch: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Where each document's n-grams end, [len(batch)], and the hashes of all of them."""
+    """The end of each document's n-grams, [len(batch)], and the hashes of all of them."""
     content = np.frombuffer(b" " + b" ".join(batch) + b" ", dtype=np.uint8)
     inside = content > ord(" ")
     change = np.flatnonzero(np.diff(inside.view(np.int8)))

@@ -51,7 +51,7 @@ def own_splits(files: list[Path], root: Path | None) -> dict[str, list[Path]]:
 
 
 def _stem(name: str) -> str:
-    """Without .gz, and without the suffix of a text."""
+    """The name without .gz, and without the suffix of a text."""
     path = Path(name)
     if path.suffix.lower() == ".gz":
         path = path.with_suffix("")

@@ -56,7 +56,7 @@ class Read:
 
     texts: dict[str, list[str]]
     files: dict[str, list[Path]]
-    """Without those that are empty."""
+    """Files by part, without those that are empty."""
     left_out: Counter[str]
     copies: int
     """Files whose content another one has, too."""
@@ -79,7 +79,7 @@ class Read:
 
 @dataclass(frozen=True)
 class TextSource:
-    """Where a text lies, and the rules by which it becomes documents and splits.
+    """A text's files, and the rules by which it becomes documents and splits.
 
     Args:
         path, val_path, test_path: FILE, DIR or GLOB; what val_path and test_path name is left out of path.
@@ -276,7 +276,7 @@ def _split(groups: Sequence[Sequence[str]], shares: Shares, *, known: bool) -> t
 
 
 def _how(cuts: dict[str, Cut]) -> str:
-    """How the parts were cut: once, if all were cut alike."""
+    """The rules by which the parts were cut: named once, if all were cut alike."""
     if len({cut.how for cut in cuts.values()}) == 1:
         return next(iter(cuts.values())).how
     return ", ".join(f"{part} {cut.how}" for part, cut in cuts.items())

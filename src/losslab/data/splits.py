@@ -1,4 +1,4 @@
-"""Which document belongs to train, val and test: a fixed rule of its content, the same everywhere and for ever."""
+"""Splits of documents into train, val and test: a fixed rule of their content, the same everywhere and for ever."""
 
 from __future__ import annotations
 

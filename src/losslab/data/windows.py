@@ -29,7 +29,7 @@ class TrainOrder:
     """The data_order stream."""
 
     def starts(self, first: int, count: int) -> NDArray[np.int64]:
-        """Where the sequences first … first + count − 1 begin in the stream, [count]."""
+        """Starts of the sequences first … first + count − 1 in the stream, [count]."""
         windows = (self.num_tokens - 1) // self.context
         found = np.empty(count, dtype=np.int64)
         done = 0
@@ -115,11 +115,11 @@ class EvalWindows:
         return self._chosen[most]
 
     def num_positions(self, most: int | None) -> int:
-        """How many tokens the windows of `choose(most)` predict."""
+        """The number of tokens that the windows of `choose(most)` predict."""
         return int(self._sizes(self.choose(most)).sum())
 
     def targets(self, most: int | None) -> NDArray[Any]:
-        """Those tokens."""
+        """The tokens that the windows of `choose(most)` predict."""
         if most is None:
             return np.asarray(self.split.tokens[1:])
         at = (self.choose(most)[:, None] * self.context + np.arange(1, self.context + 1)).ravel()

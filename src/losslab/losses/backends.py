@@ -54,7 +54,7 @@ def run_backend(loss: PlainLoss, features: Features, projection: Projection) -> 
 
 
 def _refusal(loss: PlainLoss, kept: Features, projection: Projection) -> str | None:
-    """Why the backend cannot compute this, as the rest of a sentence."""
+    """The reason why the backend cannot compute this, as the rest of a sentence."""
     if loss.backend == "dense":
         return None
     if not len(kept):

@@ -53,7 +53,8 @@ class Loss(nn.Module):
     of the tokens up to each position. A task that does not provide it is refused before any data is read."""
 
     reads_step: bool = False
-    """Before each optimizer step it wants the targets and weights of all of its positions; see `prepare_step`."""
+    """Whether it needs the targets and weights of all positions of an optimizer step before that step; see
+    `prepare_step`."""
 
     reads_teacher: bool = False
     """It learns from a trained run: `teacher` names its folder, `features.extras["teacher_hidden"]` [N, D'] holds that
@@ -65,7 +66,7 @@ class Loss(nn.Module):
         """Receive the sizes, once they are known; create parameters here. The default needs nothing."""
 
     def num_outputs(self, size: int) -> int:
-        """How many outputs the projection has, for `size` classes, or values a position. Default: as many."""
+        """The number of outputs of the projection, for `size` classes, or values a position. Default: as many."""
         return size
 
     def teach(self, log_probs: Callable[[Tensor], Tensor]) -> None:
@@ -150,7 +151,7 @@ class Loss(nn.Module):
         return sum_scores(self, features, logits, logsumexp)
 
     def written_as(self) -> str:
-        """Which of an author's functions says what the loss is: of the most derived class, the first in the list."""
+        """The name of the author's function that defines the loss: of the most derived class, the first in the list."""
         kind = type(self)
         if kind.values is not Loss.values or kind.scores is not Loss.scores:
             return "values"
@@ -202,4 +203,4 @@ _WAYS = {
     "from_statistics": run_softmax,
     "from_log_prob": run_softmax,
 }
-"""How each of an author's functions is run."""
+"""The function that runs each of an author's functions."""

@@ -70,7 +70,7 @@ def _fold(loss: RunnableLoss, linear: LinearMap) -> tuple[Tensor | None, Tensor 
 
 
 def run_logits(loss: RunnableLoss, features: Features, projection: Projection) -> LossSum:
-    """For any function of a position's logits and features: autograd goes down to the logits, a few at a time, whose
+    """Run any function of a position's logits and features: autograd goes down to the logits, a few at a time, whose
     gradient takes their place; two products of the whole chunk go on from there."""
     execution = Execution(loss, features, projection)
     linear = execution.projection
@@ -100,7 +100,7 @@ def sum_logits(execution: Execution, chunk: Chunk, logits: Tensor, gradients: Gr
 
 
 def run_features(loss: RunnableLoss, features: Features, projection: Projection) -> LossSum:
-    """For a loss with scores of its own, or one that reads more than its logits: autograd goes down to hidden states
+    """Run a loss with scores of its own, or one that reads more than its logits: autograd goes down to hidden states
     and weights."""
     execution = Execution(loss, features, projection, rows=feature_rows, adapt=False)
 
@@ -127,7 +127,7 @@ def run_features(loss: RunnableLoss, features: Features, projection: Projection)
 
 
 def sum_scores(loss: RunnableLoss, features: Features, logits: Tensor, logsumexp: Tensor | None) -> LossSum:
-    """For scores that have been made already, without a gradient; see `Loss.from_scores`."""
+    """Sum the loss of scores that have been made already, without a gradient; see `Loss.from_scores`."""
     check_targets(features.target, loss, logits.shape[-1])
     features = loss.select(features)
     counts = features.weight != 0

@@ -74,7 +74,7 @@ class CrossEntropy(Loss):
         self.temperature = temperature
         self.backend = backend
         self.fallback = ""
-        """Why `backend` could not compute a batch, once that was so."""
+        """The reason why `backend` could not compute a batch, once that was so."""
         self.class_weights: Tensor | None  # [V]
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)

@@ -20,7 +20,7 @@ class DynamicFineTuning(Loss):
         For fine-tuning a pretrained network on instructions: targets that it finds absurd hardly move it.
     Weakness:
         From random weights, where p_y is near 1 / V, it hardly learns. Its best prediction is one class for certain, so
-        that probabilities become overconfident; the value has a maximum at p_y = 1 / e, and tells nothing.
+        that probabilities become overconfident; the value has a maximum at p_y = 1 / e, and is no measure of quality.
     Prediction:
         softmax(z).
     Posterior:

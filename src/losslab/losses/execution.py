@@ -1,4 +1,4 @@
-"""How a loss is run over the positions of a batch: in chunks, each with its gradient, so that the logits of the whole
+"""Execution of a loss over the positions of a batch: in chunks, each with its gradient, so that the logits of the whole
 batch never exist.
 
 A chunk's gradient is computed where its value is, in the forward pass; the backward pass only multiplies by what comes
@@ -46,17 +46,18 @@ def limit_rows(rows: int) -> Iterator[None]:
 
 
 def projection_rows(num_outputs: int, device: torch.device) -> int:
-    """How many positions to project at once."""
+    """The number of positions to project at once."""
     return _rows(num_outputs, device, 1)
 
 
 def feature_rows(num_outputs: int, device: torch.device) -> int:
-    """How many positions to project inside the graph at once; each time costs a gradient of the size of the weight."""
+    """The number of positions to project inside the graph at once; each time costs a gradient of the size of the
+    weight."""
     return _rows(num_outputs, device, 2)
 
 
 def graph_rows(num_outputs: int, device: torch.device) -> int:
-    """How many positions' logits to differentiate at once."""
+    """The number of positions whose logits are differentiated at once."""
     return _rows(num_outputs, device, _GRAPH_SHARE)
 
 

@@ -69,7 +69,8 @@ class Harmonic(Loss):
         return torch.cat([hidden, own, torch.ones_like(own)], dim=-1), LinearMap(adapted, None)
 
     def forward(self, features: Features, projection: Projection) -> LossSum:
-        """As with `adapt`, without its copy of the weight: the product is of h and w, and the lengths are added."""
+        """Compute what `adapt` leads to without its copy of the weight: the product is of h and w, and the lengths are
+        added."""
         execution = Execution(self, features, projection, adapt=False)
         weight, bias = execution.projection
         lengths = weight.square().sum(dim=-1)

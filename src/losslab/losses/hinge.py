@@ -30,7 +30,7 @@ class Hinge(Loss):
     Prediction:
         softmax(s · f), with the scale s that nll_scaled fits on half of the validation set (1 before the first fit).
     Posterior:
-        None: the minimiser does not tell the probabilities.
+        None: the minimiser does not determine the probabilities.
 
     Args:
         margin: m, above 0.

@@ -46,7 +46,7 @@ class LogitAdjustment(Loss):
         self.log_prior: Tensor
 
     def bind(self, spec: OutputSpec) -> None:
-        """Without counts the prior is left to the checkpoint that is about to be read."""
+        """Take the prior from the counts; without any it is left to the checkpoint that is about to be read."""
         log_prior = torch.zeros(spec.num_outputs)
         if spec.class_counts is not None:
             counts = spec.class_counts.double() + 1

@@ -223,7 +223,7 @@ class Regularized(Loss):
 
 
 def check_backend(loss: Loss) -> None:
-    """Raises UserError for a backend that is not ours: those know plain cross-entropy alone."""
+    """Raises UserError for a backend that is not ours: those compute plain cross-entropy alone."""
     backend = getattr(loss, "backend", "auto")
     if backend not in ("auto", "chunked"):
         raise UserError(f"loss.backend={backend} computes plain cross-entropy alone; leave it out beside anything else")

@@ -83,7 +83,7 @@ class Smoothing:
         return -on * math.log(on) - (others * off * math.log(off) if off > 0 else 0.0)
 
     def select(self, features: Features) -> Features:
-        """Without the positions whose target is padding."""
+        """Leave out the positions whose target is padding."""
         if self.padding_id is None:
             return features
         return features.weighted(features.target != self.padding_id)

@@ -30,7 +30,7 @@ class SoftmaxStats:
 
     @classmethod
     def of(cls, logits: Tensor, target: Tensor, linear_weights: Tensor | None) -> SoftmaxStats:
-        """From logits [N, V], differentiably."""
+        """Compute the statistics of logits [N, V], differentiably."""
         return cls(
             num_outputs=logits.shape[-1],
             target=target,

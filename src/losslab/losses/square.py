@@ -26,7 +26,7 @@ class Square(Loss):
         To ask whether softmax is needed at all; by far the cheapest with many classes, for no logits exist. k = 1,
         M = 1 for few classes, larger ones for many: k = 15, M = 30 for the 1,000 of ImageNet.
     Weakness:
-        The scores are no log-probabilities, and say little about them until they are scaled. It wants a learning rate,
+        The scores are no log-probabilities, and say little about them until they are scaled. It needs a learning rate,
         k and M of its own: 1 / V makes the gradient small where V is large.
     Prediction:
         softmax(s · f), with the scale s that nll_scaled fits on half of the validation set (1 before the first fit).

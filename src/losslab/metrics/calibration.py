@@ -1,4 +1,4 @@
-"""How confidence and accuracy differ: streaming bins, merged to groups of equal mass."""
+"""Differences of confidence and accuracy: streaming bins, merged to groups of equal mass."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _SUMS = [
 
 
 def scoring_rows(num_outputs: int) -> int:
-    """How many positions to score at once, so that their logits stay near the processor's caches."""
+    """The number of positions to score at once, so that their logits stay near the processor's caches."""
     return max(128, min(4096, _LOGITS_AT_ONCE // num_outputs))
 
 
@@ -90,7 +90,7 @@ class ClassMetrics:
                 if objective is not None:
                     part = loss.from_scores(chunk, projection, logits, logsumexp)
                     objective = None if part is None else objective + _sums_of(part)
-        if objective is None:  # the loss wants more than scores
+        if objective is None:  # the loss needs more than scores
             objective = torch.zeros(4, dtype=torch.float64, device=self.sums.device)
             for chunk in features.chunks(scoring_rows(num_outputs) if loss.position_wise else len(features)):
                 objective = objective + _sums_of(loss(chunk, projection))
@@ -147,7 +147,7 @@ class ClassMetrics:
 
 
 def classes_of(features: Features) -> Tensor:
-    """int64 [N]: the target's class, also where a loss wants its targets in another form."""
+    """int64 [N]: the target's class, also where a loss expects its targets in another form."""
     return features.extras.get("class", features.target)
 
 

@@ -1,4 +1,4 @@
-"""Statistics of each position that the yardsticks need, in a few passes over logits in the processor's caches."""
+"""Statistics of each position that the metrics need, in a few passes over logits in the processor's caches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from losslab.metrics.scorer import Scorer
 CLIP = 1e-6
 """Times 1 / V: the smallest probability of a posterior."""
 _AT_ONCE = {"cpu": 2**18, "cuda": 2**26}
-"""Logits read at once: on a CPU they stay in a core's own cache, with the intermediate results; a GPU wants many."""
+"""Logits read at once: on a CPU they stay in a core's own cache, with the intermediate results; a GPU needs many."""
 
 _LOG2_E = 1 / math.log(2)
 _SAME = 1e-7
@@ -22,7 +22,7 @@ _SAME = 1e-7
 
 
 def piece_rows(num_outputs: int, device: torch.device) -> int:
-    """How many positions' logits to read at once."""
+    """The number of positions whose logits are read at once."""
     return max(1, _AT_ONCE.get(device.type, _AT_ONCE["cuda"]) // num_outputs)
 
 

@@ -54,6 +54,6 @@ METRICS: tuple[Metric, ...] = (
         for k in range(FREQUENCY_GROUPS)
     ),
 )
-"""In the order in which people read them: of metrics.csv and of tables."""
+"""Metrics in the order in which people read them: of metrics.csv and of tables."""
 PRIMARY = "nll_scaled"
 """The metric by which a language model's best checkpoint is chosen."""

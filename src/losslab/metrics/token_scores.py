@@ -82,7 +82,7 @@ class TokenScores:
         return scores
 
     def rows(self, tokens: NDArray[Any]) -> NDArray[np.int64]:
-        """Where each token stands in `vocabulary`; the same shape."""
+        """The row of each token in `vocabulary`; the same shape."""
         return np.searchsorted(self.vocabulary, tokens)
 
     def _check(self) -> None:

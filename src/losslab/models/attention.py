@@ -40,7 +40,7 @@ class CausalSelfAttention(nn.Module):
         return output
 
     def weights(self, hidden_BTD: Tensor) -> Tensor:
-        """How much each position (row) takes from itself and those before it: softmax(q kᵀ / √C), with zeros above the
+        """Weights of each position (row) for itself and those before it: softmax(q kᵀ / √C), with zeros above the
         diagonal; float32 [B, H, T, T]. `forward` never holds them; they are for looking at."""
         q, k, _ = self._heads(hidden_BTD)
         with torch.autocast(device_type=q.device.type, enabled=False):
@@ -49,7 +49,7 @@ class CausalSelfAttention(nn.Module):
         return scores.masked_fill(later, -math.inf).softmax(dim=-1)
 
     def _heads(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, [B, H, T, C] each, with the positions that are told by rotation."""
+        """Queries, keys and values, [B, H, T, C] each, with positions encoded by rotation."""
         q, k, v = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
         )

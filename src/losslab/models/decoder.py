@@ -1,4 +1,4 @@
-"""Pre-norm causal Transformer: token ids → hidden states. It knows no loss."""
+"""Pre-norm causal Transformer: token ids → hidden states. It depends on no loss."""
 
 from __future__ import annotations
 

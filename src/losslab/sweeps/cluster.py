@@ -24,7 +24,7 @@ from losslab.sweeps.settings import SlurmSettings
 from losslab.sweeps.submitted import SubmittedRun
 
 JOB = "job.json"
-"""In the folder of a run that was submitted."""
+"""A file in the folder of a run that was submitted."""
 SUBMITTED = "submitted"
 """The status of a run that a cluster has and this command does not wait for."""
 _TICK = 0.2
@@ -52,9 +52,9 @@ class Cluster:
         self._waiting = [run for run in runs if run.status not in DONE]
         self._watched: list[Run] = []
         self._jobs: dict[int, str] = {}
-        """By the run's number."""
+        """Ids of jobs by the run's number."""
         self._missing: dict[int, int] = defaultdict(int)
-        """In how many answers in a row a run's job was not, by the run's number."""
+        """The number of answers in a row that lacked a run's job, by the run's number."""
         self._signals = 0
         self._began = time.monotonic()
 
@@ -166,7 +166,7 @@ class Cluster:
         tell_end(run, len(self.runs), record)
 
     def _last_words(self, run: Run) -> str:
-        """Why a run ended that could not say it itself."""
+        """The reason why a run ended that could not write it itself."""
         job = self._jobs.get(run.number)
         if job is None:
             return "the process that trained it ended before the run did"

@@ -17,7 +17,7 @@ from losslab.records import DONE, FILE, Record, read
 from losslab.sweeps.slots import Slot
 
 UNENDED = ("planned", "running")
-"""In a record that does not say how its run ended."""
+"""Statuses of a record whose run has not ended."""
 HELD = 3
 """The worker's exit code for a run that another process holds."""
 
@@ -33,7 +33,7 @@ class Run:
     max_steps: int
     trust: list[str]
     status: str
-    """As in the record; `skipped` where it was done before, `submitted` where a cluster has it."""
+    """The status in the record; `skipped` where it was done before, `submitted` where a cluster has it."""
     step: int = 0
     text: str = ""
     """Text of its bar."""
@@ -44,12 +44,12 @@ class Run:
     slots: list[Slot] = field(default_factory=list)
     began: float = 0.0
     stopped: str = ""
-    """Why it was told to end."""
+    """The reason why it was asked to end."""
     killed: bool = False
     heard: float = 0.0
-    """When it last said something."""
+    """The time of its last message."""
     noted: int = 0
-    """When its record was last written before it started, in ns."""
+    """The time at which its record was last written before it started, in ns."""
     elsewhere: bool = False
     """Another process has it."""
     looked: float = 0.0
@@ -64,7 +64,7 @@ def known(folder: Path) -> Record:
 
 
 def written(folder: Path) -> int:
-    """When the record was last written, in ns."""
+    """The time at which the record was last written, in ns."""
     path = folder / FILE
     return path.stat().st_mtime_ns if path.exists() else 0
 
@@ -114,7 +114,7 @@ def failure_line(run: Run, total: int) -> str:
 
 
 def last_words(code: int | None) -> str:
-    """How a process ended that could not say it itself."""
+    """A sentence on the end of a process that left none itself."""
     if code is None or code >= 0:
         return f"its process ended with exit code {code} before the run did"
     try:

@@ -27,7 +27,7 @@ def counting_signals(note: Callable[[], None]) -> Iterator[None]:
 
 
 class Interrupts:
-    """While it is entered, Ctrl-C is noted as well as raised: what is being composed may swallow the exception, or
+    """A context in which Ctrl-C is noted as well as raised: code that composes may swallow the exception, or
     raise another in its place. A process that ignores Ctrl-C goes on ignoring it."""
 
     def __init__(self) -> None:

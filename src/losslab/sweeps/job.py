@@ -47,7 +47,7 @@ class Task:
     trust: list[str]
     surroundings: Surroundings
     began: float
-    """When the launcher started it, by time.monotonic()."""
+    """The time at which the launcher started it, by time.monotonic()."""
 
 
 def make_plan(jobs: list[Job], slots: int | None, here: bool, surroundings: Surroundings, answer: Connection) -> None:
@@ -70,7 +70,7 @@ def look_up(jobs: list[Job], since: str, surroundings: Surroundings, answer: Con
 
 def _enter_planning(surroundings: Surroundings) -> None:
     surroundings.enter()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears a terminal's Ctrl-C, and ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher receives a terminal's Ctrl-C, and ends this
     threading.Thread(target=_end_with_parent, args=(signal.SIGKILL,), daemon=True).start()
 
 

@@ -26,7 +26,7 @@ from losslab.sweeps.slots import Slot, Slots, environment
 
 _OWN_CODES = (0, 1, 2, HELD)
 _LOST = 255
-"""multiprocessing's exit code where the server died, and nobody knows how the process ended."""
+"""multiprocessing's exit code where the server died, so that the end of the process is unknown."""
 _TICK = 0.2
 _LOOK_ELSEWHERE = 2.0
 _GRACE = 60.0

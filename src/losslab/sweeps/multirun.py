@@ -38,7 +38,7 @@ class RunFailed(Exception):
 
 
 class Multirun:
-    """The function that Hydra is given. It knows the jobs already.
+    """The function that Hydra is given. It has the jobs already.
 
     Args:
         jobs: by the overrides of each, in the order in which they run.
@@ -66,9 +66,9 @@ class Multirun:
         self.statuses: list[str] = []
         """The status of each run, of all batches in which Hydra may hand out the jobs."""
         self.launched = False
-        """By a launcher of ours, which has said how it ended."""
+        """Whether a launcher of ours ran it, which has said how it ended."""
         self.stopped = False
-        """By a signal."""
+        """Whether a signal stopped it."""
         self.parting = "stopped; the same command continues"
         """The last line of a command that was stopped."""
 
@@ -144,8 +144,8 @@ class Multirun:
                 complain(one.failure_line(number, len(ended)))
 
     def plan(self, job_overrides: list[list[str]], *, slots: int | None = None, here: bool = True) -> Plan:
-        """Plan the runs, in a process of its own: it needs torch, and a person's classes, which may do anything. What
-        is wrong with them is told.
+        """Plan the runs, in a process of its own: it needs torch, and a person's classes, which may do anything. Their
+        faults are reported.
 
         Raises:
             UserError: when that process dies.
@@ -175,7 +175,7 @@ class Multirun:
             self._check_interrupts()
             raise UserError(f"the sweep's classes ended the process that planned it (exit code {code})") from None
         except KeyboardInterrupt:
-            process.kill()  # nobody would hear its answer; what it has planned, the next plan finds
+            process.kill()  # nobody would read its answer; the next plan finds the planned runs
             raise
         process.join()
         return answer

@@ -14,7 +14,7 @@ class Job:
     """One combination of the multirun, as it was typed."""
 
     config: dict[str, Any]
-    """After `check_run`."""
+    """The configuration after `check_run`."""
     defaults: dict[str, Any]
     choices: dict[str, str]
     overrides: list[str]
@@ -31,7 +31,7 @@ class PlannedRun:
     label: str
     folder: Path
     status: str
-    """In the record, when the sweep was planned."""
+    """The status in the record when the sweep was planned."""
     step: int
     max_steps: int
     threads: int
@@ -53,7 +53,7 @@ class Plan:
     sharing: Sharing | None = None
     """None: the runs compute elsewhere."""
     texts: list[str] = field(default_factory=list)
-    """Which files were read, and which were not and why: a line for each text."""
+    """Files that were read, and those that were not and why: a line for each text."""
     notes: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
 

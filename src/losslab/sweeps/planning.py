@@ -92,7 +92,7 @@ def _sentence(error: UserError | OSError) -> str:
 
 
 def _share(settings: list[dict[str, Any]], slots: int | None) -> Sharing:
-    """By the most demanding of the runs, and of those on GPUs where there are any."""
+    """Share the machine by the most demanding of the runs, and of those on GPUs where there are any."""
     on_gpus = [setting for setting in settings if uses_gpu(setting)]
     return share(
         len(settings),
@@ -166,7 +166,7 @@ def _texts(sweep: Path) -> list[tuple[str, str | None]]:
         try:
             found.append((folder.name.rpartition("-")[0], read(folder).hashes.get("data")))
         except UserError:
-            continue  # told where it is in the way
+            continue  # reported where it is in the way
     return found
 
 

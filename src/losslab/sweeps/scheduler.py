@@ -40,7 +40,7 @@ class Shape:
 
     @property
     def tasks(self) -> int:
-        """On each node: one, which starts the ranks, or where there are more nodes one a rank."""
+        """Tasks on each node: one, which starts the ranks, or where there are more nodes one a rank."""
         return self.devices if self.nodes > 1 else 1
 
     @property
@@ -106,7 +106,7 @@ class Slurm:
         return dict(line.split(maxsplit=1) for line in answer.stdout.splitlines() if line.strip())
 
     def state(self, job: str) -> str:
-        """How an ended job is called, where the cluster keeps accounts; else UNKNOWN."""
+        """The state of an ended job, where the cluster keeps accounts; else UNKNOWN."""
         import submitit
 
         state: str = submitit.SlurmJob(self._folder, job).watcher.get_state(job, mode="force")
@@ -148,7 +148,7 @@ class Processes:
 
     @property
     def room(self) -> int:
-        """How many more may start."""
+        """The number of jobs that may still start."""
         return self._settings.at_once - len(self.alive())
 
     def submit(self, shape: Shape, runs: Sequence[SubmittedRun]) -> list[str]:
@@ -201,14 +201,14 @@ class Foreground:
         return "DONE"
 
     def stop(self) -> None:
-        """Its run hears every signal itself."""
+        """Its run receives every signal itself."""
 
 
 Scheduler = Slurm | Processes | Foreground
 
 
 def make_scheduler(folder: Path, settings: SlurmSettings) -> Scheduler:
-    """That of hydra.launcher.executor.
+    """The executor of hydra.launcher.executor.
 
     Args:
         folder: of the sweep.

@@ -18,7 +18,7 @@ from losslab.errors import UserError
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """Forking a process that holds macOS's frameworks is not safe."""
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
-"""Threads that spin for each other come almost to a stop when something else wants the cores; those that fall asleep
+"""Threads that spin for each other come almost to a stop when something else needs the cores; those that fall asleep
 at once wait for each other's waking at every product. A microsecond of spinning costs little either way."""
 _ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Libraries must not open a pool of threads while they are imported: forked children have none of them."""

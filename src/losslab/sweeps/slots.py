@@ -1,4 +1,4 @@
-"""How a machine is shared out among the runs of a sweep. No torch."""
+"""Sharing of a machine among the runs of a sweep. No torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Slot:
 
     index: int
     gpus: tuple[str, ...] = ()
-    """As in CUDA_VISIBLE_DEVICES; none: the run computes on the CPU."""
+    """Names as in CUDA_VISIBLE_DEVICES; none: the run computes on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Sharing:
     """Threads that compute at once: one a core, or as many as the slots were asked for."""
 
     def width(self, threads: int) -> int:
-        """How many slots a run takes whose processes compute with so many threads."""
+        """The number of slots for a run whose processes compute with so many threads."""
         if self.slots[0].gpus:
             return 1
         return max(1, min(len(self.slots), len(self.slots) * threads * self.devices // self.most))
 
     def slots_text(self) -> str:
-        """In a few words, for people."""
+        """A few words for people."""
         at_once = "one at a time" if len(self.slots) == 1 else f"{len(self.slots)} at a time"
         if gpus := self.slots[0].gpus:
             return f"{at_once}, on {_counted(len(gpus), 'GPU')} each"

@@ -47,12 +47,12 @@ class SubmittedRun:
             self._worker = subprocess.Popen(
                 [sys.executable, *worker_command(self.folder, self.trust)],
                 env=self._environment(),
-                stdin=subprocess.PIPE,  # its end tells the worker that we are gone, however we went
+                stdin=subprocess.PIPE,  # its end shows the worker that this process has ended, for whatever reason
                 stderr=errors,
                 start_new_session=True,  # a terminal's Ctrl-C reaches it once, through us
                 preexec_fn=_ignore_warnings,
             )
-            if self.stopped:  # before there was a worker to tell
+            if self.stopped:  # before there was a worker to signal
                 self._stop()
             code = self._worker.wait()
         if _is_first() and not (code == HELD and self._complaint(before)):
@@ -65,7 +65,7 @@ class SubmittedRun:
 
         self._stop()
         if self._worker is not None:
-            # Popen's own wait would want the lock that the interrupted one holds.
+            # Popen's own wait would need the lock that the interrupted one holds.
             with suppress(ChildProcessError):
                 os.waitid(os.P_PID, self._worker.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(replace(self))
@@ -78,7 +78,7 @@ class SubmittedRun:
 
     @contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C let the run save; whoever listened before hears them too."""
+        """SIGTERM and Ctrl-C let the run save; earlier handlers are called, too."""
 
         def handle(number: int, frame: FrameType | None) -> None:
             self._stop()
@@ -118,7 +118,7 @@ class SubmittedRun:
 
 
 def _ignore_warnings() -> None:
-    """Some clusters send a step's signals to all its processes, and this one ends those that do not know it."""
+    """Some clusters send a step's signals to all its processes, and this one ends those that do not handle it."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 

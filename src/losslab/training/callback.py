@@ -1,5 +1,5 @@
 """The one callback: at each optimizer-step boundary it logs, validates, checkpoints and notes the run's record, in this
-order, so that a checkpoint never knows less than the logs."""
+order, so that a checkpoint never lacks what the logs have."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RunState:
     seconds: float = 0.0
     """Training time over all sessions, validations included."""
     validation_seconds: float = 0.0
-    """Those of the validations."""
+    """Seconds of the validations."""
     due: dict[str, float] | None = None
     """Values to log with this step's validation, where a continued run still has to make it."""
 
@@ -51,7 +51,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class Intervals:
-    """When things happen, in optimizer steps."""
+    """Intervals of validations, checkpoints and logs, in optimizer steps."""
 
     total: int
     log: int

@@ -1,4 +1,4 @@
-"""Several optimizers, each with parameters of its own, as the one that Lightning's automatic optimization wants."""
+"""Several optimizers, each with parameters of its own, as the one that Lightning's automatic optimization expects."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CombinedOptimizer(Optimizer):
         """Take up what `state_dict` of an equally built optimizer gave."""
         super().load_state_dict(state_dict)
         self._share()
-        for member in self._members:  # each knows what its own states may lack
+        for member in self._members:  # each handles what its own states may lack
             member.__setstate__({"state": self.state, "param_groups": member.param_groups})
 
     def _share(self) -> None:

@@ -72,7 +72,7 @@ def _check_optimizer(config: dict[str, Any], backbone: torch.nn.Module) -> None:
 
 
 def build_loss(config: dict[str, Any]) -> Loss:
-    """With the regularizers that joined it. Raises UserError for settings that a loss refuses."""
+    """Build a loss with the regularizers that joined it. Raises UserError for settings that a loss refuses."""
     loss = build(config["loss"], "loss")
     if not isinstance(loss, Loss):
         raise UserError(f"loss: {type(loss).__name__} must derive from losslab.losses.base.Loss")
@@ -104,7 +104,7 @@ def build_backbone(config: dict[str, Any], info: DataInfo, init: torch.Generator
     """The model, with what its constructor takes of `vocab_size` and `generator`.
 
     Raises:
-        UserError: for a model without a width, or that wants a vocabulary where the data has none.
+        UserError: for a model without a width, or that needs a vocabulary where the data has none.
     """
     target = import_target(config["model"]["_target_"], "model")
     parameters = inspect.signature(target).parameters

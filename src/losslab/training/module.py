@@ -35,7 +35,7 @@ class StepReport:
     learning_rates: dict[str, float]
     """Learning rates of the optimizer's named groups, and of all other parameters under the empty name."""
     gradient_norms: dict[str, float] = field(default_factory=dict)
-    """After the rescale, before clipping: `all`, and on logged steps one for each hidden state."""
+    """Norms after the rescale, before clipping: `all`, and on logged steps one for each hidden state."""
     stop: bool = False
     """A rank received a signal."""
 
@@ -52,7 +52,7 @@ class LossModule(pl.LightningModule):
         is_logged: whether an optimizer step (counted from 1) is logged, and so pays for the norms at hidden states.
         stop_requested: whether this process received a signal.
         step_targets: optimizer step (counted from 0) → target and weight [N] of all of its positions, over every
-            micro-batch and rank; None where the loss does not want them.
+            micro-batch and rank; None where the loss does not need them.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class LossModule(pl.LightningModule):
         self.report: StepReport | None = None
 
     def configure_model(self) -> None:
-        """Lightning calls this before the optimizer is made, which must know the shards."""
+        """Lightning calls this before the optimizer is made, which must get the shards."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy):
             strategy.shard(self.network)
@@ -142,7 +142,7 @@ class LossModule(pl.LightningModule):
         )
 
     def check_weights(self, step: int) -> None:
-        """Before they are kept: no checkpoint holds NaN or infinity, on whichever rank they arose."""
+        """Check weights before they are kept: no checkpoint holds NaN or infinity, on whichever rank they arose."""
         bad = torch.tensor(0.0 if all_finite(self.network) else 1.0, device=self.device)
         if self.reducer.ranks > 1:
             distributed.all_reduce(bad)

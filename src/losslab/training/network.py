@@ -79,7 +79,7 @@ class Network(nn.Module):
         return backbone
 
     def hash_start(self, target_size: int) -> dict[str, str]:
-        """The hashes of the initial weights, for the record: of the backbone; of the projection, where the loss wants
+        """The hashes of the initial weights, for the record: of the backbone; of the projection, where the loss needs
         an output a class or value and not a number of its own; and of the loss, where it has any."""
         hashes = {"backbone_init": hash_weights(self.backbone)}
         if len(self.projection.weight) == target_size:
@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     def flops_per_position(self, info: DataInfo) -> int | None:
         """Floating-point operations of one forward and backward pass, output projection included, and a teacher's
-        forward pass; None where a model does not know its own."""
+        forward pass; None where a model does not give its own."""
         own = flops_of(self.backbone)
         taught = 0 if self.teacher is None else self.teacher.flops_per_position()
         if own is None or taught is None:
@@ -111,7 +111,7 @@ class Network(nn.Module):
 
 
 def check_projection(projection: Projection, backbone: nn.Module, num_outputs: int, width: int) -> None:
-    """Refuse a projection of another size than the loss wants: one that is tied to an embedding, for the most part.
+    """Refuse a projection of another size than the loss needs: one that is tied to an embedding, for the most part.
 
     Raises:
         UserError: naming both sizes.

@@ -1,4 +1,4 @@
-"""Which parameters an optimizer gets, and with which settings."""
+"""Parameters of an optimizer, and their settings."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def execute(folder: Path, *, began: float | None = None) -> Record:
         record.status, record.error = "running", None
         try:
             if rank == 0:
-                record.write(folder)  # whoever finds this, and no lock, knows that the process died
+                record.write(folder)  # a record like this without a lock means that the process died
             with global_stream(config["seed"], "run"):
                 _train(folder, config, record, rank, began)
             record.status = "completed"
@@ -207,7 +207,7 @@ def _fit(
 
 
 def _take_up(folder: Path, record: Record, rank: int, *, keep: int) -> tuple[RunState, ReadCheckpoint | None]:
-    """The newest checkpoint that loads, and what it remembers; what a fault left undone beside it is done."""
+    """The newest checkpoint that loads, and its state of the run; files that a fault left beside it are mended."""
     checkpoints = folder / CHECKPOINTS
     found = newest(checkpoints)
     if found is None:
@@ -304,7 +304,7 @@ def _note_end(folder: Path, config: dict[str, Any], record: Record) -> None:
     try:
         record.write(folder)
     except OSError as error:
-        # The run ends here either way; its last record still stands, and the lock it held tells that it is over.
+        # The run ends here either way; its last record still stands, and its lock is free, so that it counts as over.
         record.status, record.error = "failed", record.error or error_sentence(error)
     if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
         with suppress(OSError):  # a disk that is full by now must not hide what ended the run

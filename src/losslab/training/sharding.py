@@ -20,7 +20,7 @@ from losslab.contracts import LossSum, PenaltySum, blocks_of
 from losslab.training.network import Network
 
 register_dataclass(PenaltySum)
-register_dataclass(LossSum)  # fully_shard finds the outputs to hook only in containers that it knows
+register_dataclass(LossSum)  # fully_shard finds the outputs to hook only in containers that it supports
 
 
 class ShardedStrategy(ModelParallelStrategy):

@@ -40,7 +40,7 @@ class Series:
     """One metric of one loss against the optimizer step."""
 
     metric: str
-    """As the runs log it: val/nll_scaled."""
+    """The metric as the runs log it: val/nll_scaled."""
     label: str
     """The loss and its setting: focal gamma=2."""
     steps: NDArray[np.int64]
@@ -113,7 +113,7 @@ def _file_name(label: str) -> str:
 
 
 def _encode(events: Iterable[Event], time: float) -> bytes:
-    # The second: readers forget what an earlier file that a kill left here says.
+    # The second: readers drop the content of an earlier file that a kill left here.
     opening = [Event(file_version="brain.Event:2"), Event(step=0, session_log=SessionLog(status=SessionLog.START))]
     file = io.BytesIO()
     records = RecordWriter(file)

@@ -20,7 +20,7 @@ from losslab.comparison.runs.contenders import Contender
 
 
 def pictures(c: Comparison) -> list[Picture]:
-    """Those that this comparison has the data for, in the order of the report."""
+    """Figures for which this comparison has the data, in the order of the report."""
     style = looks([contender.label for contender in c.contenders], c.baseline)
     found = [*_differences(c, style), *curve_pictures(c, style), *_sensitivity(c, style), *expected_pictures(c, style)]
     return [*found, *_reliability(c, style), *_frequency(c, style), *norm_pictures(c, style)]

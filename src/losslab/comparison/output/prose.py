@@ -159,7 +159,7 @@ def protocol(c: Comparison) -> list[str]:
 
 
 def _procedure(c: Comparison) -> str:
-    """How intervals and verdicts come about."""
+    """The rules of intervals and verdicts."""
     same = (
         f", equivalent if and only if it lies inside ±{c.margin:g}, below which differences count as none"
         if c.margin is not None

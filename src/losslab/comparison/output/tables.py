@@ -187,7 +187,7 @@ def row_values(metric: str, row: Row) -> dict[str, Any]:
 
 
 def _paired_values(r: Paired | None) -> dict[str, Any]:
-    """By the names of _OF_PAIR."""
+    """Values by the names of _OF_PAIR."""
     if r is None:
         return dict.fromkeys(_OF_PAIR)
     renamed = {

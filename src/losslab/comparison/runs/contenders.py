@@ -16,13 +16,13 @@ from losslab.records import DONE, SHORT
 MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.", "init_from")
 """Runs that differ here answer different questions."""
 OF_LOSS = ("loss.", "regularizers.")
-"""Settings that tell losses apart; of all others each loss takes its best."""
+"""Settings that distinguish losses; of all others each loss takes its best."""
 _SHAPE = "model."
 _NOT_SHAPE = ("model.dropout",)
 INTERVAL = "trainer.val_check_interval"
 """Says how often the best checkpoint could be chosen: a caveat where it varies, no setting."""
 _CHOOSING = (INTERVAL, "trainer.interim_eval_tokens")
-"""How often, and on how many tokens."""
+"""Keys that say how often a run validates, and on how many tokens."""
 Setting = tuple[tuple[str, Any], ...]
 ABSENT = "—"
 """The value of a setting that a run does not have: another optimizer's, say."""
@@ -62,7 +62,7 @@ class Contender:
     label: str
     """Its name, and those of its options in which it differs from others of that name."""
     plain: bool
-    """At its default options."""
+    """Whether it stands at its default options."""
     stratum: Setting
     """Settings that separate it from contenders of another question: a model's width, say."""
     groups: list[Group]

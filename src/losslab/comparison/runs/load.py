@@ -112,7 +112,7 @@ class Loaded:
     problems: list[str]
     """A sentence for each thing that could not be read."""
     asked: tuple[str, ...] = ()
-    """Which of the runs were asked for, if not all."""
+    """Filters by which the runs were asked for, if not all."""
 
 
 def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:

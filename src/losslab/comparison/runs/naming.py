@@ -82,7 +82,7 @@ def positions(order: str, contenders: Sequence[Contender], labels: Mapping[str, 
 
 
 def target_of(source: Path, choices: Mapping[str, object]) -> Path:
-    """Where the comparison of a folder or a table is written: another question has a folder of its own.
+    """The folder of a comparison of a folder or a table: another question has a folder of its own.
 
     Args:
         choices: option → what was chosen, where it is not the default, in the order of the name: a text, a number, a

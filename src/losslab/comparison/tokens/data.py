@@ -68,7 +68,7 @@ def read_pairs(pairs: Sequence[tuple[Path, Path]], names: tuple[str, str], seeds
 
 
 def count_shown(scores: TokenScores) -> tuple[int, bool]:
-    """How many targets the page shows, and whether that cuts the last document."""
+    """The number of targets that the page shows, and whether that cuts the last document."""
     ends = scores.documents.cumsum() - 1
     near = ends[np.abs(ends - SHOWN) <= SHOWN // 2]
     count = int(near[np.abs(near - SHOWN).argmin()]) if len(near) else min(SHOWN, len(scores.nll))

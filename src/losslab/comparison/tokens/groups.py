@@ -31,12 +31,12 @@ class Differences:
 
     @property
     def clear(self) -> NDArray[np.bool_]:
-        """Where the interval leaves 0 out."""
+        """Whether each interval leaves 0 out."""
         return self.p < LEVEL
 
     @property
     def surviving(self) -> NDArray[np.bool_]:
-        """Where it does so after all the others were looked at too (Benjamini & Hochberg 1995)."""
+        """Whether each does so after all the others were looked at too (Benjamini & Hochberg 1995)."""
         if np.isnan(self.p).any():
             return np.zeros(len(self.p), dtype=bool)
         found: NDArray[np.bool_] = stats.false_discovery_control(self.p) <= FALSE_DISCOVERIES
@@ -92,12 +92,12 @@ class TokenSummary:
     shown: int
     """Tokens that the page shows and tests one by one."""
     clear: int
-    """How many of these have an interval of their own that leaves 0 out."""
+    """The number of these whose own interval leaves 0 out."""
     surviving: int
-    """How many of these are left after Benjamini–Hochberg at 10%."""
+    """The number of these that are left after Benjamini–Hochberg at 10%."""
 
     def lines(self) -> list[str]:
-        """For the console."""
+        """Lines for the console."""
         a, b = self.names
         total = self.overall
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"

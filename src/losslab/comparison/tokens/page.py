@@ -190,7 +190,7 @@ def _table(table: GroupTable) -> str:
 
 
 def _bar(group: TokenGroup, size: float) -> str:
-    """From −size to +size, 0 in the middle."""
+    """A bar on an axis from −size to +size, 0 in the middle."""
     end = 60 + 60 * group.mean / size
     side = "a" if group.mean > 0 else "b"
     sure = group.low > 0 or group.high < 0

@@ -1,4 +1,4 @@
-"""How tokens look on a page: escaped, with signs for what has no shape of its own."""
+"""Tokens as text of a page: escaped, with signs for characters that have no shape of their own."""
 
 from __future__ import annotations
 

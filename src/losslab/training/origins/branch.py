@@ -23,7 +23,7 @@ from losslab.training.output.messages import note, say
 from losslab.training.schedules import make_factor
 
 CONTINUED = "continued"
-"""In a record's provenance: which run was continued, and where."""
+"""A key of a record's provenance: which run was continued, and where."""
 _VALIDATION = ("val_check_interval", "interim_eval_tokens")
 """Keys of the trainer that say when, and on how much, a run is validated."""
 _SECONDS = 120
@@ -60,7 +60,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int, intervals: Intervals) -> None:
-    """Before a run's first session: make the checkpoint that it continues its own, with the history up to there. On
+    """Prepare a run's first session: make the checkpoint that it continues its own, with the history up to there. On
     other ranks, wait for rank 0 to do so. Nothing is done where the run has a checkpoint, or continues none.
 
     Raises:
@@ -239,7 +239,7 @@ def _write(folder: Path, content: dict[str, Any], best: Path | None, contents: d
 
 
 def _commit(folder: Path) -> None:
-    """From here on the run needs nothing of the one that it continues."""
+    """Complete the copy: from here on the run needs nothing of the one that it continues."""
     _unfinished(folder).rename(folder / CHECKPOINTS)
     sync_folder(folder)
 

@@ -1,4 +1,4 @@
-"""Begin a run with trained weights (`init_from`): what fits is taken, and what does not is told."""
+"""Begin a run with trained weights (`init_from`): weights that fit are taken, and those that do not are reported."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ class Weights:
     path: Path
     """The file."""
     tensors: dict[str, Tensor]
-    """By their names in a Network. A projection that is the embedding is left out, and so are those of a loss."""
+    """Tensors by their names in a Network. A projection that is the embedding is left out, and so are those of a
+    loss."""
     artifacts: dict[str, str] | None
-    """Those of the data that they were trained on; None where nothing says so."""
+    """Artifacts of the data that they were trained on; None where they are not known."""
 
 
 @dataclass
@@ -217,7 +218,7 @@ def _read(path: Path, changed: int, size: int) -> Weights:
 
 
 def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what a loss has, and without a projection that is the embedding, which an export leaves out too."""
+    """Leave out a loss's own tensors, and a projection that is the embedding, which an export leaves out too."""
     kept = {name: value for name, value in tensors.items() if not name.startswith(_LOSS)}
     projection, embedding = kept.get(_PROJECTION), kept.get(EMBEDDING)
     if projection is not None and embedding is not None and torch.equal(projection, embedding):
@@ -226,7 +227,7 @@ def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _artifacts_beside(path: Path) -> dict[str, str] | None:
-    """Those of an export's folder, if the file is part of one."""
+    """Artifacts in an export's folder, if the file is part of one."""
     try:
         about = json.loads((path.parent / DESCRIPTION).read_text(encoding="utf-8"))
         if not str(about["format"]).startswith("losslab export"):

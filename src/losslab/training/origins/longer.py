@@ -1,4 +1,4 @@
-"""Tell how a longer budget is had, where `losslab resume` is asked for one."""
+"""Explain how to get a longer budget, where `losslab resume` is asked for one."""
 
 from __future__ import annotations
 

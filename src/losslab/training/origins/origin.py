@@ -36,7 +36,7 @@ _FREE = [
 save, and the schedule, whose past is compared by itself."""
 _TOLD = 4
 _OF_CLASS = 100
-"""How far another class makes two configurations differ: its keys are then not compared."""
+"""The distance of two configurations whose classes differ: the keys are then not compared."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Unfit(UserError):
 
 
 class Origins:
-    """Remembers, from one run of a sweep to the next, the runs that it has looked at."""
+    """A cache, from one run of a sweep to the next, of the runs that it has looked at."""
 
     def __init__(self) -> None:
         self._sources: dict[Path, tuple[Record, dict[str, Any]]] = {}
@@ -169,8 +169,8 @@ class Origins:
 
 
 def hash_checkpoint(content: dict[str, Any]) -> str:
-    """SHA-256 of what training goes on from: weights, optimizer states and step, and of nothing that tells where, when
-    or by whom they were made."""
+    """SHA-256 of what training goes on from: weights, optimizer states and step, and of nothing that depends on where,
+    when or by whom they were made."""
     digest = hashlib.sha256(repr(content["losslab"]["step"]).encode())
     _add(digest, content["state_dict"])
     _add(digest, [state["state"] for state in content["optimizer_states"]])
@@ -205,8 +205,8 @@ def own_hashes(record: Record, config: dict[str, Any]) -> dict[str, str]:
 
 
 def common_past(stored: dict[str, Any], config: dict[str, Any], most: int) -> int:
-    """How many first steps, of at most `most`, both schedules give the same learning rate, bit for bit. A scheduler of
-    torch's is a function of its settings alone, whatever the budget."""
+    """The number of first steps, of at most `most`, in which both schedules give the same learning rate, bit for bit. A
+    scheduler of torch's is a function of its settings alone, whatever the budget."""
     theirs, ours = (make_factor(each["scheduler"], max_steps=each["trainer"]["max_steps"]) for each in (stored, config))
     if theirs is None or ours is None:
         return most if stored["scheduler"] == config["scheduler"] else 0

@@ -182,7 +182,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def amend(path: Path, state: dict[str, Any], buffers: dict[str, torch.Tensor]) -> None:
-    """Replace what a checkpoint remembers of the run beside Lightning's part, and some of its buffers."""
+    """Replace the state of the run in a checkpoint beside Lightning's part, and some of its buffers."""
     content = read_checkpoint(path)
     content["losslab"] = state
     content["state_dict"] |= {name: value.detach().cpu().clone() for name, value in buffers.items()}

@@ -34,11 +34,11 @@ class EventFile:
     """One session's events of a run; several sessions lie side by side in its folder, and readers see one series.
 
     Args:
-        purge_from: readers forget what earlier sessions logged from this step on; None goes on with the last session.
+        purge_from: readers drop what earlier sessions logged from this step on; None goes on with the last session.
     """
 
     def __init__(self, folder: Path, *, purge_from: int | None) -> None:
-        # Readers take files in the order of their names: microseconds tell sessions of one second apart.
+        # Readers take files in the order of their names: microseconds distinguish sessions of one second.
         name = f"{_FILES}{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
         self.path = folder / name if purge_from is not None else _event_files(folder)[-1]
         self._file = self.path.open("ab")
@@ -185,7 +185,7 @@ def describe_run(
 
 
 def _settings(node: Mapping[str, Any]) -> str:
-    """Without the component's own name, but with those of the components in it, as the terms of a sum are."""
+    """Settings without the component's own name, but with those of the components in it, as the terms of a sum are."""
     values = {key: value for key, value in flatten(dict(node)).items() if key != "_target_"}
     shown = {
         key.removesuffix("._target_"): str(value).rpartition(".")[2] if key.endswith("._target_") else value

@@ -34,7 +34,7 @@ def metric_columns(
 
 
 def learning_rate_column(group: str) -> str:
-    """Under which name the learning rate of a group of the optimizer's is logged."""
+    """The name under which the learning rate of a group of the optimizer's is logged."""
     return f"train/lr/{group}" if group else "train/lr"
 
 
@@ -101,7 +101,7 @@ class MetricsLog:
             self.events.scalars(step, self._in_events(step, values) | (self._best("val/", best) if validated else {}))
 
     def _in_events(self, step: int, values: dict[str, float]) -> dict[str, float]:
-        """Without the last step's val, which `finish` has of the whole split."""
+        """Leave out the last step's val, which `finish` has of the whole split."""
         return {name: value for name, value in values.items() if step != self.total or not name.startswith("val/")}
 
     def add_hparams(self, hparams: dict[str, str | float]) -> None:
@@ -134,7 +134,7 @@ class MetricsLog:
         return {f"best/{part}{name}": metrics[f"{part}{name}"] for name in self.shown if f"{part}{name}" in metrics}
 
     def flush(self) -> None:
-        """Before a checkpoint is written: no step that it counts as done may be missing here."""
+        """Flush before a checkpoint is written: no step that it counts as done may be missing here."""
         with naming(self.path):
             self._file.flush()
             os.fsync(self._file.fileno())

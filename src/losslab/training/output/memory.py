@@ -36,7 +36,7 @@ def keep_freed_memory() -> None:
 
 
 def reset_peak_memory() -> None:
-    """Runs of one process must not inherit each other's peak; where only Linux can forget it, elsewhere they do."""
+    """Reset the peak, so that runs of one process do not inherit each other's: only Linux can, elsewhere they do."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(AttributeError, OSError, TypeError):

@@ -22,7 +22,7 @@ _log = logging.getLogger("losslab")
 
 
 def say(message: str) -> None:
-    """On the terminal and in train.log."""
+    """Print a line on the terminal and into train.log."""
     console.say(message)
     _log.info(message)
 

@@ -25,7 +25,7 @@ class RunProgress:
         total: the budget.
         positions_per_step: for the speed.
         positions: what these are called, `tokens` for a language model.
-        metric: what a validation is told by, such as val/nll_scaled.
+        metric: the metric that a validation shows, such as val/nll_scaled.
         enabled: false for silence (other ranks, or trainer.enable_progress_bar=false).
     """
 

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: code, versions, machine."""
+"""Provenance of a run's numbers: code, versions, machine."""
 
 from __future__ import annotations
 

@@ -37,13 +37,13 @@ from losslab.training.process.devices import check_devices
 from losslab.training.scoring.teacher import teacher_hash
 
 KEPT = ("changes", CONTINUED, WEIGHTS_KEY)
-"""In the provenance of an unfinished run that is claimed again."""
+"""Keys of provenance that an unfinished run keeps when it is claimed again."""
 SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a configuration belongs."""
+    """The place of a configuration."""
 
     folder: Path
     config: dict[str, Any]
@@ -69,7 +69,7 @@ class Place:
 
 
 class Finder:
-    """Remembers, from one run of a sweep to the next, what they share: the text's hash, components that are right, the
+    """A cache, from one run of a sweep to the next, of what they share: the text's hash, components that are right, the
     code and its repository.
 
     Args:
@@ -79,7 +79,7 @@ class Finder:
     def __init__(self, *, here: bool = True) -> None:
         self._here = here
         self.texts: list[str] = []
-        """Which files were read, and which were not and why: a line for each text."""
+        """Files that were read, and those that were not and why: a line for each text."""
         self._origins = Origins()
         self._inputs: dict[str, dict[str, str]] = {}
         self._right: set[str] = set()
@@ -89,7 +89,7 @@ class Finder:
     def find(
         self, config: dict[str, Any], *, defaults: dict[str, Any], choices: dict[str, str], overrides: list[str]
     ) -> Place:
-        """Where a checked configuration belongs: beside the sweep's others, or in the folder that has it already.
+        """Find the place of a checked configuration: beside the sweep's others, or in the folder that has it already.
 
         Args:
             config: after `check_run`.
@@ -218,7 +218,7 @@ class Finder:
         """Hash and path of what a run of this configuration in `parent` began with, if it lay where the key says."""
         place = Path(config[key]).expanduser().absolute()
         for run in find_runs(parent) if parent.is_dir() and not (parent / FILE).exists() else []:
-            with suppress(UserError):  # told where it is in the way
+            with suppress(UserError):  # reported where it is in the way
                 record = read(run)
                 digest = record.hashes.get(key)
                 if digest is None or fingerprint(config, inputs | {key: digest}) != record.identity:

@@ -50,7 +50,7 @@ def launch(folder: Path, config: dict[str, Any], *, began: float | None = None) 
         return execute(folder, began=began)
     if is_locked(folder):
         raise Held(f"{folder} is already running in another process; wait for it, or give another name=…")
-    open_data(folder, config)  # what is wrong with the text is told here, and once
+    open_data(folder, config)  # faults of the text are reported here, and once
     ended = run_workers(folder, settings["devices"], foreign_targets(config))
     if is_locked(folder):  # by another start of the same run, whose record this is
         raise Held(ended.cause or f"{folder} is already running in another process; wait for it")

@@ -41,7 +41,7 @@ class Outcome:
 
     folder: Path
     status: str
-    """As in the record, or `skipped` where the run was already done."""
+    """The status in the record, or `skipped` where the run was already done."""
     record: Record
 
 
@@ -130,7 +130,7 @@ def _free_split(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def _is_first() -> bool:
-    """Under an outer torchrun or srun only rank 0 writes to the folder; the others come after it."""
+    """Let only rank 0 write to the folder under an outer torchrun or srun; the others come after it."""
     return int(os.environ.get("RANK", 0)) == 0
 
 

@@ -23,7 +23,7 @@ CAUSE = "losslab: rank "
 
 @dataclass
 class Ended:
-    """How the ranks came to their end."""
+    """The end of the ranks."""
 
     code: int = 0
     """torchrun's exit code."""
@@ -48,7 +48,7 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
         environment[QUIET] = "1"
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     # A session of its own: a terminal's Ctrl-C reaches the workers once, through us.
-    # Nothing is written to its input, which the workers inherit: its end tells them that we are gone, however we went.
+    # Nothing is written to its input, which the workers inherit: its end shows them that this process has ended.
     started = subprocess.Popen(
         command,
         env=environment,
@@ -84,8 +84,8 @@ def _stand_by(agent: subprocess.Popen[str], log: Path) -> Ended:
 
 
 def _relay(stream: IO[str], log: Path, ended: Ended) -> None:
-    """Pass the workers' messages through; what torchrun says of a signal that we sent, and of a rank that has told its
-    end itself, goes to the log."""
+    """Pass the workers' messages through; torchrun's messages on a signal that we sent, and on a rank that has reported
+    its end itself, go to the log."""
     for line in stream:
         if line.startswith(CAUSE):
             ended.cause = ended.cause or line.removeprefix("losslab: ").removeprefix("rank 0: ").strip()

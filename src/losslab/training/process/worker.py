@@ -74,7 +74,7 @@ def _stop_with_parent() -> None:
 
 
 def _tell(cause: str) -> None:
-    """Under torchrun each rank tells its end, and the parent passes on the first."""
+    """Send the end of this rank to the parent, which passes on the first: under torchrun each rank does."""
     if "RANK" in os.environ:
         sys.stderr.write(f"{CAUSE}{os.environ['RANK']}: {cause}\n")
     else:

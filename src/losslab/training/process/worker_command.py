@@ -1,4 +1,4 @@
-"""How a process of losslab.training.process.worker is started. No torch here."""
+"""The command that starts a process of losslab.training.process.worker. No torch here."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Evaluator:
         return min(FIT_POSITIONS, max(_FEWEST_FIT, self.interim_positions // _FIT_SHARE))
 
     def _most(self, *, thorough: bool) -> int | None:
-        """How many positions to score."""
+        """The number of positions to score."""
         limits = [getattr(self.data, "max_eval_tokens", None), None if thorough else self.interim_positions or None]
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -149,8 +149,8 @@ class Evaluator:
         return {f"{split}/{name}": value for name, value in values.items()}
 
     def _even(self, batches: Iterable[Batch], split: str) -> Iterator[Batch]:
-        """As many batches on every rank, for sharded networks need each rank at every forward: the rest are batches of
-        weight 0."""
+        """Give as many batches on every rank, for sharded networks need each rank at every forward: the rest are
+        batches of weight 0."""
         if self.share.ranks == 1:
             yield from batches
             return

@@ -190,7 +190,7 @@ def _load_export(folder: Path, trust: list[str]) -> Loaded:
 
 def exported_info(folder: Path, about: dict[str, Any]) -> DataInfo:
     """Raises one of the errors of a damaged file."""
-    if "data" not in about:  # format 1 knew tokens alone
+    if "data" not in about:  # format 1 had tokens alone
         content = None if about["bytes"] else FileTokenizer.read(str(folder / TOKENIZER)).content
         artifacts = artifacts_of(restore_tokenizer(content))
         return DataInfo(splits={}, mean_positions=1, vocab_size=about["vocab_size"], artifacts=artifacts)
@@ -226,6 +226,6 @@ def _assemble(
 
 
 def _dtype_of(weights: dict[str, Tensor]) -> torch.dtype:
-    """That of the first weight of the model that is a floating-point number."""
+    """The type of the first weight of the model that is a floating-point number."""
     own = (value.dtype for name, value in weights.items() if name.startswith("backbone.") and value.is_floating_point())
     return next(own, torch.float32)

@@ -95,7 +95,7 @@ def _names_a_text(overrides: list[str]) -> bool:
 
 
 def _for_another_text(config: dict[str, Any]) -> dict[str, Any]:
-    """Without the splits that the run was given, and cut by today's rules."""
+    """A configuration without the splits that the run was given, and cut by today's rules."""
     new = {key: value for key, value in _OF_ANOTHER_TEXT.items() if key in config["data"]}
     return {**config, "data": config["data"] | new}
 

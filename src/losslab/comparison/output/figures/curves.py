@@ -32,9 +32,10 @@ from losslab.comparison.output.figures.layout import (
 from losslab.comparison.output.figures.style import Look, styled
 
 _MARKERS = 8
-"""On a curve of many points."""
+"""The number of markers on a curve of many points."""
 _FAR = 15.0
-"""As `layout.FAR`, but a curve that is missing is worse than small differences, which have figures of their own."""
+"""The same as `layout.FAR`, but larger: a curve that is missing is worse than small differences, which have figures of
+their own."""
 _LOG_EDGE = 1.15
 """Factor between the outermost value and the end of a logarithmic axis."""
 _DECADES = 3
@@ -111,7 +112,7 @@ def draw_curves(
 
 
 def _shown(curve: Curve, log_x: bool) -> Curve:
-    """Without points that have no place."""
+    """A curve without the points that have no place."""
     x, mean, low, high = (finite(values) for values in (curve.x, curve.mean, curve.low, curve.high))
     kept = np.isfinite(x) & np.isfinite(mean) & ((x > 0) | (not log_x))
     return Curve(curve.label, x[kept], mean[kept], low[kept], high[kept], curve.n)

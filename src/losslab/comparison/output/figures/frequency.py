@@ -1,4 +1,4 @@
-"""Where a loss wins and loses: on frequent tokens or on rare ones."""
+"""Figure of the tokens on which a loss wins and loses: frequent or rare ones."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _mark_of(look: Look) -> Line2D:
 
 
 def _limit(items: Sequence[ByFrequency]) -> float:
-    """How far the axis goes, for means and intervals."""
+    """Extent of the axis, for means and intervals."""
     extents = [np.abs(finite([item.mean, item.low, item.high])) for item in items]
     return reach([float(np.nanmax(values)) for values in extents if np.isfinite(values).any()])
 

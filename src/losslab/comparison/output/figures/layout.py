@@ -1,4 +1,4 @@
-"""Where things stand: text is measured before it is drawn, so that nothing overlaps and nothing is cut off."""
+"""Layout of figures: text is measured before it is drawn, so that nothing overlaps and nothing is cut off."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _fits(labels: Sequence[str], columns: int) -> bool:
 
 
 def _split(labels: Sequence[str], columns: int) -> list[list[str]]:
-    """As matplotlib's legend does it."""
+    """Split labels into columns as matplotlib's legend does."""
     return [[labels[i] for i in own] for own in np.array_split(np.arange(len(labels)), columns)]
 
 
@@ -153,12 +153,12 @@ def finish(figure: Figure) -> Figure:
 
 
 def say_nothing_to_draw(axes: Axes) -> None:
-    """In the place of marks: there is no finite value."""
+    """Write that there is no finite value, where the marks would be."""
     axes.text(0.5, 0.5, "no finite values", ha="center", va="center", transform=axes.transAxes, color=INK)
 
 
 def say_what_is_cut(axes: Axes, *, above: bool, below: bool) -> None:
-    """In the corner on the right, where curves have left the edge that they came from."""
+    """Label the right end of an edge that cuts curves off."""
     bottom, top = axes.get_ylim()
     for is_cut, text, y in ((above, f"cut off above {top:.3g}", 1), (below, f"cut off below {bottom:.3g}", 0)):
         if is_cut:
@@ -180,14 +180,14 @@ def line_of(look: Look) -> Line2D:
 
 
 def finite(values: Any) -> NDArray[np.float64]:
-    """As float64, ±inf as NaN."""
+    """Values as float64, ±inf as NaN."""
     found = np.asarray(values, dtype=np.float64)
     return np.where(np.isfinite(found), found, np.nan)
 
 
 def reach(extents: Iterable[float], *, floor: float = 0.0, far: float = FAR) -> float:
-    """How far an axis must go for what can be compared: the largest extent that is not far out (`far` times the median
-    or the floor, whichever is larger); 0 without a finite one."""
+    """Extent of an axis that shows everything comparable: the largest extent that is not far out (`far` times the
+    median or the floor, whichever is larger); 0 without a finite one."""
     known = sorted(extent for extent in extents if math.isfinite(extent))
     if not known:
         return 0.0

@@ -38,7 +38,7 @@ class Reliability:
     """[seeds, 3, bins]: weight, hits and Σ confidence of equal-mass groups of confidence."""
     after: NDArray[np.float64]
     ece: tuple[float, float]
-    """Before and after."""
+    """The values before and after."""
 
 
 @styled()

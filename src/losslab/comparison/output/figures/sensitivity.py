@@ -54,12 +54,12 @@ class Sensitivity:
     best: int
     """Index of the chosen value; negative for none."""
     missing: tuple[str, ...]
-    """For each value what is not in its mean ("2 diverged"), or nothing."""
+    """The runs that each mean leaves out ("2 diverged"), or nothing."""
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where each value stands."""
+    """Places of the values on the axis."""
 
     at: dict[float | str, float]
     kind: str
@@ -204,7 +204,7 @@ def _set_width(axes: Axes, places: _Places) -> None:
 
 
 def _place_ticks(axes: Axes, places: _Places) -> None:
-    """At the values that were tried, as many as there is room for."""
+    """Set ticks at the values that were tried, as many as there is room for."""
     if not places.at:
         return
     at = list(places.at.values())

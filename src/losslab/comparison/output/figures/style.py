@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written: as files, or into a page of HTML."""
+"""The look of every figure, and its output: as files, or into a page of HTML."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _PAPER = "#ffffff"
 
 @dataclass(frozen=True)
 class Look:
-    """How one loss is drawn in every figure."""
+    """Colour, marker and line of one loss in every figure."""
 
     colour: str
     dash: Any
