@@ -25,7 +25,7 @@ ROWS = [
     {"config"},
     {"losses", "models", "tasks", "data"},
     {"metrics"},
-    {"contracts", "metric", "migrations", "records", "files", "locks", "errors", "console"},
+    {"contracts", "metric", "migrations", "records", "files", "event_file", "locks", "errors", "console"},
 ]
 """From the top of the house to its foundation."""
 FOUNDATION = len(ROWS) - 1
@@ -40,6 +40,7 @@ WITHOUT_TORCH = [
     "losslab.cli",
     "losslab.console",
     "losslab.errors",
+    "losslab.event_file",
     "losslab.files",
     "losslab.locks",
     "losslab.metric",

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-from tensorboard.summary.writer.record_writer import RecordWriter
 
+from losslab.event_file import PREFIX, EventWriter, file_name, scalars
 from losslab.files import write_atomic
 
 _LOSSES, _FIGURES = "losses", "figures"
-_PREFIX, _SUFFIX = "events.out.tfevents.", ".comparison"
+_SUFFIX = ".comparison"
 _FIRST, _EVERY_RUN = "val", "every run"
 _LONGEST_NAME = 200
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -83,7 +83,7 @@ def write_events(folder: Path, series: Sequence[Series], *, images: dict[str, by
         content = _encode(events, time)
         # A TensorBoard that runs reads a file on from where it stopped, so what is new comes under another name.
         digest = hashlib.sha256(content).hexdigest()[:8]
-        written[run] = run / f"{_PREFIX}{round(time * 1e6):016d}.{digest}{_SUFFIX}"
+        written[run] = run / file_name(time, f"{digest}{_SUFFIX}")
         run.mkdir(parents=True, exist_ok=True)
         write_atomic(written[run], content)
     _remove_earlier(folder, keep=set(written.values()))
@@ -96,7 +96,7 @@ def remove_events(folder: Path) -> None:
 
 
 def _remove_earlier(folder: Path, *, keep: set[Path]) -> None:
-    pattern = f"{_PREFIX}*{_SUFFIX}"
+    pattern = f"{PREFIX}*{_SUFFIX}"
     for path in sorted({*folder.glob(pattern), *folder.glob(f"{_LOSSES}/*/{pattern}")} - keep):
         path.unlink()
         if path.parent != folder and not any(path.parent.iterdir()):
@@ -113,13 +113,11 @@ def _file_name(label: str) -> str:
 
 
 def _encode(events: Iterable[Event], time: float) -> bytes:
-    # The second: readers drop the content of an earlier file that a kill left here.
-    opening = [Event(file_version="brain.Event:2"), Event(step=0, session_log=SessionLog(status=SessionLog.START))]
     file = io.BytesIO()
-    records = RecordWriter(file)
-    for event in (*opening, *events):
-        event.wall_time = time
-        records.write(event.SerializeToString(deterministic=True))
+    writer = EventWriter(file, lambda: time)
+    writer.begin(0)  # readers then drop the content of an earlier file that a kill left here
+    for event in events:
+        writer.write(event)
     return file.getvalue()
 
 
@@ -129,8 +127,7 @@ def _curve(one: Series) -> list[Event]:
         if np.isfinite(mean):
             low, high = (bound if np.isfinite(bound) else mean for bound in bounds)
             parts = {"mean": mean, "low": low, "high": high}
-            value = [Summary.Value(tag=f"{one.metric}/{part}", simple_value=parts[part]) for part in parts]
-            events.append(Event(step=step, summary=Summary(value=value)))
+            events.append(scalars(step, {f"{one.metric}/{part}": value for part, value in parts.items()}))
     return events
 
 

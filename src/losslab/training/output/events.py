@@ -1,5 +1,5 @@
-"""TensorBoard's event files, with its own protocol buffers and records, written in the thread that logs: what is
-flushed is on disk, and a full disk is an exception here and now, not a lost thread's."""
+"""A run's event files for TensorBoard, written in the thread that logs: flushed events are on disk, and a full disk is
+an exception here and now, not a lost thread's."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from losslab.config.identity import flatten
+from losslab.event_file import PREFIX, EventWriter, file_name, scalars
 from losslab.files import naming, write_atomic
 
 _PARTS = ("val/", "test/", "best/val/", "best/test/")
 """Prefixes of metrics of the last step, and of the best checkpoint."""
 _VARIED = ("loss", "loss_settings", "lr", "regularizers", "seed")
 """Settings that most comparisons vary: the tab shows five columns by default, and these before the others."""
-_FILES = "events.out.tfevents."
 _HEADER, _FOOTER = 12, 4
 """Bytes around a record: its length and that length's checksum; its own checksum."""
 
@@ -38,19 +37,16 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, *, purge_from: int | None) -> None:
-        # Readers take files in the order of their names: microseconds distinguish sessions of one second.
-        name = f"{_FILES}{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
+        name = file_name(time.time(), f"{socket.gethostname()}.{os.getpid()}")
         self.path = folder / name if purge_from is not None else _event_files(folder)[-1]
         self._file = self.path.open("ab")
-        self._records = RecordWriter(self._file)
+        self._events = EventWriter(self._file, time.time)
         if purge_from is not None:
-            self._write(Event(file_version="brain.Event:2"))
-            self._write(Event(step=purge_from, session_log=SessionLog(status=SessionLog.START)))
+            self._events.begin(purge_from)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log values at an optimizer step."""
-        content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._write(Event(step=step, summary=Summary(value=content)))
+        self._events.write(scalars(step, values))
 
     def hparams(self, values: Mapping[str, str | float], metrics: Sequence[str]) -> None:
         """Describe the run for the HParams tab: one row instead of the one that earlier sessions of this run left.
@@ -91,20 +87,16 @@ class EventFile:
 
     def flush(self) -> None:
         with naming(self.path):
-            self._records.flush()
+            self._events.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._records.close()
+        self._events.close()
 
     def _plugin(self, tag: str, **content: Any) -> None:
         about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
         value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
-        self._write(Event(summary=Summary(value=[value])))
-
-    def _write(self, event: Event) -> None:
-        event.wall_time = time.time()
-        self._records.write(event.SerializeToString())
+        self._events.write(Event(summary=Summary(value=[value])))
 
 
 def note_failure(folder: Path, values: Mapping[str, str | float], metrics: Sequence[str]) -> None:
@@ -141,7 +133,7 @@ def _forget_row(path: Path) -> None:
 
 
 def _event_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{_FILES}*"))
+    return sorted(folder.glob(f"{PREFIX}*"))
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, Event]]:
