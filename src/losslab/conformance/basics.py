@@ -189,13 +189,15 @@ def nothing_stays_alive(subject: Subject) -> str:
     weight = subject.problem().projection.float().requires_grad_()
     loss = subject.fresh()
     many = len(loss.select(problem.kept()).kept()) * len(weight)
-    gc.collect()
-    before = {id(thing) for thing in _large(many)}
-    result = loss(problem, LinearMap(weight, None))
-    result.total.backward()
-    del result
-    gc.collect()
-    kept = [thing for thing in _large(many) if id(thing) not in before]
+    gc.freeze()  # what is there already is passed over, which would take most of a second
+    try:
+        result = loss(problem, LinearMap(weight, None))
+        result.total.backward()
+        del result
+        gc.collect()
+        kept = _large(many)
+    finally:
+        gc.unfreeze()
     if kept:
         raise Fault(
             f"{len(kept)} tensor(s) of shape {list(kept[0].shape)} stay alive after the call: a chunk's logits or "
