@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from composed_once import composing_once
 from losslab.commands.train import train
 from runs import TINY, make_text
 
@@ -18,6 +19,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two threads on tiny tensors cost more than they give, and much more on a busy machine.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once() -> Iterator[None]:
+    with composing_once():
+        yield
 
 
 @pytest.fixture
