@@ -47,7 +47,7 @@ def keep(
         intervals=Intervals(total=len(qualities), log=1, validate=1, checkpoint=1),
         evaluator=evaluator,
         primary=primary,
-        progress=RunProgress(first=0, total=len(qualities), tokens_per_step=10, metric=PRIMARY, enabled=False),
+        progress=RunProgress(first=0, total=len(qualities), positions_per_step=10, metric=PRIMARY, enabled=False),
         contents={},
         keep=1,
         metrics_log=None,
@@ -96,7 +96,7 @@ def test_where_every_validation_scores_all_of_val_the_last_is_made_once() -> Non
 def test_tokens_a_second_are_those_of_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
-    shown = RunProgress(first=0, total=10, tokens_per_step=50, metric=PRIMARY, enabled=False)
+    shown = RunProgress(first=0, total=10, positions_per_step=50, metric=PRIMARY, enabled=False)
     now[0] += 30  # until training starts
     shown.begin()
     now[0] += 4

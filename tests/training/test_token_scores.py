@@ -81,7 +81,7 @@ def test_the_weights_are_those_that_mix_the_values(positions: str, norm: str) ->
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     attention.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
     with torch.no_grad():
-        backbone(tokens)
+        backbone({"tokens": tokens})
         ((hidden, output),) = seen
         exact = attention.weights(hidden)
         values = attention.qkv(hidden).chunk(3, dim=-1)[2].unflatten(-1, (2, -1)).transpose(1, 2)
