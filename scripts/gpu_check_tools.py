@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from losslab.records import Record, find_runs, read
+from losslab.records import Record
+from losslab.run_folder import find_runs
 
 
 @dataclass(frozen=True)
@@ -142,4 +143,5 @@ def losslab(*arguments: str, cwd: Path) -> str:
 
 def records(folder: Path) -> dict[str, Record]:
     """The records of a sweep's runs by the loss that was chosen, or by what tells them apart."""
-    return {str(read(run).provenance["choices"]["loss"]): read(run) for run in find_runs(folder)}
+    found = [run.record() for run in find_runs(folder)]
+    return {str(record.provenance["choices"]["loss"]): record for record in found}

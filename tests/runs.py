@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from losslab import records
+from losslab import run_folder
+from losslab.records import Record
+from losslab.run_folder import RunFolder
 
 TINY = [
     "data=text",
@@ -42,10 +44,15 @@ def make_text(seed: int = 0, paragraphs: int = 120) -> str:
     )
 
 
-def only_run(folder: Path) -> tuple[Path, records.Record]:
+def find_runs(folder: Path) -> list[Path]:
+    """The folders of the runs below `folder`, or that folder itself where it is one."""
+    return [run.path for run in run_folder.find_runs(folder)]
+
+
+def only_run(folder: Path) -> tuple[Path, Record]:
     """The one run in a folder, and its record."""
-    (run,) = records.find_runs(folder)
-    return run, records.read(run)
+    (run,) = find_runs(folder)
+    return run, RunFolder(run).record()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ ROWS = [
     {"config"},
     {"losses", "models", "tasks", "data"},
     {"metrics"},
-    {"contracts", "metric", "migrations", "records", "files", "event_file", "locks", "errors", "console"},
+    {"contracts", "metric", "migrations", "run_folder", "records", "files", "event_file", "locks", "errors", "console"},
 ]
 """From the top of the house to its foundation."""
 FOUNDATION = len(ROWS) - 1
@@ -47,6 +47,7 @@ WITHOUT_TORCH = [
     "losslab.metrics.table",
     "losslab.migrations",
     "losslab.records",
+    "losslab.run_folder",
     *sorted(f"losslab.commands.{path.stem}" for path in (SOURCE / "commands").glob("*.py") if path.stem != "__init__"),
     *(
         f"losslab.config.{name}"
@@ -253,6 +254,32 @@ print(json.dumps(loaded))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == {}
+
+
+RUN_FILES = {
+    *("run.json", "config.yaml", "metrics.csv", "train.log", "test_scores.npz", "evaluations.jsonl", "job.json"),
+    *("last.ckpt", "best.ckpt", "stable.ckpt", "stable-best.ckpt"),
+}
+FOR_RUN_FOLDER = {
+    *(f"losslab.records.{name}" for name in ("read", "read_config", "write_config", "CONFIG")),
+    *(f"losslab.locks.{name}" for name in ("lock", "is_locked", "LOCK")),
+}
+
+
+def test_the_files_of_a_run_are_reached_through_its_folder_alone() -> None:
+    makers = {SOURCE / f"{name}.py" for name in ("run_folder", "records", "locks")}
+    others = [path for path in FILES if path not in makers]
+    named = {
+        f"{path.relative_to(SOURCE)}:{node.lineno} names {node.value}"
+        for path in others
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in RUN_FILES
+    }
+    assert named == set()
+    imported = [f"{found.place} imports {found.module}" for found in IMPORTS if found.module in FOR_RUN_FOLDER]
+    assert [text for text in imported if text.partition(":")[0] not in {path.name for path in makers}] == []
+    whole = (SOURCE / "run_folder.py").read_text(encoding="utf-8") + (SOURCE / "records.py").read_text(encoding="utf-8")
+    assert all(f'"{name}"' in whole for name in RUN_FILES), "this test looks for names that are gone"
 
 
 def test_files_stay_readable() -> None:

@@ -16,7 +16,8 @@ from losslab import records
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.locks import is_locked, lock
-from losslab.records import FILE, Record, find_identity, find_runs, read
+from losslab.records import FILE, Record, read
+from losslab.run_folder import RunFolder, find_identity, find_runs, runs_of_sweep
 
 IDENTITY = "0123456789abcdef" * 4
 
@@ -202,9 +203,11 @@ def test_repetitions_are_found_oldest_first(tmp_path) -> None:
 def test_find_runs_takes_a_sweep_or_a_single_run(tmp_path) -> None:
     runs = [make_run(tmp_path / name) for name in ("b", "a")]
     (tmp_path / "notes").mkdir()
-    assert find_runs(tmp_path) == sorted(runs)
-    assert find_runs(runs[0]) == [runs[0]]
+    found = [RunFolder(tmp_path / name) for name in ("a", "b")]
+    assert find_runs(tmp_path) == runs_of_sweep(tmp_path) == found
+    assert find_runs(runs[0]) == [found[1]]
     assert find_runs(tmp_path / "notes") == []
+    assert runs_of_sweep(runs[0]) == runs_of_sweep(tmp_path / "absent") == []
 
 
 def test_a_record_of_schema_1_is_read_as_one_of_today(tmp_path) -> None:

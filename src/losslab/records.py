@@ -58,18 +58,6 @@ from losslab.migrations import SCHEMA, migrate
 
 FILE = "run.json"
 CONFIG = "config.yaml"
-SCORES = "test_scores.npz"
-"""Scores of the best weights on test. `unit`: document or window; `units`, float32 [4, U]: for each of them the weight,
-and the sums of nll_scaled, nll and hits; `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group
-of confidence the weight, and the sums of hits and confidence."""
-EVALUATIONS = "evaluations.jsonl"
-"""Results of `losslab evaluate`: a line for each evaluation."""
-CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
-STABLE, STABLE_BEST = "stable.ckpt", "stable-best.ckpt"
-"""The checkpoint before a schedule's decay, from which a longer run continues, and the best one up to there, if that is
-an earlier one."""
-CACHE = ".cache"
-"""The folder of tokens, beside the sweeps."""
 STATUSES = ("planned", "running", "completed", "failed", "diverged", "interrupted")
 DONE = ("completed", "diverged")
 """Results, which are not trained again."""
@@ -241,27 +229,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not (isinstance(content, dict) and "seed" in content and all(isinstance(content.get(g), dict) for g in groups)):
         raise UserError(f"{path} cannot be read: it is not a run's configuration")
     return content
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """The run folders directly below `folder`, or `folder` itself where it is one, by name."""
-    if (folder / FILE).is_file():
-        return [folder]
-    return sorted(path.parent for path in folder.glob(f"*/{FILE}"))
-
-
-def find_identity(folder: Path, identity: str) -> list[Path]:
-    """Run folders below `folder` with this identity, oldest first: the run, then its repetitions -2, -3, …"""
-    found = [path for path in folder.glob(f"*-{identity[:SHORT]}*") if (path / FILE).is_file()]
-    return sorted((path for path in found if read(path).identity == identity), key=lambda path: (len(path.name), path))
-
-
-def refuse_links(folder: Path) -> None:
-    """Refuse a run's folder in which something is a symbolic link: losslab makes none, and what is written to or
-    removed from a folder that somebody sent must not reach outside it."""
-    for path in (*folder.iterdir(), *(folder / CHECKPOINTS).glob("*")) if folder.is_dir() else ():
-        if path.is_symlink():
-            raise UserError(f"{path} is a symbolic link, which losslab never makes: refused; put a copy in its place")
 
 
 def _by_key(value: Any) -> Any:

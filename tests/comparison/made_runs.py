@@ -158,7 +158,7 @@ def write_scores(folder: Path, units: NDArray[np.floating]) -> None:
     """test_scores.npz.
 
     Args:
-        units: [4, U], as in `losslab.records.SCORES`.
+        units: [4, U], as in `RunFolder.scores`.
     """
     reliability = np.full((2, 3, 15), 10.0)
     np.savez(folder / "test_scores.npz", unit="document", units=units.astype(np.float32), reliability=reliability)

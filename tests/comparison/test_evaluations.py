@@ -12,7 +12,6 @@ from losslab.commands.compare import compare
 from losslab.comparison import Comparison, analyse, load_runs
 from losslab.comparison.runs.evaluations import on_text
 from losslab.errors import UserError
-from losslab.records import EVALUATIONS
 
 
 def note(folder: Path, value: float, *, text: str = "/texts/other.txt", digest: str = "a" * 64, **changes: Any) -> None:
@@ -26,7 +25,7 @@ def note(folder: Path, value: float, *, text: str = "/texts/other.txt", digest: 
         "documents": "auto",
         "metrics": {"text/nll_scaled": value, "text/top1": 0.25},
     }
-    with (folder / EVALUATIONS).open("a") as file:
+    with (folder / "evaluations.jsonl").open("a") as file:
         file.write(json.dumps(entry | changes) + "\n")
 
 
@@ -49,7 +48,7 @@ def on(sweep: Sweep, text: str) -> Comparison:
 
 def test_entries_of_an_older_schema_are_read(evaluated: Sweep) -> None:
     now = on(evaluated, "other.txt")
-    for path in evaluated.folder.glob(f"*/{EVALUATIONS}"):
+    for path in evaluated.folder.glob("*/evaluations.jsonl"):
         path.write_text(path.read_text().replace('"metrics"', '"yardsticks"'))
     assert [row.mean for row in on(evaluated, "other.txt").rows] == [row.mean for row in now.rows]
 
@@ -97,7 +96,7 @@ def test_two_texts_of_one_name_are_told_apart_by_their_hash(evaluated: Sweep) ->
 
 def test_damaged_lines_are_passed_over(evaluated: Sweep) -> None:
     for folder in evaluated.folder.glob("*-seed1-*"):
-        path = folder / EVALUATIONS
+        path = folder / "evaluations.jsonl"
         path.write_text("{\n[]\n" + path.read_text() + '{"text": 3}\n')
     assert {row.label: row.n for row in on(evaluated, "other.txt").rows} == {"cross_entropy": 3, "square": 2}
 

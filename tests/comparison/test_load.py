@@ -12,6 +12,7 @@ from made_runs import Sweep, comparison_of, edit_record, read, rows_of, write_sc
 from losslab.comparison import load_runs
 from losslab.errors import UserError
 from losslab.records import SCHEMA
+from losslab.run_folder import RunFolder
 
 
 def half(path: Path) -> None:
@@ -22,7 +23,7 @@ def half(path: Path) -> None:
 def test_a_run_has_its_loss_seed_settings_and_record(sweep: Sweep) -> None:
     folder = sweep.add("square", 4, 3.0, changes={"optimizer.lr": 0.01}, overrides=["loss.k=2", "seed=4"])
     (run,) = load_runs(sweep.folder).runs
-    assert (run.folder, run.name, run.loss, run.seed, run.plain) == (folder, folder.name, "square", 4, False)
+    assert (run.folder, run.name, run.loss, run.seed, run.plain) == (RunFolder(folder), folder.name, "square", 4, False)
     assert run.settings["optimizer.lr"] == 0.01 and run.settings["data.content"] == "d" * 64
     assert "seed" not in run.settings and "data.path" not in run.settings
     assert run.best("test/nll_scaled") == 3.0 and run.best("test/nll") is None

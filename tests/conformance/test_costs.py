@@ -18,6 +18,7 @@ from losslab.conformance.costs import Step, measure_costs, time_steps
 from losslab.conformance.measure import Shape
 from losslab.conformance.subject import Fault
 from losslab.errors import UserError
+from losslab.run_folder import RunFolder
 
 SMALL = ["model.width=16", "model.num_heads=2", "model.num_layers=1", "model.context=8", "data.batch_size=4"]
 
@@ -39,7 +40,12 @@ def test_losses_take_turns_and_compare_reads_what_was_written(tmp_path: Path, mo
     shape = Shape(16, 16, 32, threads=2)
     monkeypatch.setattr(costs, "_step", lambda folder, trust: SimpleNamespace(shape=shape))
     monkeypatch.setattr(costs, "_seconds", lambda step, folder: order.append(folder.name) or next(clock))
-    measure_costs({"a": Path("first"), "b": Path("second")}, tmp_path / FILE, is_settled=is_settled, rounds=2)
+    measure_costs(
+        {"a": RunFolder(Path("first")), "b": RunFolder(Path("second"))},
+        tmp_path / FILE,
+        is_settled=is_settled,
+        rounds=2,
+    )
     assert order == ["first", "second"] * 3, "a third round, for the two quickest disagreed"
     content = read_costs(tmp_path)
     assert content is not None
@@ -53,7 +59,12 @@ def test_a_machine_that_stays_busy_is_told(
     clock = iter(float(1 + i) for i in range(100))
     monkeypatch.setattr(costs, "_step", lambda folder, trust: SimpleNamespace(shape=Shape(16, 16, 32, threads=2)))
     monkeypatch.setattr(costs, "_seconds", lambda step, folder: next(clock))
-    measure_costs({"a": Path("first"), "b": Path("second")}, tmp_path / FILE, is_settled=is_settled, rounds=2)
+    measure_costs(
+        {"a": RunFolder(Path("first")), "b": RunFolder(Path("second"))},
+        tmp_path / FILE,
+        is_settled=is_settled,
+        rounds=2,
+    )
     content = read_costs(tmp_path)
     assert content is not None and content["rounds"] == 6
     captured = capsys.readouterr()

@@ -18,6 +18,7 @@ from losslab.contracts import Features, LossSum, Projection
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.records import Record
+from losslab.run_folder import RunFolder
 from losslab.training import run as training_run
 from losslab.training.module import LossModule
 
@@ -79,14 +80,16 @@ def main(folder: Path) -> None:
     distributed.init_process_group("gloo")
     finish = training_run._finish
 
-    def keep_weights(run: Path, module: LossModule, *rest: Any) -> None:
+    def keep_weights(run: RunFolder, module: LossModule, *rest: Any) -> None:
         whole = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in module.network.named_parameters()}
         sharded = [n for n, p in module.network.named_parameters() if isinstance(p, DTensor)]
-        torch.save([{n: p.detach().clone() for n, p in whole.items()}, sharded], run / f"{distributed.get_rank()}.pt")
+        torch.save(
+            [{n: p.detach().clone() for n, p in whole.items()}, sharded], run.path / f"{distributed.get_rank()}.pt"
+        )
         finish(run, module, *rest)
 
     training_run._finish = keep_weights
-    for run in sorted(path.parent for path in folder.glob("*/config.yaml")):
+    for run in sorted(RunFolder(path.parent) for path in folder.glob("*/config.yaml")):
         record = training_run.execute(run)
         assert record.status == ("diverged" if "nan" in run.name else "completed"), record
         distributed.barrier()

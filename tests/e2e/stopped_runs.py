@@ -21,6 +21,7 @@ from torch import Tensor, distributed
 
 from losslab import records
 from losslab.contracts import Batch
+from losslab.run_folder import RunFolder
 from losslab.training.module import LossModule
 from losslab.training.run import execute
 
@@ -47,7 +48,7 @@ def train(folder: Path, *, after: int = 0, stop_in: int | None = None, rank: int
         return training_step(module, batch, batch_idx)
 
     with patch.object(LossModule, "training_step", noted_step):
-        record = execute(folder)
+        record = execute(RunFolder(folder))
     assert record.status == ("interrupted" if stop_in else "completed"), record
     assert trained == set(range(after + 1, (stop_in or STEPS) + 1))
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from losslab.records import Record, find_runs, read
+from losslab.records import Record, read
+from runs import find_runs
 
 WRONG = '''
 import ctypes, os, resource, sys, time

@@ -19,7 +19,7 @@ from losslab import records
 from losslab.commands.resume import resume
 from losslab.errors import UserError
 from losslab.locks import is_locked
-from runs import TINY, losslab, make_text, only_run, stopping_after
+from runs import TINY, find_runs, losslab, make_text, only_run, stopping_after
 
 LONG = [
     *TINY,
@@ -37,7 +37,7 @@ def wait_for_step(process: Popen[str], folder: Path, step: int) -> Path:
     """Until the run in `folder` has saved this step."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        runs = records.find_runs(folder)
+        runs = find_runs(folder)
         if runs and records.read(runs[0]).step >= step:
             return runs[0]
         assert process.poll() is None, process.communicate()[0]

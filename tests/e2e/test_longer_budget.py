@@ -12,8 +12,8 @@ from losslab.commands.evaluate import evaluate
 from losslab.commands.resume import resume
 from losslab.commands.train import train
 from losslab.errors import UserError
-from losslab.records import find_runs, read
-from runs import only_run, stopping_after
+from losslab.records import read
+from runs import find_runs, only_run, stopping_after
 
 STATUSES = ("completed", "interrupted", "failed", "diverged", "running")
 REFUSED = {

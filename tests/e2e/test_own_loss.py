@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from losslab.records import find_runs, read
-from runs import TINY, losslab, make_text
+from losslab.records import read
+from runs import TINY, find_runs, losslab, make_text
 
 PAGE = (Path(__file__).parents[2] / "docs/own_loss.md").read_text(encoding="utf-8")
 SMALL = ["data.vocab_size=64", "model.width=16", "model.num_heads=2", "model.context=32", "data.batch_size=2"]

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import losslab
-from losslab.records import Record, find_runs, read
+from losslab.records import Record, read
+from losslab.run_folder import RunFolder
 from losslab.training.scoring.reevaluate import reevaluate
-from runs import stopping_after
+from runs import find_runs, stopping_after
 
 CONF = {
     "model/own": "_target_: own_models.OwnModel\nlayer: linear\nfixed: false\n"
@@ -90,6 +91,6 @@ def test_nothing_disturbs_the_callers_generators(own: Callable[..., list[tuple[P
     before = states()
     losslab.load(run, trust=TRUST)
     assert states() == before
-    found = reevaluate(run, checkpoint="best", split="test", overrides=[], trust=TRUST)
+    found = reevaluate(RunFolder(run), checkpoint="best", split="test", overrides=[], trust=TRUST)
     assert states() == before
     assert found["metrics"]["test/nll"] == record.metrics["best"]["test/nll"]

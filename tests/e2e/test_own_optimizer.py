@@ -8,8 +8,8 @@ import textwrap
 from pathlib import Path
 
 from losslab.commands.train import train
-from losslab.records import find_runs, read, read_config
-from runs import TINY
+from losslab.records import read, read_config
+from runs import TINY, find_runs
 
 PAGE = (Path(__file__).parents[2] / "docs/own_optimizer.md").read_text(encoding="utf-8")
 QUICK = [*(option for option in TINY if not option.startswith("scheduler.")), "model.num_layers=2"]

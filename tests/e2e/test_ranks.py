@@ -23,9 +23,10 @@ from losslab.config.compose import compose_plain
 from losslab.config.paths import conf_dir
 from losslab.locks import is_locked
 from losslab.losses.base import _WAYS, Loss
-from losslab.records import Record, find_runs, read
+from losslab.records import Record, read
+from losslab.run_folder import RunFolder
 from losslab.training.run import execute
-from runs import TINY, losslab, make_text, only_run, stopping_after
+from runs import TINY, find_runs, losslab, make_text, only_run, stopping_after
 
 TWO_RANKS = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
@@ -140,7 +141,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_trains_on_two_ranks_as_on_one(trained: Path, loss: str) -> None:
     one = make(trained, f"one/{loss}", f"loss={loss}")
-    execute(one)
+    execute(RunFolder(one))
     expected = torch.load(one / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for strategy in STRATEGIES:
         run = trained / f"two/{loss}-{strategy}"

@@ -14,14 +14,14 @@ import pytest
 
 from losslab.config.check import check_run
 from losslab.config.compose import compose_job, compose_plain
-from losslab.records import CACHE, find_runs, read
+from losslab.records import read
 from losslab.sweeps.local import Sweep
 from losslab.sweeps.multirun import open_runs
 from losslab.sweeps.plan import Job
 from losslab.sweeps.planning import plan
 from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.slots import Sharing, Slot
-from runs import TINY, losslab
+from runs import TINY, find_runs, losslab
 from sweeps import wait_until
 
 NOTED = """
@@ -112,7 +112,7 @@ def test_a_cold_cache_is_tokenised_once(workplace: Path, run_tiny: Callable[...,
     assert states == ["completed"] * (4 - killed) + ["failed"] * killed
     assert run_tiny(*arguments) == 0
     assert len(Path("counted.txt").read_text()) == 1 + killed
-    left = [path.name for path in (Path("outputs") / CACHE).iterdir() if path.is_dir() and path.name[0] != "."]
+    left = [path.name for path in (Path("outputs/.cache")).iterdir() if path.is_dir() and path.name[0] != "."]
     assert len(left) == 1
 
 
@@ -151,7 +151,7 @@ def test_slots_are_given_to_one_run_at_a_time(
     noted = [line.split() for line in Path("noted.txt").read_text().splitlines()]
     assert len({pid for pid, _, _ in noted}) == 5
     assert [threads for _, threads, _ in noted] == ["1", "1", "1", "1", "2"], "the odd one has all cores"
-    devices = {read(run.folder).hardware["visible_devices"] for run in runs}
+    devices = {run.folder.record().hardware["visible_devices"] for run in runs}
     assert devices == ({"3", "7"} if gpus else {os.environ.get("CUDA_VISIBLE_DEVICES")})
     assert {device for _, _, device in noted} == {str(device) for device in devices}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from losslab import records
-from runs import TINY, losslab, only_run
+from runs import TINY, find_runs, losslab, only_run
 
 FILES = {"train": 30, "valid": 24, "test": 5}
 """Articles in each."""
@@ -82,4 +82,4 @@ def test_a_tokenizer_that_loses_text_is_told(workplace: Path) -> None:
     values = record.metrics["best"].keys()
     assert {"val/nll", "test/nll"} <= values
     assert not [name for name in values if name.endswith(("bits_per_byte", "word_perplexity"))]
-    assert records.read(records.find_runs(Path("outputs/runs"))[0]).status == "completed"
+    assert records.read(find_runs(Path("outputs/runs"))[0]).status == "completed"

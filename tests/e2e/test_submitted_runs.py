@@ -15,8 +15,8 @@ import pytest
 
 import fake_slurm
 from losslab.commands.train import train
-from losslab.records import Record, find_runs, read
-from runs import TINY, losslab, make_text, only_run, stopping_after
+from losslab.records import Record, read
+from runs import TINY, find_runs, losslab, make_text, only_run, stopping_after
 
 LONG = [
     *TINY,

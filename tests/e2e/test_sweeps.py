@@ -14,8 +14,8 @@ import pytest
 
 from losslab.commands.train import train
 from losslab.locks import is_locked
-from losslab.records import find_runs, read
-from runs import TINY, losslab, make_text
+from losslab.records import read
+from runs import TINY, find_runs, losslab, make_text
 from sweeps import descendants, kill_tree, records_by, wait_for_death, wait_until, write_wrong
 
 LONG = [

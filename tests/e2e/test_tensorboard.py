@@ -12,10 +12,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from losslab.records import find_runs, read
+from losslab.records import read
 from losslab.training import run as training_run
 from losslab.training.callback import RunCallback
-from runs import TINY, losslab, make_text
+from runs import TINY, find_runs, losslab, make_text
 
 SWEEP = [
     *TINY,

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from losslab.commands.resume import resume
-from losslab.records import find_runs, read
+from losslab.records import read
+from losslab.run_folder import RunFolder
 from losslab.training import run
 from losslab.training.output import provenance
-from runs import only_run, stopping_after
+from runs import find_runs, only_run, stopping_after
 
 RAISING = """
 import torch
@@ -105,7 +106,7 @@ def git(*arguments: str) -> None:
 
 def test_what_is_not_committed_changes_the_record(workplace: Path) -> None:
     def note() -> dict[str, Any]:
-        return provenance.provenance(Path("outputs/runs/x"))
+        return provenance.provenance(RunFolder(Path("outputs/runs/x")))
 
     assert note()["commit"] is None and note()["diff"] is None
     git("init", "-q")

@@ -15,7 +15,8 @@ import pytest
 from losslab import records
 from losslab.commands.train import train
 from losslab.errors import UserError
-from runs import TINY, losslab, make_text, only_run
+from losslab.run_folder import find_identity
+from runs import TINY, find_runs, losslab, make_text, only_run
 
 RUNS = Path("outputs/runs")
 
@@ -72,14 +73,14 @@ def test_the_same_run_is_not_repeated(run_tiny: Callable[..., int], again: list[
 def test_another_setting_is_another_run(run_tiny: Callable[..., int], change: str) -> None:
     run_tiny("trainer.max_steps=2")
     run_tiny("trainer.max_steps=2", change)
-    assert len(records.find_runs(RUNS)) == 2
+    assert len(find_runs(RUNS)) == 2
 
 
 def test_another_text_under_the_same_path_is_another_run(run_tiny: Callable[..., int]) -> None:
     run_tiny("trainer.max_steps=2")
     Path("book.txt").write_text(make_text(seed=1))
     run_tiny("trainer.max_steps=2")
-    hashes = {records.read(run).hashes["data"] for run in records.find_runs(RUNS)}
+    hashes = {records.read(run).hashes["data"] for run in find_runs(RUNS)}
     assert len(hashes) == 2
 
 
@@ -87,31 +88,31 @@ def test_fresh_repeats_a_finished_run_beside_the_old_one(run_tiny: Callable[...,
     run_tiny("trainer.max_steps=2")
     for _ in range(2):
         run_tiny("trainer.max_steps=2", "fresh=true")
-    first, *more = records.find_identity(RUNS, only_identity())
+    first, *more = find_identity(RUNS, only_identity())
     assert [path.name for path in more] == [f"{first.name}-2", f"{first.name}-3"]
-    values = [records.read(run).metrics["final"] for run in (first, *more)]
+    values = [run.record().metrics["final"] for run in (first, *more)]
     assert values[0] == values[1] == values[2]
 
 
 def test_fresh_never_takes_an_existing_folder(run_tiny: Callable[..., int]) -> None:
     for fresh in ("false", "true", "true"):
         run_tiny("trainer.max_steps=2", f"fresh={fresh}")
-    _, second, third = records.find_identity(RUNS, only_identity())
+    _, second, third = find_identity(RUNS, only_identity())
     shutil.rmtree(second)
-    before = snapshot(third)
+    before = snapshot(third.path)
     run_tiny("trainer.max_steps=2", "fresh=true")
-    assert snapshot(third) == before
-    assert len(records.find_identity(RUNS, only_identity())) == 3
+    assert snapshot(third.path) == before
+    assert len(find_identity(RUNS, only_identity())) == 3
 
 
 def only_identity() -> str:
-    (identity,) = {records.read(run).identity for run in records.find_runs(RUNS)}
+    (identity,) = {records.read(run).identity for run in find_runs(RUNS)}
     return identity
 
 
 def test_paired_runs_start_from_the_same_weights_and_see_the_same_batches(run_tiny: Callable[..., int]) -> None:
     assert run_tiny("-m", "loss=cross_entropy,kl_divergence,square", "trainer.max_steps=2") == 0
-    found = [records.read(run).hashes for run in records.find_runs(RUNS)]
+    found = [records.read(run).hashes for run in find_runs(RUNS)]
     assert len(found) == 3
     assert len({(hashes["backbone_init"], hashes["batches"]) for hashes in found}) == 1
 
@@ -130,7 +131,7 @@ def test_a_failing_run_ends_alone_and_is_named(run_tiny: Callable[..., int], cap
     Path("conf/loss/broken.yaml").write_text("_target_: bad_losses.Broken\n")
     Path("conf/loss/exploding.yaml").write_text("_target_: bad_losses.Exploding\n")
     code = run_tiny("-m", "--config-dir", "conf", "loss=broken,exploding,cross_entropy", "trainer.max_steps=2")
-    found = {run.name.split("-")[0]: (run, records.read(run)) for run in records.find_runs(RUNS)}
+    found = {run.name.split("-")[0]: (run, records.read(run)) for run in find_runs(RUNS)}
     assert code == 1
     assert {name: record.status for name, (_, record) in found.items()} == {
         "broken": "failed",
@@ -207,7 +208,7 @@ def test_bad_input_is_one_sentence(workplace: Path, arguments: list[str], senten
     message = complaint(arguments)
     assert sentence in message
     assert "\n" not in message
-    assert all(records.read(run).status == "failed" for run in records.find_runs(RUNS))
+    assert all(records.read(run).status == "failed" for run in find_runs(RUNS))
 
 
 def complaint(arguments: list[str]) -> str:

@@ -23,6 +23,7 @@ from losslab.commands.export import export
 from losslab.commands.resume import resume
 from losslab.errors import UserError
 from losslab.records import read
+from losslab.run_folder import RunFolder
 from losslab.training import run as training_run
 from losslab.training.module import LossModule
 from runs import make_text, only_run, stopping_after
@@ -53,12 +54,12 @@ def trained_logits(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     seen: list[Tensor] = []
     finish = training_run._finish
 
-    def look(folder: Path, module: LossModule, evaluator: Any, state: Any, record: Any) -> None:
+    def look(run: RunFolder, module: LossModule, evaluator: Any, state: Any, record: Any) -> None:
         network = module.network.eval()
         with torch.no_grad(), evaluator.context():
             hidden = network.backbone(TOKENS)
         seen.append(network.loss.scores(hidden.flatten(0, 1), network.projection).detach().reshape(2, 32, -1))
-        finish(folder, module, evaluator, state, record)
+        finish(run, module, evaluator, state, record)
 
     monkeypatch.setattr(training_run, "_finish", look)
     return seen

@@ -13,8 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from losslab import records
 from losslab.errors import UserError
 from losslab.locks import is_locked
-from losslab.records import BEST, CHECKPOINTS, LAST
-from losslab.training.output.logs import METRICS
+from losslab.run_folder import RunFolder
 
 
 def checkpoint(path: Path) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
 
 def saved_step(run: Path) -> int:
     """The step of last.ckpt; 0 where there is none."""
-    path = run / CHECKPOINTS / LAST
+    path = RunFolder(run).last
     return int(checkpoint(path)["losslab"]["step"]) if path.exists() else 0
 
 
@@ -35,9 +34,9 @@ def results(run: Path) -> dict[str, Any]:
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     return {
         "metrics": records.read(run).metrics,
-        "last weights": checkpoint(run / CHECKPOINTS / LAST),
-        "best weights": checkpoint(run / CHECKPOINTS / BEST),
-        "metrics.csv": (run / METRICS).read_bytes(),
+        "last weights": checkpoint(RunFolder(run).last),
+        "best weights": checkpoint(RunFolder(run).best),
+        "metrics.csv": RunFolder(run).metrics.read_bytes(),
         "events": {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in scalars(events)},
     }
 
@@ -59,13 +58,12 @@ def damage(run: Path, *, since: int = 0) -> list[str]:
     """Faults in a run's folder, however it ended; `since` is the step that it had saved before."""
     problems = []
     states: dict[str, dict[str, Any]] = {}
-    for name in (LAST, BEST):
-        path = run / CHECKPOINTS / name
+    for path in (RunFolder(run).last, RunFolder(run).best):
         try:
             if path.exists():
-                states[name] = checkpoint(path)["losslab"]
+                states[path.name] = checkpoint(path)["losslab"]
         except Exception as error:  # torch raises many things for a torn file
-            problems.append(f"{name} cannot be loaded ({type(error).__name__})")
+            problems.append(f"{path.name} cannot be loaded ({type(error).__name__})")
     record = None
     try:
         if (run / records.CONFIG).exists():
@@ -77,15 +75,15 @@ def damage(run: Path, *, since: int = 0) -> list[str]:
         problems.append("the folder is still locked")
     if problems:
         return problems
-    last = states.get(LAST, {"step": 0, "best": {}})
+    last = states.get("last.ckpt", {"step": 0, "best": {}})
     if last["step"] < since:
         problems.append(f"step {since} was saved, and now step {last['step']} is")
     if record is not None and record.step > last["step"]:
         problems.append(f"the record claims step {record.step}, and step {last['step']} is saved")
-    if record is not None and record.metrics.get("best") and BEST not in states:
+    if record is not None and record.metrics.get("best") and "best.ckpt" not in states:
         problems.append("best.ckpt is gone")
     best = last["best"].get("step", last["step"])
-    if best < last["step"] and states.get(BEST, {}).get("step") != best:
+    if best < last["step"] and states.get("best.ckpt", {}).get("step") != best:
         problems.append(f"best.ckpt does not hold step {best}, the best one")
     return problems
 

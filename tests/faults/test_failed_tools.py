@@ -12,9 +12,9 @@ from injection import Operation, inject
 from run_state import damage, digest
 
 from losslab.cli import main
-from losslab.records import find_runs, read
+from losslab.records import read
 from losslab.training.output.checkpoints import read_checkpoint
-from runs import TINY
+from runs import TINY, find_runs
 
 WHOLE = [*TINY, "trainer.max_steps=4", "trainer.val_check_interval=2", "checkpoints.keep=2"]
 

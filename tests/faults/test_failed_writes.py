@@ -25,8 +25,8 @@ from losslab import records
 from losslab.cli import app
 from losslab.commands.train import train
 from losslab.errors import UserError
-from losslab.records import CHECKPOINTS, LAST
-from runs import TINY, make_text
+from losslab.run_folder import RunFolder
+from runs import TINY, find_runs, make_text
 
 pytestmark = [
     pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning"),
@@ -134,7 +134,7 @@ def cold(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     (folder / "book.txt").write_text(make_text(paragraphs=40), encoding="utf-8")
     with contextlib.chdir(folder):
         assert train([*RUN, "loss=square"]) == 0
-        (neighbour,) = records.find_runs(Path("outputs/runs"))
+        (neighbour,) = find_runs(Path("outputs/runs"))
         shutil.rmtree("outputs/.cache")
         return observe(folder, neighbour, tmp_path_factory.mktemp("undisturbed"))
 
@@ -147,7 +147,7 @@ def continued(cold: Scene, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     with contextlib.chdir(folder):
         with inject(folder, Operation("open", "last.ckpt", 2)), contextlib.suppress(SystemExit):
             train(RUN)
-        (neighbour,) = (path for path in records.find_runs(Path("outputs/runs")) if path.name != cold.run)
+        (neighbour,) = (path for path in find_runs(Path("outputs/runs")) if path.name != cold.run)
         scene = observe(folder, neighbour, tmp_path_factory.mktemp("twice"))
     assert scene.since == 1
     assert scene.expected == cold.expected
@@ -160,7 +160,7 @@ def observe(folder: Path, neighbour: Path, place: Path) -> Scene:
     shutil.copytree(folder, copy)
     with contextlib.chdir(copy), inject(copy) as faults:
         assert train(RUN) == 0
-    (run,) = (path for path in records.find_runs(copy / "outputs/runs") if path.name != neighbour.name)
+    (run,) = (path for path in find_runs(copy / "outputs/runs") if path.name != neighbour.name)
     before = folder / "outputs/runs" / run.name
     return Scene(folder, faults.operations, results(run), digest(neighbour), run.name, saved_step(before))
 
@@ -310,7 +310,7 @@ def test_a_sweep_goes_on_after_a_failed_write(workplace: Path, capsys: pytest.Ca
     in_this_process = "hydra/launcher=basic"
     with inject(workplace, Operation("fsync", "last.ckpt", 1), "EIO"):
         assert attempt([*TRAIN, "-m", "seed=1,2", in_this_process], capsys).code == 1
-    runs = records.find_runs(workplace / "outputs/runs")
+    runs = find_runs(workplace / "outputs/runs")
     assert [records.read(run).status for run in runs] == ["failed", "completed"]
     assert attempt([*TRAIN, "-m", "seed=1,2"], capsys).code == 0
     assert [records.read(run).status for run in runs] == ["completed", "completed"]
@@ -329,7 +329,7 @@ def test_a_file_size_limit_below_a_checkpoint_loses_nothing(cold: Scene, tmp_pat
         process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         end = Attempt(process.returncode, process.stdout + process.stderr)
         problems = check_failure(end, run, cold)
-        assert (run / records.FILE).exists() and not (run / CHECKPOINTS / LAST).exists()
+        assert (run / records.FILE).exists() and not RunFolder(run).last.exists()
         assert train(RUN) == 0
         problems += check_repair(Attempt(0, ""), run, cold)
     assert not problems, report({"the limit": problems})

@@ -16,6 +16,7 @@ from losslab.config.paths import conf_dir
 from losslab.errors import UserError
 from losslab.locks import lock
 from losslab.records import Record, read
+from losslab.run_folder import RunFolder
 from losslab.sweeps import cluster, scheduler
 from losslab.sweeps.cluster import Cluster
 from losslab.sweeps.followed_run import Run
@@ -121,10 +122,10 @@ def test_what_is_asked_of_sbatch(tmp_path: Path, shape: Shape, keys: dict[str, A
 
 
 def test_a_submitted_run_survives_pickling(tmp_path: Path) -> None:
-    run = SubmittedRun(tmp_path, ["my.Loss"], ["/somewhere"], 2)
+    run = SubmittedRun(RunFolder(tmp_path), ["my.Loss"], ["/somewhere"], 2)
     assert pickle.loads(pickle.dumps(run)) == run
     again = run.checkpoint()
-    assert again.function == SubmittedRun(tmp_path, ["my.Loss"], ["/somewhere"], 2)
+    assert again.function == SubmittedRun(RunFolder(tmp_path), ["my.Loss"], ["/somewhere"], 2)
 
 
 @dataclass
@@ -157,7 +158,7 @@ def sweep(folder: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch, **status:
         run.mkdir(exist_ok=True)
         if not (run / "run.json").exists():
             Record(identity=name, name="s", status=state, step=3).write(run)
-        runs.append(Run(i, name, run, 1, 8, [], read(run).status, step=3))
+        runs.append(Run(i, name, RunFolder(run), 1, 8, [], read(run).status, step=3))
     monkeypatch.setattr(cluster, "make_scheduler", lambda *_: queue)
     monkeypatch.setattr(Cluster, "_pause", lambda *_: None)
     shapes = {run.number: Shape(1, 1, "cpu") for run in runs}

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from losslab.run_folder import RunFolder
 from losslab.sweeps.display import Display
 from losslab.sweeps.local import Run
 
 
 def run(number: int, label: str = "", **changes: Any) -> Run:
     plain: dict[str, Any] = {"width": 1, "max_steps": 100, "trust": [], "status": "planned"}
-    return Run(number, label or f"seed={number}", Path("outputs/runs") / str(number), **(plain | changes))
+    return Run(number, label or f"seed={number}", RunFolder(Path("outputs/runs") / str(number)), **(plain | changes))
 
 
 def running(number: int, label: str = "", **changes: Any) -> Run:

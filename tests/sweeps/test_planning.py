@@ -17,13 +17,13 @@ from losslab.config.check import check_run
 from losslab.config.compose import compose_job, compose_plain, group_choices
 from losslab.errors import Held
 from losslab.locks import LOCK
-from losslab.records import CONFIG, FILE, find_runs, read, read_config
+from losslab.records import CONFIG, FILE, read, read_config
 from losslab.sweeps.plan import Job, Plan
 from losslab.sweeps.planning import plan
 from losslab.sweeps.slots import Slot
 from losslab.training.output.provenance import hash_code
 from losslab.training.process.claim import Finder
-from runs import TINY, make_text
+from runs import TINY, find_runs, make_text
 
 HOLDER = """
 import sys
@@ -112,7 +112,7 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         for module in ("losslab.sweeps.planning", "losslab.training.process.devices"):
             monkeypatch.setattr(f"{module}.gpus", lambda: list(names))
             monkeypatch.setattr(f"{module}.uses_gpu", lambda settings: settings["accelerator"] != "cpu")
-        monkeypatch.setattr("losslab.training.process.devices._has_gpu", lambda: True)
+        monkeypatch.setattr("losslab.training.process.devices.first_device", lambda accelerator: None)
         monkeypatch.setattr("losslab.training.process.devices.make_trainer", lambda config, folder: None)
 
     return give
@@ -137,18 +137,18 @@ def test_each_run_is_claimed_and_says_that_it_is_planned() -> None:
     made = planned("loss=square seed=1", "loss=square seed=2", "seed=1")
     assert [run.number for run in made.runs] == [1, 2, 3]
     assert [run.label for run in made.runs] == ["loss=square seed=1", "loss=square seed=2", "seed=1"]
-    assert sorted(run.folder for run in made.runs) == find_runs(Path("outputs/runs"))
+    assert sorted(run.folder.path for run in made.runs) == find_runs(Path("outputs/runs"))
     assert made.notes == []
     assert made.texts == [f"read 1 file (book.txt), {len(make_text()):,} characters"], "once, whatever differs"
     for run in made.runs:
-        record = read(run.folder)
+        record = read(run.folder.path)
         assert (record.status, record.step, record.max_steps) == ("planned", 0, 8)
         assert (run.status, run.step, run.max_steps) == ("planned", 0, 8)
         assert (run.devices, run.nodes, run.trust) == (1, 1, [])
         assert record.provenance["folder"] == str(run.folder.absolute())
         assert record.overrides[: len(TINY)] == TINY
-    assert read_config(made.runs[1].folder)["seed"] == 2
-    assert read_config(made.runs[2].folder)["loss"]["_target_"].endswith("CrossEntropy")
+    assert read_config(made.runs[1].folder.path)["seed"] == 2
+    assert read_config(made.runs[2].folder.path)["loss"]["_target_"].endswith("CrossEntropy")
 
 
 def test_a_combination_given_twice_is_one_run() -> None:
@@ -194,27 +194,27 @@ def test_a_folder_that_cannot_be_made_is_told() -> None:
 
 def test_a_damaged_record_is_told_before_anything_is_written() -> None:
     (run,) = planned("seed=1").runs
-    (run.folder / FILE).write_text("{")
+    (run.folder.path / FILE).write_text("{")
     made = plan(jobs("seed=2", "seed=1"), slots=None)
     (mistake,) = made.mistakes
-    assert str(run.folder / FILE) in mistake and "move it away" in mistake
-    assert find_runs(Path("outputs/runs")) == [run.folder]
+    assert str(run.folder.path / FILE) in mistake and "move it away" in mistake
+    assert find_runs(Path("outputs/runs")) == [run.folder.path]
 
 
 def test_threads_are_fixed_when_the_sweep_is_planned(with_cores: Callable[[int], None]) -> None:
     with_cores(8)
     first = planned(*(FREE + f"seed={seed}" for seed in (1, 2, 3)))
     assert [run.threads for run in first.runs] == [2, 2, 2]
-    records = [told(run.folder) for run in first.runs]
+    records = [told(run.folder.path) for run in first.runs]
     assert [record["hardware"] for record in records] == [{"threads": 2}] * 3
-    assert read_config(first.runs[0].folder)["trainer"]["threads"] is None, "it is this machine's, not the run's"
+    assert read_config(first.runs[0].folder.path)["trainer"]["threads"] is None, "it is this machine's, not the run's"
 
     for cores, slots, each in [(1, None, 1), (64, None, 16), (8, 1, 8)]:
         with_cores(cores)
         later = planned(*(FREE + f"seed={seed}" for seed in (3, 1, 2, 3 + cores)), slots=slots)
         assert [run.threads for run in later.runs] == [2, 2, 2, each]
-        assert read(later.runs[-1].folder).hardware == {"threads": each}
-        assert [told(run.folder) for run in first.runs] == records
+        assert read(later.runs[-1].folder.path).hardware == {"threads": each}
+        assert [told(run.folder.path) for run in first.runs] == records
 
 
 def test_threads_that_were_asked_for_come_first(with_cores: Callable[[int], None]) -> None:
@@ -227,13 +227,13 @@ def test_threads_that_were_asked_for_come_first(with_cores: Callable[[int], None
 def test_a_list_that_grows_leaves_the_old_runs_as_they_are(with_cores: Callable[[int], None]) -> None:
     with_cores(2)
     old = planned(FREE + "seed=1", FREE + "seed=2").runs
-    finished = finish(old[0].folder)
-    record = read(old[1].folder)
+    finished = finish(old[0].folder.path)
+    record = read(old[1].folder.path)
     record.status, record.step, record.hashes["code"] = "interrupted", 4, "of then"
     record.timing |= {"seconds": 3.0}
     record.provenance["changes"] = [{"step": 2}]
-    record.write(old[1].folder)
-    before = told(old[1].folder)
+    record.write(old[1].folder.path)
+    before = told(old[1].folder.path)
 
     made = planned(*(FREE + f"seed={seed}" for seed in (0, 1, 2, 3)))
     grown = made.runs
@@ -244,50 +244,50 @@ def test_a_list_that_grows_leaves_the_old_runs_as_they_are(with_cores: Callable[
         (3, "interrupted", 4),
         (4, "planned", 0),
     ]
-    assert [grown[1].folder, grown[2].folder] == [run.folder for run in old]
-    assert state(old[0].folder) == finished
-    assert told(old[1].folder) == before
+    assert [grown[1].folder.path, grown[2].folder.path] == [run.folder.path for run in old]
+    assert state(old[0].folder.path) == finished
+    assert told(old[1].folder.path) == before
 
 
 @pytest.mark.parametrize("status", ["completed", "diverged"])
 def test_a_result_is_not_touched(status: str) -> None:
     (run,) = planned("seed=1").runs
-    (run.folder / LOCK).unlink(missing_ok=True)
-    before = finish(run.folder, status=status)
+    (run.folder.path / LOCK).unlink(missing_ok=True)
+    before = finish(run.folder.path, status=status)
     made = planned("seed=1", "seed=2")
     assert [run.status for run in made.runs] == [status, "planned"]
-    assert state(run.folder) == before
+    assert state(run.folder.path) == before
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running", "planned"])
 def test_what_is_unfinished_is_taken_up_where_it_is(status: str) -> None:
     (run,) = planned("seed=1").runs
-    finish(run.folder, status=status, step=4)
+    finish(run.folder.path, status=status, step=4)
     (again,) = planned("seed=1").runs
     expected = "planned" if status == "failed" else status  # so that a failure read later is a new one
-    assert (again.folder, again.status, again.step) == (run.folder, expected, 4)
-    assert read(run.folder).status == expected
+    assert (again.folder.path, again.status, again.step) == (run.folder.path, expected, 4)
+    assert read(run.folder.path).status == expected
 
 
 def test_a_fresh_run_stands_beside_the_old_one() -> None:
     (old,) = planned("seed=1").runs
     (run,) = planned("seed=1 fresh=true").runs
-    assert run.folder == old.folder, "there is no result yet to stand beside"
-    before = finish(old.folder)
+    assert run.folder.path == old.folder.path, "there is no result yet to stand beside"
+    before = finish(old.folder.path)
     made = planned("seed=1 fresh=true", "seed=1 fresh=true trainer.log_every_n_steps=4")
     (fresh,) = made.runs
-    assert fresh.folder == old.folder.with_name(f"{old.folder.name}-2")
-    assert (fresh.status, read(fresh.folder).identity) == ("planned", read(old.folder).identity)
-    assert state(old.folder) == before
+    assert fresh.folder.path == old.folder.path.with_name(f"{old.folder.name}-2")
+    assert (fresh.status, read(fresh.folder.path).identity) == ("planned", read(old.folder.path).identity)
+    assert state(old.folder.path) == before
     (again,) = planned("seed=1 fresh=true").runs
-    assert again.folder == fresh.folder, "the same command continues its repetition"
+    assert again.folder.path == fresh.folder.path, "the same command continues its repetition"
 
 
 def test_results_of_other_code_are_named() -> None:
     runs = planned(*(f"seed={seed}" for seed in range(1, 7))).runs
     for run in runs[:5]:
-        finish(run.folder, hashes={"code": "0" * 64})
-    finish(runs[5].folder, hashes=hash_code([]))
+        finish(run.folder.path, hashes={"code": "0" * 64})
+    finish(runs[5].folder.path, hashes=hash_code([]))
     (note,) = planned(*(f"seed={seed}" for seed in range(1, 8))).notes
     names = ", ".join(run.folder.name for run in runs[:3])
     assert note == f"the code has changed since {names} and 2 more were trained; fresh=true trains again"
@@ -298,25 +298,25 @@ def test_results_of_other_code_are_named() -> None:
 
 def test_a_text_that_has_changed_is_named() -> None:
     (old,) = planned("seed=1").runs
-    before = finish(old.folder)
+    before = finish(old.folder.path)
     Path("book.txt").write_text(make_text(seed=1))
     made = planned("seed=1", "seed=2")
     (note,) = made.notes
     assert note.startswith(f"the text has changed: {made.runs[0].folder.name} was planned beside")
     assert "another name=" in note
-    assert made.runs[0].folder != old.folder and state(old.folder) == before
+    assert made.runs[0].folder.path != old.folder.path and state(old.folder.path) == before
     assert planned("seed=1 name=other").notes == []
 
 
 def test_a_run_that_another_process_holds_is_no_mistake() -> None:
     first, second = planned("seed=1", "seed=2").runs
-    finish(first.folder, status="running", step=4)
-    before = state(first.folder)
-    with held(first.folder):
+    finish(first.folder.path, status="running", step=4)
+    before = state(first.folder.path)
+    with held(first.folder.path):
         made = planned("seed=1", "seed=2", "seed=3")
     assert [(run.status, run.step) for run in made.runs] == [("running", 4), ("planned", 0), ("planned", 0)]
-    assert [run.folder for run in made.runs[:2]] == [first.folder, second.folder]
-    assert state(first.folder) == before
+    assert [run.folder.path for run in made.runs[:2]] == [first.folder.path, second.folder.path]
+    assert state(first.folder.path) == before
 
 
 def test_gpus_are_shared_out(with_gpus: Callable[..., None]) -> None:
@@ -348,7 +348,7 @@ def test_what_computes_elsewhere_is_not_measured_by_this_machine(monkeypatch: py
     (run,) = made.runs
     assert made.sharing is None
     assert (run.devices, run.nodes) == (2, 2)
-    assert "threads" not in read(run.folder).hardware
+    assert "threads" not in read(run.folder.path).hardware
 
 
 def test_a_persons_own_classes_are_listed_for_the_job(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,4 +362,4 @@ def test_a_persons_own_classes_are_listed_for_the_job(workplace: Path, monkeypat
 
 def test_records_and_configurations_lie_in_each_folder_and_nothing_else() -> None:
     (run,) = planned("seed=1").runs
-    assert {CONFIG, FILE} <= {path.name for path in run.folder.iterdir()} <= {CONFIG, FILE, LOCK}
+    assert {CONFIG, FILE} <= {path.name for path in run.folder.path.iterdir()} <= {CONFIG, FILE, LOCK}

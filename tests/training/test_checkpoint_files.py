@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from losslab.errors import UserError
+from losslab.run_folder import RunFolder
 from losslab.training.output.checkpoints import (
     AtomicCheckpointIO,
     Damaged,
@@ -31,6 +32,10 @@ from losslab.training.output.checkpoints import (
 def checkpoint(step: int) -> dict[str, Any]:
     whole = {"losslab": {"step": step}, "state_dict": {"weight": torch.full((300,), float(step))}, "config": {}}
     return whole | {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {}}
+
+
+def run_of(path: Path) -> RunFolder:
+    return RunFolder(path.parent.parent)
 
 
 def step_of(path: Path) -> int:
@@ -189,9 +194,10 @@ class Intruder:
 
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_loading_runs_nothing_that_is_in_the_file(tmp_path: Path, save: Callable[..., Any]) -> None:
-    path = tmp_path / "last.ckpt"
+    path = tmp_path / "checkpoints/last.ckpt"
+    path.parent.mkdir()
     save({**OLD, "extra": Intruder(tmp_path / "ran")}, path)
-    for read in (files.load_checkpoint, read_checkpoint, lambda path: newest(path.parent)):
+    for read in (files.load_checkpoint, read_checkpoint, lambda path: newest(run_of(path))):
         with pytest.raises(UserError, match="refused"):
             read(path)
     with pytest.raises(UserError, match="refused"):
@@ -203,7 +209,7 @@ def test_a_pickle_is_refused_even_where_an_older_checkpoint_would_load(last: Pat
     link(last, last.with_name("best.ckpt"))
     torch.save({**NEW, "extra": Intruder(last.with_name("ran"))}, last)
     with pytest.raises(UserError, match="refused"):
-        newest(last.parent)
+        newest(run_of(last))
 
 
 def flip_a_byte(content: bytes) -> bytes:
@@ -233,7 +239,7 @@ def test_a_damaged_file_is_told_and_the_newest_that_loads_is_used(
     last.write_bytes(spoil(last.read_bytes()))
     with pytest.raises(Damaged, match=r"last\.ckpt is damaged"):
         read_checkpoint(last)
-    found = newest(last.parent)
+    found = newest(run_of(last))
     assert found is not None and found.path.name == "best.ckpt"
     assert "continuing from best.ckpt" in capsys.readouterr().err
 
@@ -241,21 +247,21 @@ def test_a_damaged_file_is_told_and_the_newest_that_loads_is_used(
 def test_where_none_loads_nothing_is_begun_again(last: Path) -> None:
     last.write_bytes(b"torn")
     with pytest.raises(UserError, match="delete that folder to train from step 0"):
-        newest(last.parent)
-    assert newest(last.parent / "elsewhere") is None
+        newest(run_of(last))
+    assert newest(RunFolder(last.parent / "elsewhere")) is None
 
 
 def test_the_newest_few_stay_and_the_last_of_them_is_tried_first(last: Path) -> None:
     for step in range(1, 6):
         files.save_checkpoint(checkpoint(step), last)
-        keep_newest(last.parent, step, keep=3)
-    assert [step_of(path) for path in older(last.parent)] == [5, 4, 3]
+        keep_newest(run_of(last), step, keep=3)
+    assert [step_of(path) for path in older(run_of(last))] == [5, 4, 3]
     last.write_bytes(b"torn")
-    older(last.parent)[0].write_bytes(b"torn")
-    found = newest(last.parent)
+    older(run_of(last))[0].write_bytes(b"torn")
+    found = newest(run_of(last))
     assert found is not None and found.step == 4
-    keep_newest(last.parent, 5, keep=1)
-    assert older(last.parent) == []
+    keep_newest(run_of(last), 5, keep=1)
+    assert older(run_of(last)) == []
 
 
 def test_removing_a_checkpoint_twice_is_no_error(last: Path) -> None:

@@ -137,11 +137,11 @@ def test_changed_code_is_told_for_each_persons_classes(tmp_path: Path, monkeypat
         place = find(finder, *each)
         finder.claim(place, "running")
         foreign = [] if not each else [each[1].partition("=")[2]]
-        change(place.folder, status="completed", hashes=hash_code(foreign))
+        change(place.folder.path, status="completed", hashes=hash_code(foreign))
         assert not finder.has_other_code(find(finder, *each))
     assert [finder.has_other_code(find(finder, *each)) for each in typed] == [False, False]
     place = find(finder, *typed[0])
-    change(place.folder, hashes=hash_code(["mine_b.Mine"]))
+    change(place.folder.path, hashes=hash_code(["mine_b.Mine"]))
     assert [finder.has_other_code(find(finder, *each)) for each in typed] == [True, False]
 
 
@@ -152,7 +152,7 @@ def test_each_record_names_its_own_folder_and_choices() -> None:
     assert [record.provenance["folder"] for record in records] == [str(p.folder.absolute()) for p in places]
     assert [record.provenance["choices"]["loss"] for record in records] == ["cross_entropy", "square", "cross_entropy"]
     assert [record.name for record in records] == ["runs", "runs", "other"]
-    assert [read(place.folder) for place in places] == records
+    assert [read(place.folder.path) for place in places] == records
 
 
 @pytest.mark.parametrize("status", ["completed", "diverged"])
@@ -161,18 +161,18 @@ def test_a_result_that_another_process_had_first_stays(status: str) -> None:
     place = find(finder)
     other = find(Finder())
     Finder().claim(other, "running")
-    change(other.folder, status=status, hardware={"threads": 5})
-    before = state(place.folder)
+    change(other.folder.path, status=status, hardware={"threads": 5})
+    before = state(place.folder.path)
     record = finder.claim(place, "running", threads=2)
     assert (record.status, record.hardware) == (status, {"threads": 5})
-    assert state(place.folder) == before
+    assert state(place.folder.path) == before
 
 
 def test_a_run_keeps_its_first_number_of_threads() -> None:
     finder = Finder()
     for threads, expected in [(None, {}), (3, {"threads": 3}), (1, {"threads": 3}), (None, {"threads": 3})]:
         record = finder.claim(find(finder), "planned", threads)
-        assert record.hardware == read(find(finder).folder).hardware == expected
+        assert record.hardware == read(find(finder).folder.path).hardware == expected
 
 
 @pytest.mark.parametrize(
@@ -192,29 +192,29 @@ def test_a_claim_takes_over_what_an_unfinished_run_has(wanted: str | None, befor
     if before is not None:
         finder.claim(place, None)
         kept = {"step": 4, "metrics": {"best": {"val/nll": 2.0}}, "timing": {"seconds": 3.0}}
-        provenance = read(place.folder).provenance | {"changes": [{"step": 2}]}
-        change(place.folder, status=before, **kept, provenance=provenance)
-        kept["timing"] = read(place.folder).timing
+        provenance = read(place.folder.path).provenance | {"changes": [{"step": 2}]}
+        change(place.folder.path, status=before, **kept, provenance=provenance)
+        kept["timing"] = read(place.folder.path).timing
     again = find(finder, "seed=1", "trainer.log_every_n_steps=4")
     record = finder.claim(again, wanted)
-    assert record.status == read(place.folder).status == after
+    assert record.status == read(place.folder.path).status == after
     for key in ("step", "metrics"):
         assert getattr(record, key) == kept.get(key, getattr(record, key))
     if before is not None:
         assert record.timing["seconds"] == 3.0
         assert record.provenance["changes"] == [{"step": 2}]
         assert record.overrides == place.overrides, "as it was first typed"
-    assert read_config(place.folder)["trainer"]["log_every_n_steps"] == 4
+    assert read_config(place.folder.path)["trainer"]["log_every_n_steps"] == 4
 
 
 def test_a_run_that_is_held_cannot_be_claimed() -> None:
     finder = Finder()
     place = find(finder)
     finder.claim(place, None)
-    before = state(place.folder)
-    with lock(place.folder), pytest.raises(Held, match="already running in another process"):
+    before = state(place.folder.path)
+    with lock(place.folder.path), pytest.raises(Held, match="already running in another process"):
         Finder().claim(place, "running")
-    assert state(place.folder) == before
+    assert state(place.folder.path) == before
 
 
 def test_an_unfinished_run_keeps_its_split_of_the_batch(capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +223,7 @@ def test_an_unfinished_run_keeps_its_split_of_the_batch(capsys: pytest.CaptureFi
     finder.claim(place, None)
     capsys.readouterr()
     kept = find(finder, "seed=1")
-    assert kept.folder == place.folder
+    assert kept.folder.path == place.folder.path
     assert kept.config["trainer"]["micro_batch_size"] == 2
     assert "stored split" in capsys.readouterr().out
     named = find(finder, "trainer.micro_batch_size=1")

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from losslab.metric import Metric
+from losslab.run_folder import RunFolder
 from losslab.training.output.events import EventFile, describe_run, note_failure
 from losslab.training.output.logs import MetricsLog
 
@@ -29,7 +30,7 @@ def series(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def open_log(folder: Path, step: int) -> MetricsLog:
-    return MetricsLog(folder, step=step, total=6, columns=COLUMNS, primary=PRIMARY, shown=NAMES, events=True)
+    return MetricsLog(RunFolder(folder), step=step, total=6, columns=COLUMNS, primary=PRIMARY, shown=NAMES, events=True)
 
 
 def test_scalars_come_back_with_their_steps(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from losslab.commands.export import export
 from losslab.commands.resume import resume
 from losslab.data.tokenizer import ByteTokenizer
 from losslab.errors import UserError
-from losslab.records import find_runs, read
+from losslab.records import read
 from losslab.training.origins.initial import Weights, read_weights, take
 from losslab.training.origins.origin import hash_tensors
 from losslab.training.random import hash_weights
-from runs import only_run, stopping_after
+from runs import find_runs, only_run, stopping_after
 
 BYTES = ByteTokenizer().digest()
 EMBEDDING, PROJECTION = "backbone.embedding.weight", "projection.weight"

@@ -8,18 +8,21 @@ from pathlib import Path
 import pytest
 
 from losslab.metric import Metric
-from losslab.training.output.logs import METRICS, MetricsLog
+from losslab.run_folder import RunFolder
+from losslab.training.output.logs import MetricsLog
 
 COLUMNS = ["train/objective", "val/nll"]
 PRIMARY = Metric("nll", "nll", "nats per token", higher_is_better=False)
 
 
 def open_log(folder: Path, *, step: int = 0, columns: list[str] = COLUMNS, events: bool = False) -> MetricsLog:
-    return MetricsLog(folder, step=step, total=1000, columns=columns, primary=PRIMARY, shown=["rmse"], events=events)
+    return MetricsLog(
+        RunFolder(folder), step=step, total=1000, columns=columns, primary=PRIMARY, shown=["rmse"], events=events
+    )
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / METRICS).open(newline="", encoding="utf-8") as file:
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -65,7 +68,7 @@ def test_a_resumed_run_has_each_step_once(folder: Path) -> None:
 def test_a_row_torn_at_any_byte_is_gone(folder: Path, keep: int) -> None:
     """A kill tears the row of a step that no checkpoint counts as done."""
     whole = rows(folder)
-    with (folder / METRICS).open("ab") as file:
+    with (folder / "metrics.csv").open("ab") as file:
         file.write(b"13,0.25,7.125\r\n"[:keep])
     log = open_log(folder, step=12)
     log.write(13, {"train/objective": 2.0}, {})
@@ -76,9 +79,9 @@ def test_a_row_torn_at_any_byte_is_gone(folder: Path, keep: int) -> None:
 
 @pytest.mark.parametrize("torn", [b"", b"st", b"step,train/obj", b"step,train/objective,val/nll"])
 def test_a_torn_header_is_written_again(tmp_path: Path, torn: bytes) -> None:
-    (tmp_path / METRICS).write_bytes(torn)
+    (tmp_path / "metrics.csv").write_bytes(torn)
     open_log(tmp_path).close()
-    assert (tmp_path / METRICS).read_bytes() == b"step,train/objective,val/nll\r\n"
+    assert (tmp_path / "metrics.csv").read_bytes() == b"step,train/objective,val/nll\r\n"
 
 
 def test_columns_of_this_version_replace_those_of_the_last(folder: Path) -> None:
@@ -98,7 +101,7 @@ def test_flushed_rows_are_in_the_file_while_it_is_open(tmp_path: Path) -> None:
 
 
 def test_cutting_leaves_the_old_file_when_it_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (folder / METRICS).read_bytes()
+    before = (folder / "metrics.csv").read_bytes()
 
     def fail(self: Path, target: Path) -> None:
         raise OSError("no space left on device")
@@ -107,7 +110,7 @@ def test_cutting_leaves_the_old_file_when_it_fails(folder: Path, monkeypatch: py
         patch.setattr(Path, "replace", fail)
         with pytest.raises(OSError, match="no space left"):
             open_log(folder, step=3)
-    assert (folder / METRICS).read_bytes() == before
+    assert (folder / "metrics.csv").read_bytes() == before
 
 
 def test_a_value_without_a_column_is_an_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from losslab.metric import Metric
 from losslab.metrics.table import METRICS
+from losslab.run_folder import RunFolder
 from losslab.training.callback import Intervals, RunCallback, RunState
 from losslab.training.output import progress as progress_module
 from losslab.training.output.progress import RunProgress
@@ -42,7 +43,7 @@ def keep(
     evaluator: Any = Evaluator(list(qualities), parts=parts)
     absent: Any = None
     keeper = RunCallback(
-        folder=Path(),
+        run=RunFolder(Path()),
         state=RunState(),
         intervals=Intervals(total=len(qualities), log=1, validate=1, checkpoint=1),
         evaluator=evaluator,

@@ -23,6 +23,7 @@ from losslab.errors import UserError
 from losslab.metrics.token_scores import TokenScores, is_up_to_date
 from losslab.models.attention import CausalSelfAttention
 from losslab.records import read
+from losslab.run_folder import RunFolder
 from losslab.training.scoring.token_scores import attention_weights, score_tokens, token_bytes
 from runs import only_run
 
@@ -38,7 +39,7 @@ def run(run_tiny: Callable[..., int]) -> Path:
 
 @pytest.fixture
 def scores(run: Path) -> TokenScores:
-    return score_tokens(run, layer=None, trust=[])
+    return score_tokens(RunFolder(run), layer=None, trust=[])
 
 
 def test_the_scores_are_those_of_the_record_and_of_a_dense_computation(run: Path, scores: TokenScores) -> None:
@@ -91,20 +92,20 @@ def test_the_weights_are_those_that_mix_the_values(positions: str, norm: str) ->
 
 
 def test_a_layer_is_chosen_and_a_missing_one_refused(run: Path, scores: TokenScores) -> None:
-    first = score_tokens(run, layer=1, trust=[])
+    first = score_tokens(RunFolder(run), layer=1, trust=[])
     assert (first.layer, scores.layer, scores.num_layers) == (1, 2, 2)
     assert first.attention.shape == scores.attention.shape == (2, 32, 32)
     assert np.array_equal(first.nll, scores.nll) and not np.array_equal(first.attention, scores.attention)
     for layer in (0, 3):
         with pytest.raises(UserError, match="--layer must be from 1 to 2"):
-            score_tokens(run, layer=layer, trust=[])
+            score_tokens(RunFolder(run), layer=layer, trust=[])
 
 
 def test_what_is_up_to_date_is_not_made_again(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "tokens"
-    (path,) = score_runs([run], target, layer=None, trust=[])
+    (path,) = score_runs([RunFolder(run)], target, layer=None, trust=[])
     content = path.read_bytes()
     assert path == target / f"{run.name}.npz" and "scoring" in capsys.readouterr().out
 
@@ -112,16 +113,20 @@ def test_what_is_up_to_date_is_not_made_again(
         patch.setattr(
             "losslab.training.scoring.token_scores.score_tokens", lambda *_, **__: pytest.fail("scored again")
         )
-        assert score_runs([run], target, layer=None, trust=[]) == score_runs([run], target, layer=2, trust=[]) == [path]
+        assert (
+            score_runs([RunFolder(run)], target, layer=None, trust=[])
+            == score_runs([RunFolder(run)], target, layer=2, trust=[])
+            == [path]
+        )
     assert "scored before" in capsys.readouterr().out
 
-    score_runs([run], target, layer=1, trust=[])
+    score_runs([RunFolder(run)], target, layer=1, trust=[])
     assert TokenScores.read(path).layer == 1
     path.write_bytes(content[:1000])
-    score_runs([run], target, layer=None, trust=[])
+    score_runs([RunFolder(run)], target, layer=None, trust=[])
     assert path.read_bytes() == content, "damaged scores are made again, and come out the same"
     with pytest.raises(UserError, match="--layer"):
-        score_runs([run], target, layer=0, trust=[])
+        score_runs([RunFolder(run)], target, layer=0, trust=[])
 
 
 def test_scores_of_another_run_step_or_layer_are_not_up_to_date(scores: TokenScores, tmp_path: Path) -> None:
@@ -141,14 +146,14 @@ def test_a_run_without_a_result_or_with_another_text_is_refused(run: Path) -> No
     text = book.read_text(encoding="utf-8")
     book.write_text("Another. " + text, encoding="utf-8")
     with pytest.raises(UserError, match="no longer the text"):
-        score_tokens(run, layer=None, trust=[])
+        score_tokens(RunFolder(run), layer=None, trust=[])
     book.write_text(text, encoding="utf-8")
     replace(record, metrics={}).write(run)
     with pytest.raises(UserError, match="no result on test"):
-        score_tokens(run, layer=None, trust=[])
+        score_tokens(RunFolder(run), layer=None, trust=[])
     replace(record, metrics={"best": record.metrics["best"] | {"step": 1}}).write(run)
     with pytest.raises(UserError, match="is of step"):
-        score_tokens(run, layer=None, trust=[])
+        score_tokens(RunFolder(run), layer=None, trust=[])
 
 
 def test_tokens_stand_for_their_bytes() -> None:

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from losslab.console import complain, say
 from losslab.errors import UserError
 from losslab.files import TEMPORARY
-from losslab.locks import is_locked
-from losslab.records import BEST, CACHE, CHECKPOINTS, FILE, read, refuse_links
+from losslab.records import FILE
+from losslab.run_folder import RunFolder
 
 _TORN = f".*{TEMPORARY}"
 _KEY = re.compile(r"[0-9a-f]{20}")
@@ -42,7 +42,7 @@ def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    runs = sorted(path.parent for path in folder.rglob(FILE))
+    runs = sorted(RunFolder(path.parent) for path in folder.rglob(FILE))
     if not runs:
         raise UserError(f"{folder} holds no runs: there is nothing to clean")
     found: dict[str, list[Path]] = defaultdict(list)
@@ -54,7 +54,7 @@ def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int
         except UserError as error:
             reasons.append(str(error))
     # Only caches that lie where these runs have theirs: another program's .cache is none of ours.
-    for place in {place for run in runs for place in (run / CACHE, run.absolute().parent.parent / CACHE)}:
+    for place in {place for run in runs for place in (run.own_cache, run.shared_cache)}:
         if place.is_dir() and not place.is_symlink():
             _look_into_cache(place, found, texts=cache)
     freed = 0
@@ -73,26 +73,24 @@ def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int
     return 2 if reasons else 0
 
 
-def _look(run: Path, found: dict[str, list[Path]], *, checkpoints: bool) -> list[Path]:
+def _look(run: RunFolder, found: dict[str, list[Path]], *, checkpoints: bool) -> list[Path]:
     """Note what of a run can go: nothing of one that a process holds, and no checkpoint where the best one, which
     stays, does not load. Returns the checkpoints that stay without their optimizer states."""
-    refuse_links(run)
-    record = read(run)
-    if is_locked(run):
+    run.refuse_links()
+    record = run.record()
+    if run.is_locked():
         say(f"left alone, because it is running: {run}")
         return []
-    folder = run / CHECKPOINTS
-    found[LEFT_OVERS] += [*run.glob(_TORN), *folder.glob(_TORN)]
-    best = folder / BEST
-    if record.status != "completed" or not best.is_file():
+    found[LEFT_OVERS] += [*run.path.glob(_TORN), *run.checkpoints.glob(_TORN)]
+    if record.status != "completed" or not run.best.is_file():
         return []
     if not checkpoints:
         from losslab.training.output.checkpoints import read_checkpoint  # torch
 
-        read_checkpoint(best)
-    found[BESTS] += [best] if checkpoints else []
-    found[CONTINUATION] += [path for path in folder.glob("*.ckpt") if path != best]
-    return [] if checkpoints else [best]
+        read_checkpoint(run.best)
+    found[BESTS] += [run.best] if checkpoints else []
+    found[CONTINUATION] += [path for path in run.checkpoint_files() if path != run.best]
+    return [] if checkpoints else [run.best]
 
 
 def _strip(kept: list[Path], *, dry_run: bool) -> int:

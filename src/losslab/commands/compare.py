@@ -33,6 +33,7 @@ from losslab.comparison.runs.naming import BEST_FIRST, FOLDER, target_of
 from losslab.console import out, say
 from losslab.errors import UserError
 from losslab.files import write_atomic
+from losslab.run_folder import RunFolder
 
 BASELINE = "cross_entropy"
 FIGURES, TOKENS = "figures", "tokens"
@@ -225,8 +226,8 @@ def _newest(c: Comparison) -> float:
     return max((datetime.fromisoformat(text).timestamp() for text in updated if text), default=0.0)
 
 
-def _pairs(c: Comparison, names: tuple[str, str]) -> list[tuple[int, Path, Path]]:
-    """Seed and folders of the runs of two losses that share a seed."""
+def _pairs(c: Comparison, names: tuple[str, str]) -> list[tuple[int, RunFolder, RunFolder]]:
+    """Seed and runs of two losses that share a seed."""
     first, second = (next(iter(find_baselines(c.contenders, name).values())) for name in names)
     found = [
         (seed, own, other)
@@ -240,13 +241,18 @@ def _pairs(c: Comparison, names: tuple[str, str]) -> list[tuple[int, Path, Path]
 
 
 def _look_inside(
-    pairs: list[tuple[int, Path, Path]], names: tuple[str, str], target: Path, *, layer: int | None, trust: list[str]
+    pairs: list[tuple[int, RunFolder, RunFolder]],
+    names: tuple[str, str],
+    target: Path,
+    *,
+    layer: int | None,
+    trust: list[str],
 ) -> None:
     from losslab.commands.tokens import score_runs
     from losslab.comparison.tokens.page import write_token_page
 
-    folders = [folder for _, *both in pairs for folder in both]
-    paths = score_runs(folders, target / TOKENS, layer=layer, trust=trust)
+    runs = [run for _, *both in pairs for run in both]
+    paths = score_runs(runs, target / TOKENS, layer=layer, trust=trust)
     page = target / f"tokens-{names[0]}-{names[1]}.html".replace(" ", "_").replace("/", "_")
     summary = write_token_page(
         list(zip(paths[::2], paths[1::2], strict=True)), seeds=[seed for seed, *_ in pairs], names=names, target=page

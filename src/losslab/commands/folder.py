@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from losslab.errors import UserError
-from losslab.records import CONFIG, FILE, find_runs
+from losslab.run_folder import RunFolder, find_runs
 
 _OURS = ("curves.png", "curves.svg", "multirun.yaml", "costs.json")
 _REPORT = "comparison"
@@ -26,7 +26,7 @@ def check_folder(folder: Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"the output folder {folder} cannot be written: {error.strerror}") from None
-    if (folder / FILE).exists():
+    if RunFolder(folder).exists():
         raise UserError(f"{folder} is a run's folder, and no sweep's: give another name=…")
     foreign = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
     if foreign and not find_runs(folder):
@@ -37,4 +37,5 @@ def _is_ours(path: Path) -> bool:
     """A report, or a run's folder, which a kill may have left without its record."""
     if path.name.startswith((".", _REPORT)) or path.name in _OURS:
         return True
-    return path.is_dir() and ((path / CONFIG).exists() or all(p.name.startswith(".") for p in path.iterdir()))
+    begun = RunFolder(path).config_file.exists()
+    return path.is_dir() and (begun or all(inner.name.startswith(".") for inner in path.iterdir()))

@@ -12,7 +12,7 @@ from losslab.config.identity import NOT_IDENTITY, flatten, without
 from losslab.config.schema import RunConfig
 from losslab.config.words import bare
 from losslab.errors import UserError
-from losslab.records import FILE, find_runs, read, read_config
+from losslab.run_folder import runs_of_sweep
 
 _COMPARED = ("seed", "loss.")
 """Keys in which the runs of one folder are meant to differ."""
@@ -86,10 +86,10 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 def _earlier(folder: Path) -> list[_Run]:
     """The runs that are there and have computed something."""
     found = []
-    for run in find_runs(folder) if folder.is_dir() and not (folder / FILE).exists() else []:
+    for run in runs_of_sweep(folder):
         try:
-            if (record := read(run)).status in _RESULTS:
-                found.append(_Run(_settings(read_config(run)), record.provenance.get("choices") or {}))
+            if (record := run.record()).status in _RESULTS:
+                found.append(_Run(_settings(run.config()), record.provenance.get("choices") or {}))
         except (UserError, KeyError, TypeError, AttributeError):
             continue  # reported where it is in the way
     return found

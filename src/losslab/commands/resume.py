@@ -11,11 +11,11 @@ from losslab.console import complain, say
 
 def resume(folder: Path, trust: list[str], overrides: list[str]) -> int:
     """Continue the run in `folder`; returns the exit code. Raises UserError for a folder that is no run."""
-    one_run(folder)
+    run, _ = one_run(folder)
     let_import(trust)
     from losslab.training.process.start import resume as continue_run
 
-    outcome = continue_run(folder, trust, overrides)
+    outcome = continue_run(run, trust, overrides)
     if outcome.status == "skipped":
         say(f"already {outcome.record.status}: {outcome.folder}")
     elif outcome.status != "completed":

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from losslab import console
 from losslab.errors import UserError
-from losslab.locks import is_locked
-from losslab.records import DONE, FILE, Record, read
+from losslab.records import DONE, FILE, Record
+from losslab.run_folder import RunFolder
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _PATIENCE = 15.0
@@ -80,11 +80,11 @@ def look(folder: Path) -> list[Line]:
     """One line for each run below `folder`, by sweep and name. Raises UserError when there are none."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    paths = [path.parent for path in (folder / FILE, *folder.glob(f"*/{FILE}"), *folder.glob(f"*/*/{FILE}"))]
-    found = sorted(path for path in paths if (path / FILE).is_file())
+    paths = (folder / FILE, *folder.glob(f"*/{FILE}"), *folder.glob(f"*/*/{FILE}"))
+    found = sorted(run for run in (RunFolder(path.parent) for path in paths) if run.exists())
     if not found:
         raise UserError(f"{folder} holds no runs")
-    return _guess([_line(path, folder) for path in found])
+    return _guess([_line(run, folder) for run in found])
 
 
 def totals(lines: list[Line]) -> dict[str, float | int | None]:
@@ -110,15 +110,15 @@ def _guess(lines: list[Line]) -> list[Line]:
     ]
 
 
-def _line(path: Path, folder: Path) -> Line:
-    name = path.name if path == folder else path.relative_to(folder).as_posix()
+def _line(run: RunFolder, folder: Path) -> Line:
+    name = run.name if run.path == folder else run.path.relative_to(folder).as_posix()
     try:
-        record = read(path)
+        record = run.record()
     except UserError as error:
         return Line(name, "damaged", 0, 0, "", None, None, None, None, "", str(error))
     state = record.status
     if state not in DONE:
-        held = is_locked(path)
+        held = run.is_locked()
         state = "running" if held else "killed" if state == "running" else state
     seconds = record.timing.get("seconds")
     done = state in DONE

@@ -8,9 +8,10 @@ from losslab.commands.trusted import let_import, one_run
 from losslab.console import say
 from losslab.errors import UserError
 from losslab.metrics.token_scores import is_up_to_date
+from losslab.run_folder import RunFolder
 
 
-def score_runs(folders: list[Path], target: Path, *, layer: int | None, trust: list[str]) -> list[Path]:
+def score_runs(runs: list[RunFolder], target: Path, *, layer: int | None, trust: list[str]) -> list[Path]:
     """Write the scores of each run's test tokens to `target`/<name of the run's folder>.npz; returns these paths.
 
     What is up to date (the same run, step and layer) is not made again.
@@ -24,18 +25,18 @@ def score_runs(folders: list[Path], target: Path, *, layer: int | None, trust: l
     """
     let_import(trust)
     paths = []
-    for folder in folders:
-        record = one_run(folder)
-        path = target / f"{folder.absolute().name}.npz"
+    for run in runs:
+        _, record = one_run(run.path)
+        path = target / f"{run.absolute().name}.npz"
         paths.append(path)
         step = record.metrics.get("best", {}).get("step")
         if step is not None and is_up_to_date(path, identity=record.identity, step=int(step), layer=layer):
-            say(f"tokens of {folder.name}: scored before")
+            say(f"tokens of {run.name}: scored before")
             continue
-        say(f"tokens of {folder.name}: scoring …")
+        say(f"tokens of {run.name}: scoring …")
         from losslab.training.scoring.token_scores import score_tokens
 
-        scores = score_tokens(folder, layer=layer, trust=trust)
+        scores = score_tokens(run, layer=layer, trust=trust)
         try:
             target.mkdir(parents=True, exist_ok=True)
             scores.write(path)

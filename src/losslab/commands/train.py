@@ -214,7 +214,7 @@ def describe_end(outcome: Outcome) -> str:
         step = outcome.record.step
         kept = f"saved at step {step}" if step else "nothing was saved yet"
         return f"{outcome.record.error}; {kept}: the same command, or losslab resume {outcome.folder}, continues it"
-    return f"{outcome.status}: {outcome.record.error}; see {outcome.folder / 'train.log'}"
+    return f"{outcome.status}: {outcome.record.error}; see {outcome.folder.log}"
 
 
 def _headline(record: Record) -> str:

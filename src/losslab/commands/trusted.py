@@ -7,18 +7,20 @@ import sys
 from pathlib import Path
 
 from losslab.errors import UserError
-from losslab.records import Record, find_runs, read, refuse_links
+from losslab.records import Record
+from losslab.run_folder import RunFolder, find_runs
 
 
-def one_run(folder: Path) -> Record:
-    """The record of the one run in `folder`, before torch is imported. Raises UserError for any other folder."""
+def one_run(folder: Path) -> tuple[RunFolder, Record]:
+    """The one run in `folder` and its record, before torch is imported. Raises UserError for any other folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a run's folder" + (", but a file" if folder.exists() else ": there is none"))
-    refuse_links(folder)
+    run = RunFolder(folder)
+    run.refuse_links()
     runs = find_runs(folder)
-    if runs and runs != [folder]:
+    if runs and runs != [run]:
         raise UserError(f"{folder} holds {len(runs)} runs: name one of them, such as {runs[0]}")
-    return read(folder)
+    return run, run.record()
 
 
 def let_import(trust: list[str]) -> None:

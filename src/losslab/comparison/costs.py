@@ -14,6 +14,7 @@ from typing import Any
 from losslab.comparison.runs.contenders import Contender
 from losslab.comparison.runs.load import Run
 from losslab.comparison.tuning import tokens_of
+from losslab.run_folder import RunFolder
 
 FILE = "costs.json"
 """A file in the sweep's folder. `seconds_per_step`: name_cost(run) → the seconds of a step, one a round, in which all
@@ -45,7 +46,7 @@ def name_cost(run: Run) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def representatives(contenders: Sequence[Contender]) -> dict[str, Path]:
+def representatives(contenders: Sequence[Contender]) -> dict[str, RunFolder]:
     """name_cost → a run of it, for every contender that has a result."""
     runs = [next(iter(c.runs.values())) for c in contenders if c.runs]
     return {name_cost(run): run.folder for run in runs if run.folder is not None}

@@ -20,7 +20,8 @@ from losslab.console import say, working
 from losslab.contracts import Batch, DataInfo
 from losslab.errors import UserError
 from losslab.files import write_atomic
-from losslab.records import BEST, CHECKPOINTS, CONFIG, now, read, read_config
+from losslab.records import now
+from losslab.run_folder import RunFolder
 from losslab.training.factory import build_loss, build_network
 from losslab.training.optimizers import make_optimizer
 from losslab.training.output.checkpoints import read_checkpoint
@@ -47,7 +48,7 @@ class Step:
 
 
 def measure_costs(
-    folders: Mapping[str, Path],
+    runs: Mapping[str, RunFolder],
     target: Path,
     *,
     is_settled: Callable[[Mapping[str, Sequence[float]]], bool],
@@ -57,22 +58,22 @@ def measure_costs(
     """Time a step of each run in turns, each in a process of its own, and write the seconds of every round to `target`.
 
     Args:
-        folders: what to call a cost → a run that has it.
+        runs: what to call a cost → a run that has it.
         is_settled: whether these seconds can be compared; up to _PATIENCE times the rounds are measured until then.
         trust: the classes outside losslab that the runs may name.
 
     Raises:
         UserError: for a run that cannot be measured.
     """
-    steps = {key: _step(folder, list(trust)) for key, folder in folders.items()}
+    steps = {key: _step(run, list(trust)) for key, run in runs.items()}
     seconds: dict[str, list[float]] = {key: [] for key in steps}
     keys = list(steps)
     for i in working(range(rounds * len(keys)), "measuring costs", rounds * len(keys)):
         key = keys[i % len(keys)]  # in turns, so that a slow minute slows them all
-        seconds[key].append(_seconds(steps[key], folders[key]))
+        seconds[key].append(_seconds(steps[key], runs[key]))
     while not is_settled(seconds) and len(seconds[keys[0]]) < _PATIENCE * rounds:
         for key in keys:
-            seconds[key].append(_seconds(steps[key], folders[key]))
+            seconds[key].append(_seconds(steps[key], runs[key]))
     rounds = len(seconds[keys[0]])
     first = next(iter(steps.values())).shape
     content = {
@@ -89,20 +90,18 @@ def measure_costs(
     say(f"costs of {len(keys)} losses, measured side by side in {rounds} rounds: {target}")
 
 
-def _step(folder: Path, trust: list[str]) -> Step:
-    record = read(folder)
-    config = open_config(read_config(folder), trust, folder / CONFIG)
+def _step(run: RunFolder, trust: list[str]) -> Step:
+    record = run.record()
+    config = open_config(run.config(), trust, run.config_file)
     if build_loss(config).reads_teacher:
-        raise UserError(
-            f"{folder}: the cost of a loss with a teacher is not measured; leave it out with --where loss=…"
-        )
+        raise UserError(f"{run}: the cost of a loss with a teacher is not measured; leave it out with --where loss=…")
     trainer, data = config["trainer"], config["data"]
     rows = trainer["micro_batch_size"] or data["batch_size"] // (trainer["accumulate_grad_batches"] or 1)
     size = record.provenance.get("vocab_size")
-    if size is None and (info := stored_info(read_checkpoint(folder / CHECKPOINTS / BEST))):
+    if size is None and (info := stored_info(read_checkpoint(run.best))):
         size = info.vocab_size
     if not isinstance(size, int) or not isinstance(config["model"].get("context"), int):
-        raise UserError(f"{folder} does not say how large its vocabulary is, so that its cost cannot be measured")
+        raise UserError(f"{run} does not say how large its vocabulary is, so that its cost cannot be measured")
     shape = Shape(
         positions=rows * config["model"]["context"],
         width=config["model"]["width"],
@@ -114,14 +113,14 @@ def _step(folder: Path, trust: list[str]) -> Step:
     return Step(config, max(1, data["batch_size"] // rows), rows, shape)
 
 
-def _seconds(step: Step, folder: Path) -> float:
+def _seconds(step: Step, run: RunFolder) -> float:
     with started(time_steps, step) as receiving:
         try:
             answer = receiving.recv()
         except EOFError:
-            raise UserError(f"the cost of {folder.name} could not be measured; see above") from None
+            raise UserError(f"the cost of {run.name} could not be measured; see above") from None
     if isinstance(answer, Fault):
-        raise UserError(f"the cost of {folder.name} could not be measured: {answer}")
+        raise UserError(f"the cost of {run.name} could not be measured: {answer}")
     return float(answer)
 
 

@@ -101,7 +101,7 @@ class Details:
         return values
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays that the comparison reads beside the record: see `losslab.records.SCORES`."""
+        """Arrays that the comparison reads beside the record: see `losslab.run_folder.RunFolder.scores`."""
         return {
             "units": self.units.cpu().numpy().astype(np.float32),
             "unit_metrics": np.array(UNIT_METRICS),

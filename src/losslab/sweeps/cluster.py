@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from losslab.console import complain
 from losslab.errors import UserError
 from losslab.files import write_atomic
-from losslab.locks import is_locked
 from losslab.records import DONE
+from losslab.run_folder import RunFolder
 from losslab.sweeps.display import Display
 from losslab.sweeps.followed_run import UNENDED, Run, known, put, tell, tell_end
 from losslab.sweeps.interrupts import counting_signals
@@ -23,8 +23,6 @@ from losslab.sweeps.scheduler import Shape, make_scheduler
 from losslab.sweeps.settings import SlurmSettings
 from losslab.sweeps.submitted import SubmittedRun
 
-JOB = "job.json"
-"""A file in the folder of a run that was submitted."""
 SUBMITTED = "submitted"
 """The status of a run that a cluster has and this command does not wait for."""
 _TICK = 0.2
@@ -108,7 +106,7 @@ class Cluster:
                 elif job in alive:
                     self._jobs[run.number] = job
                     self._watch(run, f"{alive[job].lower()} already", f" as job {job}")
-                elif is_locked(run.folder):
+                elif run.folder.is_locked():
                     self._watch(run, "running in another process")
                 else:
                     put(run.folder, record, "planned", None)  # an older failure is not this job's
@@ -127,7 +125,7 @@ class Cluster:
         for run, job in zip(runs, self._scheduler.submit(shape, tasks), strict=True):
             self._jobs[run.number] = job
             if not self.settings.here:  # whose processes end with this command
-                write_atomic(run.folder / JOB, json.dumps({"job": job}).encode() + b"\n")
+                write_atomic(run.folder.job, json.dumps({"job": job}).encode() + b"\n")
                 self._watch(run, "submitted", f" as job {job}" + (f", from step {run.step}" if run.step else ""))
 
     def _watch(self, run: Run, event: str, rest: str = "") -> None:
@@ -158,7 +156,7 @@ class Cluster:
         run.step = record.step
         gone = self._missing[run.number] >= (1 if self.settings.here else _SETTLED)
         over = record.status in (*DONE, "failed")
-        if not (gone or (over and not self.settings.here)) or (not over and is_locked(run.folder)):
+        if not (gone or (over and not self.settings.here)) or (not over and run.folder.is_locked()):
             return
         if record.status in UNENDED:
             record = put(run.folder, record, "failed", self._last_words(run))
@@ -174,9 +172,9 @@ class Cluster:
         return f"its job {job} ended before the run did, in state {self._scheduler.state(job)}, and left {files}"
 
 
-def _read_job(folder: Path) -> str:
+def _read_job(run: RunFolder) -> str:
     """The id of the job that the run was last submitted as, if any."""
     try:
-        return str(json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
+        return str(json.loads(run.job.read_text(encoding="utf-8"))["job"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -8,12 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 from losslab.console import complain, say
 from losslab.errors import Held, UserError
-from losslab.locks import lock
-from losslab.records import DONE, FILE, Record, read
+from losslab.records import DONE, Record
+from losslab.run_folder import RunFolder
 from losslab.sweeps.slots import Slot
 
 UNENDED = ("planned", "running")
@@ -28,7 +27,7 @@ class Run:
 
     number: int
     label: str
-    folder: Path
+    folder: RunFolder
     width: int
     max_steps: int
     trust: list[str]
@@ -55,36 +54,35 @@ class Run:
     looked: float = 0.0
 
 
-def known(folder: Path) -> Record:
+def known(run: RunFolder) -> Record:
     """The record; where it is damaged or gone, one that says so, without an identity. The other runs go on."""
     try:
-        return read(folder)
+        return run.record()
     except UserError as error:
         return Record(identity="", name="", status="failed", error=str(error))
 
 
-def written(folder: Path) -> int:
+def written(run: RunFolder) -> int:
     """The time at which the record was last written, in ns."""
-    path = folder / FILE
-    return path.stat().st_mtime_ns if path.exists() else 0
+    return run.record_file.stat().st_mtime_ns if run.record_file.exists() else 0
 
 
-def is_silent(folder: Path, record: Record, noted: int) -> bool:
+def is_silent(run: RunFolder, record: Record, noted: int) -> bool:
     """Whether a process that has ended did not say how, in a record last written before it at `noted`."""
     if not record.identity:
         return False
-    return record.status in UNENDED or (record.status not in DONE and written(folder) == noted)
+    return record.status in UNENDED or (record.status not in DONE and written(run) == noted)
 
 
-def put(folder: Path, record: Record, status: str, error: str | None) -> Record:
+def put(run: RunFolder, record: Record, status: str, error: str | None) -> Record:
     """Complete the record by what the process could not write itself, unless another one holds it or has finished."""
     record.status, record.error = status, error
-    with suppress(Held, OSError), lock(folder):  # a full disk keeps the record, not the sentence
-        newest = known(folder)
+    with suppress(Held, OSError), run.lock():  # a full disk keeps the record, not the sentence
+        newest = known(run)
         if newest.status in DONE or not newest.identity:
             return newest
         newest.status, newest.error = status, error
-        newest.write(folder)
+        run.write(newest)
         return newest
     return record
 
@@ -110,7 +108,7 @@ def tell_end(run: Run, total: int, record: Record) -> None:
 
 def failure_line(run: Run, total: int) -> str:
     """One line for a run that failed or diverged."""
-    return f"[{run.number}/{total}] {run.status}: {run.label}: {run.error}; see {run.folder / 'train.log'}"
+    return f"[{run.number}/{total}] {run.status}: {run.label}: {run.error}; see {run.folder.log}"
 
 
 def last_words(code: int | None) -> str:

@@ -18,10 +18,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from losslab import console
-from losslab.records import CONFIG
+from losslab.run_folder import RunFolder
 from losslab.sweeps.plan import Job
 
-LOG = "train.log"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -43,7 +42,7 @@ class Surroundings:
 class Task:
     """A run to train, out of its folder."""
 
-    folder: Path
+    folder: RunFolder
     trust: list[str]
     surroundings: Surroundings
     began: float
@@ -78,7 +77,7 @@ def train(task: Task, events: Connection) -> None:
     """Train a run; exit code: the worker's. What it says goes to `events` as (message, step), its output to its log."""
     _detach()
     task.surroundings.enter()
-    _write_to(task.folder / LOG)
+    _write_to(task.folder.log)
     console.out.quiet = True
 
     def tell(message: str, step: int) -> None:
@@ -88,7 +87,7 @@ def train(task: Task, events: Connection) -> None:
     console.listener = tell
     from losslab.training.process import worker
 
-    arguments = [str(task.folder / CONFIG), *(option for name in task.trust for option in ("--trust", name))]
+    arguments = [str(task.folder.config_file), *(option for name in task.trust for option in ("--trust", name))]
     sys.exit(worker.main(arguments, began=task.began))
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from losslab.console import complain, say
 from losslab.errors import UserError, error_sentence
-from losslab.locks import is_locked
 from losslab.records import DONE, Record
 from losslab.sweeps import server
 from losslab.sweeps.display import Display
@@ -84,7 +83,7 @@ class Sweep:
                 self._waiting.remove(run)
                 self._note_end(run, record)
                 continue
-            if is_locked(run.folder):
+            if run.folder.is_locked():
                 self._leave_to_others(run)
                 continue
             slots = self._slots.take(run.width)
@@ -127,7 +126,7 @@ class Sweep:
         run.looked = time.monotonic()
         record = known(run.folder)
         run.step = record.step
-        if is_locked(run.folder):
+        if run.folder.is_locked():
             return False
         run.elsewhere = False
         if record.status in DONE or record.status == "failed":
@@ -181,7 +180,7 @@ class Sweep:
             self._hear(run)
         run.process.join()
         code = run.process.exitcode
-        if code == _LOST and is_locked(run.folder):
+        if code == _LOST and run.folder.is_locked():
             time.sleep(_TICK)
             return  # it saves, now that the server has died
         if code not in _OWN_CODES and run.process.pid is not None:

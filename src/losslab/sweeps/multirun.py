@@ -94,7 +94,7 @@ class Multirun:
         local = LocalSettings.of(settings)
         plan = self.plan(job_overrides, slots=local.slots)
         if (runs := self._open(plan)) and plan.sharing is not None:
-            return self._work(plan, runs, Sweep(runs, runs[0].folder.parent, plan.sharing.slots, local))
+            return self._work(plan, runs, Sweep(runs, runs[0].folder.sweep, plan.sharing.slots, local))
         return [REFUSED] * len(job_overrides)
 
     def submit(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:
@@ -103,7 +103,7 @@ class Multirun:
         plan = self.plan(job_overrides, slots=cluster.at_once, here=cluster.here)
         if runs := self._open(plan):
             shapes = {run.number: Shape(run.nodes, run.devices, run.accelerator) for run in plan.runs}
-            sweep = Cluster(runs, shapes, runs[0].folder.parent, cluster)
+            sweep = Cluster(runs, shapes, runs[0].folder.sweep, cluster)
             statuses = self._work(plan, runs, sweep)
             self.parting = sweep.parting()
             return statuses
@@ -211,7 +211,7 @@ def introduce(plan: Plan) -> None:
     for note in plan.notes:
         say(f"note: {note}")
     done = sum(run.status in DONE for run in plan.runs)
-    folders = ", ".join(dict.fromkeys(str(run.folder.parent) for run in plan.runs))
+    folders = ", ".join(dict.fromkeys(str(run.folder.sweep) for run in plan.runs))
     text = f"{len(plan.runs)} run{'s' if len(plan.runs) > 1 else ''} in {folders}"
     text += f", {done} of them done" if done else ""
     if done < len(plan.runs) and plan.sharing is not None:

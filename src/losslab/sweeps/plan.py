@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from losslab.run_folder import RunFolder
 from losslab.sweeps.slots import Sharing
 
 
@@ -29,7 +29,7 @@ class PlannedRun:
     number: int
     """Its place in the whole list, from 1."""
     label: str
-    folder: Path
+    folder: RunFolder
     status: str
     """The status in the record when the sweep was planned."""
     step: int
@@ -65,10 +65,10 @@ class Ended:
     label: str
     status: str
     error: str
-    folder: Path | None
+    folder: RunFolder | None
     """None: it never became a run."""
 
     def failure_line(self, number: int, total: int) -> str:
         """One line for a run that failed or diverged."""
-        where = "" if self.folder is None else f"; see {self.folder / 'train.log'}"
+        where = "" if self.folder is None else f"; see {self.folder.log}"
         return f"[{number}/{total}] {self.status}: {self.label}: {self.error}{where}"

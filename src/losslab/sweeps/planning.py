@@ -9,8 +9,8 @@ from typing import Any
 
 from losslab.config.trust import foreign_targets
 from losslab.errors import Held, UserError, error_sentence
-from losslab.locks import is_locked
-from losslab.records import DONE, FILE, Record, find_runs, read
+from losslab.records import DONE, Record
+from losslab.run_folder import RunFolder, runs_of_sweep
 from losslab.sweeps.plan import Ended, Job, Plan, PlannedRun
 from losslab.sweeps.slots import Sharing, share
 from losslab.training.process.claim import Finder, Place
@@ -28,7 +28,7 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
     """
     result, finder = Plan(), Finder(here=here)
     places: list[tuple[Job, Place]] = []
-    seen: dict[Path, int] = {}
+    seen: dict[RunFolder, int] = {}
     for job in jobs:
         try:
             place = finder.find(job.config, defaults=job.defaults, choices=job.choices, overrides=job.overrides)
@@ -79,7 +79,7 @@ def look_up(jobs: list[Job], since: str) -> list[Ended]:
         if status in DONE and str(place.record.timing.get("updated")) < since:
             status = "skipped"
         elif status in ("planned", "running"):
-            if is_locked(place.folder):  # its launcher has ended, and it has not
+            if place.folder.is_locked():  # its launcher has ended, and it has not
                 ended.setdefault(str(place.folder), Ended(job.label, "running", "", place.folder))
                 continue
             status, error_text = "failed", "its process ended before the run did"
@@ -131,8 +131,8 @@ def _claim_patiently(finder: Finder, place: Place, threads: int | None) -> Recor
         try:
             return finder.claim(place, None, threads)
         except Held:
-            if (place.folder / FILE).exists():
-                return read(place.folder)
+            if place.folder.record_file.exists():
+                return place.folder.record()
             if time.monotonic() > deadline:
                 raise
 
@@ -142,14 +142,14 @@ def _name_changes(notes: list[str], finder: Finder, places: list[Place]) -> None
     other = [place.folder.name for place in places if place.done and finder.has_other_code(place)]
     if other:
         notes.append(f"the code has changed since {_named(other)} trained; fresh=true trains again")
-    texts = {place.folder.parent: _texts(place.folder.parent) for place in places if place.record is None}
+    texts = {place.folder.sweep: _texts(place.folder.sweep) for place in places if place.record is None}
     moved = [
         place.folder.name
         for place in places
         if place.record is None
         and any(
             label == place.folder.name.rpartition("-")[0] and data not in (None, place.data_hash)
-            for label, data in texts[place.folder.parent]
+            for label, data in texts[place.folder.sweep]
         )
     ]
     if moved:
@@ -162,9 +162,9 @@ def _name_changes(notes: list[str], finder: Finder, places: list[Place]) -> None
 def _texts(sweep: Path) -> list[tuple[str, str | None]]:
     """Label and text of the runs that are there."""
     found = []
-    for folder in find_runs(sweep) if sweep.is_dir() and not (sweep / FILE).exists() else []:
+    for run in runs_of_sweep(sweep):
         try:
-            found.append((folder.name.rpartition("-")[0], read(folder).hashes.get("data")))
+            found.append((run.name.rpartition("-")[0], run.record().hashes.get("data")))
         except UserError:
             continue  # reported where it is in the way
     return found

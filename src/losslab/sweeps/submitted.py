@@ -9,13 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from losslab.records import read
+from losslab.run_folder import RunFolder
 from losslab.sweeps.followed_run import HELD, is_silent, last_words, put, written
-from losslab.sweeps.job import LOG
 from losslab.training.process.worker_command import worker_command, worker_environment
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ _COMPLAINT = "losslab: "
 class SubmittedRun:
     """submitit pickles it, and calls it in the job, on each of its tasks."""
 
-    folder: Path
+    folder: RunFolder
     trust: list[str]
     """Classes outside losslab that the person typed."""
     path: list[str]
@@ -41,7 +39,7 @@ class SubmittedRun:
 
     def __call__(self) -> int:
         """Returns the worker's exit code. Raises nothing of a run's: the record says how it ended."""
-        noted, log = written(self.folder), self.folder / LOG
+        noted, log = written(self.folder), self.folder.log
         before = log.stat().st_size if log.exists() else 0
         with self._passing_signals_on(), log.open("ab") as errors:
             self._worker = subprocess.Popen(
@@ -100,7 +98,7 @@ class SubmittedRun:
 
     def _settle(self, code: int, noted: int, before: int) -> None:
         """Complete the record of a worker that could not."""
-        record = read(self.folder)
+        record = self.folder.record()
         if not is_silent(self.folder, record, noted):
             return
         if self.stopped:
@@ -110,7 +108,7 @@ class SubmittedRun:
 
     def _complaint(self, before: int) -> str:
         """The last message of the worker, behind so many bytes of its log."""
-        with (self.folder / LOG).open("rb") as file:
+        with self.folder.log.open("rb") as file:
             file.seek(before)
             lines = file.read().decode(errors="replace").splitlines()
         said = [line.removeprefix(_COMPLAINT) for line in lines if line.startswith(_COMPLAINT)]

@@ -14,7 +14,8 @@ import lightning.pytorch as pl
 
 from losslab.errors import Diverged, Interrupted, UserError
 from losslab.metric import Metric, better
-from losslab.records import BEST, CHECKPOINTS, LAST, STABLE, STABLE_BEST, Record
+from losslab.records import Record
+from losslab.run_folder import RunFolder
 from losslab.training.module import LossModule
 from losslab.training.output.checkpoints import amend, keep_newest, link
 from losslab.training.output.logs import MetricsLog, learning_rate_column
@@ -95,7 +96,7 @@ class RunCallback(pl.Callback):
     def __init__(
         self,
         *,
-        folder: Path,
+        run: RunFolder,
         state: RunState,
         intervals: Intervals,
         evaluator: Evaluator,
@@ -108,7 +109,7 @@ class RunCallback(pl.Callback):
         before_fit: Callable[[], None],
         began: float,
     ) -> None:
-        self.folder = folder
+        self.run = run
         self.state = state
         self.intervals = intervals
         self.evaluator = evaluator
@@ -174,7 +175,7 @@ class RunCallback(pl.Callback):
     def _catch_up(self, module: LossModule) -> None:
         """Make the validation that is due at the step where this run continues another, before training goes on."""
         row, self.state.due = dict(self.state.due or {}), None
-        kept = (self.folder / CHECKPOINTS / BEST).is_file()  # seen before any rank can have written it
+        kept = self.run.best.is_file()  # seen before any rank can have written it
         improved = self._validate(row)
         if not improved and not kept:
             lost, self.state.best = self.state.best, {**self.state.latest, "step": self.state.step}
@@ -189,11 +190,10 @@ class RunCallback(pl.Callback):
             self.metrics_log.write(self.state.step, row, self.state.best)
             self.metrics_log.flush()
         if self.record is not None:
-            checkpoints = self.folder / CHECKPOINTS
             buffers = {f"network.loss.{name}": value for name, value in module.network.loss.named_buffers()}
-            amend(checkpoints / LAST, dict(vars(self.state)), buffers)
+            amend(self.run.last, dict(vars(self.state)), buffers)
             if improved:
-                link(checkpoints / LAST, checkpoints / BEST)
+                link(self.run.last, self.run.best)
 
     def _validate(self, row: dict[str, float]) -> bool:
         """Returns whether this is the best validation so far: like is compared with like, on the tokens and with the
@@ -225,20 +225,19 @@ class RunCallback(pl.Callback):
         self.state.seconds = self._seconds_before + time.monotonic() - self._started
         if self.metrics_log is not None:
             self.metrics_log.flush()
-        checkpoints = self.folder / CHECKPOINTS
-        trainer.save_checkpoint(checkpoints / LAST)
+        trainer.save_checkpoint(self.run.last)
         if self.record is None:
             return
-        keep_newest(checkpoints, self.state.step, self.keep)
+        keep_newest(self.run, self.state.step, self.keep)
         if improved:
-            link(checkpoints / LAST, checkpoints / BEST)
+            link(self.run.last, self.run.best)
         if self.state.step == self.intervals.stable:
-            link(checkpoints / LAST, checkpoints / STABLE)
+            link(self.run.last, self.run.stable)
             if self.state.best.get("step") not in (None, self.state.step):
-                link(checkpoints / BEST, checkpoints / STABLE_BEST)
+                link(self.run.best, self.run.stable_best)
         self.record.step = self.state.step
         self.record.metrics = {"final": self.state.latest, "best": self.state.best}
         self.record.timing["seconds"] = self.state.seconds
         self.record.timing["validation_seconds"] = self.state.validation_seconds
         self.record.throughput["tokens_per_second"] = self.progress.speed(self.state.step)
-        self.record.write(self.folder)
+        self.run.write(self.record)

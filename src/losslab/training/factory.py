@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.regularizers import regularize
 from losslab.models.projection import OutputProjection
-from losslab.records import CACHE
+from losslab.run_folder import RunFolder
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
 from losslab.training.random import derive_seed, generator, global_stream
@@ -146,13 +145,12 @@ def hash_inputs(config: dict[str, Any], data: DataModule | None = None) -> dict[
         return hashes
 
 
-def open_data(folder: Path, config: dict[str, Any]) -> DataModule:
+def open_data(run: RunFolder, config: dict[str, Any]) -> DataModule:
     """The run's data, prepared; in the cache beside the sweeps, or, where a run was moved away from it, in its own."""
-    shared = folder.absolute().parent.parent / CACHE
     data, task = build_data(config), build_task(config)
     data.seed = derive_seed(config["seed"], "data_order")
     with global_stream(config["seed"], "preparation"):
-        data.info = data.prepare(shared if shared.is_dir() else folder / CACHE, task)
+        data.info = data.prepare(run.shared_cache if run.shared_cache.is_dir() else run.own_cache, task)
     for split in data.splits[1:]:
         if split not in data.info.splits:
             raise UserError(

@@ -8,7 +8,6 @@ import time
 import traceback
 from contextlib import nullcontext, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,9 +19,10 @@ from losslab.config.optimizer_groups import GROUPS
 from losslab.config.trust import foreign_targets
 from losslab.contracts import DataModule, Share, Task
 from losslab.errors import Diverged, Interrupted, UserError, error_sentence
-from losslab.locks import lock
-from losslab.records import BEST, CHECKPOINTS, DONE, LAST, SCORES, Record, now, read, read_config
+from losslab.records import DONE, Record, now
+from losslab.run_folder import RunFolder
 from losslab.training.callback import Intervals, RunCallback, RunState
+from losslab.training.compute import set_threads
 from losslab.training.factory import build_network, open_data
 from losslab.training.module import LossModule
 from losslab.training.network import Network
@@ -46,13 +46,11 @@ from losslab.training.scoring.teacher import attach_teacher, teacher_hash
 from losslab.training.sharding import load_weights
 from losslab.training.trainer import make_trainer
 
-_DEFAULT_THREADS = torch.get_num_threads()
-
 _log = logging.getLogger("losslab")
 
 
-def execute(folder: Path, *, began: float | None = None) -> Record:
-    """Train, or continue, the run that `folder` describes (config.yaml, run.json), and evaluate it.
+def execute(run: RunFolder, *, began: float | None = None) -> Record:
+    """Train, or continue, the run that its folder describes (config.yaml, run.json), and evaluate it.
 
     Called in the process that does the work, once on each rank. Whatever happens is in the record that comes back;
     only bad input is raised. A run that another process has finished meanwhile stays as it is.
@@ -67,17 +65,17 @@ def execute(folder: Path, *, began: float | None = None) -> Record:
     rank = int(os.environ.get("RANK", 0))
     if rank != 0:
         console.out.quiet = console.err.quiet = True
-    with lock(folder) if rank == 0 else nullcontext(), logging_to(folder, rank):
-        config = read_config(folder)
-        record = read(folder)
+    with run.lock() if rank == 0 else nullcontext(), logging_to(run, rank):
+        config = run.config()
+        record = run.record()
         if record.status in DONE:
             return record
         record.status, record.error = "running", None
         try:
             if rank == 0:
-                record.write(folder)  # a record like this without a lock means that the process died
+                run.write(record)  # a record like this without a lock means that the process died
             with global_stream(config["seed"], "run"):
-                _train(folder, config, record, rank, began)
+                _train(run, config, record, rank, began)
             record.status = "completed"
         except Diverged as error:
             _log.error("%s", error)
@@ -102,25 +100,20 @@ def execute(folder: Path, *, began: float | None = None) -> Record:
         finally:
             if rank == 0:
                 with postponed_signals():
-                    _note_end(folder, config, record)
+                    _note_end(run, config, record)
     return record
 
 
-def set_threads(config: dict[str, Any], record: Record) -> None:
-    """CPU results depend on the number of threads: a continued run uses the one it began with."""
-    torch.set_num_threads(config["trainer"]["threads"] or record.hardware.get("threads") or _DEFAULT_THREADS)
-
-
-def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, began: float) -> None:
+def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, began: float) -> None:
     settings = config["trainer"]
     ranks = settings["devices"] * settings["num_nodes"]
     set_threads(config, record)
     keep_freed_memory()
     reset_peak_memory()
     intervals = Intervals.of(config)
-    take_over(folder, config, record, rank=rank, intervals=intervals)
-    state, resumed = _take_up(folder, record, rank, keep=config["checkpoints"]["keep"])
-    data = open_data(folder, config)
+    take_over(run, config, record, rank=rank, intervals=intervals)
+    state, resumed = _take_up(run, record, rank, keep=config["checkpoints"]["keep"])
+    data = open_data(run, config)
     data.start_at(step=state.step, accumulate=settings["accumulate_grad_batches"], rank=rank, ranks=ranks)
     network = build_network(config, data.info)
     record.declare(network.task.metrics, network.task.primary)
@@ -131,7 +124,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         begin_with(network, config, data.info, record, rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
-    trainer = make_trainer(config, folder, resumed)
+    trainer = make_trainer(config, run.path, resumed)
     device = trainer.strategy.root_device
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks,
@@ -140,12 +133,12 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     log = None
     writes = rank == 0
     if writes:
-        _note_start(folder, config, record, data, network, device, state.step)
-        introduce(folder, config, record, data, network, state.step)
+        _note_start(run, config, record, data, network, device, state.step)
+        introduce(run, config, record, data, network, state.step)
         groups = config["optimizer"].get(GROUPS, {})
         columns = metric_columns(record.metrics_info, module.hidden_gradients.names, network.loss.terms, groups)
         log = MetricsLog(
-            folder,
+            run,
             step=state.step - (state.due is not None),
             total=intervals.total,
             columns=columns,
@@ -163,7 +156,7 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
         enabled=writes and settings["enable_progress_bar"],
     )
     keeper = RunCallback(
-        folder=folder,
+        run=run,
         state=state,
         intervals=intervals,
         evaluator=evaluator,
@@ -180,8 +173,8 @@ def _train(folder: Path, config: dict[str, Any], record: Record, rank: int, bega
     if settings["compile"]:
         network.compile_layers()
     try:
-        _fit(trainer, module, data, None if resumed is None else resumed.path, stop, progress)
-        _finish(folder, module, evaluator, state, record)
+        _fit(trainer, module, data, resumed, stop, progress)
+        _finish(run, module, evaluator, state, record)
         if log is not None:
             log.finish(state.step, record.metrics)
     finally:
@@ -195,31 +188,31 @@ def _fit(
     trainer: pl.Trainer,
     module: LossModule,
     data: DataModule,
-    checkpoint: Path | None,
+    checkpoint: ReadCheckpoint | None,
     stop: StopFlag,
     progress: RunProgress,
 ) -> None:
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        path = None if checkpoint is None else checkpoint.path
+        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     finally:
         stop.restore()
         progress.close()
 
 
-def _take_up(folder: Path, record: Record, rank: int, *, keep: int) -> tuple[RunState, ReadCheckpoint | None]:
+def _take_up(run: RunFolder, record: Record, rank: int, *, keep: int) -> tuple[RunState, ReadCheckpoint | None]:
     """The newest checkpoint that loads, and its state of the run; files that a fault left beside it are mended."""
-    checkpoints = folder / CHECKPOINTS
-    found = newest(checkpoints)
+    found = newest(run)
     if found is None:
         return RunState(), None
     state = RunState.of(found.content, found.path)
-    if rank == 0 and found.path.name == LAST:  # a kill may have come between its names
-        keep_newest(checkpoints, state.step, keep)
+    if rank == 0 and found.path == run.last:  # a kill may have come between its names
+        keep_newest(run, state.step, keep)
         if state.best.get("step") == state.step:
-            link(found.path, checkpoints / BEST)
+            link(found.path, run.best)
     # Where a validation is due, it may be the best one by itself.
     lacking = state.due is None and state.best and state.best["step"] != state.step
-    if lacking and not is_whole(checkpoints / BEST, state.best["step"]):
+    if lacking and not is_whole(run.best, state.best["step"]):
         note(f"the best checkpoint, of step {state.best['step']:.0f}, is lost; from here on the best one counts")
         record.provenance.setdefault("changes", []).append({"step": state.step, "lost_best": state.best["step"]})
         state.best = {}
@@ -265,7 +258,7 @@ def _build_module(
 
 
 def _note_start(
-    folder: Path,
+    run: RunFolder,
     config: dict[str, Any],
     record: Record,
     data: DataModule,
@@ -284,7 +277,7 @@ def _note_start(
     hashes |= {key.rpartition(".")[2]: digest for key, digest in teacher_hash(config).items()}
     for name, value in hashes.items():
         if step and record.hashes.get(name) not in (None, value):
-            raise UserError(f"the {name} of {folder} are not those it began with; train it again, under another name=…")
+            raise UserError(f"the {name} of {run} are not those it began with; train it again, under another name=…")
     if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
         record.hashes |= network.hash_start(network.task.target_size(data.info))
     record.hashes |= hashes | code
@@ -297,18 +290,18 @@ def _note_start(
     record.provenance |= network.sizes(data.info)
     record.max_steps = settings["max_steps"]
     record.timing.setdefault("started", now())
-    record.write(folder)
+    run.write(record)
 
 
-def _note_end(folder: Path, config: dict[str, Any], record: Record) -> None:
+def _note_end(run: RunFolder, config: dict[str, Any], record: Record) -> None:
     try:
-        record.write(folder)
+        run.write(record)
     except OSError as error:
         # The run ends here either way; its last record still stands, and its lock is free, so that it counts as over.
         record.status, record.error = "failed", record.error or error_sentence(error)
     if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
         with suppress(OSError):  # a disk that is full by now must not hide what ended the run
-            note_failure(folder, _hparams(config, record), record.names_shown("events"))
+            note_failure(run.path, _hparams(config, record), record.names_shown("events"))
 
 
 def _hparams(config: dict[str, Any], record: Record) -> dict[str, str | float]:
@@ -317,18 +310,18 @@ def _hparams(config: dict[str, Any], record: Record) -> dict[str, str | float]:
     return describe_run(config, loss_label(choices), **sizes)
 
 
-def _finish(folder: Path, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:
+def _finish(run: RunFolder, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:
     """Test the last and the best weights, each with the temperature fitted on val at those weights."""
     module.to(evaluator.device)
     earlier = state.best.get("step", state.step) != state.step
     fitted = evaluator.calibration_of(state.latest)
-    final = state.latest | evaluator.test(fitted, keep=None if earlier else folder / SCORES)
+    final = state.latest | evaluator.test(fitted, keep=None if earlier else run.scores)
     best = dict(final) | {"step": state.step}
     if earlier:
-        load_weights(module, read_checkpoint(folder / CHECKPOINTS / BEST)["state_dict"])
+        load_weights(module, read_checkpoint(run.best)["state_dict"])
         validated = evaluator.validate(thorough=True)
         fitted = evaluator.calibration_of(validated)
-        best = validated | evaluator.test(fitted, keep=folder / SCORES) | {"step": state.best["step"]}
+        best = validated | evaluator.test(fitted, keep=run.scores) | {"step": state.best["step"]}
     record.step = state.step
     record.metrics = {"final": final, "best": best}
     record.timing["seconds"] = state.seconds

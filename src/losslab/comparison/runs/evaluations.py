@@ -12,7 +12,7 @@ from typing import Any
 from losslab.comparison.runs.load import Loaded, Run
 from losslab.errors import UserError
 from losslab.migrations import with_metrics
-from losslab.records import CHECKPOINTS, EVALUATIONS, SHORT
+from losslab.records import SHORT
 
 OF_TEXT = "text/"
 
@@ -72,7 +72,7 @@ def on_text(loaded: Loaded, text: str) -> Loaded:
 
 def _entries(run: Run) -> list[dict[str, Any]]:
     """Evaluations of the best checkpoint on other texts, oldest first; lines that cannot be read are passed over."""
-    if run.folder is None or not (path := run.folder / EVALUATIONS).is_file():
+    if run.folder is None or not (path := run.folder.evaluations).is_file():
         return []
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -80,7 +80,8 @@ def _entries(run: Run) -> list[dict[str, Any]]:
             entry = with_metrics(json.loads(line))
             right = all(isinstance(entry[key], str) for key in ("text", "text_sha256", "part", "documents"))
             right = right and all(value is None or _is_number(value) for value in entry["metrics"].values())
-            is_best = entry["checkpoint"].startswith(f"{CHECKPOINTS}/") and entry["step"] == run.best("step")
+            is_own = Path(entry["checkpoint"]).parts[0] == run.folder.checkpoints.name
+            is_best = is_own and entry["step"] == run.best("step")
             if right and is_best and not entry["own_text"]:
                 found.append(entry)
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -19,10 +19,9 @@ from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
 from losslab.config.stored import filled
 from losslab.errors import UserError
-from losslab.records import CONFIG, SCORES, Record, find_runs, read, read_config
-from losslab.records import FILE as RECORD
+from losslab.records import Record
+from losslab.run_folder import RunFolder, find_runs
 
-METRICS = "metrics.csv"
 _WITHOUT_EFFECT = ("checkpoints.every_n_steps", "continue_from")
 """A continued run is, bit for bit, the run of that length."""
 _PATHS = ("data.path", "data.val_path", "data.test_path")
@@ -35,7 +34,7 @@ _DAMAGED = (OSError, ValueError, KeyError, EOFError)
 class Run:
     """A run as the comparison sees it."""
 
-    folder: Path | None
+    folder: RunFolder | None
     """None for a line of somebody's table."""
     record: Record
     loss: str
@@ -62,7 +61,7 @@ class Run:
         Raises:
             UserError: where the file is damaged.
         """
-        if self.folder is None or not (path := self.folder / METRICS).exists():
+        if self.folder is None or not (path := self.folder.metrics).exists():
             return {}
         try:
             *lines, torn = path.read_text(encoding="utf-8").split("\n")
@@ -86,12 +85,12 @@ class Run:
             raise UserError(f"{path} is damaged ({error}); its curves are left out") from None
 
     def scores(self) -> dict[str, NDArray[Any]] | None:
-        """The content of test_scores.npz (`losslab.records.SCORES`); None where there is none.
+        """The content of test_scores.npz (`RunFolder.scores`); None where there is none.
 
         Raises:
             UserError: where the file is damaged.
         """
-        if self.folder is None or not self.of_test or not (path := self.folder / SCORES).exists():
+        if self.folder is None or not self.of_test or not (path := self.folder.scores).exists():
             return None
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
@@ -138,12 +137,12 @@ def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:
 def _read_folder(folder: Path) -> Loaded:
     if not folder.is_dir():
         raise UserError(f"{folder} is neither a folder of runs nor a .csv table of results")
-    if (folder / RECORD).is_file():
+    if RunFolder(folder).exists():
         raise UserError(f"{folder} is one run; compare the folder of runs above it: {folder.parent}")
     runs, problems = [], []
-    for path in find_runs(folder):
+    for run in find_runs(folder):
         try:
-            runs.append(_read_run(path))
+            runs.append(_read_run(run))
         except UserError as error:
             problems.append(f"left out, because it cannot be read: {error}")
     if not runs:
@@ -155,9 +154,9 @@ def _read_folder(folder: Path) -> Loaded:
     return Loaded(folder, runs, problems)
 
 
-def _read_run(path: Path) -> Run:
-    record = read(path)
-    config = filled(read_config(path), path / CONFIG)
+def _read_run(run: RunFolder) -> Run:
+    record = run.record()
+    config = filled(run.config(), run.config_file)
     settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", *_PATHS]))
     settings = ADDED_LATER | settings
     settings["data.content"] = record.hashes.get("data")
@@ -166,7 +165,7 @@ def _read_run(path: Path) -> Run:
         settings["data.tokenizer"] = record.hashes.get("tokenizer")
     choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
     plain = _is_plain(choices["loss"], settings, record.overrides)
-    return Run(path, record, loss_label(choices), config["seed"], settings, plain)
+    return Run(run, record, loss_label(choices), config["seed"], settings, plain)
 
 
 def _is_plain(choice: str, settings: dict[str, Any], overrides: Sequence[str]) -> bool:

@@ -14,11 +14,11 @@ from typing import Any
 from losslab.errors import UserError
 from losslab.files import TEMPORARY, sync_folder, write_atomic
 from losslab.metric import Metric, better
-from losslab.records import BEST, CHECKPOINTS, LAST, Record
+from losslab.records import Record
+from losslab.run_folder import RunFolder
 from losslab.training.callback import Intervals
 from losslab.training.origins.origin import KEY, Origin, hash_checkpoint
 from losslab.training.output.checkpoints import FOR_TRAINING, link, read_checkpoint, write_checkpoint
-from losslab.training.output.logs import METRICS
 from losslab.training.output.messages import note, say
 from losslab.training.schedules import make_factor
 
@@ -54,29 +54,24 @@ def _split(record: Record, trainer: dict[str, Any]) -> tuple[int, int, int]:
     return ranks, trainer["micro_batch_size"], trainer["threads"] or record.hardware.get("threads") or 0
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a run has a checkpoint of its own, and so needs nothing of the one that it continues."""
-    return any((folder / CHECKPOINTS).glob("*.ckpt"))
-
-
-def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int, intervals: Intervals) -> None:
+def take_over(run: RunFolder, config: dict[str, Any], record: Record, *, rank: int, intervals: Intervals) -> None:
     """Prepare a run's first session: make the checkpoint that it continues its own, with the history up to there. On
     other ranks, wait for rank 0 to do so. Nothing is done where the run has a checkpoint, or continues none.
 
     Raises:
         UserError: when that checkpoint is not there any more, or another one stands in its place.
     """
-    if config[KEY] is None or has_checkpoint(folder):
+    if config[KEY] is None or run.has_checkpoint():
         return
     if rank != 0:
-        _wait_for_first(folder)
+        _wait_for_first(run)
         return
     about = record.provenance.get(CONTINUED)
     if not isinstance(about, dict):
-        raise UserError(f"{folder} does not say what it continues; start it again with the command that made it")
-    source = Path(config[KEY])
+        raise UserError(f"{run} does not say what it continues; start it again with the command that made it")
+    source = RunFolder(Path(config[KEY]))
     path, content = _find_checkpoint(source, about["checkpoint"], record.hashes[KEY])
-    history = read_history(source / METRICS, about, config["trainer"], intervals, record.primary_metric)
+    history = read_history(source.metrics, about, config["trainer"], intervals, record.primary_metric)
     state = content["losslab"] | {"best": history.best, "latest": history.latest, "due": history.due}
     best = history.best.get("step")
     best_path = path if best == about["step"] else _of_step(source, best)
@@ -96,9 +91,9 @@ def take_over(folder: Path, config: dict[str, Any], record: Record, *, rank: int
         )
     about["best_from"] = None if state["best"] or not history.notes else about["step"]
     contents = {"config": config, "losslab": state}
-    _write(folder, _rescheduled(content | contents, config), best_path, contents)
-    write_atomic(folder / METRICS, history.table.encode())
-    _commit(folder)
+    _write(run, _rescheduled(content | contents, config), best_path, contents)
+    write_atomic(run.metrics, history.table.encode())
+    _commit(run)
 
 
 @dataclass
@@ -183,12 +178,11 @@ def _read_rows(path: Path, step: int) -> tuple[list[str], list[dict[str, str]]]:
     return columns, [row for row in rows if int(row["step"]) <= step]
 
 
-def _find_checkpoint(source: Path, name: str, digest: str) -> tuple[Path, dict[str, Any]]:
+def _find_checkpoint(source: RunFolder, name: str, digest: str) -> tuple[Path, dict[str, Any]]:
     """The checkpoint that a run was planned to continue, under whatever name it has by now."""
-    folder = source / CHECKPOINTS
-    if not folder.is_dir():
+    if not source.checkpoints.is_dir():
         raise UserError(f"{KEY}={source} is not there: say where that run lies now, losslab resume RUN_DIR {KEY}=…")
-    for path in dict.fromkeys([folder / name, *sorted(folder.glob("*.ckpt"))]):
+    for path in dict.fromkeys([source.checkpoints / name, *source.checkpoint_files()]):
         if path.is_file():
             content = read_checkpoint(path)
             if all(part in content for part in FOR_TRAINING) and hash_checkpoint(content) == digest:
@@ -199,9 +193,9 @@ def _find_checkpoint(source: Path, name: str, digest: str) -> tuple[Path, dict[s
     )
 
 
-def _of_step(source: Path, step: float | None) -> Path | None:
+def _of_step(source: RunFolder, step: float | None) -> Path | None:
     """A checkpoint of that step, with or without optimizer states."""
-    for path in sorted((source / CHECKPOINTS).glob("*.ckpt")) if step is not None else []:
+    for path in source.checkpoint_files() if step is not None else []:
         try:
             if read_checkpoint(path)["losslab"]["step"] == step:
                 return path
@@ -224,35 +218,33 @@ def _rescheduled(content: dict[str, Any], config: dict[str, Any]) -> dict[str, A
     return content
 
 
-def _write(folder: Path, content: dict[str, Any], best: Path | None, contents: dict[str, Any]) -> None:
+def _write(run: RunFolder, content: dict[str, Any], best: Path | None, contents: dict[str, Any]) -> None:
     """Write the checkpoints beside their place."""
-    place = _unfinished(folder)
+    place = _unfinished(run)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    write_checkpoint(place / LAST, content)
+    write_checkpoint(place / run.last.name, content)
     if best is None:
         return
     if content["losslab"]["best"].get("step") == content["losslab"]["step"]:
-        link(place / LAST, place / BEST)
+        link(place / run.last.name, place / run.best.name)
     else:
-        write_checkpoint(place / BEST, read_checkpoint(best) | {"config": contents["config"]})
+        write_checkpoint(place / run.best.name, read_checkpoint(best) | {"config": contents["config"]})
 
 
-def _commit(folder: Path) -> None:
+def _commit(run: RunFolder) -> None:
     """Complete the copy: from here on the run needs nothing of the one that it continues."""
-    _unfinished(folder).rename(folder / CHECKPOINTS)
-    sync_folder(folder)
+    _unfinished(run).rename(run.checkpoints)
+    sync_folder(run.path)
 
 
-def _unfinished(folder: Path) -> Path:
-    return folder / f".{CHECKPOINTS}.{os.getpid()}{TEMPORARY}"
+def _unfinished(run: RunFolder) -> Path:
+    return run.path / f".{run.checkpoints.name}.{os.getpid()}{TEMPORARY}"
 
 
-def _wait_for_first(folder: Path) -> None:
+def _wait_for_first(run: RunFolder) -> None:
     deadline = time.monotonic() + _SECONDS
-    while not has_checkpoint(folder):
+    while not run.has_checkpoint():
         if time.monotonic() > deadline:
-            raise UserError(
-                f"rank 0 did not take over the checkpoint that {folder} continues within {_SECONDS} seconds"
-            )
+            raise UserError(f"rank 0 did not take over the checkpoint that {run} continues within {_SECONDS} seconds")
         time.sleep(0.1)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from losslab.contracts import DataInfo
 from losslab.errors import UserError
-from losslab.records import FILE, Record, find_runs
+from losslab.records import FILE, Record
+from losslab.run_folder import RunFolder, find_runs
 from losslab.training.factory import build_backbone
 from losslab.training.network import Network
 from losslab.training.origins.origin import WEIGHTS_KEY, hash_tensors
@@ -188,8 +189,8 @@ def read_weights(place: str) -> Weights:
 
 
 def _file_in(folder: Path, place: str) -> Path:
-    if (folder / FILE).is_file():
-        return find_checkpoint(folder, "best")
+    if RunFolder(folder).exists():
+        return find_checkpoint(RunFolder(folder), "best")
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
     runs = find_runs(folder)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 from losslab.config.binding import bind_components
 from losslab.errors import UserError
 from losslab.records import DONE, Record
+from losslab.run_folder import RunFolder
 from losslab.training.factory import hash_inputs
 from losslab.training.origins.origin import KEY, Origins
 
@@ -18,15 +18,15 @@ _REPLACED = (*_BUDGET, KEY, "fresh")
 _CONFIG_DIR = re.compile(r"(--config-dir|-cd)[= ](\S+)")
 
 
-def refuse_other_budget(folder: Path, record: Record, config: dict[str, Any], overrides: list[str]) -> None:
+def refuse_other_budget(run: RunFolder, record: Record, config: dict[str, Any], overrides: list[str]) -> None:
     """Raise UserError for a budget among the overrides: it says how a longer run of these settings is had."""
     for text in overrides:
         key, equals, value = text.partition("=")
         if equals and key in _BUDGET:
-            raise UserError(_answer(folder, record, config, key, value))
+            raise UserError(_answer(run, record, config, key, value))
 
 
-def _answer(folder: Path, record: Record, config: dict[str, Any], key: str, value: str) -> str:
+def _answer(run: RunFolder, record: Record, config: dict[str, Any], key: str, value: str) -> str:
     budget = config["trainer"]["max_steps"]
     try:
         asked = int(float(value))
@@ -39,18 +39,18 @@ def _answer(folder: Path, record: Record, config: dict[str, Any], key: str, valu
     steps = asked if key == _BUDGET[0] else -(-asked // per_step)
     begun = f"{key} belongs to the run, whose budget is {budget:,} steps"
     if steps <= budget:
-        rest = "" if record.status in DONE else f"; losslab resume {_quoted(folder)} goes on to its end"
+        rest = "" if record.status in DONE else f"; losslab resume {_quoted(run)} goes on to its end"
         return f"{begun}: {key}={asked} is no longer than that{rest}"
     if record.status not in DONE and record.step < budget:
         begun += f", of which it has done {record.step:,}"
-    longer = {**config, "trainer": config["trainer"] | {"max_steps": steps}, KEY: str(folder)}
+    longer = {**config, "trainer": config["trainer"] | {"max_steps": steps}, KEY: str(run)}
     command = _command(record, f"{key}={asked}")
     try:
         Origins().find(longer, hash_inputs(longer))
     except UserError as error:
-        reason = str(error).removeprefix(f"{KEY}={folder}: ")
+        reason = str(error).removeprefix(f"{KEY}={run}: ")
         return f"{begun}; a longer one cannot continue it ({reason}), and is trained from its first step: {command}"
-    return f"{begun}; a longer one continues it: {command} {_quoted(f'{KEY}={folder}')}"
+    return f"{begun}; a longer one continues it: {command} {_quoted(f'{KEY}={run}')}"
 
 
 def _command(record: Record, budget: str) -> str:

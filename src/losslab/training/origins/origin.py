@@ -16,8 +16,8 @@ from losslab.config.identity import NOT_IDENTITY, fingerprint, flatten, without
 from losslab.config.stored import filled
 from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.errors import UserError
-from losslab.locks import is_locked
-from losslab.records import CHECKPOINTS, CONFIG, Record, find_runs, read, read_config
+from losslab.records import Record
+from losslab.run_folder import RunFolder, find_runs
 from losslab.training.output.checkpoints import FOR_TRAINING, Damaged, read_checkpoint
 from losslab.training.schedules import make_factor
 
@@ -43,7 +43,7 @@ _OF_CLASS = 100
 class Origin:
     """A run to be continued."""
 
-    folder: Path
+    folder: RunFolder
     """Absolute."""
     record: Record
     config: dict[str, Any]
@@ -71,7 +71,7 @@ class Origins:
     """A cache, from one run of a sweep to the next, of the runs that it has looked at."""
 
     def __init__(self) -> None:
-        self._sources: dict[Path, tuple[Record, dict[str, Any]]] = {}
+        self._sources: dict[RunFolder, tuple[Record, dict[str, Any]]] = {}
         self._steps: dict[tuple[Path, int, int], int | str] = {}
         self._digests: dict[tuple[Path, int, int], str] = {}
 
@@ -104,13 +104,13 @@ class Origins:
         if found:
             return max(found, key=lambda origin: (origin.step, len(origin.folder.name), origin.folder.name))
         _, name, reason = min(unfit)
-        if runs == [place]:
+        if runs == [RunFolder(place)]:
             raise UserError(f"{KEY}={config[KEY]}: {reason}")
         raise UserError(f"{KEY}={config[KEY]} holds no run that can go on as this one; the nearest is {name}: {reason}")
 
-    def _open(self, run: Path, config: dict[str, Any], inputs: dict[str, str]) -> Origin:
+    def _open(self, run: RunFolder, config: dict[str, Any], inputs: dict[str, str]) -> Origin:
         if run not in self._sources:
-            self._sources[run] = read(run), filled(read_config(run), run / CONFIG)
+            self._sources[run] = run.record(), filled(run.config(), run.config_file)
         record, stored = self._sources[run]
         stored = _agreeing(stored, config, inputs)
         budget, longer = stored["trainer"]["max_steps"], config["trainer"]["max_steps"]
@@ -121,16 +121,16 @@ class Origins:
             )
         if fingerprint(_with_paths(stored, config, inputs), inputs | own_hashes(record, stored)) != record.identity:
             raise Unfit("it was made from another text or tokenizer, or its config.yaml was changed since")
-        if is_locked(run):
+        if run.is_locked():
             raise Unfit("it is running in another process: wait for its end")
         path, step = self._newest(run, stored, config)
         return Origin(run, record, stored, path.name, step, self._digest(path))
 
-    def _newest(self, run: Path, stored: dict[str, Any], config: dict[str, Any]) -> tuple[Path, int]:
+    def _newest(self, run: RunFolder, stored: dict[str, Any], config: dict[str, Any]) -> tuple[Path, int]:
         """The newest checkpoint with the same past as this run's, and its step."""
         steps: dict[int, Path] = {}
         reasons = []
-        for path in sorted((run / CHECKPOINTS).glob("*.ckpt")):
+        for path in run.checkpoint_files():
             step = self._step(path)
             if isinstance(step, str):
                 reasons.append(step)

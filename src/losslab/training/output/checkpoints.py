@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
@@ -18,7 +18,8 @@ from lightning.fabric.plugins.io import CheckpointIO
 from losslab.console import complain
 from losslab.errors import UserError, error_sentence
 from losslab.files import TEMPORARY, replacing, sync_folder, write_atomic
-from losslab.records import BEST, LAST, STABLE
+from losslab.run_folder import RunFolder
+from losslab.training.output.streaming import stream
 
 _OLDER = "step-*.ckpt"
 _PICKLE = b"\x80"
@@ -88,43 +89,10 @@ def write_checkpoint(path: Path, content: dict[str, Any], *, check: bool = False
         UserError: when what was written could not be loaded again; an earlier file is kept.
     """
     with replacing(path) as file:
-        _stream(content, file)
+        stream(content, file)
         if check:
             file.flush()
             _check_readable(file.name)
-
-
-class _Sink:
-    """A file object for torch.save: it counts the bytes, and passes them on to a file if there is one.
-
-    torch's writer is C++, through which no exception may pass: the first one is kept, and raised when all is over.
-    """
-
-    def __init__(self, file: BinaryIO | None) -> None:
-        self.file = file
-        self.size = 0
-        self.failure: BaseException | None = None
-
-    def write(self, data: memoryview) -> int:
-        self.size += len(data)
-        if self.file is not None and self.failure is None:
-            try:
-                self.file.write(data)
-            except BaseException as error:
-                self.failure = error
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing: the file is flushed before its fsync."""
-
-
-def _stream(content: dict[str, Any], file: BinaryIO | None) -> int:
-    """Write `content` as torch does; returns the number of bytes."""
-    sink = _Sink(file)
-    torch.save(content, sink)  # type: ignore[arg-type]
-    if sink.failure is not None:
-        raise sink.failure
-    return sink.size
 
 
 def _check_readable(path: str) -> None:
@@ -233,19 +201,20 @@ def _are_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(isinstance(value, int | float) for value in values.values())
 
 
-def newest(folder: Path) -> ReadCheckpoint | None:
-    """The newest checkpoint in `folder` that loads; None where there is none at all.
+def newest(run: RunFolder) -> ReadCheckpoint | None:
+    """The newest checkpoint of a run that loads; None where there is none at all.
 
     Damaged ones are named and passed over.
 
     Raises:
         UserError: when none loads, and when one holds pickled objects.
     """
+    folder = run.checkpoints
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder: move it away to train from step 0")
     reasons: list[str] = []
-    chosen = _loadable(folder / LAST, reasons)
-    for path in (*older(folder), folder / BEST, folder / STABLE) if chosen is None else ():
+    chosen = _loadable(run.last, reasons)
+    for path in (*older(run), run.best, run.stable) if chosen is None else ():
         other = _loadable(path, reasons)
         if other is not None and (chosen is None or other.step > chosen.step):
             chosen = other
@@ -270,19 +239,19 @@ def _loadable(path: Path, reasons: list[str]) -> ReadCheckpoint | None:
         return None
 
 
-def older(folder: Path) -> list[Path]:
+def older(run: RunFolder) -> list[Path]:
     """Checkpoints that `checkpoints.keep` keeps beside last.ckpt, newest first."""
-    return sorted(folder.glob(_OLDER), reverse=True)
+    return sorted(run.checkpoints.glob(_OLDER), reverse=True)
 
 
-def keep_newest(folder: Path, step: int, keep: int) -> None:
+def keep_newest(run: RunFolder, step: int, keep: int) -> None:
     """Give last.ckpt, of this step, a name that stays, and remove all but the newest `keep` such; 1 keeps last.ckpt."""
     current = _OLDER.replace("*", f"{step:010d}")
     if keep > 1:
-        link(folder / LAST, folder / current)
+        link(run.last, run.checkpoints / current)
     # Later ones are of a future that was given up, because something in it was damaged.
-    kept = [path.name for path in older(folder) if path.name <= current][:keep] if keep > 1 else []
-    for path in older(folder):
+    kept = [path.name for path in older(run) if path.name <= current][:keep] if keep > 1 else []
+    for path in older(run):
         if path.name not in kept:
             path.unlink()
 
@@ -295,7 +264,7 @@ def strip(path: Path, *, dry_run: bool) -> int:
         return 0
     before = path.stat().st_size
     if dry_run:
-        return before - _stream(kept, None)
+        return before - stream(kept, None)
     write_checkpoint(path, kept)
     return before - path.stat().st_size
 

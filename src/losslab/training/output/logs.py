@@ -7,14 +7,12 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from losslab.config.optimizer_groups import REST
 from losslab.files import naming, write_atomic
 from losslab.metric import Metric, better
+from losslab.run_folder import RunFolder
 from losslab.training.output.events import EventFile, has_scalars
-
-METRICS = "metrics.csv"
 
 
 def metric_columns(
@@ -42,7 +40,6 @@ class MetricsLog:
     """Writes scalars with the optimizer step as axis.
 
     Args:
-        folder: the run's.
         step: what the checkpoint that training continues from had completed; everything later is cut off.
         columns: of metrics.csv, fixed for the run.
         total: the last step.
@@ -53,7 +50,7 @@ class MetricsLog:
 
     def __init__(
         self,
-        folder: Path,
+        run: RunFolder,
         *,
         step: int,
         total: int,
@@ -62,7 +59,7 @@ class MetricsLog:
         shown: Sequence[str],
         events: bool,
     ) -> None:
-        self.path = folder / METRICS
+        self.path = run.metrics
         self.columns = ["step", *columns]
         self.total = total
         self.primary = primary
@@ -70,8 +67,8 @@ class MetricsLog:
         rows = self._cut(step)
         # A run that was stopped after its last step logs that step again, with the test metrics that follow it.
         again = rows[-1] if rows and int(rows[-1]["step"]) == step == total else None
-        is_new = events and not has_scalars(folder)
-        self.events = EventFile(folder, purge_from=step if again else step + 1) if events else None
+        is_new = events and not has_scalars(run.path)
+        self.events = EventFile(run.path, purge_from=step if again else step + 1) if events else None
         if self.events is not None and again is not None and not is_new:
             values = {name: float(value) for name, value in again.items() if value and name != "step"}
             self.events.scalars(step, self._in_events(step, values))

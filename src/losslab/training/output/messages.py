@@ -7,15 +7,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from losslab import console
 from losslab.contracts import DataModule, Task
 from losslab.records import Record
+from losslab.run_folder import RunFolder
 from losslab.training.network import Network
 
-LOG = "train.log"
 _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 
 _log = logging.getLogger("losslab")
@@ -34,12 +33,12 @@ def note(message: str) -> None:
 
 
 def introduce(
-    folder: Path, config: dict[str, Any], record: Record, data: DataModule, network: Network, step: int
+    run: RunFolder, config: dict[str, Any], record: Record, data: DataModule, network: Network, step: int
 ) -> None:
     settings, flops = config["trainer"], record.throughput.get("flops_per_token")
     parameters = sum(p.numel() for p in network.parameters())
     cost = "" if flops is None else f", {flops / 1e6:,.2f} MFLOP per trained {positions_of(network.task)[:-1]}"
-    say(f"run    {folder}" + (f" (continues after step {step})" if step else ""))
+    say(f"run    {run}" + (f" (continues after step {step})" if step else ""))
     say(f"model  {parameters:,} parameters{cost}")
     for line, is_note in data.introduction(settings["interim_eval_tokens"]):
         (note if is_note else say)(line)
@@ -100,10 +99,10 @@ class _QuietFile(logging.FileHandler):
 
 
 @contextmanager
-def logging_to(folder: Path, rank: int) -> Iterator[None]:
+def logging_to(run: RunFolder, rank: int) -> Iterator[None]:
     """Warnings, Lightning's too, go to train.log, beside our own lines; the terminal shows what a person needs. Of the
     ranks beyond 0 only failures are kept."""
-    handler = _QuietFile(folder / LOG, encoding="utf-8", delay=True)
+    handler = _QuietFile(run.log, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(name) for name in ("losslab", "py.warnings", *_LIGHTNING)]
     saved = [(log, log.handlers, log.propagate, log.level) for log in loggers]

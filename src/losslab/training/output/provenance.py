@@ -17,6 +17,7 @@ import torch
 
 import losslab
 from losslab.config.binding import import_target
+from losslab.run_folder import RunFolder
 
 _PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
 
@@ -29,13 +30,13 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
-def provenance(folder: Path) -> dict[str, Any]:
+def provenance(run: RunFolder) -> dict[str, Any]:
     """The state of the repository that the command was typed in, the command, and where the run was made.
 
     `diff` is the SHA-256 of everything that is not committed: changes of tracked files, and new code and configuration.
     """
     top = Path(_git("rev-parse", "--show-toplevel") or ".")
-    outputs = os.path.relpath(folder.absolute().parent.parent, top)
+    outputs = os.path.relpath(run.absolute().sweep.parent, top)
     files = list(_OWN_FILES)
     if not outputs.startswith("."):
         files.append(f":(top,exclude){outputs}")  # configurations that runs wrote
@@ -45,7 +46,7 @@ def provenance(folder: Path) -> dict[str, Any]:
         "dirty": None if status is None else bool(status),
         "diff": _hash_changes(top, files) if status else None,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "folder": str(folder.absolute()),
+        "folder": str(run.absolute()),
         "changes": [],
     }
 

@@ -15,21 +15,10 @@ from losslab.config.stored import INPUTS, filled
 from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.console import say
 from losslab.errors import UserError
-from losslab.locks import lock
-from losslab.records import (
-    CACHE,
-    CONFIG,
-    DONE,
-    FILE,
-    Record,
-    find_identity,
-    find_runs,
-    read,
-    read_config,
-    write_config,
-)
+from losslab.records import DONE, Record
+from losslab.run_folder import RunFolder, find_identity, runs_of_sweep
 from losslab.training.factory import build_data, build_task, check_components, hash_inputs
-from losslab.training.origins.branch import CONTINUED, has_checkpoint, note_origin
+from losslab.training.origins.branch import CONTINUED, note_origin
 from losslab.training.origins.initial import weights_hash
 from losslab.training.origins.origin import KEY, WEIGHTS_KEY, Origin, Origins
 from losslab.training.output.provenance import hash_code, provenance
@@ -45,7 +34,7 @@ SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
 class Place:
     """The place of a configuration."""
 
-    folder: Path
+    folder: RunFolder
     config: dict[str, Any]
     """Bound, its budget and its split of the batch worked out."""
     identity: str
@@ -111,14 +100,14 @@ class Finder:
         identity = fingerprint(config, inputs)
         record = None
         if found := find_identity(parent, identity):
-            folder, record = found[-1], read(found[-1])
+            folder, record = found[-1], found[-1].record()
             if record.status in DONE and config["fresh"]:
                 folder, record = _next_repetition(found), None
             elif record.status not in DONE:
                 config = _keep_split(config, folder, overrides)
                 self._check(config)
         else:
-            folder = parent / folder_name(bound, defaults, loss_label(choices), identity)
+            folder = RunFolder(parent / folder_name(bound, defaults, loss_label(choices), identity))
         return Place(folder, config, identity, inputs, choices, overrides, record, origin)
 
     def has_other_code(self, place: Place) -> bool:
@@ -139,17 +128,17 @@ class Finder:
         Raises:
             UserError: when the folder cannot be made, or another process holds it (`Held`).
         """
-        folder, config = place.folder, place.config
+        run, config = place.folder, place.config
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder.parent.parent / CACHE).mkdir(exist_ok=True)
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.shared_cache.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"the folder {error.filename or folder} cannot be made: {error.strerror}") from None
-        made = self._provenance_of(folder)  # git may take its time, and nobody waits long for the lock
-        with lock(folder):
+            raise UserError(f"the folder {error.filename or run} cannot be made: {error.strerror}") from None
+        made = self._provenance_of(run)  # git may take its time, and nobody waits long for the lock
+        with run.lock():
             record = Record(identity=place.identity, name=config["name"], overrides=place.overrides, status="planned")
-            if (folder / FILE).exists():
-                record = read(folder)
+            if run.record_file.exists():
+                record = run.record()
                 if record.status in DONE:  # another process was quicker
                     return record
             if status or record.status == "failed":  # it is tried again: a failure read from now on is news
@@ -157,7 +146,7 @@ class Finder:
             record.max_steps = config["trainer"]["max_steps"]
             kept = {"changes": []} | {key: record.provenance[key] for key in KEPT if key in record.provenance}
             record.provenance = made | {"choices": place.choices} | kept
-            if place.origin is not None and not has_checkpoint(folder):
+            if place.origin is not None and not run.has_checkpoint():
                 note_origin(record, place.origin, config)
             task = build_task(config)
             record.declare(task.metrics, task.primary)
@@ -166,8 +155,8 @@ class Finder:
                 record.hashes[WEIGHTS_KEY] = place.inputs[WEIGHTS_KEY]
             if threads is not None:
                 record.hardware.setdefault("threads", threads)
-            write_config(folder, config)
-            record.write(folder)
+            run.write_config(config)
+            run.write(record)
         return record
 
     def _check(self, config: dict[str, Any]) -> None:
@@ -200,7 +189,7 @@ class Finder:
         if config[key] is None:
             return None, {}, {}
         earlier = self._begun(parent, config, inputs, key)
-        if earlier and key == KEY and not config["fresh"] and not (Path(config[key]).expanduser() / FILE).is_file():
+        if earlier and key == KEY and not config["fresh"] and not RunFolder(Path(config[key]).expanduser()).exists():
             return None, *earlier
         try:
             origin = self._origins.find(config, inputs)
@@ -217,34 +206,33 @@ class Finder:
     ) -> tuple[dict[str, str], dict[str, str]] | None:
         """Hash and path of what a run of this configuration in `parent` began with, if it lay where the key says."""
         place = Path(config[key]).expanduser().absolute()
-        for run in find_runs(parent) if parent.is_dir() and not (parent / FILE).exists() else []:
+        for run in runs_of_sweep(parent):
             with suppress(UserError):  # reported where it is in the way
-                record = read(run)
+                record = run.record()
                 digest = record.hashes.get(key)
                 if digest is None or fingerprint(config, inputs | {key: digest}) != record.identity:
                     continue
-                path = Path(str(read_config(run).get(key)))
+                path = Path(str(run.config().get(key)))
                 if place in (path, path.parent):
                     return {key: digest}, {key: str(path)}
         return None
 
-    def _provenance_of(self, folder: Path) -> dict[str, Any]:
-        sweep = folder.parent
-        if sweep not in self._provenance:
-            self._provenance[sweep] = provenance(folder)
-        return self._provenance[sweep] | {"folder": str(folder.absolute())}
+    def _provenance_of(self, run: RunFolder) -> dict[str, Any]:
+        if run.sweep not in self._provenance:
+            self._provenance[run.sweep] = provenance(run)
+        return self._provenance[run.sweep] | {"folder": str(run.absolute())}
 
 
 def note_other_code(place: Place) -> None:
     say(f"note: the code has changed since {place.folder.name} was trained; fresh=true repeats it")
 
 
-def _next_repetition(found: list[Path]) -> Path:
+def _next_repetition(found: list[RunFolder]) -> RunFolder:
     """The first free name among X-2, X-3, … behind all that exist."""
-    original, number = found[0], len(found) + 1
+    original, number = found[0].path, len(found) + 1
     while (folder := original.with_name(f"{original.name}-{number}")).exists():
         number += 1
-    return folder
+    return RunFolder(folder)
 
 
 def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
@@ -264,13 +252,13 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
     return {**config, "data": data}
 
 
-def _keep_split(config: dict[str, Any], folder: Path, overrides: list[str]) -> dict[str, Any]:
+def _keep_split(config: dict[str, Any], run: RunFolder, overrides: list[str]) -> dict[str, Any]:
     """An unfinished run continues with its stored split of the batch, unless the command names another."""
     naming = ("trainer=", *(f"trainer.{key}=" for key in SPLIT))
     if any(override.lstrip("+").startswith(naming) for override in overrides):
         return config
     try:
-        stored = filled(read_config(folder), folder / CONFIG)["trainer"]
+        stored = filled(run.config(), run.config_file)["trainer"]
     except UserError:
         return config  # it is written again when the run is claimed
     split = {key: stored[key] for key in SPLIT}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from losslab.errors import UserError
+from losslab.training.compute import first_device
 from losslab.training.output.messages import quiet_lightning
 from losslab.training.trainer import make_trainer
 
@@ -36,10 +37,6 @@ def gpus() -> list[str]:
     return named[:count] if named else [str(i) for i in range(count)]
 
 
-def _has_gpu() -> bool:
-    return torch.cuda.device_count() > 0 or torch.backends.mps.is_available()
-
-
 def check_devices(config: dict[str, Any]) -> None:
     """Refuse more devices than there are, nodes that only an outer launcher can start, and whatever else Lightning's
     Trainer refuses. Starts nothing.
@@ -51,11 +48,8 @@ def check_devices(config: dict[str, Any]) -> None:
     devices = settings["devices"]
     if settings["num_nodes"] > 1 and "RANK" not in os.environ:
         raise UserError("trainer.num_nodes above 1 needs an outer torchrun or srun on every node")
-    if settings["accelerator"] in ("gpu", "cuda") and not _has_gpu():
-        raise UserError(
-            f"trainer.accelerator={settings['accelerator']}: torch finds no GPU here; trainer=cpu computes without one "
-            "(with trainer=ddp: trainer.accelerator=cpu)"
-        )
+    if settings["accelerator"] in ("gpu", "cuda"):
+        first_device(settings["accelerator"])
     if uses_gpu(settings) and devices > len(gpus()):
         raise UserError(f"trainer.devices={devices} is more than the {len(gpus())} GPU(s) of this machine")
     most = _MOST_RANKS_PER_CORE * cores()

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from losslab.config.binding import bind_components
@@ -14,10 +13,9 @@ from losslab.config.check import resolve_split
 from losslab.config.identity import NOT_IDENTITY, fingerprint
 from losslab.config.stored import INPUTS, ORIGINS, moved_inputs, open_config, override
 from losslab.errors import UserError
-from losslab.locks import lock
-from losslab.records import CONFIG, DONE, FILE, Record, read, read_config, write_config
+from losslab.records import DONE, Record
+from losslab.run_folder import RunFolder
 from losslab.training.factory import check_components, hash_inputs
-from losslab.training.origins.branch import has_checkpoint
 from losslab.training.origins.longer import refuse_other_budget
 from losslab.training.origins.origin import own_hashes
 from losslab.training.process.claim import SPLIT, Finder, note_other_code
@@ -39,7 +37,7 @@ _CLAIM_SECONDS = 120
 class Outcome:
     """The result of a job."""
 
-    folder: Path
+    folder: RunFolder
     status: str
     """The status in the record, or `skipped` where the run was already done."""
     record: Record
@@ -69,7 +67,7 @@ def start(
     return Outcome(place.folder, record.status, record)
 
 
-def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
+def resume(run: RunFolder, trust: list[str], overrides: list[str]) -> Outcome:
     """Continue a run in its folder, wherever that is now, with the configuration it stored.
 
     Args:
@@ -80,42 +78,42 @@ def resume(folder: Path, trust: list[str], overrides: list[str]) -> Outcome:
         UserError: when the folder is no run, holds untrusted code or another text, or is running.
     """
     become_rank()
-    record = read(folder)
-    stored = open_config(read_config(folder), trust, folder / CONFIG)
+    record = run.record()
+    stored = open_config(run.config(), trust, run.config_file)
     config = stored
     if record.status not in DONE:
-        config = moved_inputs(config, folder, record.provenance.get("folder"), overrides)
-    refuse_other_budget(folder, record, stored, overrides)
-    config = override(_free_split(config, overrides), overrides, _changeable(folder, stored))
-    config = resolve_split(bind_components(open_config(config, trust, folder / CONFIG)))
+        config = moved_inputs(config, run.path, record.provenance.get("folder"), overrides)
+    refuse_other_budget(run, record, stored, overrides)
+    config = override(_free_split(config, overrides), overrides, _changeable(run, stored))
+    config = resolve_split(bind_components(open_config(config, trust, run.config_file)))
     if record.status in DONE:
-        return Outcome(folder, "skipped", record)
+        return Outcome(run, "skipped", record)
     check_components(config)
     check_devices(config)
     check_ranks(config)
     inputs = hash_inputs(config) | teacher_hash(config) | own_hashes(record, config)
     if record.hashes.get("teacher") not in (None, inputs.get("loss.teacher")):
-        raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
+        raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {run}")
     if fingerprint(config, inputs) != record.identity:
         if record.hashes.get("data") in inputs.values():
             raise UserError(
-                f"{folder / CONFIG} was changed since the run began; put it back, or train that as a run of its own"
+                f"{run.config_file} was changed since the run began; put it back, or train that as a run of its own"
             )
-        raise UserError(f"{folder} was made from another text or tokenizer than its paths now hold; put those back")
+        raise UserError(f"{run} was made from another text or tokenizer than its paths now hold; put those back")
     if _is_first():
-        with lock(folder):
-            write_config(folder, config)
-            record.provenance["folder"] = str(folder.absolute())  # its inputs' paths are now those seen from here
-            record.write(folder)
+        with run.lock():
+            run.write_config(config)
+            record.provenance["folder"] = str(run.absolute())  # its inputs' paths are now those seen from here
+            run.write(record)
     else:
-        _wait_for_first(folder, lambda: read_config(folder) == config)
-    record = launch(folder, config)
-    return Outcome(folder, record.status, record)
+        _wait_for_first(run, lambda: run.config() == config)
+    record = launch(run, config)
+    return Outcome(run, record.status, record)
 
 
-def _changeable(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+def _changeable(run: RunFolder, config: dict[str, Any]) -> tuple[str, ...]:
     """Keys of a run that `resume` may change."""
-    origins = () if has_checkpoint(folder) else tuple(key for key in ORIGINS if config[key] is not None)
+    origins = () if run.has_checkpoint() else tuple(key for key in ORIGINS if config[key] is not None)
     return (*RESUMABLE, *INPUTS, *origins, *(["loss.teacher"] if "teacher" in config["loss"] else []))
 
 
@@ -134,13 +132,13 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def _is_claimed(folder: Path) -> bool:
-    return (folder / CONFIG).exists() and (folder / FILE).exists() and read(folder).status == "running"
+def _is_claimed(run: RunFolder) -> bool:
+    return run.config_file.exists() and run.record_file.exists() and run.record().status == "running"
 
 
-def _wait_for_first(folder: Path, is_ready: Callable[[], bool]) -> None:
+def _wait_for_first(run: RunFolder, is_ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _CLAIM_SECONDS
     while not is_ready():
         if time.monotonic() > deadline:
-            raise UserError(f"rank 0 did not claim {folder} within {_CLAIM_SECONDS} seconds")
+            raise UserError(f"rank 0 did not claim {run} within {_CLAIM_SECONDS} seconds")
         time.sleep(0.1)

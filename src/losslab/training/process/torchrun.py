@@ -12,7 +12,7 @@ from typing import IO
 
 from losslab import console
 from losslab.console import NOTE
-from losslab.training.output.messages import LOG
+from losslab.run_folder import RunFolder
 from losslab.training.process.worker_command import worker_command, worker_environment
 
 QUIET = "LOSSLAB_QUIET"
@@ -33,7 +33,7 @@ class Ended:
     """The message of the first rank to fail; the others fail because it did."""
 
 
-def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
+def run_workers(run: RunFolder, ranks: int, trust: list[str]) -> Ended:
     """Run losslab.training.process.worker on every rank, and wait for their end.
 
     The first SIGINT or SIGTERM lets the workers save, however long that takes them; the second ends them.
@@ -42,7 +42,7 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
         trust: the classes outside losslab that the person typed, which the workers may import.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command += worker_command(folder, trust)
+    command += worker_command(run, trust)
     environment = worker_environment(sys.path)
     if console.out.quiet:
         environment[QUIET] = "1"
@@ -58,7 +58,7 @@ def run_workers(folder: Path, ranks: int, trust: list[str]) -> Ended:
         text=True,
     )
     with started as agent:
-        return _stand_by(agent, folder / LOG)
+        return _stand_by(agent, run.log)
 
 
 def _stand_by(agent: subprocess.Popen[str], log: Path) -> Ended:

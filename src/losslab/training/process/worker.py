@@ -14,7 +14,8 @@ from losslab import console
 from losslab.config.stored import open_config
 from losslab.console import complain
 from losslab.errors import Held, UserError
-from losslab.records import DONE, read, read_config, refuse_links
+from losslab.records import DONE
+from losslab.run_folder import RunFolder
 from losslab.training.process.dispatch import launch
 from losslab.training.process.slurm import become_rank
 from losslab.training.process.torchrun import CAUSE, QUIET
@@ -43,12 +44,12 @@ def main(arguments: list[str] | None = None, *, began: float | None = None) -> i
         threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         become_rank()
-        folder = parsed.config.parent
-        refuse_links(folder)
-        config = open_config(read_config(folder), parsed.trust, parsed.config)
-        record = read(folder)
+        run = RunFolder(parsed.config.parent)
+        run.refuse_links()
+        config = open_config(run.config(), parsed.trust, run.config_file)
+        record = run.record()
         if record.status not in DONE:
-            record = launch(folder, config, began=began)
+            record = launch(run, config, began=began)
     except Held as error:
         _tell(str(error))
         return HELD

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from losslab.records import CONFIG
+from losslab.run_folder import RunFolder
 
 PARENT_PIPE = "LOSSLAB_PARENT_PIPE"
 """Set where standard input ends when the process that started the worker does."""
 
 
-def worker_command(folder: Path, trust: list[str]) -> list[str]:
+def worker_command(run: RunFolder, trust: list[str]) -> list[str]:
     """Arguments that follow `python`, or torchrun's own options.
 
     Args:
         trust: the classes outside losslab that the person typed, which the worker may import.
     """
     return [
-        *("-m", "losslab.training.process.worker", str(folder / CONFIG)),
+        *("-m", "losslab.training.process.worker", str(run.config_file)),
         *(option for name in trust for option in ("--trust", name)),
     ]
 

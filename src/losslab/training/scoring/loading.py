@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from losslab.config.stored import open_config
 from losslab.contracts import DataInfo, context_of
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, restore_tokenizer, tokenizer_of
 from losslab.errors import UserError
-from losslab.records import BEST, CHECKPOINTS, LAST, read
+from losslab.run_folder import RunFolder
+from losslab.training.compute import precision_context
 from losslab.training.factory import build_network
 from losslab.training.network import Network
 from losslab.training.output.checkpoints import read_checkpoint
@@ -92,10 +93,7 @@ class Loaded:
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The context that Lightning puts around the run's forward passes."""
-        kind, _, mode = self.config["trainer"]["precision"].partition("-")
-        if mode != "mixed":
-            return nullcontext()
-        return torch.autocast(device.type, dtype=torch.bfloat16 if kind == "bf16" else torch.float16)
+        return precision_context(self.config["trainer"]["precision"], device)()
 
 
 def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = ()) -> Loaded:
@@ -113,22 +111,22 @@ def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = (
     names = [trust] if isinstance(trust, str) else list(trust)
     if (path / WEIGHTS).is_file():
         return _load_export(path, names)
-    return rebuild(find_checkpoint(path, checkpoint) if path.is_dir() else path, names)
+    return rebuild(find_checkpoint(RunFolder(path), checkpoint) if path.is_dir() else path, names)
 
 
-def find_checkpoint(folder: Path, choice: str) -> Path:
+def find_checkpoint(run: RunFolder, choice: str) -> Path:
     """`best` or `last` of a run's folder, or the path of a checkpoint. Raises UserError when there is none."""
     if choice not in ("best", "last"):
         path = Path(choice)
         if not path.is_file():
             raise UserError(f"the checkpoint must be best, last or a path, and there is no file {choice}")
         return path
-    read(folder)  # names a folder that is no run's
-    path = folder / CHECKPOINTS / (BEST if choice == "best" else LAST)
+    run.record()  # names a folder that is no run's
+    path = run.best if choice == "best" else run.last
     if not path.is_file():
-        there = sorted(file.name for file in (folder / CHECKPOINTS).glob("*.ckpt"))
+        there = [file.name for file in run.checkpoint_files()]
         others = f"there is {', '.join(there)}" if there else "none was written yet, or losslab clean removed them"
-        raise UserError(f"{folder} has no {path.name}: {others}")
+        raise UserError(f"{run} has no {path.name}: {others}")
     return path
 
 

@@ -1,28 +1,51 @@
-"""Evaluate a checkpoint again: on its own text, or on another."""
+"""`losslab evaluate`: score a checkpoint of a run again, on its own text or on another."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from losslab.config.binding import bind_components
+from losslab.config.stored import INPUTS, moved_inputs, open_config, override
+from losslab.contracts import DataModule
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.files import write_atomic
-from losslab.records import EVALUATIONS, Record, now, plain
+from losslab.records import Record, now, plain
+from losslab.run_folder import RunFolder
+from losslab.training.compute import first_device, precision_context, set_determinism, set_threads
+from losslab.training.factory import build_data, hash_inputs, open_data
 from losslab.training.output.messages import note
 from losslab.training.output.provenance import hardware, versions
 from losslab.training.scoring.evaluator import Evaluator
-from losslab.training.scoring.loading import Loaded
-from losslab.training.scoring.reopen import reopen
+from losslab.training.scoring.loading import Loaded, find_checkpoint, rebuild
 from losslab.training.scoring.teacher import attach_teacher, teacher_hash
+
+CHANGEABLE = (
+    "data.path",
+    "data.val_path",
+    "data.test_path",
+    "data.tokenizer",
+    "data.documents",
+    "data.separator",
+    "data.val_batch_size",
+    "trainer.accelerator",
+    "trainer.threads",
+)
+_OF_ANOTHER_TEXT = {"val_path": None, "test_path": None, "rules": 2}
 
 
 def reevaluate(
-    folder: Path, *, checkpoint: str, split: str | None, overrides: list[str], trust: list[str]
+    run: RunFolder, *, checkpoint: str, split: str | None, overrides: list[str], trust: list[str]
 ) -> dict[str, Any]:
-    """Score a checkpoint of the run in `folder`; returns the entry that `note_evaluation` keeps.
+    """Score a checkpoint of a run; returns the entry that `note_evaluation` keeps.
 
     On the run's own text the temperature of nll_scaled is fitted on val, as in training, and the metrics of a
     completed run come out again. On another text it is the run's, frozen.
@@ -30,13 +53,13 @@ def reevaluate(
     Args:
         checkpoint: `best`, `last`, or a path.
         split: `val` or `test`; None: test of the run's own text, or the whole of another.
-        overrides: KEY=VALUE for reopen.CHANGEABLE.
+        overrides: KEY=VALUE for CHANGEABLE.
         trust: the classes outside losslab that the configuration may name.
 
     Raises:
         UserError: for a folder, checkpoint or text that cannot be evaluated.
     """
-    opened = reopen(folder, checkpoint=checkpoint, overrides=overrides, trust=trust)
+    opened = reopen(run, checkpoint=checkpoint, overrides=overrides, trust=trust)
     record, loaded, config = opened.record, opened.loaded, opened.config
     if opened.own:
         data = opened.own_data()
@@ -46,7 +69,7 @@ def reevaluate(
             raise UserError(f"{type(data).__name__} cannot be evaluated on other data than its run's own")
         data.info = data.open_text(loaded.tokenizer, split)
     if record.hashes.get("teacher") not in (None, teacher_hash(config).get("loss.teacher")):
-        raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {folder}")
+        raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {run}")
     attach_teacher(loaded.network, config, loaded.info)
     evaluator = opened.evaluator(data)
     about = {}
@@ -62,7 +85,7 @@ def reevaluate(
         metrics = evaluator.text({"scale": _frozen_scale(record if opened.of_run else None, loaded)})
     return {
         "time": now(),
-        "checkpoint": os.path.relpath(opened.path, folder),
+        "checkpoint": os.path.relpath(opened.path, run),
         "step": loaded.step,
         "text": str(config["data"].get("path") or config["data"].get("corpus") or config["data"]["_target_"]),
         "text_sha256": opened.source,
@@ -76,11 +99,98 @@ def reevaluate(
     }
 
 
-def note_evaluation(folder: Path, entry: dict[str, Any]) -> None:
+def note_evaluation(run: RunFolder, entry: dict[str, Any]) -> None:
     """Add an evaluation to evaluations.jsonl in the run's folder; one line each."""
-    path = folder / EVALUATIONS
+    path = run.evaluations
     before = path.read_bytes() if path.exists() else b""
     write_atomic(path, before + json.dumps(plain(entry)).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A checkpoint, and the text that it is to be scored on, not yet opened."""
+
+    run: RunFolder
+    record: Record
+    path: Path
+    """The checkpoint."""
+    of_run: bool
+    """The checkpoint lies in the run's own folder."""
+    loaded: Loaded
+    config: dict[str, Any]
+    """The checkpoint's, with what was changed for this evaluation."""
+    data: DataModule
+    source: str
+    """SHA-256 of the text."""
+    device: torch.device
+    context: Callable[[], AbstractContextManager[object]]
+    """Autocast or nothing, as in training."""
+
+    @property
+    def own(self) -> bool:
+        """The text is the one that the run was made from."""
+        return self.source == self.record.hashes.get("data")
+
+    def own_data(self) -> DataModule:
+        """The run's own text, out of its cache. Raises UserError where it is cut or tokenised otherwise by now."""
+        for key in ("documents", "separator"):
+            if self.config["data"].get(key) != self.loaded.config["data"].get(key):
+                raise UserError(
+                    f"data.{key} cannot be changed for the run's own text: train would leak into val and test"
+                )
+        data = open_data(self.run, self.config)
+        if data.info.artifacts != self.loaded.info.artifacts:
+            raise UserError(f"the tokenizer of {self.path} is not the one that its text gives now; put that back")
+        return data
+
+    def evaluator(self, data: DataModule) -> Evaluator:
+        """Moves the network to the device."""
+        return Evaluator(self.loaded.network.to(self.device), data, device=self.device, context=self.context)
+
+
+def reopen(run: RunFolder, *, checkpoint: str, overrides: list[str], trust: list[str]) -> Reopened:
+    """Rebuild what a checkpoint of a run holds, and find its text and the device to score it on.
+
+    Args:
+        checkpoint: `best`, `last`, or a path.
+        overrides: KEY=VALUE for CHANGEABLE.
+        trust: the classes outside losslab that the configuration may name.
+
+    Raises:
+        UserError: for a folder or checkpoint that cannot be opened, or a text that is not where it was.
+    """
+    record = run.record()
+    stored = open_config(run.config(), trust, run.config_file)
+    path = find_checkpoint(run, checkpoint)
+    loaded = rebuild(path, trust)
+    config = loaded.config
+    if of_run := path.resolve().parent == run.checkpoints.resolve():
+        # The path of the text may have been changed since this checkpoint was written.
+        inputs = {key: stored["data"].get(key) for name in INPUTS if (key := name.rpartition(".")[2]) in config["data"]}
+        config = {**config, "data": config["data"] | inputs}
+    config = _placed(config, run, record.provenance.get("folder"), overrides)
+    changeable = (*CHANGEABLE, *(["loss.teacher"] if "teacher" in config["loss"] else []))
+    config = bind_components(open_config(override(config, overrides, changeable), trust, path))
+    settings = config["trainer"]
+    device = first_device(settings["accelerator"])
+    set_threads(config, record)
+    set_determinism(settings["deterministic"])
+    data = build_data(config)
+    if _names_a_text(overrides) and source_of(config, data) != record.hashes.get("data"):
+        config = _for_another_text(config)
+        data = build_data(config)
+    return Reopened(
+        run=run,
+        record=record,
+        path=path,
+        of_run=of_run,
+        loaded=loaded,
+        config=config,
+        data=data,
+        source=source_of(config, data),
+        device=device,
+        context=precision_context(settings["precision"], device),
+    )
 
 
 def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:
@@ -98,3 +208,30 @@ def _frozen_scale(record: Record | None, loaded: Loaded) -> float:
     if record.step == loaded.step and "test/nll" in final:
         return final["val/scale"]
     return loaded.scale
+
+
+def _placed(config: dict[str, Any], run: RunFolder, made_at: str | None, overrides: list[str]) -> dict[str, Any]:
+    """The configuration with its inputs where they lie now; of another text the run's own val and test are none."""
+    try:
+        return moved_inputs(config, run.path, made_at, overrides)
+    except UserError:
+        if not _names_a_text(overrides):
+            raise
+        return moved_inputs(_for_another_text(config), run.path, made_at, overrides)
+
+
+def _names_a_text(overrides: list[str]) -> bool:
+    """One, and no val or test to go with it."""
+    given = {text.partition("=")[0] for text in overrides}
+    return "data.path" in given and given.isdisjoint({"data.val_path", "data.test_path"})
+
+
+def _for_another_text(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the splits that the run was given, and cut by today's rules."""
+    new = {key: value for key, value in _OF_ANOTHER_TEXT.items() if key in config["data"]}
+    return {**config, "data": config["data"] | new}
+
+
+def source_of(config: dict[str, Any], data: DataModule) -> str:
+    """SHA-256 of the first input of the data."""
+    return next((value for key, value in hash_inputs(config, data).items() if key.startswith("data.")), "")

@@ -16,7 +16,8 @@ from losslab.contracts import Batch, DataInfo, context_of
 from losslab.data.tokenizer import FileTokenizer
 from losslab.errors import UserError
 from losslab.losses.execution import LinearMap
-from losslab.records import Record, read, read_config
+from losslab.records import Record
+from losslab.run_folder import RunFolder
 from losslab.training.network import Network
 from losslab.training.scoring.loading import load
 
@@ -32,21 +33,21 @@ def teacher_hash(config: dict[str, Any], text: str | None = None) -> dict[str, s
     Raises:
         UserError: where the teacher is no completed run, or has another tokenizer.
     """
-    folder = _folder(config)
-    if folder is None:
+    run = _run(config)
+    if run is None:
         return {}
-    if not folder.is_dir():
-        raise UserError(f"loss.teacher={folder} is not there: say where that run lies, loss.teacher=…")
-    record = read(folder)
+    if not run.path.is_dir():
+        raise UserError(f"loss.teacher={run} is not there: say where that run lies, loss.teacher=…")
+    record = run.record()
     if record.status != "completed":
-        raise UserError(f"loss.teacher={folder} is {record.status}: a teacher must have completed its training")
-    unknown = sorted(targets(read_config(folder)) - allowed() - {*foreign_targets(config)})
+        raise UserError(f"loss.teacher={run} is {record.status}: a teacher must have completed its training")
+    unknown = sorted(targets(run.config()) - allowed() - {*foreign_targets(config)})
     if unknown:
         raise UserError(
-            f"loss.teacher={folder} uses code outside losslab ({', '.join(unknown)}), which a teacher may only where "
+            f"loss.teacher={run} uses code outside losslab ({', '.join(unknown)}), which a teacher may only where "
             "the run that it teaches uses it too"
         )
-    _check_tokenizer(folder, record, config, text)
+    _check_tokenizer(run, record, config, text)
     return {f"loss.{KEY}": results_hash(record)}
 
 
@@ -62,12 +63,12 @@ def results_hash(record: Record) -> str:
     return hashlib.sha256(json.dumps([record.identity, results], sort_keys=True).encode()).hexdigest()
 
 
-def _check_tokenizer(folder: Path, record: Record, config: dict[str, Any], text: str | None) -> None:
+def _check_tokenizer(run: RunFolder, record: Record, config: dict[str, Any], text: str | None) -> None:
     """Refuse, before anything is claimed or tokenised, a teacher with another tokenizer than the run will have.
 
     A tokenizer that is yet to be trained is that of the same text, cut in the same way, with the same vocabulary.
     """
-    own, stored = config["data"], read_config(folder)["data"]
+    own, stored = config["data"], run.config()["data"]
     choices = [str(data.get("tokenizer")) for data in (own, stored)]
     if choices[0] == "bytes" or choices[1] == "bytes":
         same = choices[0] == choices[1]
@@ -82,7 +83,7 @@ def _check_tokenizer(folder: Path, record: Record, config: dict[str, Any], text:
         if names[0] == names[1]:
             names[0] = "those of a tokenizer trained on another text"
         raise UserError(
-            f"loss.teacher={folder} reads {names[1]}, and this run would read {names[0]}: give both runs the same "
+            f"loss.teacher={run} reads {names[1]}, and this run would read {names[0]}: give both runs the same "
             "data.tokenizer, such as the tokenizer.json that losslab export writes"
         )
 
@@ -102,26 +103,26 @@ def attach_teacher(network: Network, config: dict[str, Any], info: DataInfo) -> 
     """
     if not network.loss.reads_teacher:
         return
-    folder = _folder(config)
-    if folder is None:
+    run = _run(config)
+    if run is None:
         raise UserError(f"loss.teacher is missing: {type(network.loss).__name__} learns from a run, name its folder")
-    loaded = load(folder, trust=foreign_targets(config))
+    loaded = load(run.path, trust=foreign_targets(config))
     if loaded.info.artifacts != info.artifacts:
         what = (
             "vocabulary: give both runs the same data.tokenizer" if loaded.tokenizer else "data: its artifacts differ"
         )
-        raise UserError(f"loss.teacher={folder} reads another {what}")
+        raise UserError(f"loss.teacher={run} reads another {what}")
     context = context_of(loaded.network.backbone)
     if context is not None and context < info.mean_positions:
         raise UserError(
-            f"loss.teacher={folder} reads {context} tokens at most, and data.context is {info.mean_positions:g}"
+            f"loss.teacher={run} reads {context} tokens at most, and data.context is {info.mean_positions:g}"
         )
     network.teacher = TeacherRun(loaded.network, info)
 
 
-def _folder(config: dict[str, Any]) -> Path | None:
+def _run(config: dict[str, Any]) -> RunFolder | None:
     folder = config["loss"].get(KEY)
-    return Path(folder).expanduser() if isinstance(folder, str) else None
+    return RunFolder(Path(folder).expanduser()) if isinstance(folder, str) else None
 
 
 class TeacherRun:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from losslab.losses.base import Loss
 from losslab.metrics.class_metrics import scoring_rows
 from losslab.metrics.token_scores import TokenScores
 from losslab.models.decoder import Decoder, DecoderLayer
-from losslab.training.scoring.reopen import Reopened, reopen
+from losslab.run_folder import RunFolder
+from losslab.training.scoring.reevaluate import Reopened, reopen
 
 TOP = 5
 ATTENTION_POSITIONS = 128
@@ -29,8 +29,8 @@ ATTENTION_POSITIONS = 128
 _BYTES = 256
 
 
-def score_tokens(folder: Path, *, layer: int | None, trust: list[str]) -> TokenScores:
-    """Score the test split with the best checkpoint of the finished run in `folder`, at the scale of its record.
+def score_tokens(run: RunFolder, *, layer: int | None, trust: list[str]) -> TokenScores:
+    """Score the test split with the best checkpoint of a finished run, at the scale of its record.
 
     Args:
         layer: whose attention to look at, from 1; None: the last.
@@ -39,16 +39,16 @@ def score_tokens(folder: Path, *, layer: int | None, trust: list[str]) -> TokenS
     Raises:
         UserError: for a run that cannot be opened, has no result, or has no such layer; and for a text that changed.
     """
-    opened = reopen(folder, checkpoint="best", overrides=[], trust=trust)
+    opened = reopen(run, checkpoint="best", overrides=[], trust=trust)
     scale = _recorded_scale(opened)
     backbone = opened.loaded.network.backbone
     if not isinstance(backbone, Decoder) or not opened.loaded.network.task.of_stream:
-        raise UserError(f"{folder} is no run of task=lm with model=decoder: only those have a page of tokens")
+        raise UserError(f"{run} is no run of task=lm with model=decoder: only those have a page of tokens")
     layer = backbone.num_layers if layer is None else layer
     if not 1 <= layer <= backbone.num_layers:
-        raise UserError(f"--layer must be from 1 to {backbone.num_layers}, the layers of {folder}, not {layer}")
+        raise UserError(f"--layer must be from 1 to {backbone.num_layers}, the layers of {run}, not {layer}")
     if not opened.own:
-        raise UserError(f"{opened.config['data']['path']} is no longer the text that {folder} was made from")
+        raise UserError(f"{opened.config['data']['path']} is no longer the text that {run} was made from")
     data = opened.own_data()
     assert isinstance(data, TextDataModule)
     collector = _Collector(scale)
@@ -141,7 +141,7 @@ def _recorded_scale(opened: Reopened) -> float:
     best = opened.record.metrics.get("best", {})
     scale = best.get("val/scale")
     if scale is None or best.get("test/nll_scaled") is None or not math.isfinite(scale):
-        raise UserError(f"{opened.folder} has no result on test: let it train to its end first")
+        raise UserError(f"{opened.run} has no result on test: let it train to its end first")
     if best.get("step") != opened.loaded.step:
         raise UserError(
             f"{opened.path} is of step {opened.loaded.step}, and the result of its run of step {best.get('step')}: "

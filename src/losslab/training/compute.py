@@ -1,0 +1,67 @@
+"""What a process computes with, where it needs no Trainer: threads, device and precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
+
+from losslab.config.nearest import nearest
+from losslab.errors import UserError
+from losslab.records import Record
+
+_DEFAULT_THREADS = torch.get_num_threads()
+_KINDS = {"auto": ("mps", "cuda", "cpu"), "gpu": ("mps", "cuda"), "cuda": ("cuda",), "mps": ("mps",), "cpu": ("cpu",)}
+"""trainer.accelerator → the kinds of device that it may mean, in the order in which Lightning looks for them."""
+
+
+def set_threads(config: dict[str, Any], record: Record) -> None:
+    """CPU results depend on the number of threads: a continued run uses the one it began with."""
+    torch.set_num_threads(config["trainer"]["threads"] or record.hardware.get("threads") or _DEFAULT_THREADS)
+
+
+def set_determinism(deterministic: bool) -> None:
+    """What a Trainer sets for trainer.deterministic."""
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        torch.backends.cudnn.benchmark = False
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS refuses
+
+
+def first_device(accelerator: str) -> torch.device:
+    """The first device that trainer.accelerator names: the one of a Trainer with devices=1.
+
+    Raises:
+        UserError: for another name, and where there is no such device.
+    """
+    if accelerator not in _KINDS:
+        raise UserError(f"trainer.accelerator cannot be {accelerator!r}: {nearest(accelerator, _KINDS)}")
+    available = {"cpu": True, "cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
+    kind = next((kind for kind in _KINDS[accelerator] if available[kind]), None)
+    if kind is None:
+        raise UserError(
+            f"trainer.accelerator={accelerator}: torch finds no GPU here; trainer=cpu computes without one "
+            "(with trainer=ddp: trainer.accelerator=cpu)"
+        )
+    return torch.device(kind) if kind == "cpu" else torch.device(kind, 0)
+
+
+def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Autocast, a default dtype or nothing: what Lightning puts around a validation step under trainer.precision."""
+    return _precision(precision, device).val_step_context
+
+
+def _precision(precision: str, device: torch.device) -> Precision:
+    if precision in ("bf16-true", "16-true"):
+        return HalfPrecision(precision)  # type: ignore[arg-type]
+    if precision == "64-true":
+        return DoublePrecision()
+    if precision in ("bf16-mixed", "16-mixed"):
+        on_cpu = device.type == "cpu"  # where autocast has no float16
+        return MixedPrecision("bf16-mixed" if on_cpu else precision, device.type)  # type: ignore[arg-type]
+    return Precision()
