@@ -10,11 +10,12 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
+from losslab.reports import Note, Report
+
 T = TypeVar("T")
 _WIDEST = 1e6
 _NAMES = 16
-Listener = Callable[[str, int], None]
-"""Called with a message and 0, or with what a bar shows and the optimizer step that it is of."""
+Listener = Callable[[Report], None]
 
 
 class _Console(Console):
@@ -27,11 +28,7 @@ class _Console(Console):
 out = _Console(highlight=False, soft_wrap=True)
 err = _Console(stderr=True, highlight=False, soft_wrap=True)
 listener: Listener | None = None
-"""The launcher of a sweep that this process is a job of: it has the terminal."""
-
-
-NOTE = "losslab: note: "
-"""Begins the lines that a person should know and that are no mistake."""
+"""A function that passes reports on to the process of ours that started this one, and has the terminal."""
 
 
 def width_of(names: Iterable[str]) -> int:
@@ -52,11 +49,16 @@ def say(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """One line on standard error, or to whoever listens."""
-    if listener is not None:
-        listener(message, 0)
-        return
+    """One line on standard error."""
     err.print(f"losslab: {message}", markup=False, style="red" if err.is_terminal else None)
+
+
+def note(message: str) -> None:
+    """Print a note, which is no mistake, on standard error, or report it to the process that started this one."""
+    if listener is not None:
+        listener(Note(message))
+    else:
+        complain(f"note: {message}")
 
 
 def working(items: Iterable[T], description: str, total: int) -> Iterator[T]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from losslab.console import complain
+from losslab.console import note
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.records import DONE
@@ -145,7 +145,7 @@ class Cluster:
         try:
             alive = self._scheduler.alive()
         except UserError as error:  # it may answer again
-            complain(f"note: {error}")
+            note(str(error))
             return
         for run in list(self._watched):
             self._missing[run.number] = 0 if self._jobs.get(run.number) in alive else self._missing[run.number] + 1

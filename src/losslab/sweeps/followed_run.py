@@ -17,8 +17,6 @@ from losslab.sweeps.slots import Slot
 
 UNENDED = ("planned", "running")
 """Statuses of a record whose run has not ended."""
-HELD = 3
-"""The worker's exit code for a run that another process holds."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from losslab import console
+from losslab.reports import Report, to_line
 from losslab.run_folder import RunFolder
 from losslab.sweeps.plan import Job
 
@@ -74,17 +75,17 @@ def _enter_planning(surroundings: Surroundings) -> None:
 
 
 def train(task: Task, events: Connection) -> None:
-    """Train a run; exit code: the worker's. What it says goes to `events` as (message, step), its output to its log."""
+    """Train a run; exit code: the worker's. Its reports go to `events`, a line each, and its output to its log."""
     _detach()
     task.surroundings.enter()
     _write_to(task.folder.log)
     console.out.quiet = True
 
-    def tell(message: str, step: int) -> None:
+    def send(report: Report) -> None:
         with suppress(OSError):  # nobody listens any more; the run ends soon
-            events.send((message, step))
+            events.send(to_line(report))
 
-    console.listener = tell
+    console.listener = send
     from losslab.training.process import worker
 
     arguments = [str(task.folder.config_file), *(option for name in task.trust for option in ("--trust", name))]

@@ -11,17 +11,19 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from losslab.console import complain, say
+from losslab.console import complain, note, say
 from losslab.errors import UserError, error_sentence
 from losslab.records import DONE, Record
+from losslab.reports import Cause, Progress, from_line
 from losslab.sweeps import server
 from losslab.sweeps.display import Display
-from losslab.sweeps.followed_run import HELD, Run, is_silent, known, last_words, put, tell, tell_end, written
+from losslab.sweeps.followed_run import Run, is_silent, known, last_words, put, tell, tell_end, written
 from losslab.sweeps.interrupts import counting_signals
 from losslab.sweeps.job import Surroundings, Task, train
 from losslab.sweeps.processes import end_group, end_tree
 from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.slots import Slot, Slots, environment
+from losslab.training.process.worker_command import HELD
 
 _OWN_CODES = (0, 1, 2, HELD)
 _LOST = 255
@@ -30,7 +32,6 @@ _TICK = 0.2
 _LOOK_ELSEWHERE = 2.0
 _GRACE = 60.0
 """Seconds that a run whose time is over has for saving."""
-_NOTE = "note: "
 
 
 class Sweep:
@@ -158,17 +159,16 @@ class Sweep:
         assert run.events is not None
         try:
             while run.events.poll():
-                message, step = run.events.recv()
+                report = from_line(run.events.recv())
                 run.heard = time.monotonic()
-                if step:
-                    run.step, run.text = step, message
-                elif message.startswith(_NOTE):
-                    if message in self._noted:
-                        continue  # runs of one text have the same to say of it; each has it in its log
-                    self._noted.add(message)
-                    complain(f"{_NOTE}[{run.number}/{len(self.runs)}] {message.removeprefix(_NOTE)}")
-                else:
-                    run.error = message
+                if isinstance(report, Progress):
+                    run.step, run.text = report.step, report.text
+                elif isinstance(report, Cause):
+                    run.error = report.message
+                elif report is not None and report.message not in self._noted:
+                    # Runs of one text have the same to say of it; each has it in its log.
+                    self._noted.add(report.message)
+                    note(f"[{run.number}/{len(self.runs)}] {report.message}")
         except (EOFError, OSError):
             run.events.close()
             run.events = None
@@ -225,7 +225,7 @@ class Sweep:
         tell(run, len(self.runs), event, rest)
 
     def _catch_up(self) -> None:
-        """Runs that say nothing, because their ranks are processes of their own, leave their step in their record."""
+        """Runs that report no progress, as trainer.enable_progress_bar=false asks, leave their step in their record."""
         for run in self._running:
             if time.monotonic() - run.heard > _LOOK_ELSEWHERE:
                 run.heard = time.monotonic()

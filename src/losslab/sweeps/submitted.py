@@ -6,21 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from losslab.reports import Cause, from_line
 from losslab.run_folder import RunFolder
-from losslab.sweeps.followed_run import HELD, is_silent, last_words, put, written
-from losslab.training.process.worker_command import worker_command, worker_environment
+from losslab.sweeps.followed_run import is_silent, last_words, put, written
+from losslab.training.process.worker_command import HELD, worker_command, worker_environment
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-_COMPLAINT = "losslab: "
-"""Begins the sentence with which the worker ends for bad input."""
+_SECONDS = 5.0
+"""Time to read the last report of a worker that has ended."""
 
 
 @dataclass
@@ -35,26 +37,35 @@ class SubmittedRun:
     ranks: int
     """Processes that each task will start."""
     stopped: bool = field(default=False, init=False)
+    cause: str = field(default="", init=False)
+    """The worker's own reason for its end."""
     _worker: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def __call__(self) -> int:
         """Returns the worker's exit code. Raises nothing of a run's: the record says how it ended."""
-        noted, log = written(self.folder), self.folder.log
-        before = log.stat().st_size if log.exists() else 0
-        with self._passing_signals_on(), log.open("ab") as errors:
+        noted = written(self.folder)
+        reading, writing = os.pipe()
+        listening = threading.Thread(target=self._listen, args=(reading,), daemon=True)
+        with self._passing_signals_on(), self.folder.log.open("ab") as errors:
             self._worker = subprocess.Popen(
                 [sys.executable, *worker_command(self.folder, self.trust)],
-                env=self._environment(),
+                env=self._environment(writing),
                 stdin=subprocess.PIPE,  # its end shows the worker that this process has ended, for whatever reason
                 stderr=errors,
+                pass_fds=[writing],
                 start_new_session=True,  # a terminal's Ctrl-C reaches it once, through us
                 preexec_fn=_ignore_warnings,
             )
+            os.close(writing)
+            listening.start()
             if self.stopped:  # before there was a worker to signal
                 self._stop()
             code = self._worker.wait()
-        if _is_first() and not (code == HELD and self._complaint(before)):
-            self._settle(code, noted, before)
+            listening.join(_SECONDS)  # what the worker had started may hold the pipe open
+            if self.cause:
+                errors.write(f"losslab: {self.cause}\n".encode())
+        if _is_first() and not (code == HELD and self.cause):
+            self._settle(code, noted)
         return code
 
     def checkpoint(self) -> DelayedSubmission:
@@ -68,8 +79,14 @@ class SubmittedRun:
                 os.waitid(os.P_PID, self._worker.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(replace(self))
 
-    def _environment(self) -> dict[str, str]:
-        environment = worker_environment(self.path)
+    def _listen(self, descriptor: int) -> None:
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if isinstance(report := from_line(line), Cause):
+                    self.cause = report.message
+
+    def _environment(self, reports: int) -> dict[str, str]:
+        environment = worker_environment(self.path, reports=reports)
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):  # the node has more
             environment.setdefault("OMP_NUM_THREADS", str(max(1, int(cpus) // self.ranks)))
         return environment
@@ -96,7 +113,7 @@ class SubmittedRun:
         if self._worker is not None:
             self._worker.send_signal(signal.SIGTERM)
 
-    def _settle(self, code: int, noted: int, before: int) -> None:
+    def _settle(self, code: int, noted: int) -> None:
         """Complete the record of a worker that could not."""
         record = self.folder.record()
         if not is_silent(self.folder, record, noted):
@@ -104,15 +121,7 @@ class SubmittedRun:
         if self.stopped:
             put(self.folder, record, "interrupted", "stopped by a signal")
         else:
-            put(self.folder, record, "failed", self._complaint(before) or last_words(code))
-
-    def _complaint(self, before: int) -> str:
-        """The last message of the worker, behind so many bytes of its log."""
-        with self.folder.log.open("rb") as file:
-            file.seek(before)
-            lines = file.read().decode(errors="replace").splitlines()
-        said = [line.removeprefix(_COMPLAINT) for line in lines if line.startswith(_COMPLAINT)]
-        return said[-1] if said else ""
+            put(self.folder, record, "failed", self.cause or last_words(code))
 
 
 def _ignore_warnings() -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
-from losslab.console import complain
 from losslab.errors import UserError, error_sentence
 from losslab.files import TEMPORARY, replacing, sync_folder, write_atomic
 from losslab.run_folder import RunFolder
+from losslab.training.output.messages import note
 from losslab.training.output.streaming import stream
 
 _OLDER = "step-*.ckpt"
@@ -222,7 +222,7 @@ def newest(run: RunFolder) -> ReadCheckpoint | None:
         raise UserError(f"no checkpoint in {folder} loads ({reasons[0]}); delete that folder to train from step 0")
     if chosen is not None:
         for reason in reasons:
-            complain(f"{reason}; continuing from {chosen.path.name}")
+            note(f"{reason}; continuing from {chosen.path.name}")
     return chosen
 
 

@@ -28,7 +28,7 @@ def say(message: str) -> None:
 
 def note(message: str) -> None:
     """Print a note on standard error, and write it to the log."""
-    console.complain(f"note: {message}")
+    console.note(message)
     _log.warning(message)
 
 

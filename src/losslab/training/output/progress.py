@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from losslab import console
 from losslab.console import out
+from losslab.reports import Progress as Report
 from losslab.training.output.messages import say
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -84,7 +85,7 @@ class RunProgress:
         text = f"objective {objective:.4g}{self.validation}  {self.speed(step):,.0f} {self.positions}/s"
         if console.listener is not None and time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS:
             self._last_report = time.monotonic()
-            console.listener(text, step)
+            console.listener(Report(step, text))
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or step == self.total:

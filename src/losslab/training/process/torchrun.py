@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import IO
 
 from losslab import console
-from losslab.console import NOTE
+from losslab.reports import Cause, Note, from_line
 from losslab.run_folder import RunFolder
 from losslab.training.process.worker_command import worker_command, worker_environment
 
 QUIET = "LOSSLAB_QUIET"
 """Set where nobody reads what a rank prints; it stands in its log."""
-CAUSE = "losslab: rank "
-"""Begins the line in which a rank says why it ended."""
+_STDERR = 2
+"""The only descriptor for reports that torchrun hands down to the ranks."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ def run_workers(run: RunFolder, ranks: int, trust: list[str]) -> Ended:
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     command += worker_command(run, trust)
-    environment = worker_environment(sys.path)
+    environment = worker_environment(sys.path, reports=_STDERR)
     if console.out.quiet:
         environment[QUIET] = "1"
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
@@ -84,14 +84,22 @@ def _stand_by(agent: subprocess.Popen[str], log: Path) -> Ended:
 
 
 def _relay(stream: IO[str], log: Path, ended: Ended) -> None:
-    """Pass the workers' messages through; torchrun's messages on a signal that we sent, and on a rank that has reported
-    its end itself, go to the log."""
+    """Take in the ranks' reports, and pass the rest through; torchrun's messages on a signal that we sent, and on a rank
+    that has reported its end itself, go to the log."""
     for line in stream:
-        if line.startswith(CAUSE):
-            ended.cause = ended.cause or line.removeprefix("losslab: ").removeprefix("rank 0: ").strip()
-        if line.startswith(NOTE) and console.listener is not None:
-            console.listener(line.removeprefix("losslab: ").strip(), 0)
-        elif ended.signalled or ended.cause:
+        report = from_line(line)
+        if isinstance(report, Cause):
+            whose = f"rank {report.rank}: "
+            ended.cause = ended.cause or (whose if report.rank else "") + report.message
+            line = f"losslab: {whose}{report.message}\n"
+        elif isinstance(report, Note):
+            console.note(report.message)
+            continue
+        elif report is not None:
+            if console.listener is not None:
+                console.listener(report)
+            continue
+        if ended.signalled or ended.cause:
             with log.open("a", encoding="utf-8") as file:
                 file.write(line)
         else:

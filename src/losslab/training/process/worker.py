@@ -15,14 +15,13 @@ from losslab.config.stored import open_config
 from losslab.console import complain
 from losslab.errors import Held, UserError
 from losslab.records import DONE
+from losslab.reports import Cause, Report, to_line
 from losslab.run_folder import RunFolder
 from losslab.training.process.dispatch import launch
 from losslab.training.process.slurm import become_rank
-from losslab.training.process.torchrun import CAUSE, QUIET
-from losslab.training.process.worker_command import PARENT_PIPE
+from losslab.training.process.torchrun import QUIET
+from losslab.training.process.worker_command import HELD, PARENT_PIPE, REPORTS
 
-HELD = 3
-"""Exit code: another process has the run."""
 _STDIN = 0
 """The descriptor."""
 
@@ -42,6 +41,8 @@ def main(arguments: list[str] | None = None, *, began: float | None = None) -> i
         console.out.quiet = True
     if PARENT_PIPE in os.environ:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
+    if REPORTS in os.environ:
+        console.listener = _report
     try:
         become_rank()
         run = RunFolder(parsed.config.parent)
@@ -51,15 +52,13 @@ def main(arguments: list[str] | None = None, *, began: float | None = None) -> i
         if record.status not in DONE:
             record = launch(run, config, began=began)
     except Held as error:
-        _tell(str(error))
+        _say_why(str(error))
         return HELD
     except UserError as error:
-        _tell(str(error))
+        _say_why(str(error))
         return 2
-    unheard = console.listener is None  # who listens reads the record
-    stopped = record.status == "interrupted" and "RANK" in os.environ  # said, so that torchrun's words go to the log
-    if stopped or (record.status == "failed" and unheard):
-        _tell(str(record.error))
+    if record.status in ("failed", "interrupted"):
+        _say_why(str(record.error))
     return int(record.status not in DONE)
 
 
@@ -74,10 +73,20 @@ def _stop_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _tell(cause: str) -> None:
-    """Send the end of this rank to the parent, which passes on the first: under torchrun each rank does."""
-    if "RANK" in os.environ:
-        sys.stderr.write(f"{CAUSE}{os.environ['RANK']}: {cause}\n")
+def _report(report: Report) -> None:
+    """Write a report to the process that started this one; ranks beyond 0 report the cause of their end only."""
+    if isinstance(report, Cause) or os.environ.get("RANK", "0") == "0":
+        with suppress(OSError):  # the reader has ended; this process ends soon
+            os.write(int(os.environ[REPORTS]), f"{to_line(report)}\n".encode())
+
+
+def _say_why(cause: str) -> None:
+    """Report why this process ends; the one that started the ranks passes on the first of theirs."""
+    rank = int(os.environ.get("RANK", 0))
+    if console.listener is not None:
+        console.listener(Cause(cause, rank))
+    elif "RANK" in os.environ:  # somebody else's torchrun, or srun
+        sys.stderr.write(f"losslab: rank {rank}: {cause}\n")
     else:
         complain(cause)
 
