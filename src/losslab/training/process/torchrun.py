@@ -84,8 +84,8 @@ def _stand_by(agent: subprocess.Popen[str], log: Path) -> Ended:
 
 
 def _relay(stream: IO[str], log: Path, ended: Ended) -> None:
-    """Take in the ranks' reports, and pass the rest through; torchrun's messages on a signal that we sent, and on a rank
-    that has reported its end itself, go to the log."""
+    """Take in the ranks' reports, and pass the rest through; torchrun's messages on a signal that we sent, and on a
+    rank that has reported its end itself, go to the log."""
     for line in stream:
         report = from_line(line)
         if isinstance(report, Cause):
