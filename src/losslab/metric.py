@@ -44,14 +44,19 @@ def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]
     """A task's declarations as a record keeps them: plain values by name.
 
     Raises:
-        UserError: when two metrics share a name, a tag is unknown, or the primary metric is not among them or has no
-            better side.
+        UserError: when two metrics share a name, a name or a tag cannot be, or the primary metric is not among them or
+            has no better side.
     """
     by_name = {metric.name: metric for metric in metrics}
-    if len(by_name) < len(metrics):
-        twice = next(metric.name for metric in metrics if metric is not by_name[metric.name])
+    names = [metric.name for metric in metrics]
+    if len(by_name) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"task: it declares the metric {twice!r} twice")
     for metric in metrics:
+        if not metric.name or "/" in metric.name or metric.name == "step":
+            raise UserError(
+                f"task: {metric.name!r} cannot name a metric: no slash (val/ and test/ come before), no step"
+            )
         if unknown := sorted(metric.shown - PLACES.keys()):
             raise UserError(f"task: its metric {metric.name} has the tag {unknown[0]!r}; there are {', '.join(PLACES)}")
     if primary not in by_name:

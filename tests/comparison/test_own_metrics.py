@@ -27,9 +27,10 @@ def heights(folder: Path, primary: Metric, *, sign: float = 1.0) -> Sweep:
     sweep = Sweep(folder, [RMSE, SKILL, BIAS], primary.name)
     for seed in range(1, 7):
         for loss, shift in LOSSES.items():
-            value = 20 + seed / 10 + sign * shift * (1 + 0.01 * (seed % 3))
-            other = {"test/bias": 0.5, f"test/{(SKILL if primary is RMSE else RMSE).name}": 40 + seed - shift}
-            sweep.add(loss, seed, value, val=value, metrics=other, curve={50: value + 1, 100: value})
+            gain = sign * shift * (1 + 0.01 * (seed % 3))
+            value, other = 20 + seed / 10 + gain, (SKILL if primary is RMSE else RMSE).name
+            metrics = {"test/bias": 0.5, f"test/{other}": 40 + seed - 5 * gain}
+            sweep.add(loss, seed, value, val=value, metrics=metrics, curve={50: value + 1, 100: value})
     return sweep
 
 
