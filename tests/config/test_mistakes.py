@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 
-from losslab.config.binding import bind_components, import_target
+from losslab.config.binding import bind_components, convert, import_target
 from losslab.config.check import check_run
 from losslab.config.compose import compose_plain, group_choices
 from losslab.config.foreign import _INSTEAD
@@ -110,6 +111,7 @@ TYPED = [
     ("model.width=null", "model.width must be a whole number, not "),
     ("loss.label_smoothing=lots", "loss.label_smoothing must be a number, not 'lots'"),
     ("loss.label_smoothing=true", "loss.label_smoothing must be a number, not True"),
+    (f"optimizer.lr=1{'0' * 400}", "optimizer.lr must be a number, not 1000"),
     ("loss.class_weights=[1,heavy]", "loss.class_weights must be a list of a number or null, not "),
     ("optimizer.betas=0.9", "optimizer.betas must be a list of a number, not 0.9"),
     ("optimizer.betas=[0.9]", "optimizer.betas must be a list of a number, not [0.9]"),
@@ -133,7 +135,7 @@ def check(*typed: str) -> None:
     bind_components(check_run(compose_plain(list(typed))))
 
 
-@pytest.mark.parametrize(("typed", "answer"), TYPED, ids=[typed for typed, _ in TYPED])
+@pytest.mark.parametrize(("typed", "answer"), TYPED, ids=[typed[:40] for typed, _ in TYPED])
 def test_a_mistake_is_answered_in_one_sentence(typed: str, answer: str) -> None:
     with pytest.raises(UserError) as caught:
         check(typed)
@@ -292,6 +294,13 @@ def test_hydras_own_folders_are_refused_wherever_they_are_set(key: str, tmp_path
     (tmp_path / "experiment/own.yaml").write_text("# @package _global_\n" + yaml.safe_dump(content))
     with pytest.raises(UserError, match=rf"hydra\.{name} cannot be changed"):
         is_multirun(["experiment=own"], tmp_path)
+
+
+def test_true_is_none_of_the_numbers_to_choose_from() -> None:
+    mistakes: list[str] = []
+    assert convert("loss.order", 2, Literal[1, 2], mistakes) == 2 and not mistakes
+    convert("loss.order", True, Literal[1, 2], mistakes)
+    assert mistakes == ["loss.order must be 1 or 2, not True"]
 
 
 def test_whole_numbers_may_be_written_with_an_exponent() -> None:

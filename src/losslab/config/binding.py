@@ -118,7 +118,7 @@ def _fit(value: Any, hint: Any) -> tuple[bool, Any]:
                 return True, converted
         return False, value
     if origin is Literal:
-        return value in get_args(hint), value
+        return any(value == choice and type(value) is type(choice) for choice in get_args(hint)), value
     if hint is bool:
         return isinstance(value, bool), value
     if hint is int:
@@ -127,7 +127,10 @@ def _fit(value: Any, hint: Any) -> tuple[bool, Any]:
         return isinstance(value, int) and not isinstance(value, bool), value
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number, float(value) if number else value
+        try:
+            return number, float(value) if number else value
+        except OverflowError:  # an integer beyond the largest float
+            return False, value
     if hint is str:
         return isinstance(value, str), value
     if origin in (list, tuple):
