@@ -70,7 +70,7 @@ def task(request: pytest.FixtureRequest, workplace: Path) -> str:
 
 
 def config_of(task: str, *arguments: str) -> dict[str, Any]:
-    """What `start` would store."""
+    """The configuration that `start` would store."""
     composed = compose_plain([*OPTIONS, f"task={task}", f"loss={LOSS[task]}", *arguments], config_dir=Path("conf"))
     return resolve_split(resolve_budget(bind_components(check_run(composed))))
 

@@ -38,7 +38,7 @@ from losslab.run_folder import RunFolder
 BASELINE = "cross_entropy"
 FIGURES, TOKENS = "figures", "tokens"
 MOST_RUNS = 40
-"""Of more, TensorBoard selects none by itself."""
+"""TensorBoard selects no run by itself where there are more."""
 REPORT, SUMMARY, ALL_PAIRS = "report.html", "summary", "all_pairs.csv"
 
 

@@ -157,7 +157,7 @@ def _watch(folder: Path, lines: list[Line]) -> None:
 
 
 def _table(lines: list[Line]) -> Table:
-    """As wide as the terminal; only the names give way."""
+    """A table as wide as the terminal; only the names give way."""
     headings, *rows = _text(lines)
     table = Table(box=None, pad_edge=False, expand=True)
     for i, heading in enumerate(headings):

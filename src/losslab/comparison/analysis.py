@@ -59,9 +59,9 @@ class Comparison:
     reliability: dict[str, NDArray[np.float64]]
     """Label → [seeds, 2, 3, 15]."""
     metrics: tuple[str, ...]
-    """Those of the table; the first is `metric`."""
+    """Metrics of the table; the first is `metric`."""
     declared: Declarations
-    """What the records say of each metric."""
+    """Declarations of each metric in the records."""
 
     @property
     def baseline(self) -> str:

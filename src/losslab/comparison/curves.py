@@ -32,7 +32,7 @@ class MeanCurve:
 
 
 def charted(declared: Declarations) -> list[str]:
-    """What TensorBoard shows of each loss."""
+    """Metrics that TensorBoard shows of each loss."""
     names = dict.fromkeys([declared.primary, *declared.shown("events")])
     return [*(f"val/{name}" for name in names), LOGIT_NORM, GRADIENT_NORM]
 

@@ -1,4 +1,4 @@
-"""What the records of the compared runs declare of each metric: its words, its unit, its better side, its margin."""
+"""Declarations of metrics in the records of the compared runs: label, unit, better side, margin."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Declarations:
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> Declarations:
-        """What the records of these runs declare; where none declares anything, as in a table made elsewhere, losslab's
-        own metrics by their names.
+        """Collect the declarations of these runs' records; where there are none, as in a table made elsewhere, take
+        losslab's own metrics by their names.
 
         Margins are customs and may change: of several, the smallest counts. Tags add up.
 
@@ -52,7 +52,8 @@ class Declarations:
         return cls({name: _merged(name, metrics) for name, metrics in found.items()}, primary)
 
     def __getitem__(self, metric: str) -> Metric:
-        """Of a key such as `test/nll`; where it is not declared, what the words in its name say."""
+        """The declaration of a key such as `test/nll`; where there is none, the one that the words in its name
+        suggest."""
         found = self.by_name.get(short(metric))
         return _by_words(short(metric)) if found is None else found
 
@@ -131,4 +132,4 @@ def _agreed(what: str, values: Mapping[str, Any]) -> Any:
 
 
 CUSTOMARY = Declarations({metric.name: metric for metric in METRICS}, PRIMARY)
-"""Of tables made elsewhere."""
+"""Words of tables made elsewhere."""

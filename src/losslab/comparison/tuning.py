@@ -82,7 +82,7 @@ def choose(contenders: Sequence[Contender], metric: str, declared: Declarations)
 
 
 def fallback(declared: Declarations) -> str:
-    """What settings are chosen by where a loss lacks the metric that the others are tuned by."""
+    """The metric by which settings are chosen where a loss lacks the one by which the others are tuned."""
     return f"val/{declared.primary}"
 
 
@@ -143,7 +143,7 @@ def budget_of(contender: Contender) -> dict[Setting, int]:
 
 
 def expected_best(contender: Contender, metric: str, *, worst: float, higher_is_better: bool) -> Expected | None:
-    """How good the best of n settings is on average; None with a single setting.
+    """Expected value of the best of n settings; None with a single setting.
 
     Args:
         worst: what a run without a result counts as.
@@ -213,7 +213,7 @@ def _flops(run: Run) -> float | None:
 
 
 def tuning_caveats(contenders: Sequence[Contender], metric: str, declared: Declarations) -> list[str]:
-    """What makes the choice of settings less than fair, a sentence each."""
+    """Reasons why the choice of settings is less than fair, a sentence each."""
     found = []
     for contender in contenders:
         for axis in axes_of(contender, metric, declared):

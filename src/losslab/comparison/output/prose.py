@@ -38,7 +38,7 @@ def question(c: Comparison) -> str:
 
 
 def caption(c: Comparison) -> str:
-    """What the table's numbers are."""
+    """A caption that explains the table's numbers."""
     at = f"{', '.join(c.metrics)} at each run's best checkpoint ({chosen_by(c)})"
     if all(run.folder is None for run in c.runs):
         at = ", ".join(c.metrics)
