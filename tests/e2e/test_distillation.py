@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +13,30 @@ import pytest
 import losslab
 from losslab.commands.evaluate import evaluate
 from losslab.commands.resume import resume
+from losslab.commands.train import train
 from losslab.errors import UserError
 from losslab.records import read
-from runs import only_run, stopping_after
+from runs import TINY, make_text, only_run, stopping_after
 
 BYTES = "data.tokenizer=bytes"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a teacher, with the cache of its text."""
+    folder = tmp_path_factory.mktemp("teacher")
+    (folder / "book.txt").write_text(make_text(), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        assert train([*TINY, "name=teachers", "trainer.max_steps=12"]) == 0
+    return folder / "outputs"
+
+
 @pytest.fixture
-def teacher(run_tiny: Callable[..., int]) -> Path:
-    assert run_tiny("name=teachers", "trainer.max_steps=12") == 0
+def teacher(workplace: Path, trained: Path) -> Path:
+    """A copy of its own for each test."""
+    shutil.copytree(trained, "outputs")
     return only_run(Path("outputs/teachers"))[0]
 
 
