@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _STOPPED = 130
 """The shell's code for a command that Ctrl-C ended."""
+_TEXT = "losslab.data.module.TextDataModule"
+"""Whose paths are looked up before anything is imported; other data looks for its own."""
 _LAUNCHER = ("hydra.launcher", "hydra/launcher")
 _SWEEPER = "hydra.sweeper._target_=hydra_plugins.losslab_launcher.ListedSweeper"
 _LOCAL, _SLURM = "local", "hydra_plugins.losslab_launcher.SlurmLauncher"
@@ -133,7 +135,8 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
         jobs[tuple(job)] = config, choices
     for folder in {Path(config["output_dir"]) / config["name"] for config, _ in jobs.values()}:
         check_folder(folder)
-    named = {(key, config["data"].get(key)) for config, _ in jobs.values() for key in ("path", "val_path", "test_path")}
+    texts = [config["data"] for config, _ in jobs.values() if config["data"].get("_target_") == _TEXT]
+    named = {(key, data.get(key)) for data in texts for key in ("path", "val_path", "test_path")}
     for key, path in sorted((key, str(path)) for key, path in named if path):
         find_files(path, f"data.{key}")
     for note in notes:

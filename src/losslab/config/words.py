@@ -15,6 +15,8 @@ ZIP = "zip"
 """The word that says which axes are walked together; it is no key of a run."""
 _SEPARATOR = "data.separator"
 """Text of any kind, which is never an axis."""
+_OPEN = "data.columns"
+"""Its keys are named by the task, so that no yaml has them: they are added where they are not there."""
 _WRITTEN_OUT = ("'", '"', "[", "{", "$", "=")
 _FUNCTIONS = frozenset("glob choice range interval shuffle sort tag int float bool str json_str extend_list".split())
 """Hydra's own, which look like a choice with settings."""
@@ -61,6 +63,9 @@ def ready(word: str) -> str:
         return f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
     if not equals or has_settings(word):
         return word
+    if key == _OPEN or key.startswith(f"{_OPEN}."):
+        key = f"++{key}"
+        word = f"{key}={value}"
     if bare(key) in _whole_keys():
         return f"{key}={','.join(map(_whole, value.split(',')))}"
     if "=" not in value or value[:1] in _WRITTEN_OUT or "(" in value:

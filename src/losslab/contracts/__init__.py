@@ -3,7 +3,7 @@
 from losslab.contracts.data import DataModule, Share, Subset, to_device
 from losslab.contracts.info import DataInfo, SplitInfo
 from losslab.contracts.model import Backbone, Teacher, blocks_of, context_of, flops_of, projection_of
-from losslab.contracts.task import Calibrator, Meter, Scored, Task, flat_hidden, no_objective
+from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
     Batch,
     Features,
@@ -14,6 +14,7 @@ from losslab.contracts.values import (
     TargetKind,
     Values,
     added,
+    padded,
 )
 from losslab.metric import Metric
 
@@ -21,6 +22,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Calibrator",
+    "ColumnKind",
     "DataInfo",
     "DataModule",
     "Features",
@@ -44,6 +46,7 @@ __all__ = [
     "flat_hidden",
     "flops_of",
     "no_objective",
+    "padded",
     "projection_of",
     "to_device",
 ]

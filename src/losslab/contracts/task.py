@@ -19,6 +19,21 @@ Combined = Literal["sum", "max", "min", "cat"]
 """The way in which the ranks' parts of a state become the whole; `cat`: rows one after the other, in the order of
 ranks."""
 
+ColumnKind = Literal["text", "words", "label", "labels", "tags", "value", "values"]
+"""How data that has rows reads a column, and what a row then holds of it:
+
+    text      a string                       int64 [T]: token ids, at most data.context, the end of text included
+    words     a list of strings              int64 [T]: an id for each word, 0 for those that train lacks
+    label     a string or whole number       int: its class
+    labels    a list of them                 int64 [K]: the classes that hold, which do not exclude one another
+    tags      a list of them, as many as     int64 [T]: a class for each word
+              there are words
+    value     a number                       float
+    values    a list of numbers              float32 [K]: as many in every row
+
+Where a file cannot hold lists (csv), their items stand between white space.
+"""
+
 
 class Scored(ABC):
     """Something that looks at each batch of an evaluation."""
@@ -82,6 +97,11 @@ class Task(ABC):
     """Names of extras that it can add where `Loss.needs` asks for them."""
     of_stream: ClassVar[bool] = False
     """It reads windows of a stream of tokens, as `data=text` gives them."""
+    columns: ClassVar[Mapping[str, ColumnKind]] = {}
+    """The columns that it reads of data that has rows (`data=csv`, `data=jsonl`), by its own name for each: what they
+    are called in the file is the data's to say (`data.columns.text=question`). Checked before data is read. The first
+    column of labels, tags or values is the target: its classes are `DataInfo.num_classes` and `class_counts`, its
+    values `DataInfo.num_values`. Empty: it reads no rows."""
 
     @abstractmethod
     def target_size(self, info: DataInfo) -> int:
@@ -114,11 +134,25 @@ class Task(ABC):
         return batch.target.flatten(), batch.weight.flatten()
 
     def example(self, row: Mapping[str, Any]) -> Any:
-        """An example, as it is stored, out of a row of the source. Default: the row."""
+        """An example out of a row, as `collate` takes it. Default: the row.
+
+        Args:
+            row: each of `columns` by name, encoded as its kind says; no column that is not among them.
+        """
         return row
 
     def collate(self, examples: Sequence[Any]) -> Batch:
-        """A batch of examples, for data that has rows."""
+        """A batch of examples, for data that has rows. A pure function: what it returns for an example must not depend
+        on the others, but for padding (`padded`).
+
+        Args:
+            examples: B of them, at least one, as `example` returned them.
+
+        Returns:
+            inputs by the names that the model reads (`tokens`, int64 [B, T]; `mask`, bool [B, T]: False in the
+            padding), target, and weight: float32 [B] for one position a row, [B, T] for one a word. The data adds
+            `fit`, `unit` and `id` to the extras.
+        """
         raise NotImplementedError(f"{type(self).__name__} reads no rows: it has no collate")
 
 

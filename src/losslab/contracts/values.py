@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -103,6 +103,16 @@ class LossSum:
     """Detached scalar sums over the same denominator, for the logs."""
     penalty: PenaltySum | None = None
     """The penalties in `total`, where their denominator is another."""
+
+
+def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """B sequences [T_i] side by side, [B, T] with zeros behind the shorter ones, and a mask, bool [B, T], that is False
+    there. T is at least 1."""
+    rows = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+    if rows.shape[1] == 0:
+        rows = rows.new_zeros(len(sequences), 1)
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return rows, torch.arange(rows.shape[1]) < lengths[:, None]
 
 
 Values = Tensor | Mapping[str, Tensor]

@@ -1,20 +1,13 @@
-"""Tokens on disk, under a hash of everything that decides them. Parallel processes build them once."""
+"""Tokens on disk, under a hash of everything that decides them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from losslab.console import working
@@ -22,12 +15,10 @@ from losslab.data.overlap import find_overlap
 from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.sources import Corpus
 from losslab.data.splits import SPLITS, document_hash
+from losslab.data.store import key_of, open_or_build, read_meta, write_meta
 from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
-from losslab.files import TEMPORARY, sync_folder
 
-DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
 _FORMAT = 5
-_META = "meta.json"
 _KINDS = ("tokens", "bytes", "fit", "lengths")
 
 
@@ -66,16 +57,12 @@ class TokenCache:
 
 def cache_key(settings: dict[str, Any]) -> str:
     """A hash of the source's hash, the rules of documents and splits, the tokenizer and this file's format."""
-    content = json.dumps({**settings, "format": _FORMAT}, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:20]
+    return key_of({**settings, "format": _FORMAT})
 
 
 def open_cache(folder: Path) -> TokenCache:
     """Map a finished cache. Raises one of DAMAGED where it is missing or damaged."""
-    meta = json.loads((folder / _META).read_text())
-    for name, checksum in meta["checksums"].items():
-        if _checksum(folder / name) != checksum:
-            raise ValueError(f"{folder / name} is damaged")
+    meta = read_meta(folder)
     splits = {
         split: TokenSplit(**{kind: np.load(folder / f"{split}.{kind}.npy", mmap_mode="r") for kind in _KINDS})
         for split in SPLITS
@@ -98,22 +85,12 @@ def without_ends(split: TokenSplit, tokenizer: Tokenizer) -> Iterator[list[int]]
 
 
 def build_cache(root: Path, settings: dict[str, Any], corpus: Corpus, tokenizer: str, vocab_size: int) -> TokenCache:
-    """Open the cache for `settings`, or build it: beside its place, then renamed, under a lock."""
-    folder = root / cache_key(settings)
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"{folder.name}.lock"):
-        try:
-            return open_cache(folder)
-        except DAMAGED:
-            shutil.rmtree(folder, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}.", suffix=TEMPORARY))
-        try:
-            _write(temporary, settings, corpus, tokenizer, vocab_size)
-            temporary.rename(folder)
-            sync_folder(root)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return open_cache(folder)
+    """Open the cache for `settings`, or build it."""
+
+    def write(folder: Path) -> None:
+        _write(folder, settings, corpus, tokenizer, vocab_size)
+
+    return open_or_build(root / cache_key(settings), open_cache, write)
 
 
 def _write(folder: Path, settings: dict[str, Any], corpus: Corpus, choice: str, vocab_size: int) -> None:
@@ -136,11 +113,7 @@ def _write(folder: Path, settings: dict[str, Any], corpus: Corpus, choice: str, 
             kept = round_trip(by_split[split], without_ends(stream, tokenizer), tokenizer)
             meta["round_trip"] = kept._asdict()
     meta["overlap"] = find_overlap(by_split)
-    meta["checksums"] = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
-    (folder / _META).write_text(json.dumps(meta, indent=2))
-    for path in folder.iterdir():
-        _sync(path)
-    sync_folder(folder)
+    write_meta(folder, meta)
 
 
 def _join(documents: list[str], encoded: Iterator[tuple[list[int], list[int]]], tokenizer: Tokenizer) -> TokenSplit:
@@ -166,17 +139,3 @@ def _join(documents: list[str], encoded: Iterator[tuple[list[int], list[int]]], 
         fit=np.array(fit, dtype=np.uint8),
         lengths=np.array(lengths, dtype=np.int64),
     )
-
-
-def _checksum(path: Path) -> int:
-    """CRC-32 of a file: against torn writes and bad disks, not against people."""
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
 from losslab.data import python_docs, sources
-from losslab.data.cache import DAMAGED, TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
+from losslab.data.cache import TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
 from losslab.data.documents import DocumentRule
 from losslab.data.introduction import introduce_text
 from losslab.data.round_trip import RoundTrip, round_trip
+from losslab.data.store import DAMAGED
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, check_choice
 from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
 from losslab.errors import UserError

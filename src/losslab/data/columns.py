@@ -1,0 +1,248 @@
+"""What the kinds of columns mean (`losslab.contracts.ColumnKind`): cells, the numbers they become, and vocabularies."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from losslab.contracts import ColumnKind
+from losslab.data.tables import Row
+from losslab.data.tokenizer import Tokenizer, artifacts_of, make_tokenizer
+from losslab.errors import UserError
+
+Columns = Mapping[str, ColumnKind]
+LABELS_FILE, WORDS_FILE = "labels.json", "words.json"
+"""Artifacts: column → its labels, where a label's place is its class; and words, whose first has the id 1."""
+UNKNOWN = 0
+"""The id of a word that train lacks."""
+_CLASSES = ("label", "labels", "tags")
+_NUMBERS = ("value", "values")
+_ONE = ("label", "value")
+"""Kinds that give a row one number."""
+_SEQUENCES = ("text", "words", "tags")
+_SHOWN = 40
+
+
+def check_kinds(columns: Columns, task: str) -> None:
+    """Refuse kinds that there are not, and columns that do not go together. Raises UserError naming the task."""
+    for name, kind in columns.items():
+        if kind not in get_args(ColumnKind):
+            kinds = ", ".join(get_args(ColumnKind))
+            raise UserError(f"task: {task} declares its column {name!r} as {kind!r}, and the kinds are {kinds}")
+    declared = list(columns.values())
+    if "text" in declared and "words" in declared:
+        raise UserError(f"task: {task} declares columns of text and of words, and a model has one vocabulary")
+    if "tags" in declared and declared.count("words") != 1:
+        raise UserError(f"task: {task} declares a column of tags, which goes with one column of words")
+
+
+def target_of(columns: Columns) -> str | None:
+    """The first column of labels, tags or values."""
+    return next((name for name, kind in columns.items() if kind in (*_CLASSES, *_NUMBERS)), None)
+
+
+def parse_row(cells: Row, columns: Columns) -> Row:
+    """Cells as their kinds want them: strings, lists of strings, floats. Raises ValueError naming the column."""
+    row: Row = {}
+    for name, kind in columns.items():
+        try:
+            row[name] = _PARSERS[kind](cells[name])
+        except (TypeError, ValueError):
+            raise ValueError(f"its {name} must be {_WANTED[kind]}, not {_short(cells[name])}") from None
+    words = next((name for name, kind in columns.items() if kind == "words"), "")
+    for tags in (name for name, kind in columns.items() if kind == "tags"):
+        if len(row[words]) != len(row[tags]):
+            raise ValueError(f"it has {len(row[words])} {words} and {len(row[tags])} {tags}: each word has one")
+    return row
+
+
+def _text(cell: Any) -> str:
+    if not isinstance(cell, str):
+        raise TypeError
+    return cell
+
+
+def _label(cell: Any) -> str:
+    """Numbers and truth values of JSON as they are written there."""
+    if isinstance(cell, str) and cell.strip():
+        return cell.strip()
+    if isinstance(cell, int):
+        return json.dumps(cell)
+    raise TypeError
+
+
+def _value(cell: Any) -> float:
+    if isinstance(cell, bool) or not math.isfinite(number := float(cell)):
+        raise ValueError
+    return number
+
+
+def _items(item: Callable[[Any], Any], *, fewest: int = 1) -> Callable[[Any], list[Any]]:
+    def parse(cell: Any) -> list[Any]:
+        found = cell.split() if isinstance(cell, str) else cell
+        if not isinstance(found, list) or len(found) < fewest:
+            raise TypeError
+        return [item(part) for part in found]
+
+    return parse
+
+
+_PARSERS: dict[ColumnKind, Callable[[Any], Any]] = {
+    "text": _text,
+    "words": _items(_text),
+    "label": _label,
+    "labels": _items(_label, fewest=0),
+    "tags": _items(_label),
+    "value": _value,
+    "values": _items(_value),
+}
+_WANTED: dict[ColumnKind, str] = {
+    "text": "text",
+    "words": "a list of words, at least one",
+    "label": "a label (text or a whole number)",
+    "labels": "a list of labels",
+    "tags": "a list of labels, at least one",
+    "value": "a finite number",
+    "values": "a list of finite numbers, at least one",
+}
+
+
+def _short(cell: Any) -> str:
+    shown = repr(cell)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a split, encoded."""
+
+    kind: ColumnKind
+    values: NDArray[Any]
+    """[N], or of all rows one after the other."""
+    ends: NDArray[np.int64] | None
+    """[N]: where each row ends in `values`; None where each has one."""
+
+    def __getitem__(self, row: int) -> int | float | Tensor:
+        if self.ends is None:
+            found: int | float = self.values[row].item()
+            return found
+        part = self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
+        return torch.from_numpy(part.astype(np.float32 if self.kind in _NUMBERS else np.int64))
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """All that turns cells into numbers, learned from train."""
+
+    columns: Columns
+    context: int
+    tokenizer: Tokenizer | None = None
+    words: dict[str, int] = field(default_factory=dict)
+    """Word → id, from 1."""
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Column → label → class."""
+    widths: dict[str, int] = field(default_factory=dict)
+    """Column of values → how many there are in a row."""
+
+    @property
+    def vocab_size(self) -> int | None:
+        if self.tokenizer is not None:
+            return self.tokenizer.vocab_size
+        return len(self.words) + 1 if "words" in self.columns.values() else None
+
+    def artifacts(self) -> dict[str, str]:
+        """File name → content of each."""
+        found = {} if self.tokenizer is None else artifacts_of(self.tokenizer)
+        if "words" in self.columns.values():
+            found[WORDS_FILE] = json.dumps(list(self.words), ensure_ascii=False)
+        if self.labels:
+            found[LABELS_FILE] = json.dumps({name: list(labels) for name, labels in self.labels.items()}, indent=1)
+        return found
+
+    def encode(self, name: str, rows: Sequence[Row]) -> tuple[Column, int]:
+        """A column, and how many of its rows were cut to the context.
+
+        Raises:
+            UserError: for labels that train lacks, values of different lengths, and text without a token.
+        """
+        kind, cells = self.columns[name], [row[name] for row in rows]
+        if kind == "value":
+            return Column(kind, np.array(cells, dtype=np.float64), None), 0
+        if kind in _CLASSES:
+            self._check_labels(name, cells)
+        if kind == "label":
+            return Column(kind, np.array([self.labels[name][cell] for cell in cells], dtype=np.int64), None), 0
+        found = self._numbers(name, cells)
+        if name in self.widths and (other := {len(numbers) for numbers in found} - {self.widths[name]}):
+            raise UserError(f"{name} has {self.widths[name]} values in one row and {min(other)} in another")
+        if kind == "text" and not all(found):
+            raise UserError(f"{name} holds text that the tokenizer gives no token, and it has no end of text")
+        longer = sum(len(numbers) > self.context for numbers in found) if kind in _SEQUENCES else 0
+        if longer:
+            found = [numbers[: self.context] for numbers in found]
+        ends = np.cumsum([len(numbers) for numbers in found], dtype=np.int64)
+        dtype = np.float64 if kind == "values" else np.int32
+        return Column(kind, np.array([n for numbers in found for n in numbers], dtype=dtype), ends), longer
+
+    def _numbers(self, name: str, cells: list[Any]) -> list[list[Any]]:
+        kind = self.columns[name]
+        if kind == "text":
+            assert self.tokenizer is not None
+            end = [] if self.tokenizer.end is None else [self.tokenizer.end]
+            return [ids + end for ids, _ in self.tokenizer.encode(cells)]
+        if kind == "words":
+            return [[self.words.get(word, UNKNOWN) for word in words] for words in cells]
+        if kind in _CLASSES:
+            return [[self.labels[name][label] for label in labels] for labels in cells]
+        return list(cells)
+
+    def _check_labels(self, name: str, cells: list[Any]) -> None:
+        found = set(cells) if self.columns[name] == "label" else {label for labels in cells for label in labels}
+        if strangers := sorted(found - self.labels[name].keys()):
+            shown = ", ".join(map(repr, strangers[:4])) + (", …" if len(strangers) > 4 else "")
+            raise UserError(
+                f"train has no row whose {name} is {shown}, and a split to evaluate on has: add such rows to train, or "
+                "leave them out of the other"
+            )
+
+
+def learn(columns: Columns, train: Sequence[Row], *, context: int, tokenizer: str, vocab_size: int) -> Vocabularies:
+    """The vocabularies of train.
+
+    Args:
+        tokenizer: bpe, bytes, or the path of a tokenizer.json, for columns of text.
+        vocab_size: of a trained bpe; and the most words, the most frequent ones, that have an id beside 0.
+
+    Raises:
+        UserError: for a column with fewer than two labels.
+    """
+    texts = [name for name, kind in columns.items() if kind == "text"]
+    made = make_tokenizer(tokenizer, vocab_size, [row[name] for row in train for name in texts]) if texts else None
+    counts = Counter(word for name, kind in columns.items() if kind == "words" for row in train for word in row[name])
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 1]
+    labels = {}
+    for name, kind in columns.items():
+        if kind in _CLASSES:
+            there = {row[name] for row in train} if kind == "label" else {x for row in train for x in row[name]}
+            if len(there) < 2:
+                raise UserError(f"every row of train has the same {name}: there is nothing to tell apart")
+            labels[name] = {label: i for i, label in enumerate(_sorted(there))}
+    widths = {name: len(train[0][name]) for name, kind in columns.items() if kind == "values"}
+    return Vocabularies(columns, context, made, {word: i for i, word in enumerate(frequent, start=1)}, labels, widths)
+
+
+def _sorted(labels: set[str]) -> list[str]:
+    """By name; whole numbers by their size, so that 10 does not come before 2."""
+    try:
+        return sorted(labels, key=lambda label: (int(label), label))
+    except ValueError:
+        return sorted(labels)

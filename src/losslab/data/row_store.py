@@ -1,0 +1,106 @@
+"""Encoded rows on disk, under a hash of everything that decides them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from losslab.contracts import ColumnKind
+from losslab.data.columns import Column, Columns, learn, target_of
+from losslab.data.row_source import RowSource
+from losslab.data.splits import SPLITS
+from losslab.data.store import DAMAGED, key_of, open_or_build, read_meta, write_meta
+
+_FORMAT = 1
+_HEADER = 128
+"""Bytes of an .npy file without entries, which cannot be mapped."""
+
+
+@dataclass(frozen=True)
+class RowStore:
+    """The rows of every split, memory-mapped."""
+
+    meta: dict[str, Any]
+    columns: dict[str, dict[str, Column]]
+    """Split → name → column."""
+    hashes: dict[str, NDArray[Any]]
+    """Split → uint64 [N], of each row's inputs."""
+
+    def count(self, split: str) -> int:
+        return len(self.hashes[split])
+
+    def row(self, split: str, number: int) -> dict[str, int | float | Tensor]:
+        """Each column of a row by name, as `ColumnKind` says."""
+        return {name: column[number] for name, column in self.columns[split].items()}
+
+
+def open_rows(root: Path, settings: dict[str, Any], source: RowSource, columns: Columns, tokenizer: str) -> RowStore:
+    """Open the folder for `settings`, or read and encode the rows.
+
+    Raises:
+        UserError: for rows that cannot be used.
+    """
+    folder = root / key_of({**settings, "format": ["rows", _FORMAT]})
+
+    def opened(folder: Path) -> RowStore:
+        return _open(folder, columns)
+
+    def write(folder: Path) -> None:
+        _write(folder, settings, source, columns, tokenizer)
+
+    try:
+        return opened(folder)
+    except DAMAGED:
+        return open_or_build(folder, opened, write)
+
+
+def _open(folder: Path, columns: Columns) -> RowStore:
+    meta = read_meta(folder)
+
+    def load(name: str) -> NDArray[Any]:
+        path = folder / f"{name}.npy"
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > _HEADER else None)
+        return array
+
+    def column(name: str, kind: ColumnKind) -> Column:
+        return Column(kind, load(name), load(f"{name}.ends") if f"{name}.ends.npy" in meta["checksums"] else None)
+
+    found = {
+        split: {name: column(f"{split}.{i}", kind) for i, (name, kind) in enumerate(columns.items())}
+        for split in SPLITS
+    }
+    return RowStore(meta, found, {split: load(f"{split}.hashes") for split in SPLITS})
+
+
+def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: Columns, tokenizer: str) -> None:
+    read = source.read(columns)
+    made = learn(
+        columns,
+        read.rows["train"],
+        context=settings["context"],
+        tokenizer=tokenizer,
+        vocab_size=settings["vocab_size"],
+    )
+    truncated = dict.fromkeys(SPLITS, 0)
+    target = target_of(columns)
+    classes = made.labels.get(target or "")
+    meta: dict[str, Any] = {"settings": settings, "how": read.how, "copies": read.copies, "class_counts": None}
+    for split in SPLITS:
+        np.save(folder / f"{split}.hashes.npy", np.array(read.hashes[split], dtype=np.uint64))
+        for i, name in enumerate(columns):
+            column, longer = made.encode(name, read.rows[split])
+            np.save(folder / f"{split}.{i}.npy", column.values)
+            if column.ends is not None:
+                np.save(folder / f"{split}.{i}.ends.npy", column.ends)
+            truncated[split] += longer
+            if split == "train" and name == target and classes is not None:
+                meta["class_counts"] = np.bincount(column.values, minlength=len(classes)).tolist()
+    values = None if target is None or classes is not None else made.widths.get(target, 1)
+    meta |= {"rows": {split: len(read.rows[split]) for split in SPLITS}, "truncated": truncated}
+    meta |= {"vocab_size": made.vocab_size, "num_classes": None if classes is None else len(classes)}
+    write_meta(folder, meta | {"num_values": values, "artifacts": made.artifacts()})

@@ -1,0 +1,245 @@
+"""The LightningDataModule for rows: csv and JSON lines, which the task turns into examples and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
+from losslab.data.columns import check_kinds
+from losslab.data.row_sampler import EvalRows, pass_order
+from losslab.data.row_source import RowSource, hash_files
+from losslab.data.row_store import RowStore, open_rows
+from losslab.data.tables import TableFormat
+from losslab.data.tokenizer import FileTokenizer, check_choice
+from losslab.errors import UserError
+
+_SAMPLE = 4096
+"""Rows of train from which the mean number of positions is taken."""
+_AT_ONCE = 256
+_FEW_COPIES = 0.01
+"""Share of rows from which copies are worth a note."""
+
+
+class RowsDataModule(DataModule):
+    """Rows of a person's own table. Which columns are read, and as what, the task says (`Task.columns`).
+
+    Args:
+        path: a file or glob (.csv, .tsv, .jsonl, .ndjson, also .gz); of csv the first line names the columns.
+        val_path, test_path: the same, of splits of their own.
+        columns: the task's name of a column → the file's, where they differ.
+        val_fraction, test_fraction: share of the rows; default: a twentieth, but at least 100 of them and at most a
+            quarter. A hash of a row's inputs decides where it belongs.
+        delimiter: of csv; default: the one of comma, semicolon, tab and | that divides the first line most often.
+        quotes: of csv: cells may stand in quotation marks.
+        tokenizer: bytes, bpe (trained on the train split), or the path of a tokenizer.json.
+        vocab_size: of the trained bpe; of columns of words, the most that have an id of their own.
+        context: T, the longest sequence; what is longer is cut off, and counted.
+        batch_size: rows in one optimizer step, over all devices and micro-batches.
+        val_batch_size: rows evaluated at once on each device.
+        num_workers: processes that make batches.
+
+    Raises:
+        UserError: for missing or contradictory arguments; no row is read yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        columns: dict[str, str] | None = None,
+        val_fraction: float | None = None,
+        test_fraction: float | None = None,
+        delimiter: str | None = None,
+        quotes: bool = True,
+        tokenizer: str = "bytes",
+        vocab_size: int = 4096,
+        context: int,
+        batch_size: int = 16,
+        val_batch_size: int = 32,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size=batch_size, val_batch_size=val_batch_size)
+        if path is None:
+            raise UserError("data.path is missing: data=csv data.path=FILE|GLOB (.csv, .tsv, .jsonl, also .gz)")
+        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size), ("context", context)):
+            if value <= 0:
+                raise UserError(f"data.{name} must be above 0, not {value}")
+        if num_workers < 0:
+            raise UserError(f"data.num_workers must be 0 or above, not {num_workers}")
+        for name, column in (columns or {}).items():
+            if not isinstance(column, str):
+                raise UserError(f"data.columns.{name} must be the name of a column, not {column!r}")
+        check_choice(tokenizer, vocab_size)
+        self.source = RowSource(
+            path,
+            val_path=val_path,
+            test_path=test_path,
+            columns=dict(columns or {}),
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            form=TableFormat(delimiter, quotes),
+        )
+        self.source.check()
+        self.tokenizer_choice = tokenizer
+        self.vocab_size = vocab_size
+        self.context = context
+        self.num_workers = num_workers
+        self._hashes: dict[str, str] | None = None
+        self._store: RowStore | None = None
+        self._task: Task | None = None
+        self._eval: dict[str, EvalRows] = {}
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a task that reads no rows, names of columns that it does not have, and files that lack one.
+
+        Raises:
+            UserError: naming what there is.
+        """
+        name = type(task).__name__
+        if not task.columns:
+            raise UserError(
+                f"task={name} reads no rows: its class declares no `columns`, and data=csv and data=jsonl give nothing "
+                "else"
+            )
+        check_kinds(task.columns, name)
+        if strangers := sorted(self.source.columns.keys() - task.columns.keys()):
+            known = ", ".join(f"data.columns.{column}" for column in task.columns)
+            raise UserError(f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}")
+        self.source.check_columns(task.columns)
+
+    def content_hashes(self, task: Task) -> dict[str, str]:
+        if self._hashes is None:
+            self._hashes = {f"data.{key}": hash_files(files) for key, files in self.source.files().items()}
+            if self.tokenizer_choice not in ("bpe", "bytes"):
+                self._hashes["data.tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
+        return self._hashes
+
+    def prepare(self, cache: Path, task: Task) -> DataInfo:
+        """Read and encode the rows, or open what was encoded before.
+
+        Raises:
+            UserError: for cells that do not fit their columns, labels that train lacks, and too few rows.
+        """
+        self.check_task(task)
+        self._task = task
+        settings: dict[str, Any] = {
+            "hashes": self.content_hashes(task),
+            "names": self.source.names(task.columns),
+            "kinds": dict(task.columns),
+            "fractions": [self.source.val_fraction, self.source.test_fraction],
+            "form": [self.source.form.delimiter, self.source.form.quotes],
+            "tokenizer": self.tokenizer_choice if self.tokenizer_choice in ("bpe", "bytes") else "file",
+            "vocab_size": self.vocab_size,
+            "context": self.context,
+        }
+        self._store = open_rows(cache, settings, self.source, task.columns, self.tokenizer_choice)
+        return self._describe()
+
+    def _describe(self) -> DataInfo:
+        meta = self.store.meta
+        rows_of_train = self.store.count("train")
+        step = -(-rows_of_train // _SAMPLE)
+        mean = float(self._positions("train", range(0, rows_of_train, step)).double().mean())
+        splits = {"train": SplitInfo(round(mean * rows_of_train))}
+        for split in self.splits[1:]:
+            rows = EvalRows(self.store.hashes[split], self._positions(split, range(self.store.count(split))))
+            self._eval[split] = rows
+            splits[split] = SplitInfo(rows.num_positions(None), rows.num_units, "sample")
+        return DataInfo(
+            splits=splits,
+            mean_positions=mean,
+            vocab_size=meta["vocab_size"],
+            num_classes=meta["num_classes"],
+            num_values=meta["num_values"],
+            class_counts=None if meta["class_counts"] is None else torch.tensor(meta["class_counts"]).double(),
+            artifacts=meta["artifacts"],
+        )
+
+    def _positions(self, split: str, rows: range) -> Tensor:
+        """[len(rows)]: the positions of each row that count."""
+        counts = []
+        for i in range(0, len(rows), _AT_ONCE):
+            weight = self._collate(split, rows[i : i + _AT_ONCE]).weight
+            counts.append((weight != 0).flatten(1).sum(1) if weight.ndim > 1 else (weight != 0).long())
+        return torch.cat(counts)
+
+    @property
+    def store(self) -> RowStore:
+        assert self._store is not None, "prepare() comes first"
+        return self._store
+
+    @property
+    def task(self) -> Task:
+        assert self._task is not None, "prepare() comes first"
+        return self._task
+
+    def _collate(self, split: str, rows: Iterable[int]) -> Batch:
+        return self.task.collate([self.task.example(self.store.row(split, row)) for row in rows])
+
+    def train_batch(self, step: int, share: Share) -> Batch:
+        """Rows of an optimizer step: those at [step · B, (step + 1) · B) of endless passes over train, each of which
+        has an order of its own."""
+        rows = share.rows(self.batch_size)
+        first = step * self.batch_size + rows.start
+        return self._collate("train", pass_order(self.store.count("train"), self.seed, first, rows.stop - rows.start))
+
+    def eval_batches(
+        self, split: str, share: Share, subset: Subset = "all", most: int | None = None
+    ) -> Iterator[Batch]:
+        """The rows of a split in their order, or those that `most` leaves of them; with `fit`, `unit` and `id`."""
+        rows = self._eval[split]
+        chosen = rows.choose_fit(most) if subset == "fit" else rows.choose(most)
+        mine = chosen[share.rank :: share.ranks].tolist()
+        for i in range(0, len(mine), self.val_batch_size):
+            part = torch.tensor(mine[i : i + self.val_batch_size])
+            batch = self._collate(split, part.tolist())
+            yield batch._replace(extras={**batch.extras, **_aligned(rows.extras(part), batch.weight)})
+
+    def told(self) -> str | None:
+        """One line for people: which files are read."""
+        files = [file for files in self.source.files().values() for file in files]
+        size = sum(file.stat().st_size for file in files)
+        return f"{len(files):,} file{'s' * (len(files) != 1)} ({', '.join(f.name for f in files[:4])}), {size:,} bytes"
+
+    def summary(self) -> dict[str, Any]:
+        """What the record keeps of the rows: how many, how they were split, copies, and what was cut off."""
+        keys = ("how", "rows", "copies", "truncated")
+        return super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
+
+    def introduction(self, interim: int) -> Iterator[tuple[str, bool]]:
+        """Files, rows, copies between splits, and rows that were cut off."""
+        meta = self.store.meta
+        yield f"rows   {self.told()}", False
+        yield f"       {_counted(meta['rows'])} rows; splits: {meta['how']}", False
+        for split, copies in meta["copies"].items():
+            if copies:
+                line = (
+                    f"{copies:,} of {meta['rows'][split]:,} {split} rows have inputs that an earlier split has as well"
+                )
+                yield line, copies > _FEW_COPIES * meta["rows"][split]
+        if any(meta["truncated"].values()):
+            yield (
+                f"{_counted(meta['truncated'])} sequences are longer than data.context={self.context} and were cut off",
+                True,
+            )
+        sizes = _counted({split: size.positions for split, size in self.info.splits.items()})
+        vocabulary = f", vocabulary {self.info.vocab_size:,}" if self.info.vocab_size else ""
+        classes = f", {self.info.num_classes:,} classes" if self.info.num_classes else ""
+        yield f"data   {sizes} positions{vocabulary}{classes}", False
+
+
+def _counted(numbers: Mapping[str, int]) -> str:
+    return " · ".join(f"{number:,} {split}" for split, number in numbers.items())
+
+
+def _aligned(extras: dict[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
+    """A number for each row → one for each of its positions."""
+    shape = (-1, *[1] * (weight.ndim - 1))
+    return {name: value.view(shape).expand(weight.shape).contiguous() for name, value in extras.items()}

@@ -1,0 +1,79 @@
+"""Folders of arrays under a hash of all that decides them. Parallel processes build each once; damage is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from losslab.files import TEMPORARY, sync_folder
+
+T = TypeVar("T")
+DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
+META = "meta.json"
+_KEY_DIGITS = 20
+
+
+def key_of(settings: dict[str, Any]) -> str:
+    """The name of the folder for these settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What `write_meta` wrote, once all files are what they were then. Raises one of DAMAGED where they are not."""
+    meta: dict[str, Any] = json.loads((folder / META).read_text())
+    for name, checksum in meta["checksums"].items():
+        if _checksum(folder / name) != checksum:
+            raise ValueError(f"{folder / name} is damaged")
+    return meta
+
+
+def write_meta(folder: Path, meta: dict[str, Any]) -> None:
+    """Finish a folder: its description, with checksums of its files, all of them on the disk."""
+    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
+    (folder / META).write_text(json.dumps({**meta, "checksums": checksums}, indent=2))
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def open_or_build(folder: Path, opened: Callable[[Path], T], write: Callable[[Path], None]) -> T:
+    """Open a folder, or write it: beside its place, then renamed, under a lock.
+
+    Args:
+        opened: raises one of DAMAGED for a folder that is missing or damaged.
+        write: fills an empty folder, and ends with `write_meta`.
+    """
+    root = folder.parent
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f"{folder.name}.lock"):
+        try:
+            return opened(folder)
+        except DAMAGED:
+            shutil.rmtree(folder, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}.", suffix=TEMPORARY))
+        try:
+            write(temporary)
+            temporary.rename(folder)
+            sync_folder(root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return opened(folder)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file: against torn writes and bad disks, not against people."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
