@@ -1,4 +1,4 @@
-"""What the kinds of columns mean (`losslab.contracts.ColumnKind`): cells, the numbers they become, and vocabularies."""
+"""The kinds of columns (`losslab.contracts.ColumnKind`): their cells, the numbers they become, and vocabularies."""
 
 from __future__ import annotations
 

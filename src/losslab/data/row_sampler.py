@@ -66,7 +66,7 @@ class EvalRows:
         return int(self.positions[self.choose(most)].sum())
 
     def extras(self, rows: Tensor) -> dict[str, Tensor]:
-        """Of each row [B]: `fit`, `unit` and `id`."""
+        """The extras of each row [B]: `fit`, `unit` and `id`."""
         return {
             "fit": self._fit[rows],
             "unit": (rows * self.num_units // self.count).int(),

@@ -27,7 +27,7 @@ class Rows:
 
     rows: dict[str, list[Row]]
     hashes: dict[str, list[int]]
-    """Of each row, 64 bits of its inputs."""
+    """64 bits of a hash of each row's inputs."""
     how: str
     """How the splits were made, for people."""
     copies: dict[str, int]

@@ -209,7 +209,7 @@ class RowsDataModule(DataModule):
         return f"{len(files):,} file{'s' * (len(files) != 1)} ({', '.join(f.name for f in files[:4])}), {size:,} bytes"
 
     def summary(self) -> dict[str, Any]:
-        """What the record keeps of the rows: how many, how they were split, copies, and what was cut off."""
+        """The rows as the record keeps them: how many, how they were split, copies, and what was cut off."""
         keys = ("how", "rows", "copies", "truncated")
         return super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
 
