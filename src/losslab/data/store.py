@@ -28,7 +28,7 @@ def key_of(settings: dict[str, Any]) -> str:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The description that `write_meta` wrote, once all files are what they were then. Raises one of DAMAGED where they are not."""
+    """The description that `write_meta` wrote. Raises one of DAMAGED where a file is no longer what it was then."""
     meta: dict[str, Any] = json.loads((folder / META).read_text())
     for name, checksum in meta["checksums"].items():
         if _checksum(folder / name) != checksum:
