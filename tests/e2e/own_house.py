@@ -26,7 +26,7 @@ from losslab.contracts import (
     Task,
 )
 from losslab.metrics.class_meter import ClassMeter
-from losslab.metrics.table import METRICS
+from losslab.metrics.table import CLASS_METRICS
 from losslab.metrics.temperature import Temperature
 
 SIZES = {"train": 48, "val": 21, "test": 17}
@@ -161,7 +161,7 @@ class Tagging(Task):
     """Its best checkpoint is the one with the largest accuracy."""
 
     accepts = frozenset({TargetKind.CLASSES})
-    metrics = METRICS
+    metrics = CLASS_METRICS
     primary = "top1"
 
     def target_size(self, info: DataInfo) -> int:

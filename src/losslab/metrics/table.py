@@ -57,3 +57,11 @@ METRICS: tuple[Metric, ...] = (
 """Metrics in the order in which people read them: of metrics.csv and of tables."""
 PRIMARY = "nll_scaled"
 """The metric by which a language model's best checkpoint is chosen."""
+
+_OF_TOKENS = ("word_perplexity", "bits_per_byte", "unigram_nll")
+CLASS_METRICS: tuple[Metric, ...] = tuple(
+    metric._replace(unit="nats") if metric.unit == NLL else metric
+    for metric in METRICS
+    if metric.name not in _OF_TOKENS
+)
+"""Those of targets that are classes, and no tokens of a text."""
