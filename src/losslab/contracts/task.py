@@ -112,7 +112,8 @@ class Task(ABC):
         """Run the backbone and select positions, flattened to N rows.
 
         Args:
-            kind: the form of target that the loss expects, one of `accepts`.
+            kind: the form of target that the loss expects, one of `accepts`. A task of classes may return int64 [N] for
+                distributions and labels, too: the class then has all of the weight.
             needs: extras that it needs, by name, each one of `provides`.
         """
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from losslab.contracts import (
     Backbone,
     Batch,
     DataInfo,
+    Features,
     LossSum,
     OutputSpec,
     Projection,
+    TargetKind,
     Task,
     Teacher,
     blocks_of,
@@ -43,7 +46,8 @@ class Network(nn.Module):
         self, *, backbone: nn.Module, loss: Loss, task: Task, info: DataInfo, head_init: torch.Generator
     ) -> None:
         super().__init__()
-        num_outputs = loss.num_outputs(task.target_size(info))
+        self.target_size = task.target_size(info)
+        num_outputs = loss.num_outputs(self.target_size)
         width: int = backbone.width  # type: ignore[assignment]
         self.backbone = backbone
         with global_stream(head_init.initial_seed(), "projection"):
@@ -64,7 +68,8 @@ class Network(nn.Module):
         if batch is None:
             assert observer is not None
             return observer(None, self.loss, self.projection)
-        features = self.task.features(self._body(), batch, self.loss.target_kind, self.loss.needs)
+        kind = self.loss.target_kind
+        features = in_kind(self.task.features(self._body(), batch, kind, self.loss.needs), kind, self.target_size)
         if self.teacher is not None:
             taught = self.teacher.hidden(batch)
             self.loss.teach(self.teacher.log_probs)
@@ -78,11 +83,11 @@ class Network(nn.Module):
         backbone: Backbone = self.backbone  # type: ignore[assignment]
         return backbone
 
-    def hash_start(self, target_size: int) -> dict[str, str]:
+    def hash_start(self) -> dict[str, str]:
         """The hashes of the initial weights, for the record: of the backbone; of the projection, where the loss needs
         an output a class or value and not a number of its own; and of the loss, where it has any."""
         hashes = {"backbone_init": hash_weights(self.backbone)}
-        if len(self.projection.weight) == target_size:
+        if len(self.projection.weight) == self.target_size:
             hashes["projection_init"] = hash_weights(self.projection)  # type: ignore[arg-type]
         if self.loss.state_dict():
             hashes["loss_init"] = hash_weights(self.loss)
@@ -108,6 +113,15 @@ class Network(nn.Module):
         if own is None or taught is None:
             return None
         return int(own / info.mean_positions) + 6 * self.projection.weight.numel() + taught
+
+
+def in_kind(features: Features, kind: TargetKind, size: int) -> Features:
+    """Classes as what a loss of distributions or labels expects: all of the weight on the one that holds. They stay in
+    `extras["class"]`, for the metrics; other targets stay as they are."""
+    if kind not in (TargetKind.DISTRIBUTIONS, TargetKind.LABELS) or features.target.is_floating_point():
+        return features
+    shares = F.one_hot(features.target, size).float()
+    return replace(features, target=shares, extras={**features.extras, "class": features.target})
 
 
 def check_projection(projection: Projection, backbone: nn.Module, num_outputs: int, width: int) -> None:

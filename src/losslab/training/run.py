@@ -279,7 +279,7 @@ def _note_start(
         if step and record.hashes.get(name) not in (None, value):
             raise UserError(f"the {name} of {run} are not those it began with; train it again, under another name=…")
     if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
-        record.hashes |= network.hash_start(network.task.target_size(data.info))
+        record.hashes |= network.hash_start()
     record.hashes |= hashes | code
     record.versions = versions()
     record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {
