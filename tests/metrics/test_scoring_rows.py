@@ -164,3 +164,18 @@ def test_how_many_rows_are_read_at_once_does_not_matter(name: str, monkeypatch: 
     whole = read(loss, logits, target, thorough=True)
     monkeypatch.setitem(module._AT_ONCE, "cpu", 3 * 11)
     assert_equal(read(loss, logits, target, thorough=True), vars(whole))
+
+
+class OwnPosterior(Focal):
+    """Replaces the posterior of its parent, which reads the softmax."""
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        return (2 * logits).softmax(dim=-1)
+
+
+@pytest.mark.parametrize("make", [Focal, lambda: Focal(gamma=0.5), lambda: Focal(gamma=3.0), OwnPosterior])
+def test_the_posterior_of_positions_that_are_nearly_sure(make: Callable[[], Loss]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = 3 * torch.randn(60, 40, generator=generator)
+    target = logits.topk(3).indices[torch.arange(60), torch.arange(60) % 3]
+    assert_equal(read(make(), logits, target, thorough=True), reference(make(), logits, target), tolerance=1e-4)
