@@ -23,8 +23,8 @@ from losslab.commands.train import train
 from losslab.config.binding import bind_components
 from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
-from losslab.records import find_runs, read
-from runs import only_run
+from losslab.records import read
+from runs import find_runs, only_run
 
 TASKS = {
     "regression": ("Regression", "mse,huber,gaussian_nll", "kind: sum", "last: true"),
