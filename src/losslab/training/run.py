@@ -301,7 +301,8 @@ def _note_end(run: RunFolder, config: dict[str, Any], record: Record) -> None:
         record.status, record.error = "failed", record.error or error_sentence(error)
     if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
         with suppress(OSError):  # a disk that is full by now must not hide what ended the run
-            note_failure(run.path, _hparams(config, record), record.names_shown("events"))
+            shown = sorted(record.names_shown("events"), key=lambda name: name != record.primary)
+            note_failure(run.path, _hparams(config, record), shown)
 
 
 def _hparams(config: dict[str, Any], record: Record) -> dict[str, str | float]:
