@@ -4,6 +4,7 @@ Only imports. A server that computed, with more than one thread, would leave its
 not have, and their first parallel product would wait for it for ever.
 """
 
+import gc
 import signal
 
 signal.signal(
@@ -16,3 +17,5 @@ try:
     import losslab.training.process.worker  # noqa: F401
 except ImportError as error:  # the server would pass over it, and every job import everything again
     raise RuntimeError(f"losslab cannot be imported: {error}") from error
+
+gc.freeze()  # a job's garbage collections would walk over all of this, and so copy its memory
