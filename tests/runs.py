@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import warm_process
 from losslab import run_folder
 from losslab.records import Record
 from losslab.run_folder import RunFolder
+from warm_process import WarmProcess
 
 TINY = [
     "data=text",
@@ -72,8 +74,14 @@ def stopping_after(step: int | None = None) -> Iterator[None]:
         yield
 
 
-def losslab(*arguments: str, cwd: Path, group: bool = False) -> subprocess.Popen[str]:
-    """Start the command as a person would, in a process of its own, or as a terminal does, in a group of its own."""
+def losslab(*arguments: str, cwd: Path, group: bool = False, new: bool = False) -> subprocess.Popen[str] | WarmProcess:
+    """Start the command as a person would, in a process of its own, or as a terminal does, in a group of its own.
+
+    Args:
+        new: import everything there, too, where a test is about the first seconds, or about what is imported.
+    """
+    if not new and warm_process.can_start():
+        return WarmProcess([*arguments], cwd=cwd, group=group)
     return subprocess.Popen(
         [sys.executable, "-m", "losslab", *arguments],
         cwd=cwd,

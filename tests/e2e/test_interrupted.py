@@ -25,7 +25,7 @@ LONG = [
     *TINY,
     "loss=square",
     "model.dropout=0.1",
-    "trainer.max_steps=400",
+    "trainer.max_steps=160",
     "trainer.val_check_interval=30",
     "trainer.accumulate_grad_batches=2",
     "checkpoints.every_n_steps=7",
@@ -48,11 +48,9 @@ def wait_for_step(process: Popen[str], folder: Path, step: int) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
     """The metrics of LONG, run in one go."""
-    from runs import make_text
-
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "book.txt").write_text(make_text(), encoding="utf-8")
-    process = losslab("train", *LONG, cwd=folder)
+    process = losslab("train", *LONG, cwd=folder, new=True)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return only_run(folder / "outputs/runs")[1].metrics
@@ -63,7 +61,7 @@ def test_a_killed_run_continues_bit_for_bit(
     workplace: Path, undisturbed: dict[str, dict[str, float]], how: str
 ) -> None:
     process = losslab("train", *LONG, cwd=workplace)
-    run = wait_for_step(process, workplace / "outputs/runs", step=random.randint(1, 300))
+    run = wait_for_step(process, workplace / "outputs/runs", step=random.randint(1, 120))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert records.read(run).status == "running"
@@ -78,8 +76,8 @@ def test_a_killed_run_continues_bit_for_bit(
     assert record.metrics == undisturbed
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     steps = {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    assert steps["val/nll_scaled"] == [*range(30, 400, 30), 400]
-    assert steps["train/objective"] == [1, *range(2, 401, 2)]
+    assert steps["val/nll_scaled"] == [*range(30, 160, 30), 160]
+    assert steps["train/objective"] == [1, *range(2, 161, 2)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -228,7 +228,7 @@ def complaint(arguments: list[str]) -> str:
     "arguments", [["train", "loss=sqare"], ["trian"], ["resume", "nowhere"], ["compare", "nowhere"]]
 )
 def test_bad_input_exits_with_2_and_one_line(workplace: Path, arguments: list[str]) -> None:
-    process = losslab(*arguments, cwd=workplace)
+    process = losslab(*arguments, cwd=workplace, new=True)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert len(output.strip().splitlines()) == 1 and output.startswith("losslab: ")
