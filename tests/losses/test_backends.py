@@ -99,8 +99,8 @@ def test_liger_is_asked_for_a_sum_with_float32_gradients(liger: None, label_smoo
     ("backend", "options", "said"),
     [
         ("liger", {}, "needs the package liger-kernel"),
-        ("torch", {"class_weights": CLASS_WEIGHTS}, "knows neither class weights nor a temperature"),
-        ("torch", {"temperature": 2.0}, "knows neither class weights nor a temperature"),
+        ("torch", {"class_weights": CLASS_WEIGHTS}, "has neither class weights nor a temperature"),
+        ("torch", {"temperature": 2.0}, "has neither class weights nor a temperature"),
         ("torch", {"label_smoothing": 0.1}, "would make all logits for this label smoothing"),
     ],
 )

@@ -148,7 +148,7 @@ def test_a_group_has_settings_of_its_own_and_a_pattern_comes_before_a_role() -> 
         ({"a": {"match": "backbone.*"}, "b": {"match": "*.weight"}}, "a and b both claim backbone.embedding.weight"),
         ({"all": {"match": "backbone.*"}, "matrix": {}}, "matrix matches only parameters that other groups"),
         ({"a": {"match": "norm"}, "norm": {}}, "a and norm both claim"),
-        ({"embedding": MUON, "norm": MUON}, "Muon wants matrices alone, .* shape .*optimizer.groups.matrix"),
+        ({"embedding": MUON, "norm": MUON}, "Muon takes matrices alone, .* shape .*optimizer.groups.matrix"),
     ],
 )
 def test_groups_that_cannot_be_meant_are_refused(groups: dict[str, Any], said: str) -> None:
@@ -157,7 +157,7 @@ def test_groups_that_cannot_be_meant_are_refused(groups: dict[str, Any], said: s
 
 
 def test_an_optimizer_of_matrices_alone_is_told_where_it_belongs() -> None:
-    with pytest.raises(UserError, match="optimizer: Muon wants matrices alone"):
+    with pytest.raises(UserError, match="optimizer: Muon takes matrices alone"):
         make_optimizer({"_target_": "torch.optim.Muon", "lr": 0.1}, make_network())
 
 

@@ -175,6 +175,6 @@ def flat_hidden(hidden: Tensor, weight: Tensor, backbone: Any) -> Tensor:
     if tuple(hidden.shape) != wanted:
         raise UserError(
             f"model: {type(backbone).__name__} returned hidden states of shape {list(hidden.shape)}, and this batch "
-            f"wants {list(wanted)}: positions as the data has them, and then width={backbone.width}"
+            f"needs {list(wanted)}: positions as the data has them, and then width={backbone.width}"
         )
     return hidden.flatten(0, -2)

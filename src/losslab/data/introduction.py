@@ -53,7 +53,7 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
             if seen <= _FEW_SEEN * found["documents"] or files is None:
                 yield f"       {line}", False
             else:
-                yield f"{line}; what a model remembers of them makes {split} look better than new text would", True
+                yield f"{line}; a model that has memorised them makes {split} look better than new text would", True
     if not data.round_trip.lossless:
         yield data.round_trip.told(Path(data.tokenizer_choice).name), True
     tokens = " · ".join(f"{meta['tokens'][split]:,} {split}" for split in SPLITS)

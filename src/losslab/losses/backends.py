@@ -60,7 +60,7 @@ def _refusal(loss: PlainLoss, kept: Features, projection: Projection) -> str | N
     if not len(kept):
         return "has no loss for an empty batch"
     if loss.class_weights is not None or loss.temperature != 1:
-        return "knows neither class weights nor a temperature"
+        return "has neither class weights nor a temperature"
     if loss.smoothing.epsilon and (loss.smoothing.convention != "torch" or loss.backend == "torch"):
         return "would make all logits for this label smoothing"
     return _REFUSALS[loss.backend](kept, projection)

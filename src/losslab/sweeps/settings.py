@@ -91,7 +91,7 @@ class SlurmSettings:
             raise UserError(f"hydra.launcher.executor cannot be {executor!r}: {nearest(str(executor), _EXECUTORS)}")
         limit, warning = _seconds(keys["time_limit"]), keys["signal_delay_s"]
         if limit is None:
-            raise UserError("hydra.launcher.time_limit must be given, such as 90m or 4h: the cluster needs to know it")
+            raise UserError("hydra.launcher.time_limit must be given, such as 90m or 4h: the cluster needs it")
         if not _is_whole(warning, 1, _MOST_WARNING) or warning >= math.ceil(limit / 60) * 60:
             raise UserError(
                 f"hydra.launcher.signal_delay_s must be whole seconds, fewer than the time_limit has, not {warning!r}"

@@ -50,7 +50,7 @@ def check_kinds(loss: Loss, task: Task) -> None:
     name = type(task).__name__
     if loss.target_kind not in task.accepts:
         kinds = " or ".join(sorted(kind.value for kind in task.accepts))
-        raise UserError(f"loss wants {loss.target_kind.value} as targets, and the task has {kinds}")
+        raise UserError(f"loss needs {loss.target_kind.value} as targets, and the task has {kinds}")
     if lacking := sorted(loss.needs.keys() - task.provides):
         raise UserError(
             f"loss={type(loss).__name__} reads {lacking[0]!r} of each position, which task={name} does not give"
@@ -111,7 +111,7 @@ def build_backbone(config: dict[str, Any], info: DataInfo, init: torch.Generator
     late: dict[str, Any] = {"vocab_size": info.vocab_size} | ({} if init is None else {"generator": init})
     late = {name: value for name, value in late.items() if takes_any or name in parameters}
     if late.get("vocab_size", 0) is None:
-        raise UserError(f"model: {target.__name__} wants vocab_size, and this data has no vocabulary")
+        raise UserError(f"model: {target.__name__} needs vocab_size, and this data has no vocabulary")
     backbone = build_part(config, "model", **late)
     if not isinstance(backbone, torch.nn.Module):
         raise UserError(f"model: {target.__name__} must derive from torch.nn.Module")
@@ -154,6 +154,6 @@ def open_data(run: RunFolder, config: dict[str, Any]) -> DataModule:
     for split in data.splits[1:]:
         if split not in data.info.splits:
             raise UserError(
-                f"data: {type(data).__name__}.prepare says nothing of its split {split}: add it to DataInfo.splits"
+                f"data: {type(data).__name__}.prepare gives nothing for its split {split}: add it to DataInfo.splits"
             )
     return data

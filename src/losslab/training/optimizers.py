@@ -158,7 +158,7 @@ def _build(node: dict[str, Any], where: str, parts: list[dict[str, Any]]) -> Opt
             raise
         odd = next(p.shape for part in parts for p in part["params"] if p.ndim != 2)
         raise UserError(
-            f"{where}: {node['_target_'].rpartition('.')[2]} wants matrices alone, and this network also has "
+            f"{where}: {node['_target_'].rpartition('.')[2]} takes matrices alone, and this network also has "
             f"parameters of shape {list(odd)}; give it the matrices as optimizer=muon does, in optimizer.groups.matrix"
         ) from None
     return optimizer

@@ -102,11 +102,11 @@ def _sentence(c: Comparison, row: Row) -> str:
 def _how_far(row: Row) -> list[str]:
     assert row.paired is not None
     if row.paired.n < 2:
-        return ["One seed cannot tell a loss from luck."]
+        return ["One seed cannot separate a loss from luck."]
     if not row.paired.spread:
         reason = row.verdict.text.partition(f"{NO_SPREAD}: ")[2].rstrip(")")
         return [f"There is {NO_SPREAD}, and so no interval and no p: {reason}"]
-    found = [f"With this spread, {row.paired.n} seeds tell about {row.paired.detectable:.4f} apart."]
+    found = [f"With this spread, {row.paired.n} seeds can find a difference of about {row.paired.detectable:.4f}."]
     if row.more_seeds is not None:
         found.append(f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it.")
     else:

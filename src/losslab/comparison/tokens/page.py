@@ -148,7 +148,7 @@ def _legend(names: tuple[str, str], summary: TokenSummary, found: Differences, i
             f"{summary.surviving / summary.shown:.1%})."
         )
     else:
-        said = "With one seed all is pale: nothing tells a difference between losses from one between two trainings."
+        said = "With one seed all is pale: a difference between losses looks like one between two trainings."
     cut = "; the last document is cut" if is_cut else ""
     return f"""<p>The first {summary.shown:,} predicted tokens of the test split{cut}. Point at, focus or tap a token;
 arrow keys move on. The shading grows with the size of the mean difference up to {_saturation(found):.2f} nats. Signs: a
