@@ -25,6 +25,7 @@ OLD_NAMES = {
     "src/losslab/migrations.py",
     "tests/comparison/test_evaluations.py",
     "tests/comparison/test_load.py",
+    "tests/test_metric_declarations.py",
     "tests/test_records.py",
 }
 """Files that read records of earlier versions, or tell of them."""

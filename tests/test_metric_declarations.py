@@ -1,4 +1,4 @@
-"""What a record keeps of its task's metrics, and what it refuses."""
+"""Declarations of metrics in a record: those that it keeps, and those that it refuses."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class RunFolder:
 
     @property
     def evaluations(self) -> Path:
-        """What `losslab evaluate` found: a line for each evaluation, JSON."""
+        """Results of `losslab evaluate`: a line for each evaluation, JSON."""
         return self.path / "evaluations.jsonl"
 
     @property
@@ -122,7 +122,7 @@ class RunFolder:
         """Whether the run has a checkpoint of its own, and so needs nothing of one that it continues."""
         return bool(self.checkpoint_files())
 
-    # What they hold.
+    # Content of the folder.
 
     def exists(self) -> bool:
         """Whether this is the folder of a run: whether it has a record."""

@@ -33,7 +33,7 @@ def trainer(folder: Path, **changes: Any) -> Any:
 
 
 def state() -> tuple[Any, ...]:
-    """What decides in which precision a forward pass computes."""
+    """Settings that decide the precision of a forward pass."""
     product = torch.ones(2, 2, dtype=torch.get_default_dtype()) @ torch.ones(2, 2, dtype=torch.get_default_dtype())
     return torch.get_default_dtype(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), product.dtype
 

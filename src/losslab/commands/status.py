@@ -190,7 +190,7 @@ def _print_plain(lines: list[Line]) -> None:
 
 
 def _values(line: Line) -> dict[str, Any]:
-    """For other programs: the line's own keys, and the best value also under its metric's name."""
+    """Keys for other programs: the line's own, and the best value also under its metric's name."""
     own = asdict(line)
     return ({line.primary: line.best} if line.primary else {}) | own
 

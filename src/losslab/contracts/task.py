@@ -20,7 +20,7 @@ Combined = Literal["sum", "max", "min", "cat"]
 ranks."""
 
 ColumnKind = Literal["text", "words", "label", "labels", "tags", "value", "values"]
-"""How data that has rows reads a column, and what a row then holds of it:
+"""Types of columns, for data that has rows, and the value that a row then holds:
 
     text      a string                       int64 [T]: token ids, at most data.context, the end of text included
     words     a list of strings              int64 [T]: an id for each word, 0 for those that train lacks

@@ -241,7 +241,7 @@ def learn(columns: Columns, train: Sequence[Row], *, context: int, tokenizer: st
 
 
 def _sorted(labels: set[str]) -> list[str]:
-    """By name; whole numbers by their size, so that 10 does not come before 2."""
+    """Sort by name; whole numbers by their size, so that 10 does not come before 2."""
     try:
         return sorted(labels, key=lambda label: (int(label), label))
     except ValueError:

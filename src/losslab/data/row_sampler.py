@@ -1,4 +1,4 @@
-"""Which rows make up a batch: shuffled passes over train, and each row of a split once."""
+"""Rows of batches: shuffled passes over train, and each row of a split once."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class EvalRows:
         return np.sort(order[: max(1, fitting)])
 
     def num_positions(self, most: int | None) -> int:
-        """How many the rows of `choose(most)` have."""
+        """The number of positions in the rows of `choose(most)`."""
         return int(self.positions[self.choose(most)].sum())
 
     def extras(self, rows: Tensor) -> dict[str, Tensor]:

@@ -29,14 +29,14 @@ class Rows:
     hashes: dict[str, list[int]]
     """64 bits of a hash of each row's inputs."""
     how: str
-    """How the splits were made, for people."""
+    """The rule of the splits, for people."""
     copies: dict[str, int]
     """Rows of val and test whose inputs are those of a row in an earlier split."""
 
 
 @dataclass(frozen=True)
 class RowSource:
-    """Where rows lie, and how they are split.
+    """Files of rows, and their splits.
 
     Args:
         path, val_path, test_path: FILE or GLOB.

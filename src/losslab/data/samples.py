@@ -51,7 +51,7 @@ class SamplesDataModule(DataModule):
     vocab_size: int | None = None
     """V, where inputs are tokens."""
     num_classes: int | None = None
-    """Where targets are classes of their own."""
+    """The number of classes, where targets are classes of their own."""
     num_values: int | None = None
     """K, where targets are values."""
 

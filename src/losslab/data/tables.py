@@ -28,7 +28,7 @@ _WAY_OUT = "write it as .csv or .jsonl (pandas' to_csv and to_json(orient='recor
 
 @dataclass(frozen=True)
 class TableFormat:
-    """How csv files are written.
+    """Format of csv files.
 
     Args:
         delimiter: one character; None: the one that divides the first line most often, a tab in .tsv.

@@ -64,4 +64,4 @@ CLASS_METRICS: tuple[Metric, ...] = tuple(
     for metric in METRICS
     if metric.name not in _OF_TOKENS
 )
-"""Those of targets that are classes, and no tokens of a text."""
+"""Metrics of targets that are classes, and no tokens of a text."""

@@ -1,4 +1,4 @@
-"""What a process computes with, where it needs no Trainer: threads, device and precision."""
+"""Threads, device and precision of a process, where it needs no Trainer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def set_threads(config: dict[str, Any], record: Record) -> None:
 
 
 def set_determinism(deterministic: bool) -> None:
-    """What a Trainer sets for trainer.deterministic."""
+    """Set what a Trainer sets for trainer.deterministic."""
     torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         torch.backends.cudnn.benchmark = False

@@ -24,7 +24,7 @@ def stream(content: dict[str, Any], file: BinaryIO | None) -> int:
 
 
 class _Sink:
-    """What torch.save writes to: it counts the bytes, and passes them on to a file if there is one.
+    """A file object for torch.save: it counts the bytes, and passes them on to a file if there is one.
 
     torch's writer is C++, through which no exception may pass: the first one is kept, and raised when all is over.
     """
