@@ -98,7 +98,7 @@ def totals(lines: list[Line]) -> dict[str, float | int | None]:
 
 
 def _guess(lines: list[Line]) -> list[Line]:
-    """Seconds that runs which have not begun will take, by the mean time of a step in the others."""
+    """Add the time that runs which have not begun will take, by the mean time of a step in the others."""
     begun = [(line.elapsed, line.step) for line in lines if line.elapsed and line.step]
     if not begun:
         return lines

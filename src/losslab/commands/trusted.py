@@ -1,4 +1,4 @@
-"""Options that the commands share which open somebody's run folder."""
+"""Options of the commands that open somebody's run folder."""
 
 from __future__ import annotations
 

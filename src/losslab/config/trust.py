@@ -26,8 +26,8 @@ _ALLOWED = frozenset(
         *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS),
     ]
 )
-"""Allowed beside every component that has a yaml in conf/. Exact classes, never a prefix and never a function: torch
-and its neighbours hold callables that run a shell."""
+"""Classes that are allowed beside every component that has a yaml in conf/. Exact classes, never a prefix and never a
+function: torch and its neighbours hold callables that run a shell."""
 
 _LIBRARIES = frozenset(
     "torch lightning pytorch_lightning lightning_fabric torchmetrics hydra omegaconf tensorboard numpy scipy yaml "

@@ -98,7 +98,7 @@ def _median(measurements: list[Measurement], what: str) -> float:
 
 
 def _configs(overrides: list[str], config_dir: Path | None) -> dict[str, dict[str, Any]]:
-    """One for each loss, by the overrides that distinguish it from the others; only its loss and its shape are read."""
+    """Configurations, one for each loss, by the overrides that distinguish it; only its loss and its shape are read."""
     opened = open_multirun([ready(override) for override in overrides], config_dir)
     jobs = job_overrides(opened)
     common = set(jobs[0]).intersection(*jobs[1:])

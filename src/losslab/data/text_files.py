@@ -42,7 +42,7 @@ _MAGIC = {
 }
 _WIKITEXT_RAW = re.compile(r"wiki\.\w+\.raw", re.IGNORECASE)
 _TAR = (257, b"ustar")
-"""The offset of a tar archive's signature."""
+"""Offset and content of a tar archive's signature."""
 _TEXT_PER_ZERO = 1000
 """Text may hold a stray zero character; more than one in so many is a binary file or UTF-16 without its mark."""
 

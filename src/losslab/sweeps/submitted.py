@@ -93,7 +93,7 @@ class SubmittedRun:
 
     @contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C let the run save; earlier handlers are called, too."""
+        """Let SIGTERM and Ctrl-C make the run save; earlier handlers are called, too."""
 
         def handle(number: int, frame: FrameType | None) -> None:
             self._stop()
@@ -125,7 +125,8 @@ class SubmittedRun:
 
 
 def _ignore_warnings() -> None:
-    """Some clusters send a step's signals to all its processes, and this one ends those that do not handle it."""
+    """Ignore SIGUSR2: some clusters send a step's signals to all its processes, and this one ends those without a
+    handler."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 

@@ -43,7 +43,7 @@ class HiddenGradients:
         module.register_forward_hook(on_forward)
 
     def finish(self, factor: float, ranks: int) -> dict[str, float]:
-        """The norms of the step that ends, each multiplied by `factor`, over all ranks; and drop them."""
+        """Return the norms of the step that ends, each multiplied by `factor`, over all ranks, and drop them."""
         if not self._squares:
             return {}
         names = sorted(self._squares)

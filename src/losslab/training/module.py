@@ -83,7 +83,7 @@ class LossModule(pl.LightningModule):
         self.report: StepReport | None = None
 
     def configure_model(self) -> None:
-        """Lightning calls this before the optimizer is made, which must get the shards."""
+        """Shard the network. Lightning calls this before the optimizer is made, which must get the shards."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy):
             strategy.shard(self.network)

@@ -128,7 +128,8 @@ def _free_split(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def _is_first() -> bool:
-    """Let only rank 0 write to the folder under an outer torchrun or srun; the others come after it."""
+    """Whether this process is rank 0 of an outer torchrun or srun, which alone writes to the folder before the
+    others."""
     return int(os.environ.get("RANK", 0)) == 0
 
 

@@ -38,7 +38,7 @@ class Reliability:
     """[seeds, 3, bins]: weight, hits and Σ confidence of equal-mass groups of confidence."""
     after: NDArray[np.float64]
     ece: tuple[float, float]
-    """The values before and after."""
+    """The values before and after scaling."""
 
 
 @styled()
