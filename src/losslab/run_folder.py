@@ -1,4 +1,4 @@
-"""A run's folder as one object: where its files are, its configuration and record, and who holds it. No torch here."""
+"""A run's folder as one object: its paths, configuration, record and lock. No torch here."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class RunFolder:
                     f"{path} is a symbolic link, which losslab never makes: refused; put a copy in its place"
                 )
 
-    # Who holds it.
+    # Its lock.
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the run. Raises Held when another process does."""

@@ -52,7 +52,8 @@ def first_device(accelerator: str) -> torch.device:
 
 
 def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """Autocast, a default dtype or nothing: what Lightning puts around a validation step under trainer.precision."""
+    """Make the context that Lightning puts around a validation step under trainer.precision: autocast, a default dtype,
+    or none."""
     return _precision(precision, device).val_step_context
 
 
