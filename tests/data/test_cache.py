@@ -254,7 +254,7 @@ def test_a_folder_that_was_half_renamed_by_hand_is_replaced(documents, tmp_path)
     half.mkdir()
     (half / "train.tokens.npy").write_bytes(b"half")
     assert sorted(path.name for path in build(tmp_path, documents).folder.iterdir()) == sorted(
-        [*(f"{split}.{kind}.npy" for split in SPLITS for kind in KINDS), "counts.npy", "meta.json"]
+        [*(f"{split}.{kind}.npy" for split in SPLITS for kind in KINDS), "counts.npy", "meta.json", "verified.json"]
     )
 
 

@@ -54,6 +54,9 @@ class DataModule(pl.LightningDataModule):
     """Processes that make batches; 0: the training process."""
     seed: int = 0
     """The data_order stream of the run."""
+    memory: Path | None = None
+    """A folder that all sweeps share, where hashes of files can be kept between runs; None: nowhere. Set by the
+    framework before `content_hashes`; it need not exist."""
     info: DataInfo
     """The value of `prepare`; set by the framework."""
 

@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
-from losslab.data import python_docs, sources
+from losslab.data import sources
 from losslab.data.cache import TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
+from losslab.data.corpora import BuiltInText, OwnText, Text
 from losslab.data.documents import DocumentRule
 from losslab.data.introduction import introduce_text
 from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.store import DAMAGED
+from losslab.data.text_sampler import TextSampler
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, check_choice
-from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
+from losslab.data.windows import TrainOrder
 from losslab.errors import UserError
 from losslab.metrics.unigram import unigram_nll
 
-_FEW_DOCUMENTS = 20
-"""A val split with fewer documents is halved by window."""
 _FEWEST_TOKENS = 2
 
 
@@ -87,34 +87,26 @@ class TextDataModule(DataModule):
         check_choice(tokenizer, vocab_size)
         own = {"val_path": val_path, "test_path": test_path, "separator": separator}
         own |= {"val_fraction": val_fraction, "test_fraction": test_fraction}  # type: ignore[dict-item]
-        self.source: sources.TextSource | None = None
+        self.text: Text = BuiltInText()
         if path is not None:
-            self.source = sources.TextSource(path, documents=documents, rules=rules, **own)  # type: ignore[arg-type]
-            self.source.check()
+            self.text = OwnText(sources.TextSource(path, documents=documents, rules=rules, **own))  # type: ignore[arg-type]
+            self.text.source.check()
         for name in (name for name, value in own.items() if path is None and value is not None):
             raise UserError(f"data.{name} goes with data.path: the built-in corpus has documents and splits of its own")
         self.path = path
-        self.val_path = val_path
-        self.test_path = test_path
         self.documents: DocumentRule = documents
         self.tokenizer_choice = tokenizer
         self.vocab_size = vocab_size
         self.context = context
         self.max_eval_tokens = max_eval_tokens
         self.num_workers = num_workers
-        self._read: sources.Read | None = None
-        self._files: str | None = None
+        self.sampler = TextSampler(context)
         self._round_trip: RoundTrip | None = None
         self._cache: TokenCache | None = None
-        self._windows: dict[str, EvalWindows] = {}
 
     def source_hash(self) -> str:
         """SHA-256 of the text's content and its own splits (of the library's sources, for the built-in corpus)."""
-        if self.source is None:
-            return python_docs.source_hash()
-        if self._read is None:
-            self._read = self.source.read()
-        return sources.hash_read(self._read)
+        return next(iter(self.text.hashes(self.memory).values()))
 
     def check_task(self, task: Task) -> None:
         """Raises UserError for a task that reads no stream of tokens."""
@@ -125,20 +117,14 @@ class TextDataModule(DataModule):
             )
 
     def content_hashes(self, task: Task) -> dict[str, str]:
-        hashes = {"data.corpus" if self.source is None else "data.path": self.source_hash()}
+        hashes = dict(self.text.hashes(self.memory))
         if self.tokenizer_choice not in ("bpe", "bytes"):
             hashes["data.tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
-        if self._read is not None:
-            hashes |= {f"data.{key}": sources.hash_texts(texts) for key, texts in self._given_texts(self._read)}
         return hashes
 
     def told(self) -> str | None:
         """One line for people: which files are read, and which are not and why; None for the built-in corpus."""
-        if self._files is None and self.source is not None:
-            self._read = self._read or self.source.read()
-        if self._read is not None:
-            self._files = self._read.told()
-        return self._files
+        return self.text.told(self.memory)
 
     def prepare(self, cache: Path, task: Task) -> DataInfo:
         """Tokenise, or open what was tokenised before; safe to call from several processes at once.
@@ -151,15 +137,13 @@ class TextDataModule(DataModule):
             settings["vocab_size"] = str(self.vocab_size)
         elif self.tokenizer_choice != "bytes":
             settings["tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
-        if self.source is not None:
-            settings |= self.source.rules_of_splits()
+        settings |= self.text.rules()
         try:
             self._cache = open_cache(cache / cache_key(settings))
         except DAMAGED:
-            corpus = self._cut_read() or sources.corpus_of(python_docs.read_texts(), "one a topic or module")
-            self._cache = build_cache(cache, settings, corpus, self.tokenizer_choice, self.vocab_size)
-        self.told()
-        self._read = None
+            self._cache = build_cache(cache, settings, self.text.corpus(), self.tokenizer_choice, self.vocab_size)
+        self.sampler = TextSampler(self.context, cache)
+        self.sampler.take_cache(self._cache)
         for split, count in self._cache.meta["tokens"].items():
             if count < self.context + 1:
                 raise UserError(
@@ -172,7 +156,7 @@ class TextDataModule(DataModule):
         tokenizer, meta = self.tokenizer(), self.cache.meta
         splits = {}
         for split, count in meta["tokens"].items():
-            windows = self._eval_windows(split)
+            windows = self.sampler.windows[split]
             words = meta["words"][split] if self.cache.round_trip.lossless else None
             unit = "window" if windows.by_window else "document"
             splits[split] = SplitInfo(count - 1, windows.num_units, unit, words)
@@ -191,17 +175,13 @@ class TextDataModule(DataModule):
         Raises:
             UserError: where the text has no two tokens.
         """
-        if self.source is None:
-            corpus = sources.corpus_of(python_docs.read_texts(), "one a topic or module")
-        else:
-            self._read = self._read or self.source.read()
-            corpus = self.source.cut(self._read) if split else self.source.cut_whole(self._read)
+        corpus = self.text.corpus() if split else self.text.whole()
         parts = [split] if split else list(corpus.documents)
         documents = [text for part in parts for text in corpus.documents[part]]
         stream = encode_split(documents, tokenizer)
         if len(stream.tokens) < _FEWEST_TOKENS:
             raise UserError(f"data.path={self.path} holds {len(stream.tokens)} token(s): there is nothing to predict")
-        self._windows["text"] = EvalWindows(stream, self.context, by_window=len(documents) < _FEW_DOCUMENTS)
+        self.sampler.take("text", stream, len(documents))
         self._round_trip = round_trip(documents, without_ends(stream, tokenizer), tokenizer)
         self._words = sum(corpus.words[part] for part in parts)
         size = SplitInfo(len(stream.tokens) - 1, words=self._words if self._round_trip.lossless else None)
@@ -250,49 +230,26 @@ class TextDataModule(DataModule):
         """unigram_nll, but of another text: its tokens were not counted in train."""
         if split == "text":
             return {}
-        return {"unigram_nll": unigram_nll(self.train_counts, self._eval_windows(split).targets(most))}
+        return {"unigram_nll": unigram_nll(self.train_counts, self.sampler.windows[split].targets(most))}
 
     def num_positions(self, split: str, most: int | None = None) -> int:
         """The number of positions that `eval_batches` gives."""
-        return self._eval_windows(split).num_positions(most)
+        return self.sampler.windows[split].num_positions(most)
 
     def order(self) -> TrainOrder:
         """The order of training windows under `seed`."""
-        return TrainOrder(len(self.cache.splits["train"].tokens), self.context, self.seed)
+        return self.sampler.order(self.seed)
 
     def hash_batches(self, count: int = 50) -> str:
         """SHA-256 of the first `count` batches."""
-        return hash_batches(self.cache.splits["train"].tokens, self.order(), self.batch_size, count)
+        return self.sampler.hash_batches(self.order(), self.batch_size, count)
 
     def train_batch(self, step: int, share: Share) -> Batch:
-        """Windows of an optimizer step: the sequences [step · B, (step + 1) · B) of the order, however many ranks and
-        micro-batches share them."""
-        rows = share.rows(self.batch_size)
-        starts = self.order().starts(step * self.batch_size + rows.start, rows.stop - rows.start)
-        return gather(self.cache.splits["train"].tokens, starts, self.context)
+        """The windows of an optimizer step (`TextSampler.train_batch`)."""
+        return self.sampler.train_batch(self.order(), self.batch_size, step, share)
 
     def eval_batches(
         self, split: str, share: Share, subset: Subset = "all", most: int | None = None
     ) -> Iterator[Batch]:
-        """All windows of `split`, or those that hold `most` positions (`EvalWindows.choose`), shared out among the
-        ranks, none twice. `fit`: windows that hold at most `most` positions of the half that fits the temperature, for
-        each rank the same."""
-        windows = self._eval_windows(split)
-        if subset == "fit":
-            return windows.fit_batches(self.val_batch_size, windows.num_positions(None) if most is None else most)
-        return windows.batches(self.val_batch_size, rank=share.rank, ranks=share.ranks, most=most)
-
-    def _cut_read(self) -> sources.Corpus | None:
-        return None if self.source is None or self._read is None else self.source.cut(self._read)
-
-    def _given_texts(self, read: sources.Read) -> Iterator[tuple[str, list[str]]]:
-        """The keys of paths beside data.path that were given, with what they hold."""
-        for split, path in (("val", self.val_path), ("test", self.test_path)):
-            if path is not None:
-                yield f"{split}_path", read.texts[split]
-
-    def _eval_windows(self, split: str) -> EvalWindows:
-        if split not in self._windows:
-            by_window = self.cache.meta["documents"][split] < _FEW_DOCUMENTS
-            self._windows[split] = EvalWindows(self.cache.splits[split], self.context, by_window=by_window)
-        return self._windows[split]
+        """The windows of a split (`TextSampler.eval_batches`)."""
+        return self.sampler.eval_batches(split, self.val_batch_size, share, subset, most)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from losslab.data.documents import (
     ENOUGH,
@@ -116,6 +116,13 @@ class TextSource:
             raise UserError("data.val_fraction and data.test_fraction leave nothing to train on: together they are 1")
         self._find()
 
+    def plan(self) -> tuple[list[Path], dict[str, Any]]:
+        """The files that `read` reads, and plain values that its result follows from beside their content."""
+        files, left_out = self._find()
+        about = {"parts": {part: len(paths) for part, paths in files.items()}, "left_out": sorted(left_out.items())}
+        about |= {"given": list(self.given()), "beside": [str(path) for path in self._beside(files)]}
+        return [path for paths in files.values() for path in paths], about
+
     def read(self) -> Read:
         """Read every file once. Raises UserError when there is no text."""
         files, left_out = self._find()
@@ -127,7 +134,7 @@ class TextSource:
             if len(full) < len(content):
                 left_out["empty"] += len(content) - len(full)
             if not full:
-                key = f"{part}_path" if self._given().get(part) else "path"
+                key = f"{part}_path" if self.given().get(part) else "path"
                 raise UserError(f"data.{key}={getattr(self, key)} holds no text: it is empty")
             texts[part], kept[part] = [text for _, text in full], [path for path, _ in full]
         every = Counter(text for part in texts.values() for text in part)
@@ -201,7 +208,7 @@ class TextSource:
     def _find(self) -> tuple[dict[str, list[Path]], Counter[str]]:
         """The files of each part, and what is left out."""
         main = find_files(self.path)
-        given = {split: find_files(path, f"data.{split}_path") for split, path in self._given().items()}
+        given = {split: find_files(path, f"data.{split}_path") for split, path in self.given().items()}
         left_out = main.left_out + sum((found.left_out for found in given.values()), Counter[str]())
         parts = self._own(main, left_out) if self.rules == 2 else {}
         for split in parts.keys() & {"val", "test"}:
@@ -232,7 +239,8 @@ class TextSource:
         is_train = files[_ALL][0] in parts.get("train", [])
         return [path for split in ("val", "test") for path in parts.get(split, [])] if is_train else []
 
-    def _given(self) -> dict[str, str]:
+    def given(self) -> dict[str, str]:
+        """Paths of splits of their own, by split."""
         return {split: path for split, path in (("val", self.val_path), ("test", self.test_path)) if path is not None}
 
     def _own(self, main: Found, left_out: Counter[str]) -> dict[str, list[Path]]:

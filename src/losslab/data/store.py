@@ -9,16 +9,19 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from losslab.files import TEMPORARY, sync_folder
+from losslab.data.stamps import stamp_of
+from losslab.files import TEMPORARY, sync_folder, write_atomic
 
 T = TypeVar("T")
 DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
 META = "meta.json"
+_VERIFIED = "verified.json"
 _KEY_DIGITS = 20
 
 
@@ -28,12 +31,33 @@ def key_of(settings: dict[str, Any]) -> str:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The description that `write_meta` wrote. Raises one of DAMAGED where a file is no longer what it was then."""
+    """The description that `write_meta` wrote, once all files are what they were then.
+
+    Every file is read for that when a folder is opened first, and again when the stamp of one has changed. Each write
+    changes it, so that only bits that go wrong on the disk itself are not seen.
+
+    Raises:
+        One of DAMAGED, where a file is missing or is not what it was.
+    """
     meta: dict[str, Any] = json.loads((folder / META).read_text())
-    for name, checksum in meta["checksums"].items():
-        if _checksum(folder / name) != checksum:
+    names = sorted(meta["checksums"])
+    stamps = json.dumps([stamp_of(folder / name) for name in (META, *names)])
+    if _verified(folder) == stamps:
+        return meta
+    for name in names:
+        if _checksum(folder / name) != meta["checksums"][name]:
             raise ValueError(f"{folder / name} is damaged")
+    with suppress(OSError):  # a cache that may only be read is verified each time
+        write_atomic(folder / _VERIFIED, stamps.encode())
     return meta
+
+
+def _verified(folder: Path) -> str:
+    """The stamps of files that were found undamaged."""
+    try:
+        return (folder / _VERIFIED).read_text()
+    except (OSError, ValueError):
+        return ""
 
 
 def write_meta(folder: Path, meta: dict[str, Any]) -> None:

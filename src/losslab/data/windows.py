@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch
 from losslab.data.cache import TokenSplit
+from losslab.data.store import DAMAGED, key_of, open_or_build, read_meta, write_meta
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def hash_batches(tokens: NDArray[Any], order: TrainOrder, batch_size: int, count
     return digest.hexdigest()
 
 
+_MANY, _ORDER = 2**14, "order.npy"
+"""From so many numbers on, an order of hashes is kept on disk: it takes a microsecond a number."""
 MOST_UNITS = 4096
 """Documents whose scores a run keeps apart; of more, neighbours are scored together."""
 
@@ -73,9 +77,11 @@ class EvalWindows:
     Args:
         by_window: every other window is the fitting half (of a single window its first half), for splits with too few
             documents to halve; and windows, not documents, are the units that are scored apart.
+        memory: a folder that keeps the order of hashes of many windows.
     """
 
-    def __init__(self, split: TokenSplit, context: int, *, by_window: bool) -> None:
+    def __init__(self, split: TokenSplit, context: int, *, by_window: bool, memory: Path | None = None) -> None:
+        self.memory = memory
         self.split = split
         self.context = context
         self.by_window = by_window
@@ -135,7 +141,7 @@ class EvalWindows:
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        return np.array(sorted(range(self.count), key=_hash), dtype=np.int64)
+        return hashed_order(self.count, self.memory)
 
     def batch(self, windows: NDArray[np.int64]) -> Batch:
         """These windows; beyond the end of the split the weight is 0."""
@@ -189,6 +195,27 @@ class EvalWindows:
                 chosen.append(window)
                 positions += found
         return chosen
+
+
+def hashed_order(count: int, memory: Path | None = None) -> NDArray[np.int64]:
+    """The numbers below `count` in the order of their hashes; of many, kept in the folder `memory`."""
+    if memory is None or count < _MANY:
+        return np.array(sorted(range(count), key=_hash), dtype=np.int64)
+
+    def opened(folder: Path) -> NDArray[np.int64]:
+        read_meta(folder)
+        order: NDArray[np.int64] = np.load(folder / _ORDER)
+        return order
+
+    def write(folder: Path) -> None:
+        np.save(folder / _ORDER, hashed_order(count))
+        write_meta(folder, {"numbers": count})
+
+    folder = memory / key_of({"order of hashes": count})
+    try:
+        return opened(folder)
+    except DAMAGED:
+        return open_or_build(folder, opened, write)
 
 
 def _hash(window: int) -> int:

@@ -96,6 +96,7 @@ def build_data(config: dict[str, Any]) -> DataModule:
             f"data: {type(data).__name__} has no batch_size: its __init__ calls super().__init__(batch_size=…, "
             "val_batch_size=…)"
         )
+    data.memory = Path(config["output_dir"]) / CACHE
     return data
 
 
@@ -149,8 +150,9 @@ def open_data(run: RunFolder, config: dict[str, Any]) -> DataModule:
     """The run's data, prepared; in the cache beside the sweeps, or, where a run was moved away from it, in its own."""
     data, task = build_data(config), build_task(config)
     data.seed = derive_seed(config["seed"], "data_order")
+    data.memory = run.shared_cache if run.shared_cache.is_dir() else run.own_cache
     with global_stream(config["seed"], "preparation"):
-        data.info = data.prepare(run.shared_cache if run.shared_cache.is_dir() else run.own_cache, task)
+        data.info = data.prepare(data.memory, task)
     for split in data.splits[1:]:
         if split not in data.info.splits:
             raise UserError(
