@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from losslab.data.overlap import find_overlap
 from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.sources import Corpus
 from losslab.data.splits import SPLITS, document_hash
-from losslab.data.store import key_of, open_or_build, read_meta, write_meta
+from losslab.data.store import growing, key_of, map_array, open_or_build, read_meta, write_meta
 from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 
 _FORMAT = 5
+_AT_ONCE = 2**24
 _KINDS = ("tokens", "bytes", "fit", "lengths")
 
 
@@ -63,17 +65,18 @@ def cache_key(settings: dict[str, Any]) -> str:
 def open_cache(folder: Path) -> TokenCache:
     """Map a finished cache. Raises one of DAMAGED where it is missing or damaged."""
     meta = read_meta(folder)
-    splits = {
-        split: TokenSplit(**{kind: np.load(folder / f"{split}.{kind}.npy", mmap_mode="r") for kind in _KINDS})
-        for split in SPLITS
-    }
+    splits = {split: _map_split(folder, split) for split in SPLITS}
     return TokenCache(folder, meta, splits, np.load(folder / "counts.npy"))
 
 
 def encode_split(documents: list[str], tokenizer: Tokenizer) -> TokenSplit:
     """Tokenise documents into one stream, each closed by the tokenizer's end."""
     encoded = working(tokenizer.encode(documents), "tokenising", total=len(documents))
-    return _join(documents, iter(encoded), tokenizer)
+    pieces = list(_pieces(documents, iter(encoded), tokenizer))
+    dtypes = _dtypes(tokenizer)
+    return TokenSplit(
+        *(np.concatenate([np.empty(0, dtypes[kind]), *(getattr(piece, kind) for piece in pieces)]) for kind in _KINDS)
+    )
 
 
 def without_ends(split: TokenSplit, tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -102,40 +105,58 @@ def _write(folder: Path, settings: dict[str, Any], corpus: Corpus, choice: str, 
     encoded = tokenizer.encode([text for split in SPLITS for text in by_split[split]])
     progress = iter(working(encoded, "tokenising", total=sum(map(len, by_split.values()))))
     for split in SPLITS:
-        stream = _join(by_split[split], progress, tokenizer)
-        for kind in _KINDS:
-            np.save(folder / f"{split}.{kind}.npy", getattr(stream, kind))
+        with ExitStack() as files:
+            arrays = {
+                kind: files.enter_context(growing(folder / f"{split}.{kind}.npy", dtype))
+                for kind, dtype in _dtypes(tokenizer).items()
+            }
+            for piece in _pieces(by_split[split], progress, tokenizer):
+                for kind, append in arrays.items():
+                    append(getattr(piece, kind))
+        stream = _map_split(folder, split)
         meta["tokens"][split] = len(stream.tokens)
         meta["documents"][split] = len(by_split[split])
         if split == "train":
-            np.save(folder / "counts.npy", np.bincount(stream.tokens, minlength=tokenizer.vocab_size))
+            np.save(folder / "counts.npy", _count(stream.tokens, tokenizer.vocab_size))
         if split == "val":
-            kept = round_trip(by_split[split], without_ends(stream, tokenizer), tokenizer)
-            meta["round_trip"] = kept._asdict()
+            back = round_trip(by_split[split], without_ends(stream, tokenizer), tokenizer)
+            meta["round_trip"] = back._asdict()
     meta["overlap"] = find_overlap(by_split)
     write_meta(folder, meta)
 
 
-def _join(documents: list[str], encoded: Iterator[tuple[list[int], list[int]]], tokenizer: Tokenizer) -> TokenSplit:
-    """One stream out of the tokens and bytes of each document, taken from `encoded`."""
-    tokens: list[int] = []
-    sizes: list[int] = []
-    fit: list[int] = []
-    lengths: list[int] = []
+def _pieces(
+    documents: list[str], encoded: Iterator[tuple[list[int], list[int]]], tokenizer: Tokenizer
+) -> Iterator[TokenSplit]:
+    """The stream, document by document; their tokens and bytes are taken from `encoded`."""
+    dtypes = _dtypes(tokenizer)
     for text in documents:
         ids, ids_bytes = next(encoded)
         if tokenizer.end is not None:
             # A document without a single token leaves its bytes to its end.
             ids_bytes = [*ids_bytes, 0 if ids else len(text.encode())]
             ids = [*ids, tokenizer.end]
-        tokens += ids
-        sizes += ids_bytes
-        fit += [document_hash(text) & 1] * len(ids)
-        lengths.append(len(ids))
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    return TokenSplit(
-        tokens=np.array(tokens, dtype=dtype),
-        bytes=np.array(sizes, dtype=np.uint32),
-        fit=np.array(fit, dtype=np.uint8),
-        lengths=np.array(lengths, dtype=np.int64),
-    )
+        yield TokenSplit(
+            tokens=np.array(ids, dtype=dtypes["tokens"]),
+            bytes=np.array(ids_bytes, dtype=dtypes["bytes"]),
+            fit=np.full(len(ids), document_hash(text) & 1, dtype=dtypes["fit"]),
+            lengths=np.array([len(ids)], dtype=dtypes["lengths"]),
+        )
+
+
+def _dtypes(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The type of each kind of array."""
+    tokens = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+    return dict(zip(_KINDS, (tokens, np.uint32, np.uint8, np.int64), strict=True))
+
+
+def _map_split(folder: Path, split: str) -> TokenSplit:
+    return TokenSplit(*(map_array(folder / f"{split}.{kind}.npy") for kind in _KINDS))
+
+
+def _count(tokens: NDArray[Any], vocab_size: int) -> NDArray[np.int64]:
+    """[V]: how often each token occurs; a part of the stream at a time, for numpy widens what it counts."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for i in range(0, len(tokens), _AT_ONCE):
+        counts += np.bincount(tokens[i : i + _AT_ONCE], minlength=vocab_size)
+    return counts

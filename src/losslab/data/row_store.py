@@ -14,11 +14,9 @@ from losslab.contracts import ColumnKind
 from losslab.data.columns import Column, Columns, learn, target_of
 from losslab.data.row_source import RowSource
 from losslab.data.splits import SPLITS
-from losslab.data.store import DAMAGED, key_of, open_or_build, read_meta, write_meta
+from losslab.data.store import DAMAGED, key_of, map_array, open_or_build, read_meta, write_meta
 
 _FORMAT = 1
-_HEADER = 128
-"""Bytes of an .npy file without entries, which cannot be mapped."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ def _open(folder: Path, columns: Columns) -> RowStore:
     meta = read_meta(folder)
 
     def load(name: str) -> NDArray[Any]:
-        path = folder / f"{name}.npy"
-        array: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > _HEADER else None)
-        return array
+        return map_array(folder / f"{name}.npy")
 
     def column(name: str, kind: ColumnKind) -> Column:
         return Column(kind, load(name), load(f"{name}.ends") if f"{name}.ends.npy" in meta["checksums"] else None)

@@ -8,12 +8,14 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from losslab.data.stamps import stamp_of
 from losslab.files import TEMPORARY, sync_folder, write_atomic
@@ -23,6 +25,8 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
 META = "meta.json"
 _VERIFIED = "verified.json"
 _KEY_DIGITS = 20
+_HEADER = 128
+"""Bytes of an .npy file without entries."""
 
 
 def key_of(settings: dict[str, Any]) -> str:
@@ -92,6 +96,35 @@ def open_or_build(folder: Path, opened: Callable[[Path], T], write: Callable[[Pa
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return opened(folder)
+
+
+@contextmanager
+def growing(path: Path, dtype: Any) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """An .npy file to append to: memory holds no more than what is appended at once."""
+    count = 0
+
+    def header() -> dict[str, Any]:
+        return {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)}
+
+    with path.open("wb") as file:
+
+        def append(array: NDArray[Any]) -> None:
+            nonlocal count
+            count += len(array)
+            file.write(array.astype(dtype, copy=False).tobytes())
+
+        np.lib.format.write_array_header_1_0(file, header())
+        size = file.tell()
+        yield append
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, header())
+        assert file.tell() == size, "numpy pads headers so that the first axis can grow"
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map an .npy file; one without entries, which cannot be mapped, is read."""
+    array: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > _HEADER else None)
+    return array
 
 
 def _checksum(path: Path) -> int:
