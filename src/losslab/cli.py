@@ -191,16 +191,27 @@ def losses(
 
 @app.command()
 def check(
-    loss: Annotated[str, typer.Argument(help="A name of conf/loss, or a class of yours: my_losses.MyLoss.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[loss.KEY=VALUE]…", help="Its options.")] = None,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[loss|model|data|task] NAME",
+            help="A name of conf/, or a class of yours: model my_models.MyModel; without the first, a loss.",
+        ),
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Its options, and what it goes with: task=lm.")
+    ] = None,
     config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
 ) -> None:
-    """Tell what is wrong with a loss, yours or ours: a table of checks; exit code 1 if any failed."""
+    """Name what is wrong with a loss, model, data set or task, yours or ours: a table of checks; exit code 1 if any
+    failed."""
     from losslab.commands.trusted import append_current_folder
+    from losslab.conformance.configure import KINDS
     from losslab.conformance.kit import run
 
     append_current_folder()
-    raise typer.Exit(run(loss, overrides or [], config_dir))
+    kind, given = (what, words or []) if what in KINDS else ("loss", [what, *(words or [])])
+    raise typer.Exit(run(kind, given, config_dir))
 
 
 @app.command()

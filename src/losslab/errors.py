@@ -12,6 +12,10 @@ class UserError(ValueError):
     """Bad input: what is wrong, where, and what to do, in one sentence. The command line exits with code 2."""
 
 
+class Fault(Exception):
+    """A component that breaks a promise: what is wrong with it, in one sentence with the likely cause."""
+
+
 class Held(UserError):
     """Another process holds the run."""
 

@@ -16,8 +16,7 @@ from losslab.conformance import costs
 from losslab.conformance.bench import _configs
 from losslab.conformance.costs import Step, measure_costs, time_steps
 from losslab.conformance.measure import Shape
-from losslab.conformance.subject import Fault
-from losslab.errors import UserError
+from losslab.errors import Fault, UserError
 from losslab.run_folder import RunFolder
 
 SMALL = ["model.width=16", "model.num_heads=2", "model.num_layers=1", "model.context=8", "data.batch_size=4"]

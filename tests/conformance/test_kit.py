@@ -234,7 +234,7 @@ def test_for_pytest_every_fault_is_in_the_message() -> None:
 )
 def test_wrong_use_is_answered_in_a_sentence(name: str, overrides: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        run(name, overrides, None)
+        run("loss", [name, *overrides], None)
 
 
 def test_a_loss_of_values_is_checked_too() -> None:

@@ -24,6 +24,8 @@ _ALLOWED = frozenset(
     [
         *(f"torch.optim.{name}" for name in _OPTIMIZERS),
         *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS),
+        "losslab.models.adapters.HiddenStatesAdapter",  # what they wrap has a `_target_` of its own
+        "losslab.models.adapters.LogitsAdapter",
     ]
 )
 """Classes that are allowed beside every component that has a yaml in conf/. Exact classes, never a prefix and never a

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from losslab.conformance.basics import AllDouble
-from losslab.conformance.subject import Fault, Subject, near, single
+from losslab.conformance.subject import Subject, near, single
 from losslab.contracts import TargetKind, added
+from losslab.errors import Fault
 from losslab.losses.execution import LinearMap
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from losslab.conformance.subject import Fault, Subject, single
+from losslab.conformance.subject import Subject, single
 from losslab.contracts import Features, TargetKind, added
+from losslab.errors import Fault
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
 

@@ -17,10 +17,9 @@ from losslab.config.schema import register
 from losslab.config.words import ready
 from losslab.conformance.measure import COMPILED, DENSE, FLOOR, Measurement, Shape, Variant, measure
 from losslab.conformance.processes import started
-from losslab.conformance.subject import Fault
 from losslab.console import say, working
 from losslab.contracts import TargetKind
-from losslab.errors import UserError
+from losslab.errors import Fault, UserError
 from losslab.training.factory import build_loss
 from losslab.training.process.devices import cores, uses_gpu
 

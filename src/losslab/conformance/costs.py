@@ -15,10 +15,9 @@ import torch
 from losslab.config.stored import open_config
 from losslab.conformance.measure import Shape
 from losslab.conformance.processes import started
-from losslab.conformance.subject import Fault
 from losslab.console import say, working
 from losslab.contracts import Batch, DataInfo
-from losslab.errors import UserError
+from losslab.errors import Fault, UserError
 from losslab.files import write_atomic
 from losslab.records import now
 from losslab.run_folder import RunFolder

@@ -1,30 +1,26 @@
-"""`losslab check`: what is wrong with a loss, ours or anybody's."""
+"""`losslab check`: what is wrong with a loss, a model, data or a task, ours or anybody's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from losslab.config.binding import bind_components
-from losslab.config.check import check_run
-from losslab.config.compose import compose_job, typed
-from losslab.config.schema import register
-from losslab.config.words import ready
 from losslab.conformance.basics import named
-from losslab.conformance.checks import CHECKS, FIRST
+from losslab.conformance.checks import CHECKS
+from losslab.conformance.configure import configure
 from losslab.conformance.processes import FURTHER
-from losslab.conformance.subject import Fault, Subject
+from losslab.conformance.subject import Subject
 from losslab.console import say
-from losslab.errors import UserError, error_sentence
+from losslab.errors import Fault, error_sentence
 from losslab.losses.base import Loss
 from losslab.training.factory import build_loss
-
-_OPTIONS = ("loss.", "loss@loss.", "regularizers.")
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,7 @@ class Result:
 
 def examine(loss: Loss) -> list[Result]:
     """The result of every check, in order; of the first alone where it fails. The loss itself is not touched."""
-    subject = Subject(loss)
-    first = _try(FIRST, partial(CHECKS[FIRST], subject))
-    if not first.passed:
-        return [first]
-    return [first, *(_try(name, partial(check, subject)) for name, check in CHECKS.items() if name != FIRST)]
+    return _examine(CHECKS, Subject(loss))
 
 
 def _try(name: str, check: Callable[[], str]) -> Result:
@@ -73,14 +65,9 @@ def check(loss: Loss) -> None:
         raise AssertionError(f"{type(loss).__name__} has {len(faults)} fault(s)\n" + "\n".join(faults))
 
 
-def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
-    """Check the loss `name` (of conf/loss or a dotted path) and print a table; returns 1 if any check failed."""
-    config = _configure(name, overrides, config_dir)
-    loss = build_loss(config)
-    results = examine(loss)
-    count = len(CHECKS) + len(FURTHER)
-    if len(results) > 1:
-        results += [_try(name, partial(check, config)) for name, check in FURTHER.items()]
+def run(kind: str, words: list[str], config_dir: Path | None) -> int:
+    """Check a component and print a table; returns 1 if any check failed. Arguments: see `try_part`."""
+    name, results, count = try_part(kind, words, config_dir)
     width = max(len(result.check) for result in results)
     for result in results:
         say(f"{'passed' if result.passed else 'FAILED'}  {result.check:<{width}}  {result.said}")
@@ -88,22 +75,38 @@ def run(name: str, overrides: list[str], config_dir: Path | None) -> int:
     verdict = f"{failed} of {len(results)} checks failed" if failed else f"all {len(results)} checks passed"
     if len(results) < count:
         verdict = f"the first of {count} checks failed, and the others need it"
-    say(f"{type(loss).__name__}: {verdict}")
+    say(f"{name}: {verdict}")
     return int(failed > 0)
 
 
-def _configure(name: str, overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
-    """The configuration of a run with the loss."""
-    register()
-    overrides = [ready(override) for override in overrides]
-    wrong = [override for override in overrides if not override.lstrip("+").startswith(_OPTIONS)]
-    if wrong:
-        raise UserError(f"{wrong[0]} is no option of the loss: they are written loss.KEY=VALUE (or regularizers.KEY)")
-    if "." in name:
-        own = [override for override in overrides if override.lstrip("+").startswith("loss.")]
-        given = [typed(override.lstrip("+").removeprefix("loss.")) for override in own]
-        config, _ = compose_job([override for override in overrides if override not in own], config_dir)
-        config["loss"] = {"_target_": name, **dict(given)}
-    else:
-        config, _ = compose_job([f"loss={name}", *overrides], config_dir)
-    return bind_components(check_run(config))
+def try_part(kind: str, words: list[str], config_dir: Path | None = None) -> tuple[str, list[Result], int]:
+    """The class of a component, the result of every check, and how many checks there are.
+
+    Args:
+        kind: loss, model, data or task.
+        words: see `configure`.
+
+    Raises:
+        UserError: for what can be seen before anything computes.
+    """
+    config = configure(kind, words, config_dir)
+    if kind == "loss":
+        loss = build_loss(config)
+        results = examine(loss)
+        if len(results) > 1:
+            results += [_try(name, partial(check, config)) for name, check in FURTHER.items()]
+        return type(loss).__name__, results, len(CHECKS) + len(FURTHER)
+    kit = import_module(f"losslab.conformance.{kind}_checks")
+    with ExitStack() as stack:
+        subject = kit.subject(config, stack)
+        return config[kind]["_target_"].rpartition(".")[2], _examine(kit.CHECKS, subject), len(kit.CHECKS)
+
+
+def _examine(checks: Mapping[str, Callable[[Any], str]], subject: Any) -> list[Result]:
+    """The result of every check, in order; of the first alone where it fails."""
+    results: list[Result] = []
+    for name, check in checks.items():
+        results.append(_try(name, partial(check, subject)))
+        if not results[0].passed:
+            break
+    return results

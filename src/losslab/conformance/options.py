@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from losslab.conformance.subject import Fault, Subject, single
-from losslab.errors import UserError, error_sentence
+from losslab.conformance.subject import Subject, single
+from losslab.errors import Fault, UserError, error_sentence
 from losslab.losses.execution import LinearMap
 
 _STEPS = 20

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losslab.conformance.subject import Fault, Subject
+from losslab.conformance.subject import Subject
 from losslab.contracts import Features, TargetKind, added
+from losslab.errors import Fault
 from losslab.losses.base import Loss
 
 _POSTERIOR = 1e-3

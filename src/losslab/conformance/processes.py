@@ -16,9 +16,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from losslab.conformance.measure import Measurement, Shape, Variant, measure
-from losslab.conformance.subject import Fault, Subject, near, single
+from losslab.conformance.subject import Subject, near, single
 from losslab.contracts import Features, LossSum, TargetKind
-from losslab.errors import error_sentence
+from losslab.errors import Fault, error_sentence
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
 from losslab.training.factory import build_loss

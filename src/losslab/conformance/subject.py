@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from losslab.contracts import Features, LossSum, OutputSpec, TargetKind
-from losslab.errors import UserError
+from losslab.errors import Fault, UserError
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap
 
@@ -26,10 +26,6 @@ _FLOAT32 = 1e-5
 _PREVIOUS = 16
 _MOST_CLASSES = 65
 _TEACHER_WIDTH = 4
-
-
-class Fault(Exception):
-    """A fault of a loss, in one sentence with the likely cause."""
 
 
 @dataclass(frozen=True)

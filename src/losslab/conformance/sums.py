@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from losslab.conformance.subject import Fault, Outcome, Subject, near
+from losslab.conformance.subject import Outcome, Subject, near
+from losslab.errors import Fault
 from losslab.losses.execution import limit_rows
 
 

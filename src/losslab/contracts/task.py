@@ -95,6 +95,8 @@ class Task(ABC):
     """The metric that chooses the best checkpoint, and that a comparison is about."""
     provides: ClassVar[frozenset[str]] = frozenset()
     """Names of extras that it can add where `Loss.needs` asks for them."""
+    causal: ClassVar[bool] = False
+    """No hidden state may depend on inputs after its position, for the targets stand there."""
     of_stream: ClassVar[bool] = False
     """It reads windows of a stream of tokens, as `data=text` gives them."""
     columns: ClassVar[Mapping[str, ColumnKind]] = {}

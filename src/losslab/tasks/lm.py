@@ -20,6 +20,7 @@ class LanguageModeling(Task):
     metrics = METRICS
     primary = PRIMARY
     provides = frozenset({"previous"})
+    causal = True
     of_stream = True
 
     def target_size(self, info: DataInfo) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +17,12 @@ from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.regularizers import regularize
 from losslab.models.projection import OutputProjection
-from losslab.run_folder import RunFolder
+from losslab.run_folder import CACHE, RunFolder
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
 from losslab.training.random import derive_seed, generator, global_stream
 from losslab.training.schedules import make_scheduler
+from losslab.training.trial.forms import check_data, check_info, check_model, check_task
 
 
 def build_part(config: dict[str, Any], name: str, **late: Any) -> Any:
@@ -34,8 +38,7 @@ def check_components(config: dict[str, Any]) -> None:
 
 
 def _check(config: dict[str, Any]) -> None:
-    with torch.device("meta"):
-        backbone = build_backbone(config, DataInfo(splits={}, mean_positions=1, vocab_size=1))
+    backbone = _on_meta(partial(build_backbone, config, DataInfo(splits={}, mean_positions=1, vocab_size=1)))
     loss = build_loss(config)
     if loss.reads_teacher and loss.teacher is None:
         raise UserError(f"loss.teacher is missing: {type(loss).__name__} learns from a run, name its folder")
@@ -43,6 +46,18 @@ def _check(config: dict[str, Any]) -> None:
     check_kinds(loss, task)
     build_data(config).check_task(task)
     _check_optimizer(config, backbone)
+
+
+def _on_meta(make: Callable[[], Any]) -> Any:
+    """What `make` returns, without memory; or on the CPU, where a constructor reads values: drop path's
+    `torch.linspace(…).item()` is no mistake."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except Exception as error:  # a person's constructor may raise anything
+        if isinstance(error, UserError) and error.__cause__ is None:
+            raise
+    return make()
 
 
 def check_kinds(loss: Loss, task: Task) -> None:
@@ -60,8 +75,7 @@ def check_kinds(loss: Loss, task: Task) -> None:
 def _check_optimizer(config: dict[str, Any], backbone: torch.nn.Module) -> None:
     """Make optimizer and scheduler once, for the parameters that this model has; those of a loss come with the data."""
     parts = torch.nn.ModuleDict({"backbone": backbone})
-    with torch.device("meta"):
-        parts["projection"] = projection_of(backbone, 1, torch.Generator(), OutputProjection)  # type: ignore[assignment]
+    parts["projection"] = _on_meta(partial(projection_of, backbone, 1, torch.Generator(), OutputProjection))
     optimizer = make_optimizer(config["optimizer"], parts)
     make_scheduler(config["scheduler"], optimizer, max_steps=config["trainer"]["max_steps"])
     fused = any(group.get("fused") for group in optimizer.param_groups)
@@ -81,30 +95,23 @@ def build_loss(config: dict[str, Any]) -> Loss:
 def build_task(config: dict[str, Any]) -> Task:
     """Raises UserError for a class that is no task."""
     task = build_part(config, "task")
-    if not isinstance(task, Task):
-        raise UserError(f"task: {type(task).__name__} must derive from losslab.contracts.Task")
-    return task
+    check_task(task)
+    return task  # type: ignore[no-any-return]
 
 
 def build_data(config: dict[str, Any]) -> DataModule:
     """The data module, not prepared. Raises UserError for a class that is none."""
     data = build_part(config, "data")
-    if not isinstance(data, DataModule):
-        raise UserError(f"data: {type(data).__name__} must derive from losslab.contracts.DataModule")
-    if not hasattr(data, "batch_size"):
-        raise UserError(
-            f"data: {type(data).__name__} has no batch_size: its __init__ calls super().__init__(batch_size=…, "
-            "val_batch_size=…)"
-        )
+    check_data(data)
     data.memory = Path(config["output_dir"]) / CACHE
-    return data
+    return data  # type: ignore[no-any-return]
 
 
 def build_backbone(config: dict[str, Any], info: DataInfo, init: torch.Generator | None = None) -> torch.nn.Module:
     """The model, with what its constructor takes of `vocab_size` and `generator`.
 
     Raises:
-        UserError: for a model without a width, or that needs a vocabulary where the data has none.
+        UserError: for a class that is no model, or that wants a vocabulary where the data has none.
     """
     target = import_target(config["model"]["_target_"], "model")
     parameters = inspect.signature(target).parameters
@@ -114,13 +121,8 @@ def build_backbone(config: dict[str, Any], info: DataInfo, init: torch.Generator
     if late.get("vocab_size", 0) is None:
         raise UserError(f"model: {target.__name__} needs vocab_size, and this data has no vocabulary")
     backbone = build_part(config, "model", **late)
-    if not isinstance(backbone, torch.nn.Module):
-        raise UserError(f"model: {target.__name__} must derive from torch.nn.Module")
-    if not isinstance(getattr(backbone, "width", None), int):
-        raise UserError(
-            f"model: {target.__name__} has no width: set self.width, the size D of the hidden states that it returns"
-        )
-    return backbone
+    check_model(backbone, target.__name__)
+    return backbone  # type: ignore[no-any-return]
 
 
 def build_network(config: dict[str, Any], info: DataInfo) -> Network:
@@ -153,9 +155,5 @@ def open_data(run: RunFolder, config: dict[str, Any]) -> DataModule:
     data.memory = run.shared_cache if run.shared_cache.is_dir() else run.own_cache
     with global_stream(config["seed"], "preparation"):
         data.info = data.prepare(data.memory, task)
-    for split in data.splits[1:]:
-        if split not in data.info.splits:
-            raise UserError(
-                f"data: {type(data).__name__}.prepare gives nothing for its split {split}: add it to DataInfo.splits"
-            )
+    check_info(data, data.info)
     return data

@@ -1,0 +1,82 @@
+"""A few samples for a model or a task on trial: made-up tokens where data is a stream of them, else the data's own."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Task
+from losslab.data.module import TextDataModule
+from losslab.data.tokenizer import ByteTokenizer, FileTokenizer
+from losslab.training.factory import build_data
+from losslab.training.random import derive_seed, global_stream
+from losslab.training.trial.forms import check_info
+
+COUNT = 4
+
+
+def few_samples(config: dict[str, Any], task: Task, stack: ExitStack) -> tuple[DataInfo, Batch]:
+    """What the data says of itself, and a batch of `COUNT` samples.
+
+    Args:
+        stack: keeps what was prepared until the trial is over.
+
+    Raises:
+        UserError: for data that does not fit the task, or cannot be prepared.
+    """
+    data = build_data(config)
+    data.check_task(task)
+    if isinstance(data, TextDataModule):
+        return _stream(data)
+    prepared(data, config, task, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+    return data.info, first_samples(data, COUNT)
+
+
+def prepared(data: DataModule, config: dict[str, Any], task: Task, cache: Path) -> DataModule:
+    """The data as a run has it. Raises UserError for a `prepare` that returns no whole DataInfo."""
+    data.seed = derive_seed(config["seed"], "data_order")
+    with global_stream(config["seed"], "preparation"):
+        data.info = data.prepare(cache, task)
+    check_info(data, data.info)
+    return data
+
+
+def first_samples(data: DataModule, count: int) -> Batch:
+    """The first samples of the first batch of train."""
+    return head(data.train_batch(0, Share()), count)
+
+
+def head(batch: Batch, count: int) -> Batch:
+    """The first samples of a batch."""
+    return rows(batch, slice(0, count))
+
+
+def rows(batch: Batch, chosen: slice) -> Batch:
+    """Some samples of a batch."""
+    inputs = {name: value[chosen] for name, value in batch.inputs.items()}
+    extras = {name: value[chosen] for name, value in batch.extras.items()}
+    return Batch(inputs, batch.target[chosen], batch.weight[chosen], extras)
+
+
+def _stream(data: TextDataModule) -> tuple[DataInfo, Batch]:
+    """Tokens at random, as long as the data's windows: no text is read."""
+    vocab_size = data.vocab_size
+    if data.tokenizer_choice == "bytes":
+        vocab_size = ByteTokenizer.vocab_size
+    elif data.tokenizer_choice != "bpe":
+        vocab_size = FileTokenizer.read(data.tokenizer_choice).vocab_size
+    tokens = torch.randint(vocab_size, (COUNT, data.context + 1), generator=torch.Generator().manual_seed(0))
+    number = torch.arange(COUNT)[:, None].expand(COUNT, data.context)
+    extras = {"fit": (number + 1) % 2, "unit": number, "bytes": torch.ones(COUNT, data.context)}
+    size = SplitInfo(COUNT * data.context, COUNT, "window")
+    info = DataInfo(
+        splits=dict.fromkeys(data.splits, size),
+        mean_positions=data.context,
+        vocab_size=vocab_size,
+        class_counts=torch.ones(vocab_size, dtype=torch.float64),
+    )
+    return info, Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], torch.ones(COUNT, data.context), extras)

@@ -1,0 +1,315 @@
+"""Trials of a model on a few samples, on the CPU. Each returns what it saw, or raises a Fault with the likely cause."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from losslab.contracts import Batch, TargetKind, Task, projection_of
+from losslab.errors import Fault, UserError, error_sentence
+from losslab.models.projection import OutputProjection
+from losslab.training.random import global_stream
+
+_SAME = 1e-5
+"""Largest difference between equal hidden states, relative to the largest of them: other roundings, no other inputs."""
+_SMALLEST = 1e-6
+_OPENED = 0.1
+_DRAWS = 3
+
+
+class CannotRun(Fault):
+    """The forward pass raised an exception of its own."""
+
+
+class ModelTrial(NamedTuple):
+    """A model on trial."""
+
+    make: Callable[[int], nn.Module]
+    """Seed → a fresh model on the CPU."""
+    batch: Batch
+    """A few samples, two or more."""
+    task: Task
+    kind: TargetKind
+    """Of the loss."""
+    num_outputs: int
+    """V, as task and loss want it."""
+    vocab_size: int | None
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        return self.batch.inputs
+
+    def fresh(self, seed: int = 1) -> nn.Module:
+        """A model whose gates are open: a parameter that begins as one constant (0, or a LayerScale of 1e-6) hides
+        what is behind it, and gets some noise."""
+        model = self.make(seed)
+        noise = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if bool((parameter == parameter.flatten()[:1]).all()):
+                    parameter.add_(_OPENED * torch.randn(parameter.shape, generator=noise).to(parameter.dtype))
+        return model
+
+
+def run(model: nn.Module, inputs: Mapping[str, Tensor], *, train: bool = False, draw: int = 0) -> Tensor:
+    """Hidden states of a copy of the model, whose state no forward pass changes; the global generators are seeded."""
+    with global_stream(draw, "trial"), torch.no_grad():
+        return forward(_copied(model).train(train), inputs)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # a model may hold what cannot be copied
+        return model
+
+
+def forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Call the model as a task does. Raises Fault for an input that there is not, or that is written to."""
+    given = {name: value.clone() for name, value in inputs.items()}
+    try:
+        hidden = model(given)
+    except KeyError as error:
+        if error.args and error.args[0] not in given:
+            raise Fault(
+                f"forward reads the input {error.args[0]!r}, and this data and task give {', '.join(sorted(inputs))}"
+            ) from None
+        raise CannotRun(f"forward raises {error_sentence(error)}") from error
+    except UserError as error:
+        raise Fault(str(error)) from None
+    except Exception as error:  # a person's model may raise anything
+        raise CannotRun(f"forward raises {error_sentence(error)}") from error
+    if not isinstance(hidden, Tensor):
+        raise Fault(f"forward returns a {type(hidden).__name__}, not the tensor of hidden states [B, T, D] or [B, D]")
+    changed = [name for name in inputs if name not in given or not torch.equal(given[name], inputs[name])]
+    if changed:
+        raise Fault(f"forward changes its input {changed[0]!r} in place, which others read after it: clone() it first")
+    return hidden
+
+
+def shape(trial: ModelTrial) -> str:
+    """The other trials need this one."""
+    model = trial.make(1)
+    hidden = run(model, trial.inputs)
+    count, width = len(trial.batch.weight), int(model.width)  # type: ignore[arg-type]
+    if hidden.ndim not in (2, 3) or len(hidden) != count or hidden.shape[-1] != width:
+        raise Fault(
+            f"hidden states have the shape {list(hidden.shape)} for {count} samples; they are [B, T, D] or [B, D] with "
+            f"B={count} and D=width={width}{_logits_hint(trial, hidden)}"
+        )
+    if not hidden.is_floating_point():
+        raise Fault(f"hidden states are {hidden.dtype}, not floating-point numbers")
+    if not hidden.isfinite().all():
+        raise Fault("hidden states are not finite with the initial weights: is a row of attention masked throughout?")
+    selects(trial, model)
+    return f"{list(hidden.shape)}"
+
+
+def _logits_hint(trial: ModelTrial, hidden: Tensor) -> str:
+    if hidden.ndim and hidden.shape[-1] in (trial.num_outputs, trial.vocab_size):
+        return "; these look like logits: leave the output layer out, or use losslab.models.adapters.LogitsAdapter"
+    return ""
+
+
+def selects(trial: ModelTrial, model: nn.Module) -> None:
+    """Let the task select positions of the hidden states."""
+    with global_stream(0, "trial"), torch.no_grad():
+        try:
+            features = trial.task.features(_copied(model).eval(), trial.batch, trial.kind, {})  # type: ignore[arg-type]
+        except UserError as error:
+            raise Fault(str(error).removeprefix("model: ")) from None
+        except Exception as error:  # a person's task may raise anything
+            raise Fault(f"{type(trial.task).__name__}.features raises {error_sentence(error)}") from error
+    if features.hidden.ndim != 2 or len(features.hidden) != len(features.target):
+        raise Fault(
+            f"{type(trial.task).__name__}.features gives hidden states {list(features.hidden.shape)} for "
+            f"{len(features.target)} targets; they are [N, D]"
+        )
+
+
+def projection_fits(trial: ModelTrial) -> str:
+    """A projection of its own, tied for the most part, has the size that task and loss want."""
+    model = trial.make(1)
+    found = projection_of(model, trial.num_outputs, torch.Generator().manual_seed(1), OutputProjection)
+    wanted = (trial.num_outputs, int(model.width))  # type: ignore[arg-type]
+    if tuple(found.weight.shape) != wanted:
+        raise Fault(
+            f"its output projection is {list(found.weight.shape)}, and task and loss want {list(wanted)}: "
+            "output_projection(num_outputs, generator) returns one of that size, and one that is tied cannot"
+        )
+    return "tied" if any(found.weight is p for p in model.parameters()) else f"{list(wanted)}"
+
+
+def seeds(trial: ModelTrial) -> str:
+    """The weights are a function of the seed."""
+    first, again, other = (_state(trial.make(seed)) for seed in (1, 1, 2))
+    if wrong := _differing(first, again):
+        raise Fault(
+            f"constructed twice under one seed it has two {wrong[0]}: it draws from a generator that no seed reaches "
+            "(os.urandom, numpy's default_rng()); draw from `generator`, or torch's global one"
+        )
+    if first and not _differing(first, other):
+        raise Fault(
+            "two seeds give the same weights, so that runs of several seeds begin alike: it seeds a generator itself "
+            "(torch.manual_seed, default_rng(0)), or reads weights from a file"
+        )
+    return f"{len(first)} tensors"
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, those that are not saved, too."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _differing(left: dict[str, Tensor], right: dict[str, Tensor]) -> list[str]:
+    names = sorted(left.keys() | right.keys())
+    return [n for n in names if n not in left or n not in right or not _equal(left[n].detach(), right[n].detach())]
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    return left.shape == right.shape and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
+
+
+def repeats(trial: ModelTrial) -> str:
+    """In evaluation mode nothing is drawn."""
+    model = trial.fresh()
+    first, second = (run(model, trial.inputs, draw=draw) for draw in (1, 2))
+    if not same(first, second):
+        raise Fault(
+            "in evaluation mode two passes differ: something is drawn whatever the mode (F.dropout without "
+            "self.training?)"
+        )
+    first, second = (run(model, trial.inputs, train=True, draw=3) for _ in range(2))
+    if not same(first, second):
+        raise Fault(
+            "in training mode it draws from a generator that no seed reaches: a resumed run would not repeat it"
+        )
+    return "equal in evaluation mode"
+
+
+def batch_composition(trial: ModelTrial) -> str:
+    """A sample's hidden states are its own, whatever else is in the batch."""
+    model = trial.fresh()
+    replaced = {name: torch.cat([value[:1], value[:1].expand_as(value[1:])]) for name, value in trial.inputs.items()}
+    for train in (False, True):
+        whole, alone = (run(model, inputs, train=train)[0] for inputs in (trial.inputs, replaced))
+        if not same(whole, alone):
+            mode = "training" if train else "evaluation"
+            raise Fault(
+                f"in {mode} mode a sample's hidden states depend on the other samples of its batch (batch norm, a mean "
+                "over the batch, B and T exchanged: batch_first=True?): the gradient is not the same on 1 and 2 ranks"
+            )
+    return "no sample depends on another"
+
+
+def padding(trial: ModelTrial) -> str:
+    """Masked positions change nothing."""
+    mask = trial.inputs.get("mask")
+    if mask is None:
+        return "this data has no input `mask`"
+    kept = mask.bool().clone()
+    if kept.ndim != 2 or kept.shape[1] < 2:
+        return "its mask has no positions"
+    if bool(kept.all()):
+        kept[:, -max(1, kept.shape[1] // 3) :] = False
+    inputs = trial.inputs | {"mask": kept.to(mask.dtype)}
+    changed = dict(inputs)
+    for name, value in inputs.items():
+        if name != "mask" and value.shape[:2] == kept.shape:
+            changed[name] = value.clone()
+            changed[name][~kept] = value[:, :1].roll(1, 0).expand_as(value)[~kept]  # what another sample begins with
+    model = trial.fresh()
+    for train in (False, True):
+        before, after = (run(model, given, train=train) for given in (inputs, changed))
+        rows = kept if before.shape[:2] == kept.shape else slice(None)
+        if not same(before[rows], after[rows]):
+            raise Fault(
+                "what stands at positions that the mask excludes changes the hidden states of the others: attention, "
+                "pooling or a recurrence does not read inputs['mask'] (1 = a position that counts)"
+            )
+    return "excluded positions change nothing"
+
+
+def causal(trial: ModelTrial) -> str:
+    """No hidden state depends on a later input, in either mode."""
+    length = trial.batch.weight.shape[1] if trial.batch.weight.ndim == 2 else 0
+    if length < 2:
+        return "a sample has one position"
+    model = trial.fresh()
+    for train in (False, True):
+        before = run(model, trial.inputs, train=train)
+        for position in sorted({1, length // 2, length - 1}):
+            changed = {name: value.clone() for name, value in trial.inputs.items()}
+            for name, value in changed.items():
+                if name != "mask" and value.shape[:2] == trial.batch.weight.shape:
+                    value[:, position:] = value.roll(1, 0)[:, position:]
+            if not same(run(model, changed, train=train)[:, :position], before[:, :position]):
+                raise Fault(
+                    f"hidden states before position {position} change with the inputs from there on, and "
+                    f"task={type(trial.task).__name__} predicts what follows: attention needs a causal mask, a "
+                    "recurrence or convolution one direction"
+                )
+    return "nothing reads ahead"
+
+
+def round_trip(trial: ModelTrial) -> str:
+    """All that decides its outputs is in its state_dict."""
+    model = trial.fresh()
+    with global_stream(0, "trial"):
+        forward(model.train(), trial.inputs).sum().backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(0.01 * parameter.grad.sign())
+    other = trial.make(2)
+    try:
+        other.load_state_dict(model.state_dict())
+    except RuntimeError as error:
+        raise Fault(f"a fresh instance cannot load its state_dict: {' '.join(str(error).split())}") from None
+    if not same(run(model, trial.inputs), run(other, trial.inputs)):
+        loose = _differing(dict(model.named_buffers()), dict(other.named_buffers()))
+        where = f"the buffer {loose[0]} (persistent=False)" if loose else "a tensor in a plain attribute or list"
+        raise Fault(
+            f"a fresh instance that loads its state_dict has other outputs: {where} is drawn or changed and not saved; "
+            "register_buffer(name, tensor) keeps it"
+        )
+    return "a fresh instance gives the same outputs"
+
+
+def gradients(trial: ModelTrial) -> str:
+    """Every parameter is trained."""
+    if unreached := unreached_parameters(trial):
+        more = f" and {len(unreached) - 1} more" if len(unreached) > 1 else ""
+        raise Fault(
+            f"no gradient reaches {unreached[0]}{more}: it is never used, or something on the way is detached; "
+            "requires_grad_(False) says that it is meant"
+        )
+    return "every parameter has one"
+
+
+def unreached_parameters(trial: ModelTrial) -> list[str]:
+    """Names of the parameters whose gradient is missing or 0 in three batches."""
+    model = trial.fresh().train()
+    projection = projection_of(model, trial.num_outputs, torch.Generator().manual_seed(1), OutputProjection)
+    for draw in range(_DRAWS):
+        with global_stream(draw, "trial"):
+            hidden = forward(model, trial.inputs)
+            if hidden.requires_grad:
+                outputs = projection(hidden.flatten(0, -2))
+                (outputs * torch.randn_like(outputs)).sum().backward()  # type: ignore[no-untyped-call]
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not bool(parameter.grad.any()))
+    ]
+
+
+def same(left: Tensor, right: Tensor) -> bool:
+    """Equal but for roundings."""
+    if left.shape != right.shape or not left.numel():
+        return left.shape == right.shape
+    return bool((left - right).abs().amax() <= _SAME * right.abs().amax().clamp(min=_SMALLEST))
