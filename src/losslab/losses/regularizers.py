@@ -78,8 +78,9 @@ class Regularized(Loss):
         self.soft_cap = soft_cap
         for name in ("target_kind", "position_wise", "has_detached", "exact_products", "temperature"):
             setattr(self, name, getattr(loss, name))
-        for name in ("needs", "reads_teacher", "teacher"):
+        for name in ("reads_teacher", "teacher"):
             setattr(self, name, getattr(loss, name))
+        self.needs = dict(loss.needs)  # a read-only view, the default, cannot be copied
         check_backend(loss)
         penalties = {"z_loss": z_loss, "confidence_penalty": confidence_penalty, "mu_loss": mu_loss}
         added = tuple(name for name, value in penalties.items() if value)
