@@ -16,6 +16,10 @@ class Fault(Exception):
     """A component that breaks a promise: what is wrong with it, in one sentence with the likely cause."""
 
 
+class Doubt(Fault):
+    """A fault that may be meant: `losslab train` notes it and goes on."""
+
+
 class Held(UserError):
     """Another process holds the run."""
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import wrong_parts
 from wrong_parts import MASKED, MODELS, REFUSED, Wrong
 
+from losslab.conformance.configure import configure
 from losslab.conformance.kit import try_part
 from losslab.errors import UserError
+from losslab.training.factory import build_data, build_network, build_task, check_components
+from losslab.training.random import hash_weights
+from losslab.training.trial import start
+from losslab.training.trial.forms import check_info
+from runs import make_text
 
 STREAM = ["data=text", "data.path=.", "data.tokenizer=bytes", "data.context=12", "data.batch_size=4"]
 CONF = {
@@ -63,3 +71,56 @@ def test_the_cause_of_a_wrong_model_is_named(wrong: Wrong) -> None:
 @pytest.mark.parametrize("wrong", MASKED, ids=lambda wrong: wrong.part.__name__)
 def test_the_cause_of_a_wrong_model_of_padded_rows_is_named(wrong: Wrong, conf: Path) -> None:
     name_the_cause("model", wrong, *ROWS, conf=conf)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of a small text."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "book.txt").write_text(make_text())
+    return [*STREAM[2:], "data=text", f"data.path={folder / 'book.txt'}"]
+
+
+def try_in_training(config: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `losslab train` tries of a run's own parts: before data is read, and before the first step; its notes."""
+    notes: list[str] = []
+    monkeypatch.setattr(start, "note", notes.append)
+    check_components(config)
+    before = torch.get_rng_state()
+    data = build_data(config)
+    data.info = data.prepare(folder, build_task(config))
+    check_info(data, data.info)
+    network = build_network(config, data.info)
+    weights = hash_weights(network)
+    start.try_own_parts(config, network, data)
+    assert hash_weights(network) == weights
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), before)
+    return notes
+
+
+def is_named_in_training(
+    kind: str, wrong: Wrong, words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, conf: Path | None = None
+) -> None:
+    config = configure(kind, [f"{wrong_parts.__name__}.{wrong.part.__name__}", *words], conf)
+    if wrong.train == "refuses":
+        with pytest.raises(UserError, match=wrong.said_in_training or wrong.said):
+            try_in_training(config, folder, monkeypatch)
+    else:
+        (said,) = try_in_training(config, folder, monkeypatch)
+        assert re.search(wrong.said, said)
+
+
+@pytest.mark.parametrize("wrong", MODELS, ids=lambda wrong: wrong.part.__name__)
+def test_training_names_it_before_the_first_step(
+    wrong: Wrong, tokens: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_named_in_training("model", wrong, tokens, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "Encoder", "DropPath"])
+def test_training_passes_right_models(
+    name: str, tokens: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("model", [f"right_parts.{name}", *tokens], None)
+    assert try_in_training(config, tmp_path, monkeypatch) == []

@@ -20,7 +20,9 @@ class Wrong(NamedTuple):
     check: str
     said: str
     train: str = ""
-    """What `losslab train` says, where that is the cheap part of it: `refuses`, `notes`."""
+    """What `losslab train` does, where that is the cheap part of it: `refuses`, `notes`."""
+    said_in_training: str = ""
+    """Its words, where it meets another fault first."""
 
 
 class NoWidth(LSTM):
@@ -110,6 +112,8 @@ class FixedSeed(LSTM):
 
 
 class BatchNorm(LSTM):
+    """Over samples and positions: it reads ahead, too."""
+
     def __init__(self, *, vocab_size: int) -> None:
         super().__init__(vocab_size=vocab_size)
         self.norm = nn.BatchNorm1d(self.width)
@@ -117,6 +121,12 @@ class BatchNorm(LSTM):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         hidden: Tensor = self.norm(super().forward(inputs).transpose(1, 2)).transpose(1, 2)
         return hidden
+
+
+class Centred(LSTM):
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        hidden = super().forward(inputs)
+        return hidden - hidden.mean(dim=0) if self.training else hidden
 
 
 class ReadsAhead(Encoder):
@@ -199,7 +209,7 @@ MODELS: list[Any] = [
     Wrong(StrangeBlocks, REFUSED, r"StrangeBlocks\.blocks\(\) returns a Linear that is none of its sub", "refuses"),
     Wrong(WantsIds, "hidden states", r"reads the input 'input_ids', and this data and task give tokens", "refuses"),
     Wrong(TimeFirst, "hidden states", r"shape \[\d+, \d, 16\] for \d samples; .*B=\d and D=width=16", "refuses"),
-    Wrong(Mixes, "other samples", r"in evaluation mode .* depend on the other samples .*batch_first=True", "notes"),
+    Wrong(Mixes, "other samples", r"in evaluation mode .* depend on the other samples .*batch_first=True", "refuses"),
     Wrong(Logits, "hidden states", r"these look like logits: .*LogitsAdapter", "refuses"),
     Wrong(OtherWidth, "hidden states", r"D=width=32", "refuses"),
     Wrong(NotFinite, "hidden states", r"not finite with the initial weights", "refuses"),
@@ -209,11 +219,13 @@ MODELS: list[Any] = [
         BatchNorm,
         "other samples",
         r"in training mode .* other samples of its batch \(batch norm",
-        "notes",
+        "refuses",
+        said_in_training=r"before position 1 change",
     ),
+    Wrong(Centred, "other samples", r"in training mode .* other samples of its batch \(batch norm", "notes"),
     Wrong(ReadsAhead, "causality", r"before position 1 change with the inputs from there on, and task=", "refuses"),
     Wrong(ReadsAheadBehindAGate, "causality", r"before position 1 change", "refuses"),
-    Wrong(TiedToAnother, "projection", r"its output projection is .*, and task and loss want \[\d+, 16\]", "refuses"),
+    Wrong(TiedToAnother, "projection", r"TiedToAnother has \d+ outputs of width 16, and task and loss want", "refuses"),
     Wrong(PlainState, "saved state", r"a tensor in a plain attribute or list is drawn or changed", "refuses"),
     Wrong(LooseBuffer, "saved state", r"the buffer shift \(persistent=False\) is drawn or changed", "refuses"),
     Wrong(AlwaysDrops, "modes", r"in evaluation mode two passes differ", "refuses"),

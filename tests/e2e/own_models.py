@@ -32,7 +32,11 @@ class Layer(nn.Module):
             self.inner = nn.TransformerEncoderLayer(width, num_heads, width, dropout=0.1, batch_first=True)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        found = self.inner(hidden)
+        if isinstance(self.inner, nn.TransformerEncoderLayer):
+            ahead = nn.Transformer.generate_square_subsequent_mask(hidden.shape[1], device=hidden.device)
+            found = self.inner(hidden, src_mask=ahead, is_causal=True)
+        else:
+            found = self.inner(hidden)
         output: Tensor = found[0] if isinstance(found, tuple) else found
         return output
 

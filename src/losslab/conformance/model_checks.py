@@ -14,6 +14,7 @@ from losslab.contracts import blocks_of, context_of, flops_of
 from losslab.training.factory import build_backbone, build_loss, build_task, check_components
 from losslab.training.random import generator
 from losslab.training.trial import model as trials
+from losslab.training.trial import weights
 from losslab.training.trial.model import ModelTrial
 
 FIRST = "hidden states"
@@ -61,12 +62,12 @@ def declarations(trial: ModelTrial) -> str:
 CHECKS: dict[str, Callable[[ModelTrial], str]] = {
     FIRST: trials.shape,
     "declarations": declarations,
-    "seeds": trials.seeds,
+    "seeds": weights.seeds,
     "modes": trials.repeats,
     "other samples": trials.batch_composition,
     "mask": trials.padding,
     "causality": causality,
-    "projection": trials.projection_fits,
-    "saved state": trials.round_trip,
-    "gradients": trials.gradients,
+    "projection": weights.projection_fits,
+    "saved state": weights.round_trip,
+    "gradients": weights.gradients,
 }

@@ -45,6 +45,7 @@ from losslab.training.scoring.loading import PREFIX
 from losslab.training.scoring.teacher import attach_teacher, teacher_hash
 from losslab.training.sharding import load_weights
 from losslab.training.trainer import make_trainer
+from losslab.training.trial.start import try_own_parts
 
 _log = logging.getLogger("losslab")
 
@@ -121,6 +122,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     if resumed is not None:
         _check_fit(resumed, network)
     else:
+        try_own_parts(config, network, data)
         begin_with(network, config, data.info, record, rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)

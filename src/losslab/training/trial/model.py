@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from losslab.contracts import Batch, TargetKind, Task, projection_of
-from losslab.errors import Fault, UserError, error_sentence
-from losslab.models.projection import OutputProjection
+from losslab.contracts import Batch, TargetKind, Task
+from losslab.errors import Doubt, Fault, UserError, error_sentence
 from losslab.training.random import global_stream
 
 _SAME = 1e-5
 """Largest difference between equal hidden states, relative to the largest of them: other roundings, no other inputs."""
 _SMALLEST = 1e-6
 _OPENED = 0.1
-_DRAWS = 3
 
 
 class CannotRun(Fault):
@@ -68,6 +67,18 @@ def _copied(model: nn.Module) -> nn.Module:
         return model
 
 
+@contextmanager
+def _evaluating(trial: ModelTrial) -> Iterator[nn.Module]:
+    """A model in evaluation mode; afterwards it is in the mode in which it was."""
+    model = trial.make(1)
+    training = model.training
+    try:
+        with global_stream(0, "trial"), torch.no_grad():
+            yield model.eval()
+    finally:
+        model.train(training)
+
+
 def forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Call the model as a task does. Raises Fault for an input that there is not, or that is written to."""
     given = {name: value.clone() for name, value in inputs.items()}
@@ -93,8 +104,14 @@ def forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 def shape(trial: ModelTrial) -> str:
     """The other trials need this one."""
-    model = trial.make(1)
-    hidden = run(model, trial.inputs)
+    with _evaluating(trial) as model:
+        hidden = forward(model, trial.inputs)
+        _check_hidden(trial, model, hidden)
+        _selects(trial, model)
+    return f"{list(hidden.shape)}"
+
+
+def _check_hidden(trial: ModelTrial, model: nn.Module, hidden: Tensor) -> None:
     count, width = len(trial.batch.weight), int(model.width)  # type: ignore[arg-type]
     if hidden.ndim not in (2, 3) or len(hidden) != count or hidden.shape[-1] != width:
         raise Fault(
@@ -105,8 +122,6 @@ def shape(trial: ModelTrial) -> str:
         raise Fault(f"hidden states are {hidden.dtype}, not floating-point numbers")
     if not hidden.isfinite().all():
         raise Fault("hidden states are not finite with the initial weights: is a row of attention masked throughout?")
-    selects(trial, model)
-    return f"{list(hidden.shape)}"
 
 
 def _logits_hint(trial: ModelTrial, hidden: Tensor) -> str:
@@ -115,63 +130,14 @@ def _logits_hint(trial: ModelTrial, hidden: Tensor) -> str:
     return ""
 
 
-def selects(trial: ModelTrial, model: nn.Module) -> None:
+def _selects(trial: ModelTrial, model: nn.Module) -> None:
     """Let the task select positions of the hidden states."""
-    with global_stream(0, "trial"), torch.no_grad():
-        try:
-            features = trial.task.features(_copied(model).eval(), trial.batch, trial.kind, {})  # type: ignore[arg-type]
-        except UserError as error:
-            raise Fault(str(error).removeprefix("model: ")) from None
-        except Exception as error:  # a person's task may raise anything
-            raise Fault(f"{type(trial.task).__name__}.features raises {error_sentence(error)}") from error
-    if features.hidden.ndim != 2 or len(features.hidden) != len(features.target):
-        raise Fault(
-            f"{type(trial.task).__name__}.features gives hidden states {list(features.hidden.shape)} for "
-            f"{len(features.target)} targets; they are [N, D]"
-        )
-
-
-def projection_fits(trial: ModelTrial) -> str:
-    """A projection of its own, tied for the most part, has the size that task and loss want."""
-    model = trial.make(1)
-    found = projection_of(model, trial.num_outputs, torch.Generator().manual_seed(1), OutputProjection)
-    wanted = (trial.num_outputs, int(model.width))  # type: ignore[arg-type]
-    if tuple(found.weight.shape) != wanted:
-        raise Fault(
-            f"its output projection is {list(found.weight.shape)}, and task and loss want {list(wanted)}: "
-            "output_projection(num_outputs, generator) returns one of that size, and one that is tied cannot"
-        )
-    return "tied" if any(found.weight is p for p in model.parameters()) else f"{list(wanted)}"
-
-
-def seeds(trial: ModelTrial) -> str:
-    """The weights are a function of the seed."""
-    first, again, other = (_state(trial.make(seed)) for seed in (1, 1, 2))
-    if wrong := _differing(first, again):
-        raise Fault(
-            f"constructed twice under one seed it has two {wrong[0]}: it draws from a generator that no seed reaches "
-            "(os.urandom, numpy's default_rng()); draw from `generator`, or torch's global one"
-        )
-    if first and not _differing(first, other):
-        raise Fault(
-            "two seeds give the same weights, so that runs of several seeds begin alike: it seeds a generator itself "
-            "(torch.manual_seed, default_rng(0)), or reads weights from a file"
-        )
-    return f"{len(first)} tensors"
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, those that are not saved, too."""
-    return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
-def _differing(left: dict[str, Tensor], right: dict[str, Tensor]) -> list[str]:
-    names = sorted(left.keys() | right.keys())
-    return [n for n in names if n not in left or n not in right or not _equal(left[n].detach(), right[n].detach())]
-
-
-def _equal(left: Tensor, right: Tensor) -> bool:
-    return left.shape == right.shape and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
+    try:
+        trial.task.features(model, trial.batch, trial.kind, {})  # type: ignore[arg-type]
+    except UserError as error:
+        raise Fault(str(error).removeprefix("model: ")) from None
+    except Exception as error:  # a person's task may raise anything
+        raise Fault(f"{type(trial.task).__name__}.features raises {error_sentence(error)}") from error
 
 
 def repeats(trial: ModelTrial) -> str:
@@ -199,7 +165,7 @@ def batch_composition(trial: ModelTrial) -> str:
         whole, alone = (run(model, inputs, train=train)[0] for inputs in (trial.inputs, replaced))
         if not same(whole, alone):
             mode = "training" if train else "evaluation"
-            raise Fault(
+            raise (Doubt if train else Fault)(
                 f"in {mode} mode a sample's hidden states depend on the other samples of its batch (batch norm, a mean "
                 "over the batch, B and T exchanged: batch_first=True?): the gradient is not the same on 1 and 2 ranks"
             )
@@ -254,58 +220,6 @@ def causal(trial: ModelTrial) -> str:
                     "recurrence or convolution one direction"
                 )
     return "nothing reads ahead"
-
-
-def round_trip(trial: ModelTrial) -> str:
-    """All that decides its outputs is in its state_dict."""
-    model = trial.fresh()
-    with global_stream(0, "trial"):
-        forward(model.train(), trial.inputs).sum().backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    parameter.sub_(0.01 * parameter.grad.sign())
-    other = trial.make(2)
-    try:
-        other.load_state_dict(model.state_dict())
-    except RuntimeError as error:
-        raise Fault(f"a fresh instance cannot load its state_dict: {' '.join(str(error).split())}") from None
-    if not same(run(model, trial.inputs), run(other, trial.inputs)):
-        loose = _differing(dict(model.named_buffers()), dict(other.named_buffers()))
-        where = f"the buffer {loose[0]} (persistent=False)" if loose else "a tensor in a plain attribute or list"
-        raise Fault(
-            f"a fresh instance that loads its state_dict has other outputs: {where} is drawn or changed and not saved; "
-            "register_buffer(name, tensor) keeps it"
-        )
-    return "a fresh instance gives the same outputs"
-
-
-def gradients(trial: ModelTrial) -> str:
-    """Every parameter is trained."""
-    if unreached := unreached_parameters(trial):
-        more = f" and {len(unreached) - 1} more" if len(unreached) > 1 else ""
-        raise Fault(
-            f"no gradient reaches {unreached[0]}{more}: it is never used, or something on the way is detached; "
-            "requires_grad_(False) says that it is meant"
-        )
-    return "every parameter has one"
-
-
-def unreached_parameters(trial: ModelTrial) -> list[str]:
-    """Names of the parameters whose gradient is missing or 0 in three batches."""
-    model = trial.fresh().train()
-    projection = projection_of(model, trial.num_outputs, torch.Generator().manual_seed(1), OutputProjection)
-    for draw in range(_DRAWS):
-        with global_stream(draw, "trial"):
-            hidden = forward(model, trial.inputs)
-            if hidden.requires_grad:
-                outputs = projection(hidden.flatten(0, -2))
-                (outputs * torch.randn_like(outputs)).sum().backward()  # type: ignore[no-untyped-call]
-    return [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and (parameter.grad is None or not bool(parameter.grad.any()))
-    ]
 
 
 def same(left: Tensor, right: Tensor) -> bool:

@@ -1,0 +1,131 @@
+"""Trials of what a task makes of a batch: features for each kind of target, metrics by their declared names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from losslab.contracts import Batch, DataInfo, Features, Meter, TargetKind, Task
+from losslab.errors import Fault, UserError, error_sentence
+from losslab.losses.base import Loss
+from losslab.training.network import Network
+from losslab.training.random import global_stream
+
+_SUM = 1e-4
+
+
+def features_of(network: Network, info: DataInfo, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
+    """Features of a batch, in evaluation mode. Raises Fault where they are not what the contract says."""
+    task = network.task
+    name = f"features(…, TargetKind.{kind.name}, …)"
+    with global_stream(0, "trial"), torch.no_grad():
+        network.eval()
+        try:
+            found = task.features(network.backbone, batch, kind, needs)  # type: ignore[arg-type]
+        except UserError as error:
+            raise Fault(str(error)) from None
+        except Exception as error:  # a person's task may raise anything
+            raise Fault(f"{name} raises {error_sentence(error)}") from error
+    if not isinstance(found, Features):
+        raise Fault(f"{name} gives a {type(found).__name__}, not losslab.contracts.Features")
+    width = int(network.backbone.width)  # type: ignore[arg-type]
+    count = len(found.weight) if found.weight.ndim else 0
+    if found.weight.ndim != 1 or found.weight.dtype != torch.float32:
+        raise Fault(f"{name} gives weights {found.weight.dtype} {list(found.weight.shape)}; they are float32 [N]")
+    if tuple(found.hidden.shape) != (count, width):
+        raise Fault(
+            f"{name} gives hidden states of shape {list(found.hidden.shape)} and {count} weights; they are [N, D], N "
+            f"selected positions of width D={width}, flattened"
+        )
+    _check_target(found, kind, task.target_size(info), name)
+    for extra, value in found.extras.items():
+        if len(value) != count:
+            raise Fault(f"{name} gives {len(value)} rows of the extra {extra!r} for {count} positions")
+    if lacking := sorted(needs.keys() - found.extras.keys()):
+        raise Fault(f"{name} gives no extra {lacking[0]!r}, which `provides` promises and a loss asked for")
+    return found
+
+
+def _check_target(found: Features, kind: TargetKind, size: int, name: str) -> None:
+    target, count = found.target, len(found.weight)
+    kept = target[found.weight != 0] if len(target) == count else target
+    wanted = {
+        TargetKind.CLASSES: f"int64 [N], classes from 0 to {size - 1}",
+        TargetKind.DISTRIBUTIONS: f"floating-point [N, {size}], each row of which sums to 1",
+        TargetKind.LABELS: f"floating-point [N, {size}], each from 0 to 1",
+        TargetKind.VALUES: f"floating-point [N, {size}], finite",
+    }[kind]
+    if kind is TargetKind.CLASSES:
+        right = target.dtype == torch.int64 and tuple(target.shape) == (count,)
+        right = right and (not len(kept) or 0 <= int(kept.min()) <= int(kept.max()) < size)
+    else:
+        right = target.is_floating_point() and tuple(target.shape) == (count, size) and bool(kept.isfinite().all())
+        if right and kind is not TargetKind.VALUES:
+            right = bool(((kept >= 0) & (kept <= 1)).all())
+        if right and kind is TargetKind.DISTRIBUTIONS:
+            right = bool(((kept.sum(dim=-1) - 1).abs() < _SUM).all())
+    if not right:
+        there = f", from {kept.min():g} to {kept.max():g}" if kept.numel() else ""
+        raise Fault(
+            f"{name} gives targets {str(target.dtype).removeprefix('torch.')} {list(target.shape)}{there} for {count} "
+            f"positions; they are {wanted}"
+        )
+
+
+def calibration_of(network: Network, info: DataInfo, batches: Iterable[Batch], loss: Loss) -> dict[str, float]:
+    """What the task's calibrator fits, through a loss that may learn it. Raises Fault for other names than declared."""
+    calibrator = network.task.calibrator(info)
+    if calibrator is None:
+        return {}
+    with torch.no_grad():
+        for batch in batches:
+            calibrator.update(_features(network, batch), loss, network.projection)
+        found = calibrator.finish(loss, network.projection)
+    names = getattr(calibrator, "names", ())
+    if set(found) != set(names):
+        raise Fault(
+            f"the calibrator {type(calibrator).__name__} returns {', '.join(found) or 'nothing'}, and its `names` are "
+            f"{', '.join(names) or 'empty'}: name what finish returns"
+        )
+    return found
+
+
+def meter_of(
+    network: Network, info: DataInfo, batches: Iterable[Batch], calibration: Mapping[str, float], loss: Loss, *,
+    split: str = "val", thorough: bool = False,
+) -> Meter:  # fmt: skip
+    """A meter that has seen some batches."""
+    meter = network.task.meter(info, split, calibration, thorough=thorough)
+    with torch.no_grad():
+        for batch in batches:
+            meter.update(_features(network, batch), loss, network.projection)
+    return meter
+
+
+def values_of(meter: Meter, task: Task) -> dict[str, float]:
+    """The values of a meter. Raises Fault for one that is not declared, or where the primary one is missing."""
+    values = meter.values()
+    declared = {metric.name for metric in task.metrics}
+    if strangers := sorted(values.keys() - declared):
+        raise Fault(
+            f"the meter {type(meter).__name__} returns {strangers[0]}, which the `metrics` of {type(task).__name__} do "
+            "not declare: add a Metric for it"
+        )
+    if task.primary not in values:
+        raise Fault(f"the meter {type(meter).__name__} returns no {task.primary}, the `primary` metric of its task")
+    return values
+
+
+def _features(network: Network, batch: Batch) -> Features:
+    network.eval()
+    with global_stream(0, "trial"):
+        return network.task.features(network.backbone, batch, network.loss.target_kind, network.loss.needs)  # type: ignore[arg-type]
+
+
+def meters(network: Network, info: DataInfo, fit: list[Batch], scored: list[Batch]) -> dict[str, float]:
+    """The values of a validation on a few samples, in the order in which one works."""
+    loss = copy.deepcopy(network.loss)
+    calibration = calibration_of(network, info, fit, loss)
+    return values_of(meter_of(network, info, scored, calibration, loss), network.task)
