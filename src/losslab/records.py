@@ -15,7 +15,7 @@ hashes      backbone_init, projection_init (absent where the loss needs a number
             loss with parameters or buffers), batches, data, tokenizer, code, own_code (of classes outside losslab, if
             any), continue_from and init_from (of what the run began with, if anything); SHA-256, hex
 versions    of Python and the packages that compute
-provenance  commit, dirty, diff (SHA-256 of what is not committed), command, folder (where the run was made),
+provenance  commit, dirty, diff (SHA-256 of what is not committed), command (as typed), folder (where the run was made),
             choices (group → the file chosen in it), vocab_size and parameters (of the network; older ones lack both),
             text ({files, how, documents, words and tokens by split, overlap, tokenizer_lossless, round_trip}: what was
             read, in words; how it was cut and split; copies across splits; whether val comes back from its tokens),
@@ -58,6 +58,8 @@ from losslab.migrations import SCHEMA, migrate
 
 FILE = "run.json"
 CONFIG = "config.yaml"
+COMMAND = "LOSSLAB_COMMAND"
+"""The environment variable in which the processes of `losslab train` find what was typed."""
 STATUSES = ("planned", "running", "completed", "failed", "diverged", "interrupted")
 DONE = ("completed", "diverged")
 """Results, which are not trained again."""

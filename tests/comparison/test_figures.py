@@ -543,3 +543,16 @@ def test_wrapping_breaks_at_spaces_evenly_and_inside_a_word_only_at_need() -> No
     assert "".join(pieces) == "x" * 60
     assert max(width_of(piece) for piece in pieces) <= 1.5
     assert wrap("", 1.5) == ""
+
+
+def test_the_rows_of_a_legend_have_the_losses_in_their_order() -> None:
+    labels = [f"loss_{i}" for i in range(7)]
+    steps = np.arange(3.0)
+    curves = [Curve(label, steps, steps + i, steps, steps + 9, 6) for i, label in enumerate(labels)]
+    figure = draw_curves(curves, looks(labels, labels[0]), x_label="optimizer step", y_label="val/nll")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    texts = [(text.get_window_extent(), text.get_text()) for text in legend.get_texts()]
+    assert 1 < len({round(box.x0) for box, _ in texts}) < 7, "some rows, and some columns"
+    rows = sorted(texts, key=lambda item: (-round(item[0].y0), item[0].x0))
+    assert [text for _, text in rows] == [f"{label} (n = 6)" for label in labels]

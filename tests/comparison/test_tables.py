@@ -7,7 +7,7 @@ import re
 import pytest
 from made_runs import Sweep, comparison_of, page_text, printed, read, rows_of
 
-from losslab.comparison.output.report import to_html
+from losslab.comparison.output.report import table, to_html
 from losslab.comparison.output.tables import (
     CSV_COLUMNS,
     cells,
@@ -101,6 +101,12 @@ def test_a_label_of_odd_letters_stays_one_cell_of_markdown(oddly_named: Sweep) -
     assert re.sub(r"\\([^\w\s])", r"\1", odd) == f"own name={ODD}", "as it is read"
     assert r"\|" in odd and r"\<b>" in odd and r"\$x\$" in odd and r"\*d\*" in odd and r"\&amp;" in odd
     assert any(line[1].strip() == "cross_entropy" for line in split)
+
+
+def test_what_is_said_of_a_wide_table_does_not_scroll_with_it() -> None:
+    page = table(["loss"], [["square"]], note="a note & more")
+    assert page.endswith('</table></div><p class="soft">a note &amp; more</p>')
+    assert "<p" not in table(["loss"], [["square"]])
 
 
 def test_a_label_of_odd_letters_is_text_on_the_page(oddly_named: Sweep) -> None:

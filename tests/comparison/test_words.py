@@ -10,12 +10,12 @@ from losslab.comparison.output.prose import protocol, question
 def test_the_protocol_has_the_vocabulary_the_sizes_and_the_optimizer_that_were_used(sweep: Sweep) -> None:
     for seed in (1, 2):
         changes = {"data.vocab_size": 4096, "scheduler.warmup_steps": 20, "optimizer.weight_decay": 0.1}
-        changes["optimizer.amsgrad"] = False
+        changes |= {"optimizer.amsgrad": False, "model.num_layers": 1}
         folder = sweep.add("cross_entropy", seed, 3.0, changes=changes)
         edit_record(folder, provenance={"choices": {"loss": "cross_entropy"}, "vocab_size": 1000, "parameters": 98765})
     told = " ".join(protocol(comparison_of(sweep)))
     assert "vocabulary 1,000)" in told and "4,096" not in told and "4096" not in told
-    assert "Decoder (98,765 parameters: 64 wide, 32 tokens of context)" in told
+    assert "Decoder (98,765 parameters: 1 layer, 64 wide, 32 tokens of context)" in told
     assert "Optimizer: AdamW (learning rate 0.003, weight_decay 0.1)" in told
     assert "learning rate schedule: Constant (warmup_steps 20)" in told
 

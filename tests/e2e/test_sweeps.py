@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import signal
 import sys
 import time
@@ -87,6 +88,9 @@ def test_a_grown_sweep_adds_what_is_missing_and_touches_nothing_else(run_tiny: C
     assert run_tiny("-m", "name=grown", "seed=1,2") == 0
     before = contents(find_runs(sweep))
     assert run_tiny("-m", "name=grown", "seed=1,2,3", "loss=cross_entropy,square") == 0
+    commands = {read(run).provenance["command"] for run in find_runs(Path("outputs/grown"))}
+    typed = shlex.join(["losslab", "train", *TINY, "-m", "name=grown"])
+    assert commands == {f"{typed} seed=1,2", f"{typed} seed=1,2,3 loss=cross_entropy,square"}
     assert len(find_runs(sweep)) == 6
     after = contents(find_runs(sweep))
     assert {path: after[path] for path in before} == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from losslab.config.paths import conf_dir
 from losslab.console import complain, say, working
 from losslab.data.text_files import find_files
 from losslab.errors import UserError, error_sentence
-from losslab.records import Record
+from losslab.records import COMMAND, Record
 from losslab.sweeps import server
 from losslab.sweeps.interrupts import Interrupts
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, RunFailed
@@ -71,7 +72,8 @@ def train(arguments: list[str]) -> int:
         compose_job(line.overrides, line.config_dir)
         _hydra(lambda config: None, line)
         return 0
-    with Interrupts() as interrupts:
+    typed = shlex.join(["losslab", "train", *arguments])
+    with Interrupts() as interrupts, server.changed_environment({COMMAND: typed}):
         return _train(line, interrupts)
 
 

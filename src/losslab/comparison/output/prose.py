@@ -194,7 +194,7 @@ def _setup(runs: Sequence[Run]) -> list[str]:
     shape = ", ".join(
         f"{told(key)} {word}"
         for key, word in (
-            ("model.num_layers", "layers"),
+            ("model.num_layers", "layer" if told("model.num_layers") == "1" else "layers"),
             ("model.width", "wide"),
             ("model.context", "tokens of context"),
         )

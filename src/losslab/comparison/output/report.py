@@ -71,10 +71,10 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]], *, marks: Sequen
     for i, line in enumerate(body):
         mark = f' class="{marks[i]}"' if marks and marks[i] else ""
         lines.append(f"<tr{mark}>{''.join(map(_cell, line))}</tr>")
-    below = f"<caption>{escape(note)}</caption>" if note else ""
-    return (
-        f'<div class="wide"><table>{below}<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    )
+    # Beside the box that scrolls: inside, a note would be as wide as the table, and be cut off with it.
+    below = f'<p class="soft">{escape(note)}</p>' if note else ""
+    rows = "".join(lines)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{below}'
 
 
 def _cell(text: str) -> str:

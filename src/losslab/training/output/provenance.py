@@ -8,6 +8,7 @@ import importlib.metadata
 import inspect
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 import losslab
 from losslab.config.binding import import_target
+from losslab.records import COMMAND
 from losslab.run_folder import RunFolder
 
 _PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
@@ -45,7 +47,7 @@ def provenance(run: RunFolder) -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
         "diff": _hash_changes(top, files) if status else None,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": os.environ.get(COMMAND) or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "folder": str(run.absolute()),
         "changes": [],
     }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from losslab.comparison.output.figures.style import FONT, INK, SMALL, Look
 
+T = TypeVar("T")
 WIDTH = 7.0
 """Inches, of every figure."""
 HEIGHT = 3.8
@@ -109,6 +110,7 @@ def new_figure(height: float, legend: Sequence[Entry], *, title: str) -> Figure:
     room = WIDTH - 2 * _SIDE - (_HANDLE + _GAP) * em
     labels = [wrap(entry.label, room, SMALL) for entry in legend]
     columns = next(n for n in range(max(1, len(labels)), 0, -1) if n == 1 or _fits(labels, n))
+    order = [place for column in _split(range(len(labels)), columns) for place in column]
     lines = max((sum(label.count("\n") + 1 for label in column) for column in _split(labels, columns)), default=0)
     below = SMALL / 72 * (1.2 * lines + _SPACE * math.ceil(len(labels) / columns)) + 0.15 if labels else 0.0
     figure = Figure(figsize=(WIDTH, height + below), layout="constrained", label=title)
@@ -116,7 +118,7 @@ def new_figure(height: float, legend: Sequence[Entry], *, title: str) -> Figure:
     engine.set(w_pad=_SIDE / 2, h_pad=_SIDE / 2)
     if labels:
         drawn = figure.legend(
-            handles=[entry.handle for entry in legend],
+            handles=[legend[place].handle for place in order],
             labels=["label"] * len(labels),
             loc="outside lower left",
             ncols=columns,
@@ -126,8 +128,8 @@ def new_figure(height: float, legend: Sequence[Entry], *, title: str) -> Figure:
             labelspacing=_SPACE,
             borderpad=0.3,
         )
-        for text, label in zip(drawn.get_texts(), labels, strict=True):
-            text.set_text(label)  # matplotlib leaves out labels that begin with an underscore
+        for text, place in zip(drawn.get_texts(), order, strict=True):
+            text.set_text(labels[place])  # matplotlib leaves out labels that begin with an underscore
     return figure
 
 
@@ -140,9 +142,9 @@ def _fits(labels: Sequence[str], columns: int) -> bool:
     return sum(widths) + spaces * SMALL / 72 <= WIDTH - 2 * _SIDE
 
 
-def _split(labels: Sequence[str], columns: int) -> list[list[str]]:
-    """Split labels into columns as matplotlib's legend does."""
-    return [[labels[i] for i in own] for own in np.array_split(np.arange(len(labels)), columns)]
+def _split(items: Sequence[T], columns: int) -> list[list[T]]:
+    """Columns as long as those of matplotlib's legend, whose rows have the items in their order."""
+    return [list(items[first::columns]) for first in range(columns)]
 
 
 def finish(figure: Figure) -> Figure:
