@@ -10,8 +10,9 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 from losslab.config.check import _PRECISIONS
+from losslab.contracts import Batch
 from losslab.errors import UserError
-from losslab.training.compute import first_device, precision_context, set_determinism
+from losslab.training.compute import first_device, input_converter, precision_context, set_determinism
 from losslab.training.output.messages import quiet_lightning
 from losslab.training.trainer import make_trainer
 
@@ -83,3 +84,19 @@ def test_determinism_is_what_a_trainer_sets(tmp_path: Path) -> None:
             assert torch.are_deterministic_algorithms_enabled() == expected == wanted
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "16-true", "64-true", "32-true"])
+def test_a_precision_casts_the_inputs_of_a_batch_and_nothing_else(precision: str, tmp_path: Path) -> None:
+    inputs = {"frames": torch.ones(2, 3), "tokens": torch.ones(2, dtype=torch.int64)}
+    batch = Batch(inputs, torch.tensor([[257.0], [1.0]]), torch.tensor([0.3, 1.0]), {"bytes": torch.tensor([259.0, 0])})
+    expected = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64, "32": torch.float32}
+    dtype = torch.float32 if precision.endswith("mixed") else expected[precision.partition("-")[0]]
+    cpu = torch.device("cpu")
+    plugin = trainer(tmp_path, precision=precision).precision_plugin
+    for cast in (input_converter(precision, cpu), plugin.convert_input):
+        found = cast(batch)
+        assert (found.inputs["frames"].dtype, found.inputs["tokens"].dtype) == (dtype, torch.int64)
+        kept = [found.target, found.weight, found.extras["bytes"]]
+        assert [value.tolist() for value in kept] == [[[257.0], [1.0]], batch.weight.tolist(), [259.0, 0.0]]
+        assert {value.dtype for value in kept} == {torch.float32}

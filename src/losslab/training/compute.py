@@ -12,6 +12,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 
 from losslab.config.nearest import nearest
+from losslab.contracts import Batch
 from losslab.errors import UserError
 from losslab.records import Record
 
@@ -55,6 +56,18 @@ def precision_context(precision: str, device: torch.device) -> Callable[[], Abst
     """Make the context that Lightning puts around a validation step under trainer.precision: autocast, a default dtype,
     or none."""
     return _precision(precision, device).val_step_context
+
+
+def input_converter(precision: str, device: torch.device) -> Callable[[Batch], Batch]:
+    """Cast the inputs of a batch as Lightning does under trainer.precision; see `inputs_alone`."""
+    return inputs_alone(_precision(precision, device))
+
+
+def inputs_alone(plugin: Precision) -> Callable[[Batch], Batch]:
+    """Cast the inputs of a batch as a precision plugin does, and nothing else of it: in bfloat16 a target of 257.0
+    would be 256.0, and a weight of 0.3 another one."""
+    cast = plugin.convert_input
+    return lambda batch: batch._replace(inputs=cast(batch.inputs))
 
 
 def _precision(precision: str, device: torch.device) -> Precision:

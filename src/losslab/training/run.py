@@ -131,6 +131,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks,
         interim_positions=settings["interim_eval_tokens"], context=trainer.precision_plugin.val_step_context,
+        convert=trainer.precision_plugin.convert_input,
     )  # fmt: skip
     log = None
     writes = rank == 0

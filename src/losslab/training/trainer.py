@@ -11,6 +11,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment, LightningE
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from losslab.errors import UserError
+from losslab.training.compute import inputs_alone
 from losslab.training.output.checkpoints import AtomicCheckpointIO, ReadCheckpoint
 from losslab.training.sharding import ShardedStrategy
 
@@ -23,7 +24,7 @@ def make_trainer(config: dict[str, Any], folder: Path, resumed: ReadCheckpoint |
     """
     settings = config["trainer"]
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=settings["accelerator"],
             devices=settings["devices"],
             num_nodes=settings["num_nodes"],
@@ -48,6 +49,9 @@ def make_trainer(config: dict[str, Any], folder: Path, resumed: ReadCheckpoint |
     except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         said = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise UserError(f"the trainer refuses its settings: {said}") from None
+    plugin = trainer.precision_plugin
+    plugin.convert_input = inputs_alone(plugin)  # type: ignore[method-assign, assignment]
+    return trainer
 
 
 def _environment() -> ClusterEnvironment:

@@ -35,6 +35,7 @@ class Evaluator:
         data: prepared.
         interim_positions: how many positions of val `validate` scores unless thorough; 0: all.
         context: makes autocast or nothing, as in training; metrics themselves are float32.
+        convert: casts the inputs of a batch, as in training.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Evaluator:
         ranks: int = 1,
         interim_positions: int = 0,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
+        convert: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:
         self.network = network
         self.task = network.task
@@ -55,6 +57,7 @@ class Evaluator:
         self.share = Share(rank, ranks)
         self.interim_positions = interim_positions
         self.context = context
+        self.convert = convert
 
     @global_stream(0, "evaluation")
     def validate(self, *, thorough: bool = False) -> dict[str, float]:
@@ -176,7 +179,7 @@ class Evaluator:
         try:
             for batch in batches:
                 with self.context():
-                    self.network(None if batch is None else to_device(batch, self.device), observer)
+                    self.network(None if batch is None else self.convert(to_device(batch, self.device)), observer)
         finally:
             self.network.train(training)
 

@@ -14,13 +14,13 @@ import torch
 
 from losslab.config.binding import bind_components
 from losslab.config.stored import INPUTS, moved_inputs, open_config, override
-from losslab.contracts import DataModule
+from losslab.contracts import Batch, DataModule
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.records import Record, now, plain
 from losslab.run_folder import RunFolder
-from losslab.training.compute import first_device, precision_context, set_determinism, set_threads
+from losslab.training.compute import first_device, input_converter, precision_context, set_determinism, set_threads
 from losslab.training.factory import build_data, hash_inputs, open_data
 from losslab.training.output.messages import note
 from losslab.training.output.provenance import hardware, versions
@@ -125,6 +125,8 @@ class Reopened:
     device: torch.device
     context: Callable[[], AbstractContextManager[object]]
     """Autocast or nothing, as in training."""
+    convert: Callable[[Batch], Batch]
+    """The cast of inputs, as in training."""
 
     @property
     def own(self) -> bool:
@@ -145,7 +147,8 @@ class Reopened:
 
     def evaluator(self, data: DataModule) -> Evaluator:
         """Moves the network to the device."""
-        return Evaluator(self.loaded.network.to(self.device), data, device=self.device, context=self.context)
+        network = self.loaded.network.to(self.device)
+        return Evaluator(network, data, device=self.device, context=self.context, convert=self.convert)
 
 
 def reopen(run: RunFolder, *, checkpoint: str, overrides: list[str], trust: list[str]) -> Reopened:
@@ -190,6 +193,7 @@ def reopen(run: RunFolder, *, checkpoint: str, overrides: list[str], trust: list
         source=source_of(config, data),
         device=device,
         context=precision_context(settings["precision"], device),
+        convert=input_converter(settings["precision"], device),
     )
 
 
