@@ -72,6 +72,11 @@ def test_the_folder_and_the_metric_are_those_of_the_text(evaluated: Sweep, capsy
     assert (evaluated.folder / "comparison-test-top1-evaluations=other.txt" / "report.html").exists()
 
 
+def test_a_run_without_an_evaluation_is_told_once(evaluated: Sweep) -> None:
+    told = [text for text in on(evaluated, "other.txt").caveats if "no evaluation" in text or "missing or not" in text]
+    assert len(told) == 1 and "square-seed3" in told[0]
+
+
 def test_the_newest_evaluation_counts(evaluated: Sweep) -> None:
     for folder in evaluated.folder.glob("square-seed1-*"):
         note(folder, 5.0)

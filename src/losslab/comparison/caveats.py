@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from losslab.comparison.metrics import Declarations, short
 from losslab.comparison.rows import Row, shared_starts, unequal_start
 from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, shown
+from losslab.comparison.runs.evaluations import OF_TEXT
 from losslab.comparison.runs.load import Run
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.tuning import tuning_caveats
@@ -147,7 +148,8 @@ def _missing(contenders: Sequence[Contender], rows: Sequence[Row], metric: str) 
     found = []
     values = {row.label: row.values for row in rows}
     for c in contenders:
-        without = sorted(c.runs.keys() - values[c.label].keys())
+        lacking = c.runs.keys() - values[c.label].keys()
+        without = sorted(seed for seed in lacking if not _unevaluated(c.runs[seed], metric))
         if without:
             told = f"{c.label}: no {metric} (missing or not finite) for seed {', '.join(map(str, without))}"
             found.append(told + ("; this loss has no link in closed form" * (short(metric) == "nll_linked")))
@@ -161,6 +163,11 @@ def _missing(contenders: Sequence[Contender], rows: Sequence[Row], metric: str) 
             if c.runs and every - c.runs.keys()
         ]
     return found
+
+
+def _unevaluated(run: Run, metric: str) -> bool:
+    """Whether a run has nothing on another text, which was said when its evaluations were read."""
+    return metric.startswith(OF_TEXT) and not any(key.startswith(OF_TEXT) for key in run.record.metrics.get("best", {}))
 
 
 def _unequal_starts(contenders: Sequence[Contender], baselines: dict[Setting, Contender]) -> list[str]:
