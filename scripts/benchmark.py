@@ -1,7 +1,7 @@
 """The program of scripts/benchmark: the same multirun under our launcher and under Hydra's basic one, in turns; or,
 asked for `compare`, the time that losslab compare takes (benchmark_compare.py), for `scoring`, the time that scoring
-takes beside the product of hidden states and projection (benchmark_scoring.py), or for `statistics`, how often the
-comparison errs (benchmark_statistics.py).
+takes beside the product of hidden states and projection (benchmark_scoring.py), for `warm_cache`, the start of a run on
+a large text (benchmark_warm_cache.py), or for `statistics`, how often the comparison errs (benchmark_statistics.py).
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.
@@ -23,6 +23,7 @@ from pathlib import Path
 import benchmark_compare
 import benchmark_scoring
 import benchmark_statistics
+import benchmark_warm_cache
 
 from losslab.data.python_docs import read_texts
 
@@ -84,10 +85,11 @@ def first_steps(folder: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    kinds = ["sweeps", "compare", "scoring", "statistics"]
+    kinds = ["sweeps", "compare", "scoring", "statistics", "warm_cache"]
     parser.add_argument("what", nargs="?", choices=kinds, default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
+    parser.add_argument("--megabytes", type=int, default=benchmark_warm_cache.DEFAULT, help="of text, for warm_cache")
     parser.add_argument("--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics")
     arguments = parser.parse_args()
     if arguments.what == "compare":
@@ -96,6 +98,8 @@ def main() -> None:
     if arguments.what == "scoring":
         benchmark_scoring.main(arguments.rounds)
         return
+    if arguments.what == "warm_cache":
+        sys.exit(benchmark_warm_cache.main(arguments.megabytes, arguments.rounds))
     if arguments.what == "statistics":
         sys.exit(benchmark_statistics.main(arguments.families))
     print(f"{os.cpu_count()} cores; {arguments.rounds} round(s); wall seconds of the same runs, and their ratio")
