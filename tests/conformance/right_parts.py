@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task, flat_hidden
+from losslab.contracts import (
+    Backbone,
+    Batch,
+    DataInfo,
+    DataModule,
+    Features,
+    Share,
+    SplitInfo,
+    Subset,
+    TargetKind,
+    Task,
+    flat_hidden,
+)
 from losslab.data.samples import SamplesDataModule
 from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import METRICS, PRIMARY
@@ -97,6 +112,41 @@ class Sentences(SamplesDataModule):
             split: [[(7 * i + 3 * j + start) % 40 for j in range(2 + i % 5)] for i in range(size)]
             for split, size, start in (("train", 50, 0), ("val", 13, 1), ("test", 11, 2))
         }
+
+
+class Rows(DataModule):
+    """A data module from the ground up: rows of four numbers."""
+
+    def __init__(self, *, batch_size: int = 6, val_batch_size: int = 4) -> None:
+        super().__init__(batch_size=batch_size, val_batch_size=val_batch_size)
+        self.rows: dict[str, Tensor] = {}
+
+    def prepare(self, cache: Path, task: Task) -> DataInfo:
+        for split, size, start in (("train", 50, 0), ("val", 13, 1), ("test", 11, 2)):
+            self.rows[split] = (torch.arange(size)[:, None] * 7 + torch.arange(4) * 3 + start) % 40
+        splits = {split: SplitInfo(rows.numel(), len(rows)) for split, rows in self.rows.items()}
+        return DataInfo(splits=splits, mean_positions=4, vocab_size=40, num_classes=2)
+
+    def train_batch(self, step: int, share: Share) -> Batch:
+        chosen = self.order(step)[share.rows(self.batch_size)]
+        return self.batch("train", torch.from_numpy(chosen))
+
+    def order(self, step: int) -> NDArray[np.int64]:
+        """The samples of a batch."""
+        return np.random.default_rng([self.seed, step]).integers(len(self.rows["train"]), size=self.batch_size)
+
+    def eval_batches(
+        self, split: str, share: Share, subset: Subset = "all", most: int | None = None
+    ) -> Iterator[Batch]:
+        numbers = torch.arange(len(self.rows[split]))[share.rank :: share.ranks]
+        for i in range(0, len(numbers), self.val_batch_size):
+            yield self.batch(split, numbers[i : i + self.val_batch_size])
+
+    def batch(self, split: str, chosen: Tensor) -> Batch:
+        tokens = self.rows[split][chosen]
+        number = chosen[:, None].expand(tokens.shape)
+        extras = {"id": number, "unit": number, "fit": (number + 1) % 2}
+        return Batch({"tokens": tokens}, tokens % 2, torch.ones(tokens.shape), extras)
 
 
 class Tagging(Task):

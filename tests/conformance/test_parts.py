@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import wrong_parts
-from wrong_parts import MASKED, MODELS, REFUSED, Wrong
+from wrong_parts import DATA, MASKED, MODELS, REFUSED, Wrong
 
 from losslab.conformance.configure import configure
 from losslab.conformance.kit import try_part
@@ -73,6 +73,16 @@ def test_the_cause_of_a_wrong_model_of_padded_rows_is_named(wrong: Wrong, conf: 
     name_the_cause("model", wrong, *ROWS, conf=conf)
 
 
+@pytest.mark.parametrize("name", ["Rows", "Sentences"])
+def test_right_data_passes(name: str, conf: Path) -> None:
+    assert faults("data", f"right_parts.{name}", "task=own", conf=conf) == {}
+
+
+@pytest.mark.parametrize("wrong", DATA, ids=lambda wrong: wrong.part.__name__)
+def test_the_cause_of_wrong_data_is_named(wrong: Wrong, conf: Path) -> None:
+    name_the_cause("data", wrong, "task=own", conf=conf)
+
+
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options of a small text."""
@@ -124,3 +134,12 @@ def test_training_passes_right_models(
 ) -> None:
     config = configure("model", [f"right_parts.{name}", *tokens], None)
     assert try_in_training(config, tmp_path, monkeypatch) == []
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in DATA if wrong.train], ids=lambda wrong: wrong.part.__name__)
+def test_training_names_wrong_data_before_the_first_step(
+    wrong: Wrong, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_named_in_training(
+        "data", wrong, ["task=own", "model.num_layers=1", "model.tie_embeddings=false"], tmp_path, monkeypatch, conf
+    )

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
+import numpy as np
 import torch
-from right_parts import LSTM, Encoder, Pool
+from numpy.typing import NDArray
+from right_parts import LSTM, Encoder, Pool, Rows
 from torch import Tensor, nn
 
+from losslab.contracts import Batch, DataInfo, DataModule, Share, Subset, Task
 from losslab.models.projection import OutputProjection
 
 REFUSED = "refused"
@@ -200,6 +208,154 @@ class Raises(LSTM):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return super().forward(inputs) @ torch.ones(3, 3)
 
+
+class NoTrainBatch(DataModule):
+    def __init__(self, *, batch_size: int = 6) -> None:
+        super().__init__(batch_size=batch_size, val_batch_size=4)
+
+
+class NoBatchSize(Rows):
+    def __init__(self, *, batch_size: int = 6) -> None:
+        pl.LightningDataModule.__init__(self)
+
+
+class PreparesNone(Rows):
+    def prepare(self, cache: Path, task: Task) -> DataInfo:
+        super().prepare(cache, task)
+        return None  # type: ignore[return-value]
+
+
+class NoTest(Rows):
+    def prepare(self, cache: Path, task: Task) -> DataInfo:
+        info = super().prepare(cache, task)
+        return replace(info, splits={"val": info.splits["val"]})
+
+
+class IntWeight(Rows):
+    def batch(self, split: str, chosen: Tensor) -> Batch:
+        batch = super().batch(split, chosen)
+        return batch._replace(weight=batch.weight.long())
+
+
+class IntTarget(Rows):
+    def batch(self, split: str, chosen: Tensor) -> Batch:
+        batch = super().batch(split, chosen)
+        return batch._replace(target=batch.target.int())
+
+
+class Misaligned(Rows):
+    def batch(self, split: str, chosen: Tensor) -> Batch:
+        batch = super().batch(split, chosen)
+        return batch._replace(target=batch.target[:, 1:])
+
+
+class NoBatch(Rows):
+    def batch(self, split: str, chosen: Tensor) -> Batch:
+        batch = super().batch(split, chosen)
+        return {"tokens": batch.inputs["tokens"], "target": batch.target}  # type: ignore[return-value]
+
+
+class GlobalOrder(Rows):
+    def order(self, step: int) -> NDArray[np.int64]:
+        return np.random.permutation(len(self.rows["train"]))[: self.batch_size]  # noqa: NPY002
+
+
+class ReadsOn(Rows):
+    """As an iterator over an epoch does."""
+
+    place = 0
+
+    def order(self, step: int) -> NDArray[np.int64]:
+        self.place += self.batch_size
+        return (self.place + np.arange(self.batch_size)) % len(self.rows["train"])
+
+
+class OrderOfTheProcess(Rows):
+    """The same in one instance, whatever is asked before; another in the next process."""
+
+    def prepare(self, cache: Path, task: Task) -> DataInfo:
+        self.drawn = int.from_bytes(os.urandom(4))
+        return super().prepare(cache, task)
+
+    def order(self, step: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.drawn, step]).integers(len(self.rows["train"]), size=self.batch_size)
+
+
+class OneOrder(Rows):
+    def order(self, step: int) -> NDArray[np.int64]:
+        return np.random.default_rng(step).integers(len(self.rows["train"]), size=self.batch_size)
+
+
+class IgnoresShare(Rows):
+    def train_batch(self, step: int, share: Share) -> Batch:
+        return super().train_batch(step, Share())
+
+
+class FirstShare(Rows):
+    """Every rank trains on the same part."""
+
+    def train_batch(self, step: int, share: Share) -> Batch:
+        return super().train_batch(step, share._replace(rank=0))
+
+
+class DropsLast(Rows):
+    def eval_batches(
+        self, split: str, share: Share, subset: Subset = "all", most: int | None = None
+    ) -> Iterator[Batch]:
+        batches = super().eval_batches(split, share, subset, most)
+        yield from (batch for batch in batches if len(batch.weight) == self.val_batch_size)
+
+
+class EachRankAll(Rows):
+    def eval_batches(
+        self, split: str, share: Share, subset: Subset = "all", most: int | None = None
+    ) -> Iterator[Batch]:
+        return super().eval_batches(split, Share(), subset, most)
+
+
+class ReadOnce(Rows):
+    """As a generator that is made once is."""
+
+    def eval_batches(
+        self, split: str, share: Share, subset: Subset = "all", most: int | None = None
+    ) -> Iterator[Batch]:
+        self.left = getattr(self, "left", {})
+        self.left.setdefault(split, super().eval_batches(split, share, subset, most))
+        return self.left[split]  # type: ignore[no-any-return]
+
+
+class HashesTheClock(Rows):
+    def content_hashes(self, task: Task) -> dict[str, str]:
+        return {"data.path": str(time.monotonic_ns())}
+
+
+class NothingToFit(Rows):
+    def batch(self, split: str, chosen: Tensor) -> Batch:
+        batch = super().batch(split, chosen)
+        return batch._replace(extras={**batch.extras, "fit": torch.zeros_like(batch.target)})
+
+
+DATA: list[Any] = [
+    Wrong(NoTrainBatch, REFUSED, r"NoTrainBatch has no eval_batches, no prepare, no train_batch", "refuses"),
+    Wrong(NoBatchSize, REFUSED, r"NoBatchSize has no batch_size: its __init__ calls super", "refuses"),
+    Wrong(PreparesNone, REFUSED, r"PreparesNone\.prepare returns None; it must return a .*DataInfo", "refuses"),
+    Wrong(NoTest, REFUSED, r"NoTest\.prepare says nothing of its split test", "refuses"),
+    Wrong(IntWeight, "batches", r"train_batch\(0, …\) gives torch\.int64 weights", "refuses"),
+    Wrong(IntTarget, "batches", r"gives torch\.int32 targets; classes are int64", "refuses"),
+    Wrong(Misaligned, "batches", r"gives target of shape \[\d+, 3\] beside weights of shape \[\d+, 4\]", "refuses"),
+    Wrong(NoBatch, "batches", r"gives a dict, not a losslab\.contracts\.Batch", "refuses"),
+    Wrong(GlobalOrder, "seed and step", r"another batch the second time: it draws from a global generator", "refuses"),
+    Wrong(ReadsOn, "seed and step", r"another batch the second time: .* or reads on from where it was", "refuses"),
+    Wrong(OrderOfTheProcess, "seed and step", r"of a fresh instance, .* gives another batch: a resumed run"),
+    Wrong(OneOrder, "seeds", r"two seeds give the same batches: the order does not read self\.seed"),
+    Wrong(IgnoresShare, "shares", r"with 1 ranks and 2 micro-batches, .* have 12, 12 samples, not 6 each"),
+    Wrong(FirstShare, "shares", r"do not make up the batch: \d of 12 samples are missing"),
+    Wrong(DropsLast, "scored once", r"gives 40 positions, and prepare said 52 .* smaller batch left out"),
+    Wrong(EachRankAll, "scored once", r"gives other samples with 2 ranks: 0 of 13 .* and 13 are there"),
+    Wrong(ReadOnce, "scored once", r"gives \d+ positions, and prepare said|with a second pass: 13 of 13"),
+    Wrong(HashesTheClock, "content hashes", r"gives other hashes the second time"),
+    Wrong(NothingToFit, "parts of splits", r"gives no position to fit the task's calibrator on"),
+]
 
 MODELS: list[Any] = [
     Wrong(NoWidth, REFUSED, r"model: NoWidth has no width: set self\.width", "refuses"),
