@@ -27,7 +27,7 @@ _CHANGES_NOTHING = {"PYTEST_CURRENT_TEST", *_ONE_THREAD}
 
 
 class WarmProcess:
-    """What the tests use of Popen, with both outputs in one pipe, as text."""
+    """Members of Popen that the tests use, with both outputs in one pipe, as text."""
 
     def __init__(self, arguments: list[str], *, cwd: Path, group: bool) -> None:
         self.args = arguments
@@ -161,5 +161,5 @@ if __name__ == "__main__":
 
     gc.freeze()  # a child's collections would copy all of it
     sys.argv[1:] = _serve(socket.socket(fileno=int(sys.argv[1])))
-    sys.path[0] = os.getcwd()  # noqa: PTH109  # in place of this file's, as -m has it
+    sys.path[0] = os.getcwd()  # noqa: PTH109  # instead of this file's, as -m has it
     runpy.run_module("losslab", run_name="__main__", alter_sys=True)

@@ -92,7 +92,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def try_in_training(config: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What `losslab train` tries of a run's own parts: before data is read, and before the first step; its notes."""
+    """Trials of `losslab train` of a run's own parts: before data is read, and before the first step; its notes."""
     notes: list[str] = []
     monkeypatch.setattr(start, "note", notes.append)
     check_components(config)

@@ -20,7 +20,7 @@ from losslab.contracts import Batch, DataInfo, DataModule, Share, Subset, Task
 from losslab.models.projection import OutputProjection
 
 REFUSED = "refused"
-"""In place of a check: before anything computes."""
+"""Instead of a check: before anything computes."""
 
 
 class Wrong(NamedTuple):
@@ -28,7 +28,7 @@ class Wrong(NamedTuple):
     check: str
     said: str
     train: str = ""
-    """What `losslab train` does, where that is the cheap part of it: `refuses`, `notes`."""
+    """The outcome of `losslab train`, where that is the cheap part of it: `refuses`, `notes`."""
     said_in_training: str = ""
     """Its words, where it meets another fault first."""
 

@@ -20,8 +20,8 @@ from losslab.training.trial import data as trials
 from losslab.training.trial.data import sample_keys, train_batch
 
 _BATCH, _VAL_BATCH = 12, 5
-"""Of the modules on trial: a number of samples that 1, 2, 3 ranks and 1, 2 micro-batches share, and one that no split
-is likely to be a multiple of."""
+"""Sizes of the modules on trial: a number of samples that 1, 2, 3 ranks and 1, 2 micro-batches share, and one that no
+split is likely to be a multiple of."""
 _STEPS = 4
 _MOST_TRAIN_BATCHES = 200
 _RANKS = (1, 2, 3)

@@ -47,7 +47,7 @@ def causality(trial: ModelTrial) -> str:
 
 
 def declarations(trial: ModelTrial) -> str:
-    """What it says of itself; each part is checked when it is constructed."""
+    """The declarations of the model; each part is checked when it is constructed."""
     model = trial.make(1)
     flops, context = flops_of(model), context_of(model)
     parts = [

@@ -20,7 +20,7 @@ COUNT = 4
 
 
 def few_samples(config: dict[str, Any], task: Task, stack: ExitStack) -> tuple[DataInfo, Batch]:
-    """What the data says of itself, and a batch of `COUNT` samples.
+    """The facts of the data, and a batch of `COUNT` samples.
 
     Args:
         stack: keeps what was prepared until the trial is over.

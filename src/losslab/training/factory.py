@@ -49,7 +49,7 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _on_meta(make: Callable[[], Any]) -> Any:
-    """What `make` returns, without memory; or on the CPU, where a constructor reads values: drop path's
+    """The value of `make`, without memory; or on the CPU, where a constructor reads values: drop path's
     `torch.linspace(…).item()` is no mistake."""
     try:
         with torch.device("meta"):

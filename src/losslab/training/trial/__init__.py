@@ -1,1 +1,1 @@
-"""What is tried of a person's own model, data and task before a run computes; `losslab check` tries more."""
+"""Trials of a person's own model, data and task before a run computes; `losslab check` tries more."""

@@ -73,7 +73,7 @@ def _content(batch: Batch) -> list[tuple[str, tuple[int, ...], bytes]]:
 
 
 def sample_keys(batch: Batch, *, by_id: bool = True) -> list[str]:
-    """What tells each sample apart: its `id`, where the batch has that, else a hash of inputs and target without the
+    """Keys that distinguish samples: its `id`, where the batch has that, else a hash of inputs and target without the
     positions of weight 0. Samples of nothing but those have none.
 
     Args:

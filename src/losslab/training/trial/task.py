@@ -75,7 +75,8 @@ def _check_target(found: Features, kind: TargetKind, size: int, name: str) -> No
 
 
 def calibration_of(network: Network, info: DataInfo, batches: Iterable[Batch], loss: Loss) -> dict[str, float]:
-    """What the task's calibrator fits, through a loss that may learn it. Raises Fault for other names than declared."""
+    """Numbers that the task's calibrator fits, through a loss that may learn them. Raises Fault for other names than
+    declared."""
     calibrator = network.task.calibrator(info)
     if calibrator is None:
         return {}
