@@ -33,7 +33,7 @@ class ModelTrial(NamedTuple):
     """A few samples, two or more."""
     task: Task
     kind: TargetKind
-    """Size of the targets of the loss."""
+    """Kind of targets of the loss."""
     num_outputs: int
     """V, as task and loss want it."""
     vocab_size: int | None
