@@ -1,6 +1,7 @@
 """Tokens on disk: built once for each setting, by however many processes, and built again when damaged."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from losslab.data.cache import TokenCache, build_cache, cache_key, open_cache
 from losslab.data.sources import Corpus, corpus_of
 from losslab.data.splits import SPLITS, document_hash, split_documents
+from losslab.data.store import growing, map_array
 from losslab.data.tokenizer import FileTokenizer
 
 SETTINGS = {"source": "s", "documents": "auto", "tokenizer": "bytes"}
@@ -265,3 +267,55 @@ def test_a_cache_can_be_moved(documents, tmp_path) -> None:
     moved = build(tmp_path / "two", documents, "bpe")
     assert content(moved) == expected
     assert folders(tmp_path) == ["two"]
+
+
+def test_arrays_are_verified_once(documents, tmp_path, monkeypatch) -> None:
+    first = build(tmp_path, documents)
+
+    def refuse(path: Path) -> int:
+        raise AssertionError(f"{path} is read to its end")
+
+    monkeypatch.setattr("losslab.data.store._checksum", refuse)
+    assert content(open_cache(first.folder)) == content(first)
+
+
+def test_a_byte_that_was_changed_is_found_though_size_and_time_are_the_same(documents, tmp_path) -> None:
+    first = build(tmp_path, documents)
+    expected = content(first)
+    path = first.folder / "train.tokens.npy"
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(before.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(before.st_size // 2)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(ValueError, match="damaged"):
+        open_cache(first.folder)
+    assert content(build(tmp_path, documents)) == expected
+
+
+def test_a_cache_that_cannot_be_written_is_verified_each_time(documents, tmp_path, monkeypatch) -> None:
+    first = build(tmp_path, documents)
+    (first.folder / "verified.json").unlink()
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr("losslab.data.store.write_atomic", refuse)
+    assert content(open_cache(first.folder)) == content(first)
+    assert not (first.folder / "verified.json").exists()
+
+
+def test_streamed_arrays_are_those_that_numpy_saves(tmp_path) -> None:
+    pieces = [np.arange(5), np.arange(0), np.arange(100_000)]
+    with growing(tmp_path / "grown.npy", np.uint32) as append:
+        for piece in pieces:
+            append(piece)
+    np.save(tmp_path / "saved.npy", np.concatenate(pieces).astype(np.uint32))
+    assert (tmp_path / "grown.npy").read_bytes() == (tmp_path / "saved.npy").read_bytes()
+    with growing(tmp_path / "empty.npy", np.uint32):
+        pass
+    assert map_array(tmp_path / "empty.npy").tolist() == []

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from losslab.contracts import Share
+from losslab.contracts import Share, SplitInfo
 from losslab.data.module import TextDataModule
 from losslab.data.python_docs import read_texts, source_files
+from losslab.data.sources import TextSource
 from losslab.data.tokenizer import FileTokenizer
 from losslab.errors import UserError
 from losslab.tasks.lm import LanguageModeling
@@ -255,3 +256,39 @@ def test_another_text_is_measured_as_well(make, tmp_path) -> None:
     counted = sum(int((batch.weight != 0).sum()) for batch in other.eval_batches("text", Share()))
     assert part.splits["text"].positions == counted == other.num_positions("text")
     assert other.references("text", None) == {}
+
+
+@pytest.mark.parametrize("own_splits", [False, True])
+def test_a_warm_cache_reads_no_text(own_splits: bool, text_file, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("losslab.data.stamps._SETTLED", 0)
+    paths = {"path": str(text_file)}
+    if own_splits:
+        (tmp_path / "val.txt").write_text("a text of its own\n\n" * 40)
+        paths["val_path"] = str(tmp_path / "val.txt")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def work() -> tuple[dict[str, str], str | None, dict[str, SplitInfo], str]:
+        module = TextDataModule(**paths, tokenizer="bytes", context=32, batch_size=4, rules=2)
+        module.memory = cache
+        hashes, told = module.content_hashes(TASK), module.told()
+        info = module.prepare(cache, TASK)
+        return hashes, told, info.splits, module.hash_batches(5)
+
+    first = work()
+    assert first[1] is not None and first[1].startswith("read ")
+    monkeypatch.setattr(TextSource, "read", None)
+    assert work() == first
+
+
+def test_a_text_that_was_changed_is_read_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("losslab.data.stamps._SETTLED", 0)
+    text = tmp_path / "text.txt"
+    text.write_text("one text\n\n" * 100)
+    found = []
+    for letter in "one":
+        text.write_text(f"{letter}ne text\n\n" * 100)
+        module = TextDataModule(path=str(text), tokenizer="bytes", context=32)
+        module.memory = tmp_path
+        found.append(module.source_hash())
+    assert len(set(found)) == 3

@@ -1,6 +1,7 @@
 """Which windows make up batch k, and that an evaluation predicts every token once."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from losslab.contracts import Batch, DataModule, Share
 from losslab.data.cache import TokenSplit
-from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
+from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches, hashed_order
 
 TOKENS = np.arange(1000, 1403, dtype=np.uint16)
 """Every token is one of a kind, so that it tells where it stands."""
@@ -282,3 +283,25 @@ def test_the_part_is_scattered_over_the_split_and_the_same_every_time() -> None:
     part = EvalWindows(make_split(1201), 16, by_window=False).choose(200)
     assert part.tolist() == EvalWindows(make_split(1201), 16, by_window=False).choose(200).tolist()
     assert part.min() < 25 and part.max() > 50 and len(part) == 12
+
+
+@pytest.mark.parametrize("most", [100, 3000])
+def test_a_kept_order_chooses_the_same_windows(most: int, tmp_path, monkeypatch) -> None:
+    def choose(memory: Path | None) -> tuple[list[int], list[int]]:
+        windows = EvalWindows(make_split(12_001), 16, by_window=False, memory=memory)
+        fit = [batch.inputs["tokens"].flatten().tolist() for batch in windows.fit_batches(8, most)]
+        return windows.choose(most).tolist(), fit
+
+    expected = choose(None)
+    monkeypatch.setattr("losslab.data.windows._MANY", 100)
+    assert choose(tmp_path) == expected
+    monkeypatch.setattr("losslab.data.windows._hash", None)  # the second time nothing is hashed
+    assert choose(tmp_path) == expected
+
+
+def test_a_damaged_order_is_worked_out_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("losslab.data.windows._MANY", 100)
+    expected = hashed_order(500, tmp_path).tolist()
+    (path,) = tmp_path.glob("*/order.npy")
+    np.save(path, np.arange(500))
+    assert hashed_order(500, tmp_path).tolist() == expected == hashed_order(500).tolist()
