@@ -42,8 +42,6 @@ ROWS = [
 """From the top of the house to its foundation."""
 FOUNDATION = len(ROWS) - 1
 LONGEST_FILE = 300
-LONGER_FILES = {"training/run.py": 332}
-"""Files that may not grow until they are split."""
 HEAVY = ("torch", "lightning", "pytorch_lightning", "torchmetrics", "transformers", "datasets")
 LATE = {"losslab": "its functions import what they need when they are called, and files below read its version"}
 """Modules whose own imports make no circle, and why."""
@@ -298,5 +296,4 @@ def test_the_files_of_a_run_are_reached_through_its_folder_alone() -> None:
 def test_files_stay_readable() -> None:
     lengths = {str(path.relative_to(SOURCE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert len(lengths) > 30
-    assert all(lengths[path] > LONGEST_FILE for path in LONGER_FILES), "a file is split: take it out"
-    assert {path: length for path, length in lengths.items() if length > LONGER_FILES.get(path, LONGEST_FILE)} == {}
+    assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}

@@ -13,7 +13,7 @@ import torch
 from losslab.commands.resume import resume
 from losslab.records import read
 from losslab.run_folder import RunFolder
-from losslab.training import run
+from losslab.training import session_notes
 from losslab.training.output import provenance
 from runs import find_runs, only_run, stopping_after
 
@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_what_it_began_with
         assert run_tiny() == 1
     (folder,) = find_runs(Path("outputs/runs"))
     before = read(folder).hashes["code"]
-    monkeypatch.setattr(run, "hash_code", lambda foreign: {"code": "other"})
+    monkeypatch.setattr(session_notes, "hash_code", lambda foreign: {"code": "other"})
     capsys.readouterr()
     assert resume(folder, [], []) == 0
     assert "has changed since this run began" in capsys.readouterr().err

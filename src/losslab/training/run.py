@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import traceback
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,10 @@ import lightning.pytorch as pl
 import torch
 
 from losslab import console
-from losslab.config.identity import loss_label
 from losslab.config.optimizer_groups import GROUPS
-from losslab.config.trust import foreign_targets
 from losslab.contracts import DataModule, Share, Task
 from losslab.errors import Diverged, Interrupted, UserError, error_sentence
-from losslab.records import DONE, Record, now
+from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder
 from losslab.training.callback import Intervals, RunCallback, RunState
 from losslab.training.compute import set_threads
@@ -30,19 +28,18 @@ from losslab.training.optimizers import make_optimizer
 from losslab.training.origins.branch import take_over
 from losslab.training.origins.initial import begin_with
 from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_newest, link, newest, read_checkpoint
-from losslab.training.output.events import describe_run, note_failure
 from losslab.training.output.logs import MetricsLog, metric_columns
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
 from losslab.training.output.messages import introduce, logging_to, note, positions_of, report
 from losslab.training.output.progress import RunProgress
-from losslab.training.output.provenance import hardware, hash_code, versions
 from losslab.training.process.signals import StopFlag, postponed_signals
 from losslab.training.random import global_stream
 from losslab.training.reduce import StepReducer
 from losslab.training.schedules import make_scheduler
 from losslab.training.scoring.evaluator import Evaluator
 from losslab.training.scoring.loading import PREFIX
-from losslab.training.scoring.teacher import attach_teacher, teacher_hash
+from losslab.training.scoring.teacher import attach_teacher
+from losslab.training.session_notes import hparams_of, note_end, note_start
 from losslab.training.sharding import load_weights
 from losslab.training.trainer import make_trainer
 from losslab.training.trial.start import try_own_parts
@@ -101,7 +98,7 @@ def execute(run: RunFolder, *, began: float | None = None) -> Record:
         finally:
             if rank == 0:
                 with postponed_signals():
-                    _note_end(run, config, record)
+                    note_end(run, config, record)
     return record
 
 
@@ -136,7 +133,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     log = None
     writes = rank == 0
     if writes:
-        _note_start(run, config, record, data, network, device, state.step)
+        note_start(run, config, record, data, network, device, state.step)
         introduce(run, config, record, data, network, state.step)
         groups = config["optimizer"].get(GROUPS, {})
         columns = metric_columns(record.metrics_info, module.hidden_gradients.names, network.loss.terms, groups)
@@ -149,7 +146,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
             shown=record.names_shown("events"),
             events=config["logger"]["enabled"],
         )
-        log.add_hparams(_hparams(config, record))
+        log.add_hparams(hparams_of(config, record))
     progress = RunProgress(
         first=state.step,
         total=intervals.total,
@@ -258,60 +255,6 @@ def _build_module(
         stop_requested=stop,
         step_targets=partial(_step_targets, network.task, data) if network.loss.reads_step else None,
     )
-
-
-def _note_start(
-    run: RunFolder,
-    config: dict[str, Any],
-    record: Record,
-    data: DataModule,
-    network: Network,
-    device: torch.device,
-    step: int,
-) -> None:
-    settings = config["trainer"]
-    code = hash_code(foreign_targets(config))
-    began = {name: record.hashes.get(name) for name in code}
-    if step and (began, record.versions) != (code, versions()):
-        note(f"the code or a package has changed since this run began; run.json says what it was up to step {step}")
-        change = {"step": step, **began, "versions": record.versions}
-        record.provenance.setdefault("changes", []).append(change)
-    hashes = {"batches": data.hash_batches()} | data.artifact_hashes()
-    hashes |= {key.rpartition(".")[2]: digest for key, digest in teacher_hash(config).items()}
-    for name, value in hashes.items():
-        if step and record.hashes.get(name) not in (None, value):
-            raise UserError(f"the {name} of {run} are not those it began with; train it again, under another name=…")
-    if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
-        record.hashes |= network.hash_start()
-    record.hashes |= hashes | code
-    record.versions = versions()
-    record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {
-        key: settings[key] for key in ("micro_batch_size", "accumulate_grad_batches", "precision", "strategy")
-    }
-    record.provenance["text"] = data.summary()
-    record.throughput["flops_per_token"] = network.flops_per_position(data.info)  # type: ignore[assignment]
-    record.provenance |= network.sizes(data.info)
-    record.max_steps = settings["max_steps"]
-    record.timing.setdefault("started", now())
-    run.write(record)
-
-
-def _note_end(run: RunFolder, config: dict[str, Any], record: Record) -> None:
-    try:
-        run.write(record)
-    except OSError as error:
-        # The run ends here either way; its last record still stands, and its lock is free, so that it counts as over.
-        record.status, record.error = "failed", record.error or error_sentence(error)
-    if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
-        with suppress(OSError):  # a disk that is full by now must not hide what ended the run
-            shown = sorted(record.names_shown("events"), key=lambda name: name != record.primary)
-            note_failure(run.path, _hparams(config, record), shown)
-
-
-def _hparams(config: dict[str, Any], record: Record) -> dict[str, str | float]:
-    choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
-    sizes = {key: record.provenance[key] for key in ("vocab_size", "parameters") if key in record.provenance}
-    return describe_run(config, loss_label(choices), **sizes)
 
 
 def _finish(run: RunFolder, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:

@@ -1,0 +1,84 @@
+"""The record at the beginning and at the end of a session of training."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from losslab.config.identity import loss_label
+from losslab.config.trust import foreign_targets
+from losslab.contracts import DataModule
+from losslab.errors import UserError, error_sentence
+from losslab.records import Record, now
+from losslab.run_folder import RunFolder
+from losslab.training.network import Network
+from losslab.training.output.events import describe_run, note_failure
+from losslab.training.output.messages import note
+from losslab.training.output.provenance import hardware, hash_code, versions
+from losslab.training.scoring.teacher import teacher_hash
+
+
+def note_start(
+    run: RunFolder,
+    config: dict[str, Any],
+    record: Record,
+    data: DataModule,
+    network: Network,
+    device: torch.device,
+    step: int,
+) -> None:
+    """Record what a session begins with: hashes, versions, hardware, sizes.
+
+    Args:
+        step: optimizer steps done before this session.
+
+    Raises:
+        UserError: where batches, artifacts or teacher are not those that the run began with.
+    """
+    settings = config["trainer"]
+    code = hash_code(foreign_targets(config))
+    began = {name: record.hashes.get(name) for name in code}
+    if step and (began, record.versions) != (code, versions()):
+        note(f"the code or a package has changed since this run began; run.json says what it was up to step {step}")
+        change = {"step": step, **began, "versions": record.versions}
+        record.provenance.setdefault("changes", []).append(change)
+    hashes = {"batches": data.hash_batches()} | data.artifact_hashes()
+    hashes |= {key.rpartition(".")[2]: digest for key, digest in teacher_hash(config).items()}
+    for name, value in hashes.items():
+        if step and record.hashes.get(name) not in (None, value):
+            raise UserError(f"the {name} of {run} are not those it began with; train it again, under another name=…")
+    if "backbone_init" not in record.hashes:  # a continued run's weights are no longer the initial ones
+        record.hashes |= network.hash_start()
+    record.hashes |= hashes | code
+    record.versions = versions()
+    record.hardware = hardware(device, settings["devices"] * settings["num_nodes"]) | {
+        key: settings[key] for key in ("micro_batch_size", "accumulate_grad_batches", "precision", "strategy")
+    }
+    record.provenance["text"] = data.summary()
+    record.throughput["flops_per_token"] = network.flops_per_position(data.info)  # type: ignore[assignment]
+    record.provenance |= network.sizes(data.info)
+    record.max_steps = settings["max_steps"]
+    record.timing.setdefault("started", now())
+    run.write(record)
+
+
+def note_end(run: RunFolder, config: dict[str, Any], record: Record) -> None:
+    """Record how a session ended, in TensorBoard too where the run failed."""
+    try:
+        run.write(record)
+    except OSError as error:
+        # The run ends here either way; its last record still stands, and its lock is free, so that it counts as over.
+        record.status, record.error = "failed", record.error or error_sentence(error)
+    if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
+        with suppress(OSError):  # a disk that is full by now must not hide what ended the run
+            shown = sorted(record.names_shown("events"), key=lambda name: name != record.primary)
+            note_failure(run.path, hparams_of(config, record), shown)
+
+
+def hparams_of(config: dict[str, Any], record: Record) -> dict[str, str | float]:
+    """The run's row in TensorBoard's HParams tab."""
+    choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
+    sizes = {key: record.provenance[key] for key in ("vocab_size", "parameters") if key in record.provenance}
+    return describe_run(config, loss_label(choices), **sizes)
