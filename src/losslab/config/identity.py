@@ -19,6 +19,7 @@ NOT_IDENTITY = [
     "data.num_workers",
     "data.val_batch_size",
     "checkpoints.keep",
+    "checkpoints.every_n_steps",
     "trainer.max_tokens",
     "trainer.log_every_n_steps",
     "trainer.enable_progress_bar",
@@ -55,6 +56,10 @@ HASHED_METRICS = (
 )
 """Metrics of a teacher that enter its students' identity. Never changed: what is added later stays out of it."""
 
+LEFT_LATER: dict[str, Any] = {"checkpoints.every_n_steps": 500}
+"""Dotted key of NOT_IDENTITY that once counted → the value under which it is hashed ever since: the default of then, so
+that most runs from before are found."""
+
 _LONGEST_LABEL = 100
 _ORIGINS = ("continue_from", "init_from")
 _LONGEST_ORIGIN = 30
@@ -71,6 +76,9 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
         inputs: dotted key → SHA-256 of what lies under that path.
     """
     content = without(config, NOT_IDENTITY)
+    for key, value in LEFT_LATER.items():
+        section, _, last = key.rpartition(".")
+        content.setdefault(section, {})[last] = value
     known = flatten(content)
     content = without(content, [key for key, old in ADDED_LATER.items() if key in known and known[key] == old])
     # A regularizer that is off is none, whether it was said or not.

@@ -22,7 +22,7 @@ from losslab.errors import UserError
 from losslab.records import Record
 from losslab.run_folder import RunFolder, find_runs
 
-_WITHOUT_EFFECT = ("checkpoints.every_n_steps", "continue_from")
+_WITHOUT_EFFECT = ("continue_from",)
 """A continued run is, bit for bit, the run of that length."""
 _PATHS = ("data.path", "data.val_path", "data.test_path")
 """Their content counts, as data.content."""
