@@ -78,9 +78,10 @@ def losslab(*arguments: str, cwd: Path, group: bool = False, new: bool = False) 
     """Start the command as a person would, in a process of its own, or as a terminal does, in a group of its own.
 
     Args:
-        new: import everything there, too, where a test is about the first seconds, or about what is imported.
+        new: import everything there, too, where a test is about the first seconds, or about what is imported. A
+            multirun is new in any case: its jobs come from a fork server of its own, and so it gains next to nothing.
     """
-    if not new and warm_process.can_start():
+    if not (new or "-m" in arguments) and warm_process.can_start():
         return WarmProcess([*arguments], cwd=cwd, group=group)
     return subprocess.Popen(
         [sys.executable, "-m", "losslab", *arguments],
