@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from losslab.contracts import Batch, DataModule, Share
 from losslab.data.cache import TokenSplit
-from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches, hashed_order
+from losslab.data.sampler import hashed_order
+from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
 
 TOKENS = np.arange(1000, 1403, dtype=np.uint16)
 """Every token is one of a kind, so that it tells where it stands."""
@@ -293,14 +294,14 @@ def test_a_kept_order_chooses_the_same_windows(most: int, tmp_path, monkeypatch)
         return windows.choose(most).tolist(), fit
 
     expected = choose(None)
-    monkeypatch.setattr("losslab.data.windows._MANY", 100)
+    monkeypatch.setattr("losslab.data.sampler._MANY", 100)
     assert choose(tmp_path) == expected
-    monkeypatch.setattr("losslab.data.windows._hash", None)  # the second time nothing is hashed
+    monkeypatch.setattr("losslab.data.sampler._hash", None)  # the second time nothing is hashed
     assert choose(tmp_path) == expected
 
 
 def test_a_damaged_order_is_worked_out_again(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("losslab.data.windows._MANY", 100)
+    monkeypatch.setattr("losslab.data.sampler._MANY", 100)
     expected = hashed_order(500, tmp_path).tolist()
     (path,) = tmp_path.glob("*/order.npy")
     np.save(path, np.arange(500))

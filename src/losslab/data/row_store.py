@@ -32,6 +32,11 @@ class RowStore:
     def count(self, split: str) -> int:
         return len(self.hashes[split])
 
+    def order(self, split: str) -> NDArray[np.int64]:
+        """[N]: the rows of a split in an order of hashes of their inputs: that of the low bits, for the high ones have
+        decided about the split."""
+        return np.argsort(self.hashes[split].astype("<u8").byteswap(), kind="stable")
+
     def row(self, split: str, number: int) -> dict[str, int | float | Tensor]:
         """Each column of a row by name, as `ColumnKind` says."""
         return {name: column[number] for name, column in self.columns[split].items()}

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
 from losslab.data.columns import check_kinds
-from losslab.data.row_sampler import EvalRows, pass_order
 from losslab.data.row_source import RowSource, hash_files
 from losslab.data.row_store import RowStore, open_rows
+from losslab.data.sampler import EvalSamples, count_positions, pass_order
+from losslab.data.stamps import kept
 from losslab.data.tables import TableFormat
 from losslab.data.tokenizer import FileTokenizer, check_choice
 from losslab.errors import UserError
@@ -91,10 +93,9 @@ class RowsDataModule(DataModule):
         self.vocab_size = vocab_size
         self.context = context
         self.num_workers = num_workers
-        self._hashes: dict[str, str] | None = None
         self._store: RowStore | None = None
         self._task: Task | None = None
-        self._eval: dict[str, EvalRows] = {}
+        self._samplers: dict[str, EvalSamples] = {}
 
     def check_task(self, task: Task) -> None:
         """Refuse a task that reads no rows, names of columns that it does not have, and files that lack one.
@@ -115,11 +116,16 @@ class RowsDataModule(DataModule):
         self.source.check_columns(task.columns)
 
     def content_hashes(self, task: Task) -> dict[str, str]:
-        if self._hashes is None:
-            self._hashes = {f"data.{key}": hash_files(files) for key, files in self.source.files().items()}
-            if self.tokenizer_choice not in ("bpe", "bytes"):
-                self._hashes["data.tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
-        return self._hashes
+        files = self.source.files()
+        parts = {key: [str(path) for path in paths] for key, paths in files.items()}
+        every = [path for paths in files.values() for path in paths]
+        hashes: dict[str, str] = kept(self.memory, every, ["rows", parts], self._hash)
+        if self.tokenizer_choice not in ("bpe", "bytes"):
+            hashes |= {"data.tokenizer": FileTokenizer.read(self.tokenizer_choice).digest()}
+        return hashes
+
+    def _hash(self) -> dict[str, str]:
+        return {f"data.{key}": hash_files(files) for key, files in self.source.files().items()}
 
     def prepare(self, cache: Path, task: Task) -> DataInfo:
         """Read and encode the rows, or open what was encoded before.
@@ -146,12 +152,12 @@ class RowsDataModule(DataModule):
         meta = self.store.meta
         rows_of_train = self.store.count("train")
         step = -(-rows_of_train // _SAMPLE)
-        mean = float(self._positions("train", range(0, rows_of_train, step)).double().mean())
+        mean = float(self._positions("train", range(0, rows_of_train, step)).mean())
         splits = {"train": SplitInfo(round(mean * rows_of_train))}
         for split in self.splits[1:]:
-            rows = EvalRows(self.store.hashes[split], self._positions(split, range(self.store.count(split))))
-            self._eval[split] = rows
-            splits[split] = SplitInfo(rows.num_positions(None), rows.num_units, "sample")
+            order = self.store.order(split)
+            self._samplers[split] = sampler = EvalSamples(order, self._positions(split, range(len(order))))
+            splits[split] = SplitInfo(int(sampler.positions.sum()), sampler.num_units, "sample")
         return DataInfo(
             splits=splits,
             mean_positions=mean,
@@ -162,13 +168,10 @@ class RowsDataModule(DataModule):
             artifacts=meta["artifacts"],
         )
 
-    def _positions(self, split: str, rows: range) -> Tensor:
-        """[len(rows)]: the positions of each row that count."""
-        counts = []
-        for i in range(0, len(rows), _AT_ONCE):
-            weight = self._collate(split, rows[i : i + _AT_ONCE]).weight
-            counts.append((weight != 0).flatten(1).sum(1) if weight.ndim > 1 else (weight != 0).long())
-        return torch.cat(counts)
+    def _positions(self, split: str, rows: range) -> NDArray[np.int64]:
+        """[len(rows)]: how many positions of each row count."""
+        parts = (rows[i : i + _AT_ONCE] for i in range(0, len(rows), _AT_ONCE))
+        return np.concatenate([count_positions(self._collate(split, part).weight) for part in parts])
 
     @property
     def store(self) -> RowStore:
@@ -194,13 +197,12 @@ class RowsDataModule(DataModule):
         self, split: str, share: Share, subset: Subset = "all", most: int | None = None
     ) -> Iterator[Batch]:
         """The rows of a split in their order, or those that `most` leaves of them; with `fit`, `unit` and `id`."""
-        rows = self._eval[split]
-        chosen = rows.choose_fit(most) if subset == "fit" else rows.choose(most)
-        mine = chosen[share.rank :: share.ranks].tolist()
+        sampler = self._samplers[split]
+        mine = sampler.choose(most, fit=subset == "fit")[share.rank :: share.ranks]
         for i in range(0, len(mine), self.val_batch_size):
-            part = torch.tensor(mine[i : i + self.val_batch_size])
+            part = mine[i : i + self.val_batch_size]
             batch = self._collate(split, part.tolist())
-            yield batch._replace(extras={**batch.extras, **_aligned(rows.extras(part), batch.weight)})
+            yield batch._replace(extras={**sampler.extras(part, batch.weight), **batch.extras})
 
     def told(self) -> str | None:
         """One line for people: which files are read."""
@@ -237,9 +239,3 @@ class RowsDataModule(DataModule):
 
 def _counted(numbers: Mapping[str, int]) -> str:
     return " · ".join(f"{number:,} {split}" for split, number in numbers.items())
-
-
-def _aligned(extras: dict[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
-    """A number for each row → one for each of its positions."""
-    shape = (-1, *[1] * (weight.ndim - 1))
-    return {name: value.view(shape).expand(weight.shape).contiguous() for name, value in extras.items()}

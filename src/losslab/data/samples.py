@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
+from losslab.data.sampler import EvalSamples, count_positions, hashed_order, pass_order
 from losslab.errors import UserError
 
-MOST_UNITS = 4096
-"""Samples whose scores a run keeps apart; of more, neighbours are scored together."""
 _READ_AT_ONCE = 256
 
 
@@ -26,12 +24,7 @@ class _Split(NamedTuple):
     """A split of a data set, as `prepare` found it."""
 
     samples: Sequence[Any]
-    positions: NDArray[np.int64]
-    """[S]: how many positions of each sample have a weight."""
-    order: NDArray[np.int64]
-    """[S]: the samples by the hash of their number, of which a part of the split is the beginning."""
-    fit: NDArray[np.uint8]
-    """[S]: 1 in the half that fits the calibrator: every other one of `order`."""
+    sampler: EvalSamples
 
 
 class SamplesDataModule(DataModule):
@@ -107,14 +100,12 @@ class SamplesDataModule(DataModule):
         for split in self.splits:
             samples = found[split]
             positions = self._read(samples, counts if split == "train" else None)
-            order = np.array(sorted(range(len(samples)), key=_hash), dtype=np.int64)
-            fit = np.zeros(len(samples), dtype=np.uint8)
-            fit[order[::2]] = 1
-            self._splits[split] = _Split(samples, positions, order, fit)
-            splits[split] = SplitInfo(int(positions.sum()), min(len(samples), MOST_UNITS), "sample")
+            sampler = EvalSamples(hashed_order(len(samples)), positions)
+            self._splits[split] = _Split(samples, sampler)
+            splits[split] = SplitInfo(int(positions.sum()), sampler.num_units, "sample")
         return DataInfo(
             splits=splits,
-            mean_positions=float(self._splits["train"].positions.mean()),
+            mean_positions=float(self._splits["train"].sampler.positions.mean()),
             vocab_size=self.vocab_size,
             num_classes=self.num_classes,
             num_values=self.num_values,
@@ -128,10 +119,9 @@ class SamplesDataModule(DataModule):
         for i in range(0, len(samples), _READ_AT_ONCE):
             rows = np.arange(i, min(i + _READ_AT_ONCE, len(samples)))
             batch = self._collate(samples, rows)
-            scored = batch.weight != 0
-            positions[rows] = scored.reshape(len(rows), -1).sum(dim=1).numpy()
+            positions[rows] = count_positions(batch.weight)
             if counts is not None and batch.target.dtype == torch.int64 and batch.target.shape == batch.weight.shape:
-                classes = batch.target[scored]
+                classes = batch.target[batch.weight != 0]
                 if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < len(counts):
                     wrong = next(c for c in (int(classes.min()), int(classes.max())) if not 0 <= c < len(counts))
                     raise UserError(
@@ -144,36 +134,24 @@ class SamplesDataModule(DataModule):
     def train_batch(self, step: int, share: Share) -> Batch:
         """The samples [step · B, (step + 1) · B) of the endless order, as far as they are the share's."""
         rows = share.rows(self.batch_size)
-        numbers = np.arange(rows.start, rows.stop) + step * self.batch_size
         count = len(self._splits["train"].samples)
-        chosen = np.array([_pass(self.seed, k // count, count)[k % count] for k in numbers.tolist()], dtype=np.int64)
-        return self._batch("train", chosen)
+        chosen = pass_order(count, self.seed, step * self.batch_size + rows.start, rows.stop - rows.start)
+        return self._batch("train", np.array(chosen, dtype=np.int64))
 
     def eval_batches(
         self, split: str, share: Share, subset: Subset = "all", most: int | None = None
     ) -> Iterator[Batch]:
         """The samples of a split in their order; of a part of it, those that hold at most `most` positions, at least
         one of each half."""
-        chosen = self._choose(split, subset, most)[share.rank :: share.ranks]
+        chosen = self._splits[split].sampler.choose(most, fit=subset == "fit")[share.rank :: share.ranks]
         for i in range(0, len(chosen), self.val_batch_size):
             yield self._batch(split, chosen[i : i + self.val_batch_size])
-
-    def _choose(self, split: str, subset: Subset, most: int | None) -> NDArray[np.int64]:
-        found = self._splits[split]
-        order = found.order[::2] if subset == "fit" else found.order
-        if most is not None:
-            fewest = 1 if subset == "fit" else 2
-            order = order[: max(fewest, int(np.searchsorted(found.positions[order].cumsum(), most, side="right")))]
-        return np.sort(order)
 
     def _batch(self, split: str, chosen: NDArray[np.int64]) -> Batch:
         """These samples, with the extras that say which they are."""
         found = self._splits[split]
         batch = self._collate(found.samples, chosen)
-        units = min(len(found.samples), MOST_UNITS)
-        extras = {"id": chosen, "unit": chosen * units // len(found.samples), "fit": found.fit[chosen]}
-        spread = {name: _spread(torch.from_numpy(value), batch.weight) for name, value in extras.items()}
-        return batch._replace(extras={**spread, **batch.extras})
+        return batch._replace(extras={**found.sampler.extras(chosen, batch.weight), **batch.extras})
 
     def _collate(self, samples: Sequence[Any], chosen: NDArray[np.int64]) -> Batch:
         task = self._task
@@ -186,21 +164,6 @@ class SamplesDataModule(DataModule):
                 f"{list(batch.weight.shape)} for {len(chosen)} samples; they are float32, a row for each sample"
             )
         return batch
-
-
-@lru_cache(maxsize=2)
-def _pass(seed: int, number: int, count: int) -> NDArray[np.int64]:
-    """The order of one pass over train."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number]))).permutation(count)
-
-
-def _hash(number: int) -> int:
-    return int.from_bytes(hashlib.sha256(number.to_bytes(8, "little")).digest()[:8], "big")
-
-
-def _spread(values: Tensor, weight: Tensor) -> Tensor:
-    """One value a sample [B] → the same at each of its positions."""
-    return values.reshape(-1, *[1] * (weight.ndim - 1)).expand(weight.shape).contiguous()
 
 
 def _hash_file(key: str, path: Path) -> str:

@@ -138,11 +138,16 @@ def _header(path: Path, file: io.TextIOBase, form: TableFormat) -> tuple[str, li
     if not first.strip():
         raise UserError(f"{path} has no first line with the names of its columns")
     delimiter = form.delimiter or ("\t" if _suffix(path) == ".tsv" else None)
-    try:
-        found = {d: next(_reader(iter([first]), d, form)) for d in ([delimiter] if delimiter else _DELIMITERS)}
-    except csv.Error as error:
-        raise UserError(f"{path}: its first line cannot be read as names of columns: {error}") from None
-    delimiter = max(found, key=lambda d: len(found[d]))
+    found: dict[str, list[str]] = {}
+    mistake = ""
+    for sign in [delimiter] if delimiter else _DELIMITERS:
+        try:
+            found[sign] = next(_reader(iter([first]), sign, form))
+        except csv.Error as error:  # quotation marks end where another delimiter stands
+            mistake = mistake or str(error)
+    if not found:
+        raise UserError(f"{path}: its first line cannot be read as names of columns: {mistake}")
+    delimiter = max(found, key=lambda sign: len(found[sign]))
     names = [name.strip() for name in found[delimiter]]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{path} has more than one column named {twice[0]!r}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch
 from losslab.data.cache import TokenSplit
-from losslab.data.store import DAMAGED, key_of, open_or_build, read_meta, write_meta
+from losslab.data.sampler import hashed_order
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,6 @@ def hash_batches(tokens: NDArray[Any], order: TrainOrder, batch_size: int, count
     return digest.hexdigest()
 
 
-_MANY, _ORDER = 2**14, "order.npy"
-"""From so many numbers on, an order of hashes is kept on disk: it takes a microsecond a number."""
 MOST_UNITS = 4096
 """Documents whose scores a run keeps apart; of more, neighbours are scored together."""
 
@@ -195,28 +193,3 @@ class EvalWindows:
                 chosen.append(window)
                 positions += found
         return chosen
-
-
-def hashed_order(count: int, memory: Path | None = None) -> NDArray[np.int64]:
-    """The numbers below `count` in the order of their hashes; of many, kept in the folder `memory`."""
-    if memory is None or count < _MANY:
-        return np.array(sorted(range(count), key=_hash), dtype=np.int64)
-
-    def opened(folder: Path) -> NDArray[np.int64]:
-        read_meta(folder)
-        order: NDArray[np.int64] = np.load(folder / _ORDER)
-        return order
-
-    def write(folder: Path) -> None:
-        np.save(folder / _ORDER, hashed_order(count))
-        write_meta(folder, {"numbers": count})
-
-    folder = memory / key_of({"order of hashes": count})
-    try:
-        return opened(folder)
-    except DAMAGED:
-        return open_or_build(folder, opened, write)
-
-
-def _hash(window: int) -> int:
-    return int.from_bytes(hashlib.sha256(window.to_bytes(8, "little")).digest()[:8], "big")

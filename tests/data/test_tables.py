@@ -1,0 +1,117 @@
+"""Files of rows: which delimiter, which columns, and a sentence for each thing that cannot be read."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from losslab.data.tables import TableFormat, check_columns, column_names, find_tables, read_rows
+from losslab.errors import UserError
+
+ROWS = [{"text": "one, two", "label": "a"}, {"text": 'say "no"', "label": "b"}, {"text": "two\nlines", "label": "a"}]
+
+
+def table(delimiter: str) -> str:
+    def quoted(cell: str) -> str:
+        return '"' + cell.replace('"', '""') + '"'
+
+    return "".join(
+        f"{quoted(r['text'])}{delimiter}{r['label']}\r\n" for r in [{"text": "text", "label": "label"}, *ROWS]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("a.csv", table(","), TableFormat()),
+        ("a.csv", table(";"), TableFormat()),
+        ("a.csv", table("|"), TableFormat()),
+        ("a.csv", table("#"), TableFormat("#")),
+        ("a.tsv", table("\t"), TableFormat()),
+        ("a.csv", "\ufeff" + table(","), TableFormat()),
+        ("A.CSV", table(",") + "\r\n", TableFormat()),
+        ("a.jsonl", "\n".join(map(json.dumps, ROWS)), TableFormat()),
+        ("a.ndjson", "\n\n".join(map(json.dumps, ROWS)) + "\n", TableFormat()),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_are_read(name: str, content: str, form: TableFormat, packed: bool, tmp_path: Path) -> None:
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    assert find_tables(str(path), "data.path") == [path]
+    assert column_names(path, form) == ["text", "label"]
+    assert list(read_rows(path, ["text", "label"], form)) == ROWS
+    assert list(read_rows(path, ["label"], form)) == [{"label": row["label"]} for row in ROWS]
+
+
+def test_quotation_marks_can_be_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tlabel\n"open\ta\nsec"ond\tb\n')
+    assert [row["text"] for row in read_rows(path, ["text"], TableFormat(quotes=False))] == ['"open', 'sec"ond']
+    with pytest.raises(UserError, match=r"a\.tsv: line \d cannot be read: .*; .* data.quotes=false"):
+        list(read_rows(path, ["text"], TableFormat()))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", "", "has no first line"),
+        ("a.csv", "text,text\na,b\n", "more than one column named 'text'"),
+        ("a.csv", "text,label\na,b\nc\n", "line 3 has 1 cells, and its first line names 2"),
+        ("a.csv", "text,label\na,b,c\n", "line 2 has 3 cells"),
+        ("a.csv", 'text,label\n"a,b\n', "line 2 cannot be read: unexpected end of data"),
+        ("a.csv", b"text,label\n\xff,b\n", "is not UTF-8 text"),
+        ("a.csv", "title,label\na,b\n", "has no column 'text', but 'title', 'label'"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": \n', "line 2 is no JSON"),
+        ("a.jsonl", '["a"]\n', "line 1 must be a JSON object"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"label": 1}\n', "row 2 has no 'text', but 'label'"),
+        ("a.csv.gz", b"no gzip", "cannot be read"),
+    ],
+)
+def test_unreadable_files_are_named(name: str, content: str | bytes, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=name) as raised:
+        list(read_rows(path, ["text", "label"], TableFormat()))
+    assert sentence in str(raised.value)
+
+
+def test_a_missing_column_is_named_with_those_that_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("sentence,class\na,b\n")
+    check_columns(path, {"text": "sentence"}, TableFormat())
+    with pytest.raises(UserError) as raised:
+        check_columns(path, {"text": "sentence", "label": "label"}, TableFormat())
+    assert "data.columns.label=label" in str(raised.value)
+    assert "'sentence', 'class'; write data.columns.label=NAME" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("", "data.path is empty"),
+        ("none.csv", "does not exist"),
+        ("folder", "is a folder: name its files"),
+        ("a.parquet", "no table that can be read"),
+        ("*.csv", "does not exist"),
+    ],
+)
+def test_paths_without_tables_are_refused(path: str, sentence: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=sentence):
+        find_tables(path, "data.path")
+
+
+def test_a_glob_names_its_files_in_order(tmp_path: Path) -> None:
+    for name in ("b.csv", "a.csv"):
+        (tmp_path / name).write_text("text\n")
+    assert [path.name for path in find_tables(str(tmp_path / "*.csv"), "data.path")] == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize("delimiter", ["", ",,", '"', "\n"])
+def test_a_delimiter_is_one_character(delimiter: str) -> None:
+    with pytest.raises(UserError, match="one character"):
+        TableFormat(delimiter).check()
