@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import wrong_parts
-from wrong_parts import DATA, MASKED, MODELS, REFUSED, Wrong
+from wrong_parts import DATA, MASKED, MODELS, REFUSED, TASKS, Wrong
 
 from losslab.conformance.configure import configure
 from losslab.conformance.kit import try_part
@@ -83,6 +83,15 @@ def test_the_cause_of_wrong_data_is_named(wrong: Wrong, conf: Path) -> None:
     name_the_cause("data", wrong, "task=own", conf=conf)
 
 
+def test_a_right_task_passes(conf: Path) -> None:
+    assert faults("task", "right_parts.Tagging", "data=own", conf=conf) == {}
+
+
+@pytest.mark.parametrize("wrong", TASKS, ids=lambda wrong: wrong.part.__name__)
+def test_the_cause_of_a_wrong_task_is_named(wrong: Wrong, conf: Path) -> None:
+    name_the_cause("task", wrong, "data=own", conf=conf)
+
+
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options of a small text."""
@@ -143,3 +152,11 @@ def test_training_names_wrong_data_before_the_first_step(
     is_named_in_training(
         "data", wrong, ["task=own", "model.num_layers=1", "model.tie_embeddings=false"], tmp_path, monkeypatch, conf
     )
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in TASKS if wrong.train], ids=lambda wrong: wrong.part.__name__)
+def test_training_names_a_wrong_task_before_the_first_step(
+    wrong: Wrong, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["data=own", "model.num_layers=1", "model.tie_embeddings=false"]
+    is_named_in_training("task", wrong, words, tmp_path, monkeypatch, conf)

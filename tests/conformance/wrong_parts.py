@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,26 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from right_parts import LSTM, Encoder, Pool, Rows
+from right_parts import LSTM, Encoder, Pool, Rows, Tagging
 from torch import Tensor, nn
 
-from losslab.contracts import Batch, DataInfo, DataModule, Share, Subset, Task
+from losslab.contracts import (
+    Backbone,
+    Batch,
+    DataInfo,
+    DataModule,
+    Features,
+    LossSum,
+    Projection,
+    Share,
+    Subset,
+    TargetKind,
+    Task,
+    no_objective,
+)
+from losslab.metrics.class_meter import ClassMeter
+from losslab.metrics.table import METRICS, PRIMARY
+from losslab.metrics.temperature import Temperature
 from losslab.models.projection import OutputProjection
 
 REFUSED = "refused"
@@ -355,6 +371,161 @@ DATA: list[Any] = [
     Wrong(ReadOnce, "scored once", r"gives \d+ positions, and prepare said|with a second pass: 13 of 13"),
     Wrong(HashesTheClock, "content hashes", r"gives other hashes the second time"),
     Wrong(NothingToFit, "parts of splits", r"gives no position to fit the task's calibrator on"),
+]
+
+
+class NoMeter(Task):
+    accepts = frozenset({TargetKind.CLASSES})
+    metrics = METRICS
+    primary = PRIMARY
+
+    def target_size(self, info: DataInfo) -> int:
+        return 2
+
+
+class OtherPrimary(Tagging):
+    primary = "accuracy"
+
+
+class AcceptsNothing(Tagging):
+    accepts = frozenset()
+
+
+class PlainNames(Tagging):
+    metrics = ("nll", "nll_scaled")  # type: ignore[assignment]
+
+
+class NotFlat(Tagging):
+    def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
+        extras = {name: value.flatten() for name, value in batch.extras.items()}
+        return Features(backbone(batch.inputs), batch.target.flatten(), batch.weight.flatten(), extras)
+
+
+class OtherRows(Tagging):
+    """Selects the hidden states that count, and forgets the extras."""
+
+    def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
+        found = super().features(backbone, batch, kind, needs)
+        kept = found[found.weight > 0]
+        return replace(kept, extras=found.extras)
+
+
+class FloatClasses(Tagging):
+    def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
+        found = super().features(backbone, batch, kind, needs)
+        return replace(found, target=found.target.float())
+
+
+class FromOne(Tagging):
+    def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
+        found = super().features(backbone, batch, kind, needs)
+        return replace(found, target=found.target + 1)
+
+
+class Promises(Tagging):
+    provides = frozenset({"previous"})
+
+
+class DetachedFeatures(Tagging):
+    def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
+        found = super().features(backbone, batch, kind, needs)
+        return replace(found, hidden=found.hidden.detach())
+
+
+class OtherCalibration(Temperature):
+    names = ("temperature",)
+
+
+class NamesItOtherwise(Tagging):
+    def calibrator(self, info: DataInfo) -> Temperature:
+        return OtherCalibration()
+
+
+class Changed(Tagging):
+    """Its meter is one of ours, changed by `change`."""
+
+    def change(self, meter: ClassMeter) -> None:
+        """What is wrong with it."""
+
+    def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> ClassMeter:
+        meter = super().meter(info, split, calibration, thorough=thorough)
+        self.change(meter)
+        return meter
+
+
+class Undeclared(Changed):
+    def change(self, meter: ClassMeter) -> None:
+        values = meter.values
+        meter.values = lambda: values() | {"f1": 0.5}  # type: ignore[method-assign]
+
+
+class PrimaryMissing(Changed):
+    def change(self, meter: ClassMeter) -> None:
+        meter.values = lambda: {"nll": 1.0}  # type: ignore[method-assign]
+
+
+class MeanOfMeans(Changed):
+    def change(self, meter: ClassMeter) -> None:
+        means: list[float] = []
+
+        def update(features: Features, loss: Any, projection: Projection) -> LossSum:
+            kept = features.kept()
+            logits = loss.scores(kept.hidden, projection)
+            means.append(nn.functional.cross_entropy(logits, kept.target).item() if len(kept) else 0.0)
+            return no_objective(features.hidden)
+
+        meter.update = update  # type: ignore[method-assign]
+        meter.values = lambda: {PRIMARY: sum(means) / len(means)}  # type: ignore[method-assign]
+
+
+class CountsIgnored(Changed):
+    def change(self, meter: ClassMeter) -> None:
+        update = meter.update
+        meter.update = lambda features, loss, projection: update(  # type: ignore[method-assign]
+            replace(features, weight=torch.ones_like(features.weight)), loss, projection
+        )
+
+
+class KeepsTheLast(Changed):
+    """Says that the largest of the ranks' counts is the whole's."""
+
+    def change(self, meter: ClassMeter) -> None:
+        states = meter.states
+        meter.states = lambda: {name: (state, "max") for name, (state, _) in states().items()}  # type: ignore[method-assign]
+
+
+class CountsOtherTargets(Tagging):
+    def flat_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return batch.target.flatten(), torch.ones_like(batch.weight).flatten()
+
+
+TASKS: list[Any] = [
+    Wrong(NoMeter, REFUSED, r"task: NoMeter has no features, no meter, which every class", "refuses"),
+    Wrong(OtherPrimary, REFUSED, r"its primary metric 'accuracy' is not among its metrics", "refuses"),
+    Wrong(AcceptsNothing, REFUSED, r"AcceptsNothing\.accepts must be a set of one or more of TargetKind", "refuses"),
+    Wrong(PlainNames, REFUSED, r"PlainNames\.metrics holds 'nll', which is no losslab\.contracts\.Metric", "refuses"),
+    Wrong(
+        NotFlat,
+        "features",
+        r"gives hidden states of shape \[\d+, \d+, 64\] and \d+ weights",
+        "refuses",
+    ),
+    Wrong(OtherRows, "features", r"rows of the extra '\w+' for \d+ positions", "refuses"),
+    Wrong(FloatClasses, "features", r"gives targets float32 .* they are int64 \[N\], classes from 0 to 1", "refuses"),
+    Wrong(FromOne, "features", r"from 1 to 2 .* classes from 0 to 1", "refuses"),
+    Wrong(Promises, "features", r"gives no extra 'previous', which `provides` promises"),
+    Wrong(DetachedFeatures, "gradient", r"hidden states without a gradient: something on the way is detached"),
+    Wrong(NamesItOtherwise, "metrics", r"OtherCalibration returns scale, and its `names` are temperature", "refuses"),
+    Wrong(Undeclared, "metrics", r"ClassMeter returns f1, which the `metrics` of Undeclared do not declare", "refuses"),
+    Wrong(PrimaryMissing, "metrics", r"ClassMeter returns no nll_scaled, the `primary` metric of its task", "refuses"),
+    Wrong(MeanOfMeans, "sums", r"nll_scaled is not the same in two batches as in one .* keeps sums and counts"),
+    Wrong(
+        CountsIgnored,
+        "ignored positions",
+        r"changes from \S+ to \S+ with the targets of positions whose weight is 0",
+    ),
+    Wrong(KeepsTheLast, "sums", r"is not the same on two ranks as on one, once `states` are combined"),
+    Wrong(CountsOtherTargets, "flat targets", r"flat_targets gives \d+ targets of weight \d+, and features"),
 ]
 
 MODELS: list[Any] = [

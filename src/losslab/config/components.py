@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from losslab.config.binding import import_target
@@ -16,6 +17,9 @@ def build(node: dict[str, Any], where: str, **late: Any) -> Any:
         if key != "_target_"
     }
     target = import_target(node["_target_"], where)
+    if inspect.isabstract(target):
+        lacking = ", no ".join(sorted(target.__abstractmethods__))
+        raise UserError(f"{where}: {target.__name__} has no {lacking}, which every class of its kind defines")
     try:
         return target(**arguments, **late)
     except UserError:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from losslab.conformance.samples import few_samples
+from losslab.conformance.samples import few_samples, rows
 from losslab.contracts import blocks_of, context_of, flops_of
 from losslab.training.factory import build_backbone, build_loss, build_task, check_components
 from losslab.training.random import generator
@@ -17,6 +17,7 @@ from losslab.training.trial import model as trials
 from losslab.training.trial import weights
 from losslab.training.trial.model import ModelTrial
 
+_SAMPLES = 4
 FIRST = "hidden states"
 """Where this one fails, the others would only repeat it."""
 
@@ -29,7 +30,8 @@ def subject(config: dict[str, Any], stack: ExitStack) -> ModelTrial:
     """
     check_components(config)
     task, loss = build_task(config), build_loss(config)
-    info, batch = few_samples(config, task, stack)
+    info, samples = few_samples(config, task, stack)
+    batch = rows(samples["train"], slice(0, _SAMPLES))
 
     def make(seed: int) -> nn.Module:
         with torch.device("cpu"):

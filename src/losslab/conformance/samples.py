@@ -16,11 +16,11 @@ from losslab.training.factory import build_data
 from losslab.training.random import derive_seed, global_stream
 from losslab.training.trial.forms import check_info
 
-COUNT = 4
+COUNT = 8
 
 
-def few_samples(config: dict[str, Any], task: Task, stack: ExitStack) -> tuple[DataInfo, Batch]:
-    """The facts of the data, and a batch of `COUNT` samples.
+def few_samples(config: dict[str, Any], task: Task, stack: ExitStack) -> tuple[DataInfo, dict[str, Batch]]:
+    """Facts of the data, and some samples of each split.
 
     Args:
         stack: keeps what was prepared until the trial is over.
@@ -28,12 +28,16 @@ def few_samples(config: dict[str, Any], task: Task, stack: ExitStack) -> tuple[D
     Raises:
         UserError: for data that does not fit the task, or cannot be prepared.
     """
-    data = build_data(config)
+    own = {"val_batch_size": COUNT} if "val_batch_size" in config["data"] else {}
+    data = build_data({**config, "data": {**config["data"], **own}})
     data.check_task(task)
     if isinstance(data, TextDataModule):
         return _stream(data)
     prepared(data, config, task, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-    return data.info, first_samples(data, COUNT)
+    found = {"train": rows(data.train_batch(0, Share()), slice(0, COUNT))}
+    for split in data.splits[1:]:
+        found[split] = next(iter(data.eval_batches(split, Share())))
+    return data.info, found
 
 
 def prepared(data: DataModule, config: dict[str, Any], task: Task, cache: Path) -> DataModule:
@@ -45,16 +49,6 @@ def prepared(data: DataModule, config: dict[str, Any], task: Task, cache: Path) 
     return data
 
 
-def first_samples(data: DataModule, count: int) -> Batch:
-    """The first samples of the first batch of train."""
-    return head(data.train_batch(0, Share()), count)
-
-
-def head(batch: Batch, count: int) -> Batch:
-    """The first samples of a batch."""
-    return rows(batch, slice(0, count))
-
-
 def rows(batch: Batch, chosen: slice) -> Batch:
     """Some samples of a batch."""
     inputs = {name: value[chosen] for name, value in batch.inputs.items()}
@@ -62,7 +56,7 @@ def rows(batch: Batch, chosen: slice) -> Batch:
     return Batch(inputs, batch.target[chosen], batch.weight[chosen], extras)
 
 
-def _stream(data: TextDataModule) -> tuple[DataInfo, Batch]:
+def _stream(data: TextDataModule) -> tuple[DataInfo, dict[str, Batch]]:
     """Tokens at random, as long as the data's windows: no text is read."""
     vocab_size = data.vocab_size
     if data.tokenizer_choice == "bytes":
@@ -79,4 +73,5 @@ def _stream(data: TextDataModule) -> tuple[DataInfo, Batch]:
         vocab_size=vocab_size,
         class_counts=torch.ones(vocab_size, dtype=torch.float64),
     )
-    return info, Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], torch.ones(COUNT, data.context), extras)
+    batch = Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], torch.ones(COUNT, data.context), extras)
+    return info, dict.fromkeys(data.splits, batch)
