@@ -445,7 +445,7 @@ class Changed(Tagging):
     """Its meter is one of ours, changed by `change`."""
 
     def change(self, meter: ClassMeter) -> None:
-        """What is wrong with it."""
+        """Break the meter."""
 
     def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> ClassMeter:
         meter = super().meter(info, split, calibration, thorough=thorough)

@@ -193,7 +193,7 @@ def _compare(left: dict[str, float], right: dict[str, float], where: str) -> Non
 
 
 def ignored_positions(trial: TaskTrial) -> str:
-    """What stands at positions of weight 0 changes no metric."""
+    """Targets at positions of weight 0 change no metric."""
     weight = trial.batch.weight.clone()
     weight.flatten()[1::3] = 0
     before = trial.batch._replace(weight=weight)
