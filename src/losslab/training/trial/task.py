@@ -10,7 +10,7 @@ import torch
 from losslab.contracts import Batch, DataInfo, Features, Meter, TargetKind, Task
 from losslab.errors import Fault, UserError, error_sentence
 from losslab.losses.base import Loss
-from losslab.training.network import Network
+from losslab.training.network import Network, in_kind
 from losslab.training.random import global_stream
 
 _SUM = 1e-4
@@ -49,6 +49,8 @@ def features_of(network: Network, info: DataInfo, batch: Batch, kind: TargetKind
 
 
 def _check_target(found: Features, kind: TargetKind, size: int, name: str) -> None:
+    if kind in (TargetKind.DISTRIBUTIONS, TargetKind.LABELS) and found.target.dtype == torch.int64:
+        kind = TargetKind.CLASSES  # the network turns classes into what a loss of these kinds reads
     target, count = found.target, len(found.weight)
     kept = target[found.weight != 0] if len(target) == count else target
     wanted = {
@@ -122,7 +124,9 @@ def values_of(meter: Meter, task: Task) -> dict[str, float]:
 def _features(network: Network, batch: Batch) -> Features:
     network.eval()
     with global_stream(0, "trial"):
-        return network.task.features(network.backbone, batch, network.loss.target_kind, network.loss.needs)  # type: ignore[arg-type]
+        kind, needs = network.loss.target_kind, network.loss.needs
+        found = network.task.features(network.backbone, batch, kind, needs)  # type: ignore[arg-type]
+        return in_kind(found, kind, network.target_size)
 
 
 def meters(network: Network, info: DataInfo, fit: list[Batch], scored: list[Batch]) -> dict[str, float]:
