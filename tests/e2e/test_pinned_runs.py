@@ -1,5 +1,4 @@
-"""Numbers of yesterday: three tiny runs give the batches, initial weights and metrics of commit 187bb58, before contracts
-for models, data and tasks."""
+"""Numbers of yesterday: tiny runs give the batches, weights and metrics of commit 187bb58, before the contracts."""
 
 from __future__ import annotations
 
