@@ -101,17 +101,21 @@ def test_a_part_of_a_split_is_the_same_always_and_has_both_halves() -> None:
     assert len(ids(fitting)) == 5
 
 
-def test_files_are_hashed_into_the_identity(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_files_are_hashed_into_the_identity(count: int, tmp_path: Path) -> None:
+    paths = [tmp_path / f"rows{i}" for i in range(count)]
+
     class OnDisk(Numbers):
-        def files(self) -> Mapping[str, str | Path]:
-            return {"data.path": tmp_path / "rows"}
+        def files(self) -> Mapping[str, Path | Sequence[Path]]:
+            return {"data.path": paths[0] if count == 1 else paths}
 
     data = OnDisk(batch_size=6)
-    with pytest.raises(UserError, match=r"data.path=.*rows cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"data.path: .*rows0 cannot be read: No such file"):
         data.content_hashes(Tagging())
-    (tmp_path / "rows").write_text("1")
+    for path in paths:
+        path.write_text("1")
     first = data.content_hashes(Tagging())
-    (tmp_path / "rows").write_text("2")
+    paths[-1].write_text("2")
     assert data.content_hashes(Tagging()).keys() == first.keys() == {"data.path"}
     assert data.content_hashes(Tagging()) != first
 

@@ -80,7 +80,7 @@ def explain(error: Exception, known: set[str]) -> UserError:
     if found := re.search(r"[Rr]ecursive interpolation.*full_key: (\S+)", f"{cause} {text}"):
         return UserError(f"{found[1]} refers to itself; give it a value")
     if found := re.search(r"Interpolation key '([^']+)' not found.*full_key: (\S+)", cause):
-        return UserError(f"{found[2]} refers to {found[1]!r}, and there is no such key")
+        return UserError(f"{found[2]} refers to {found[1]!r}, and there is no such key: give {found[2]} a value")
     # Anything else: Hydra's own words, without its pointers to itself.
     text, cause = (re.split(r" (?:See https://hydra|Config search path|full_key: )", part)[0] for part in (text, cause))
     if cause not in text:

@@ -1,5 +1,5 @@
-"""The kit that shows the author of a loss its faults."""
+"""The kits that show authors of losses, models, data and tasks their faults."""
 
-from losslab.conformance.kit import check
+from losslab.conformance.kit import check, check_part
 
-__all__ = ["check"]
+__all__ = ["check", "check_part"]

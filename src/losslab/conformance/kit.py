@@ -65,6 +65,19 @@ def check(loss: Loss) -> None:
         raise AssertionError(f"{type(loss).__name__} has {len(faults)} fault(s)\n" + "\n".join(faults))
 
 
+def check_part(kind: str, *words: str, config_dir: Path | None = None) -> None:
+    """For a test of one's own: `check_part("model", "my_models.LSTM", "task=lm")`, as `losslab check` has it.
+
+    Raises:
+        AssertionError: naming every fault.
+        UserError: as `try_part` does.
+    """
+    name, results, _ = try_part(kind, list(words), config_dir)
+    faults = [f"{result.check}: {result.said}" for result in results if not result.passed]
+    if faults:
+        raise AssertionError(f"{name} has {len(faults)} fault(s)\n" + "\n".join(faults))
+
+
 def run(kind: str, words: list[str], config_dir: Path | None) -> int:
     """Check a component and print a table; returns 1 if any check failed. Arguments: see `try_part`."""
     name, results, count = try_part(kind, words, config_dir)

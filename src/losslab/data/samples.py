@@ -62,9 +62,9 @@ class SamplesDataModule(DataModule):
     def datasets(self) -> Mapping[str, Sequence[Any]]:
         """The samples of each of `splits`. Read here, not in the constructor, which runs before anything is decided."""
 
-    def files(self) -> Mapping[str, str | Path]:
-        """Dotted key → the file that it names (`{"data.path": self.path}`), whose content is part of a run's identity.
-        Default: none."""
+    def files(self) -> Mapping[str, Path | Sequence[Path]]:
+        """Dotted key → the files that it names (`{"data.path": [Path(self.path) / "train.csv", …]}`), whose content is
+        part of a run's identity. Default: none."""
         return {}
 
     def artifacts(self) -> dict[str, str]:
@@ -81,7 +81,9 @@ class SamplesDataModule(DataModule):
 
     def content_hashes(self, task: Task) -> dict[str, str]:
         """The hash of each of `files`."""
-        return {key: _hash_file(key, Path(path)) for key, path in self.files().items()}
+        return {
+            key: _hash_files(key, [paths] if isinstance(paths, Path) else paths) for key, paths in self.files().items()
+        }
 
     def prepare(self, cache: Path, task: Task) -> DataInfo:
         """Read the datasets and pass over each once, for the sizes of its samples and how often each class occurs.
@@ -166,9 +168,13 @@ class SamplesDataModule(DataModule):
         return batch
 
 
-def _hash_file(key: str, path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{key}={path} cannot be read: {error.strerror}") from None
+def _hash_files(key: str, paths: Sequence[Path]) -> str:
+    """SHA-256 of a file, or of the hashes of several in their order."""
+    hashes = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise UserError(f"{key}: {path} cannot be read: {error.strerror}") from None
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
