@@ -11,6 +11,8 @@ import torch
 import wrong_parts
 from wrong_parts import DATA, MASKED, MODELS, REFUSED, TASKS, Wrong
 
+from losslab.cli import app
+from losslab.conformance import check_part, kit
 from losslab.conformance.configure import configure
 from losslab.conformance.kit import try_part
 from losslab.errors import UserError
@@ -160,3 +162,49 @@ def test_training_names_a_wrong_task_before_the_first_step(
 ) -> None:
     words = ["data=own", "model.num_layers=1", "model.tie_embeddings=false"]
     is_named_in_training("task", wrong, words, tmp_path, monkeypatch, conf)
+
+
+@pytest.mark.parametrize("wrong", MASKED, ids=lambda wrong: wrong.part.__name__)
+def test_training_names_a_wrong_model_of_padded_rows(
+    wrong: Wrong, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_named_in_training("model", wrong, ROWS, tmp_path, monkeypatch, conf)
+
+
+def test_a_loss_needs_no_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(kit, "run", lambda kind, words, config_dir: asked.append((kind, words)) or 0)
+    for words in (["focal", "loss.gamma=3"], ["loss", "focal", "loss.gamma=3"], ["model", "decoder"]):
+        app(["check", *words], standalone_mode=False)
+    assert asked == [("loss", ["focal", "loss.gamma=3"])] * 2 + [("model", ["decoder"])]
+
+
+def test_the_command_prints_a_table_and_has_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kit.run("model", ["wrong_parts.Detached", *STREAM], None) == 1
+    *rows, last = capsys.readouterr().out.splitlines()
+    assert [row[:6] for row in rows] == ["passed"] * 9 + ["FAILED"]
+    assert last == "Detached: 1 of 10 checks failed"
+    assert kit.run("model", ["wrong_parts.Logits", *STREAM], None) == 1
+    assert capsys.readouterr().out.endswith("Logits: the first of 10 checks failed, and the others need it\n")
+    assert kit.run("model", ["right_parts.LSTM", *STREAM], None) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["decoder", "width=64"], r"width=64 is no option of the model: they are written model\.width=…"),
+        (["decoder", "other"], r"takes one name, and 'other' is a second"),
+        (["right_parts.LSTM", "model.widht=3"], r"there is no key 'model\.widht': did you mean 'model\.width'"),
+        (["decodr"], r"decoder"),
+        (["right_parts.Tagging"], r"model: Tagging must derive from torch\.nn\.Module"),
+    ],
+)
+def test_wrong_use_is_answered_in_a_sentence(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        try_part("model", words)
+
+
+def test_a_test_of_ones_own_lists_every_fault() -> None:
+    check_part("model", "right_parts.LSTM", *STREAM)
+    with pytest.raises(AssertionError, match=r"ReadsAhead has 1 fault\(s\)\ncausality: hidden states before"):
+        check_part("model", "wrong_parts.ReadsAhead", *STREAM)

@@ -65,8 +65,8 @@ def own_choices(choices: Any) -> dict[str, str]:
 
 
 def group_choices(overrides: list[str]) -> list[str]:
-    """Overrides that choose a file of a group (loss=square, model/size=micro, experiment=…); and data.context, which the
-    shipped data takes from the model: one of a person's own may have none."""
+    """Overrides that choose a file of a group (loss=square, model/size=micro, experiment=…); and data.context, which
+    the shipped data takes from the model: one of a person's own may have none."""
     chosen = []
     for override in parse_overrides(overrides, None):
         key = override.key_or_group
