@@ -497,7 +497,7 @@ TYPED_OF_RUNS = [
 TYPED_OF_RUNS += [
     row("trian", "trian", "did you mean 'train'"),
     row("--nope", "--nope", "--nope"),
-    row("resume", "resume", "run_dir"),
+    row("resume", "resume", "needs RUN_DIR"),
     row("resume a sweep", "resume outputs/done", "name one of them"),
     row("resume another width", "resume CUT model.width=8", "'model.width' cannot be changed here"),
     row("resume on two", "resume CUT trainer.devices=two", "trainer.devices must be a whole number"),
@@ -564,8 +564,14 @@ CHECKPOINTS = [
     row("evaluate: other weights", "evaluate DONE", "best.ckpt do not fit", edit(ALL, EMBEDDING, torch.ones(3, 5))),
     row("evaluate: no weights", "evaluate DONE", "best.ckpt do not fit", edit(ALL, "state_dict", {})),
     row("evaluate: another width", "evaluate DONE", "best.ckpt do not fit", edit(ALL, "config/model/width", 32)),
-    row("evaluate: no tokenizer", "evaluate DONE", "best.ckpt was written by", edit(ALL, "tokenizer", ...)),
-    row("evaluate: a tokenizer of no kind", "evaluate DONE", "not a tokenizer", edit(ALL, "tokenizer", "{}")),
+    row("evaluate: no sizes of the data", "evaluate DONE", "best.ckpt was written by", edit(ALL, "data", ...)),
+    row("evaluate: sizes of no kind", "evaluate DONE", "its data is not what losslab writes", edit(ALL, "data", {})),
+    row(
+        "evaluate: a tokenizer of no kind",
+        "evaluate DONE",
+        "not a tokenizer",
+        edit(ALL, "data/artifacts", {"tokenizer.json": "{}"}),
+    ),
     row("evaluate: no configuration", "evaluate DONE", "cannot be taken away", edit(ALL, "config", {})),
     row("resume: a state of another version", "resume CUT", "losslab.step", edit(ALL, "losslab", {"stepp": 6})),
     row(

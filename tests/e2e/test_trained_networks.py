@@ -57,7 +57,7 @@ def trained_logits(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     def look(run: RunFolder, module: LossModule, evaluator: Any, state: Any, record: Any) -> None:
         network = module.network.eval()
         with torch.no_grad(), evaluator.context():
-            hidden = network.backbone(TOKENS)
+            hidden = network.backbone({"tokens": TOKENS})
         seen.append(network.loss.scores(hidden.flatten(0, 1), network.projection).detach().reshape(2, 32, -1))
         finish(run, module, evaluator, state, record)
 

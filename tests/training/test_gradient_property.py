@@ -79,7 +79,7 @@ class Draw:
         loss = EACH_LOSS[self.loss][1]()
         network = self._network(loss)
         if loss.reads_teacher:
-            network.teacher = TeacherRun(self._network(CrossEntropy()))
+            network.teacher = TeacherRun(self._network(CrossEntropy()), DataInfo(splits={}, mean_positions=1))
         return network
 
     def _network(self, loss: Loss) -> Network:

@@ -103,6 +103,4 @@ def _hash(batch: Batch, i: int, kept: Tensor) -> str:
 
 
 def _bytes(value: Tensor) -> bytes:
-    return (
-        value.contiguous().view(torch.uint8).numpy().tobytes() if value.numel() and value.ndim else str(value).encode()
-    )
+    return value.flatten().clone().view(torch.uint8).numpy().tobytes() if value.numel() else b""
