@@ -45,6 +45,7 @@ OPTIONS = [
 ]
 RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 LOSS = {"regression": "mse", "tagging": "focal"}
+BASELINE = {"regression": "mse", "tagging": "cross_entropy"}
 PRIMARY = {"regression": "rmse", "tagging": "top1"}
 TRUST = [f"own_house.{name}" for name in ("MyLSTM", "MyData", "Regression", "Tagging")]
 ANSWER = {
@@ -100,7 +101,7 @@ def test_a_multirun_trains_and_is_evaluated_exported_loaded_and_compared(
     frames = {"frames": torch.randn(3, own_house.LENGTH, 2)}
     assert torch.equal(exported.network.backbone(frames), loaded.network.backbone(frames))
     capsys.readouterr()
-    assert compare(Path("outputs/mine")) == 0
+    assert compare(Path("outputs/mine"), baseline=BASELINE[task]) == 0
     summary = Path("outputs/mine/comparison/summary.md").read_text()
     assert ANSWER[task] in summary
     printed = capsys.readouterr().out
