@@ -146,7 +146,8 @@ class Rows(DataModule):
         tokens = self.rows[split][chosen]
         number = chosen[:, None].expand(tokens.shape)
         extras = {"id": number, "unit": number, "fit": (number + 1) % 2}
-        return Batch({"tokens": tokens}, tokens % 2, torch.ones(tokens.shape), extras)
+        weight = torch.ones(1).expand(tokens.shape)  # a view of one number
+        return Batch({"tokens": tokens}, tokens % 2, weight, extras)
 
 
 class Tagging(Task):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from losslab.contracts import Batch, Share
+from losslab.contracts import Batch, Share, raw_bytes
 from losslab.data.samples import SamplesDataModule
 from losslab.errors import UserError
 from losslab.tasks.lm import LanguageModeling
@@ -129,3 +129,13 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Numbers, "splits", ("train", "val", "test", "dev"))
     with pytest.raises(UserError, match=r"Numbers.datasets gives no samples for its split dev"):
         prepared()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.tensor(1.5).expand(1), torch.ones(3, 2).T, torch.tensor(3), torch.ones(0), torch.ones(1).expand(4, 1)],
+)
+def test_the_bytes_of_a_tensor_are_its_values_whatever_its_strides(tensor: torch.Tensor) -> None:
+    assert raw_bytes(tensor) == tensor.clone(memory_format=torch.contiguous_format).numpy().tobytes()
+    half = tensor.bfloat16()
+    assert len(raw_bytes(half)) == 2 * half.numel()

@@ -1,6 +1,6 @@
 """The values that pass between data, task, model and loss, and what each of these must do. Torch and Lightning only."""
 
-from losslab.contracts.data import DataModule, Share, Subset, to_device
+from losslab.contracts.data import DataModule, Share, Subset, raw_bytes, to_device
 from losslab.contracts.info import DataInfo, SplitInfo
 from losslab.contracts.model import Backbone, Teacher, blocks_of, context_of, flops_of, projection_of
 from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
@@ -48,5 +48,6 @@ __all__ = [
     "no_objective",
     "padded",
     "projection_of",
+    "raw_bytes",
     "to_device",
 ]

@@ -143,7 +143,7 @@ class DataModule(pl.LightningDataModule):
         for step in range(count):
             batch = self.train_batch(step, Share())
             for tensor in (*(batch.inputs[name] for name in sorted(batch.inputs)), batch.target, batch.weight):
-                digest.update(tensor.flatten().clone().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+                digest.update(raw_bytes(tensor))
         return digest.hexdigest()
 
     def start_at(self, *, step: int, accumulate: int, rank: int, ranks: int) -> None:
@@ -176,6 +176,12 @@ class _MicroBatches(IterableDataset[Batch]):
             step, micro = divmod(self.first + index, self.accumulate)
             yield self.data.train_batch(step, Share(self.rank, self.ranks, micro, self.accumulate))
             index += stride
+
+
+def raw_bytes(tensor: Tensor) -> bytes:
+    """The values of a tensor on the CPU, row by row, whatever its strides."""
+    known = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor  # numpy has no bfloat16
+    return known.numpy().tobytes()
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

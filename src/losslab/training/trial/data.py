@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from losslab.contracts import Batch, DataModule, Share
+from losslab.contracts import Batch, DataModule, Share, raw_bytes
 from losslab.errors import Fault, error_sentence
 from losslab.training.random import global_stream
 
@@ -69,7 +69,7 @@ def _content(batch: Batch) -> list[tuple[str, tuple[int, ...], bytes]]:
     values = {**batch.inputs, "target": batch.target, "weight": batch.weight} | {
         f"extra {name}": value for name, value in batch.extras.items()
     }
-    return [(name, tuple(value.shape), _bytes(value)) for name, value in sorted(values.items())]
+    return [(name, tuple(value.shape), raw_bytes(value)) for name, value in sorted(values.items())]
 
 
 def sample_keys(batch: Batch, *, by_id: bool = True) -> list[str]:
@@ -98,9 +98,5 @@ def _hash(batch: Batch, i: int, kept: Tensor) -> str:
     for name, value in sorted([*batch.inputs.items(), ("target", batch.target)]):
         row = value[i]
         rows = next((r for r in (kept, real) if r.ndim and row.shape[: r.ndim] == r.shape), None)
-        digest.update(name.encode() + _bytes(row if rows is None else row[rows]))
+        digest.update(name.encode() + raw_bytes(row if rows is None else row[rows]))
     return digest.hexdigest()[:16]
-
-
-def _bytes(value: Tensor) -> bytes:
-    return value.flatten().clone().view(torch.uint8).numpy().tobytes() if value.numel() else b""
