@@ -151,7 +151,8 @@ def check_warmup(config: dict[str, Any], overrides: list[str]) -> str | None:
         UserError: where the warm-up that was typed is longer than the run.
     """
     warmup, data = config["scheduler"].get("warmup_steps"), config["data"]
-    if not isinstance(warmup, int | float) or not all(isinstance(data.get(key, 1), int) for key in ("batch_size", "context")):
+    sizes = [data.get(key, 1) for key in ("batch_size", "context")]
+    if not isinstance(warmup, int | float) or not all(isinstance(size, int) for size in sizes):
         return None  # of another kind, or answered where the signature is known
     steps = resolve_budget(config)["trainer"]["max_steps"]
     if warmup <= steps or not warmup:

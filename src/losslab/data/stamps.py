@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def kept(folder: Path | None, files: Iterable[Path], about: Any, find: Callable[
     if settled and folder.is_dir() and stamps == [stamp_of(path) for path in files]:
         others = {k: v for k, v in _read(folder).items() if k != key}
         newest = dict(list(others.items())[1 - _MOST :]) | {key: {"found": found, "check": _hash([key, found])}}
-        write_atomic(folder / HASHES, json.dumps(newest).encode())
+        with suppress(OSError):  # a short cut, which no run needs
+            write_atomic(folder / HASHES, json.dumps(newest).encode())
     return found
 
 
