@@ -44,7 +44,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def continued(name: str, origin: str, *typed: str) -> Path:
     outcome = begin(f"name={name}", f"continue_from={origin}", f"trainer.max_steps={LONG}", *typed)
     assert outcome.status == "completed", outcome.record.error
-    return outcome.folder
+    return outcome.folder.path
 
 
 @pytest.mark.parametrize(("earlier", "later"), PAST)

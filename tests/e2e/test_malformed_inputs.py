@@ -569,7 +569,7 @@ CHECKPOINTS = [
     row(
         "evaluate: a tokenizer of no kind",
         "evaluate DONE",
-        "not a tokenizer",
+        "is not the one that its text gives now",
         edit(ALL, "data/artifacts", {"tokenizer.json": "{}"}),
     ),
     row("evaluate: no configuration", "evaluate DONE", "cannot be taken away", edit(ALL, "config", {})),

@@ -50,12 +50,12 @@ def _check(config: dict[str, Any]) -> None:
 
 def _on_meta(make: Callable[[], Any]) -> Any:
     """The value of `make`, without memory; or on the CPU, where a constructor reads values: drop path's
-    `torch.linspace(…).item()` is no mistake."""
+    `torch.linspace(…).item()` is no mistake. Sizes that overflow without memory are not tried with it."""
     try:
         with torch.device("meta"):
             return make()
     except Exception as error:  # a person's constructor may raise anything
-        if isinstance(error, UserError) and error.__cause__ is None:
+        if isinstance(error, UserError) and error.__cause__ is None or "overflow" in str(error):
             raise
     return make()
 
