@@ -25,6 +25,20 @@ def test_a_vocabulary_that_no_record_says_is_not_claimed(sweep: Sweep) -> None:
     assert "(bpe, vocabulary at most 4,096)" in " ".join(protocol(comparison_of(sweep)))
 
 
+def test_rows_have_no_number_of_tokens_and_no_vocabulary_that_is_a_count_of_classes(sweep: Sweep) -> None:
+    folder = sweep.add("cross_entropy", 1, 3.0)
+    rows = {"rows": {"train": 150, "val": 75, "test": 75}}
+    edit_record(folder, provenance={"choices": {"loss": "cross_entropy"}, "vocab_size": 3, "text": rows})
+    said = " ".join(protocol(comparison_of(sweep)))
+    assert "M tokens" not in said and "vocabulary" not in said
+
+
+def test_models_of_several_classes_are_all_named(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, 3.0)
+    sweep.add("cross_entropy", 1, 3.1, changes={"model._target_": "my_models.GRU"})
+    assert " ".join(protocol(comparison_of(sweep))).count("Decoder or GRU (") == 1
+
+
 def test_a_tokenizer_of_ones_own_has_no_vocabulary_of_losslabs(sweep: Sweep) -> None:
     changes = {"data.vocab_size": 4096, "data.tokenizer": "mine.json"}
     sweep.add("cross_entropy", 1, 3.0, changes=changes, hashes={"tokenizer": "t" * 64})

@@ -190,7 +190,7 @@ def _setup(runs: Sequence[Run]) -> list[str]:
         values = {repr(run.settings[key]): run.settings[key] for run in runs if run.settings.get(key) is not None}
         return " or ".join(dict.fromkeys(spell(value) for value in sorted(values.values(), key=order)))
 
-    model = told("model._target_").rpartition(".")[2]
+    classes = sorted({str(run.settings.get("model._target_", "")).rpartition(".")[2] for run in runs})
     shape = ", ".join(
         f"{told(key)} {word}"
         for key, word in (
@@ -205,10 +205,10 @@ def _setup(runs: Sequence[Run]) -> list[str]:
         shape = f"{_recorded(runs, 'parameters')} parameters: {shape}"
     vocabulary = _vocabulary(runs, told("data.tokenizer"), told("data.vocab_size"))
     budgets = dict.fromkeys(run.record.max_steps for run in runs)
-    tokens = tokens_of(runs[0])
+    tokens = None if any(map(_of_rows, runs)) else tokens_of(runs[0])  # rows are shorter than the context
     size = f", {tokens / 1e6:.3g} M tokens" if tokens and len(budgets) == 1 else ""
     return [
-        f"{model} ({shape}) on {text}{vocabulary}: {' or '.join(map(str, budgets))} optimizer steps of "
+        f"{' or '.join(classes)} ({shape}) on {text}{vocabulary}: {' or '.join(map(str, budgets))} optimizer steps of "
         f"{told('data.batch_size')} sequences{size}, {told('trainer.precision')}.",
         f"{_component(runs, 'optimizer', told)}; {_component(runs, 'scheduler', told)}.",
     ]
@@ -226,9 +226,14 @@ def _vocabulary(runs: Sequence[Run], tokenizer: str, asked: str) -> str:
     if not tokenizer:
         return ""
     name = tokenizer if tokenizer in ("bpe", "bytes") else "a tokenizer of one's own"
-    size = _recorded(runs, "vocab_size")
+    size = "" if any(map(_of_rows, runs)) else _recorded(runs, "vocab_size")  # of rows, the record counts outputs
     limit = f", vocabulary at most {int(asked):,}" if tokenizer == "bpe" and asked.isdecimal() else ""
     return f" ({name}{f', vocabulary {size}' if size else limit})"
+
+
+def _of_rows(run: Run) -> bool:
+    text = run.record.provenance.get("text")
+    return isinstance(text, dict) and "rows" in text
 
 
 def _component(runs: Sequence[Run], group: str, told: Callable[[str], str]) -> str:
