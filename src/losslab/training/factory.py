@@ -65,7 +65,9 @@ def check_kinds(loss: Loss, task: Task) -> None:
     name = type(task).__name__
     if loss.target_kind not in task.accepts:
         kinds = " or ".join(sorted(kind.value for kind in task.accepts))
-        raise UserError(f"loss needs {loss.target_kind.value} as targets, and the task has {kinds}")
+        raise UserError(
+            f"loss={type(loss).__name__} needs {loss.target_kind.value} as targets, and task={name} has {kinds}"
+        )
     if lacking := sorted(loss.needs.keys() - task.provides):
         raise UserError(
             f"loss={type(loss).__name__} reads {lacking[0]!r} of each position, which task={name} does not give"
