@@ -55,7 +55,7 @@ def _on_meta(make: Callable[[], Any]) -> Any:
         with torch.device("meta"):
             return make()
     except Exception as error:  # a person's constructor may raise anything
-        if isinstance(error, UserError) and error.__cause__ is None or "overflow" in str(error):
+        if (isinstance(error, UserError) and error.__cause__ is None) or "overflow" in str(error):
             raise
     return make()
 
