@@ -190,6 +190,7 @@ MISTAKES = [
     (["model.width=-16"], "model.width must be above 0"),
     (["model.num_heads=3"], "does not divide"),
     (["model.context=x"], "whole number"),
+    (["model.context=8", "data.context=64"], "data.context=64 is longer than the 8 inputs that the model reads"),
     (["optimizer.lr=-1"], "AdamW refuses its settings"),
     (["trainer.accelerator=tpu"], "the trainer refuses"),
     (["data.batch_size=3", "trainer.accumulate_grad_batches=2"], "data.batch_size=3 is not"),

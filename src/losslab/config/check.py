@@ -114,6 +114,8 @@ def resolve_budget(config: dict[str, Any]) -> dict[str, Any]:
             f"data: {data['_target_']} takes no batch_size, which every data set has: samples in one optimizer step"
         )
     for key in ("batch_size", "context"):
+        if key in data and (not isinstance(data[key], int) or isinstance(data[key], bool)):
+            raise UserError(f"data.{key} must be a whole number, not {data[key]}")
         if key in data and not data[key] > 0:
             raise UserError(f"data.{key} must be above 0, not {data[key]}")
     tokens_per_step = data["batch_size"] * data["context"] if "context" in data else None

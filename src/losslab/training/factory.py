@@ -12,7 +12,7 @@ import torch
 
 from losslab.config.binding import import_target
 from losslab.config.components import build
-from losslab.contracts import DataInfo, DataModule, Task, projection_of
+from losslab.contracts import DataInfo, DataModule, Task, context_of, projection_of
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.regularizers import regularize
@@ -39,6 +39,7 @@ def check_components(config: dict[str, Any]) -> None:
 
 def _check(config: dict[str, Any]) -> None:
     backbone = _on_meta(partial(build_backbone, config, DataInfo(splits={}, mean_positions=1, vocab_size=1)))
+    _check_context(config, backbone)
     loss = build_loss(config)
     if loss.reads_teacher and loss.teacher is None:
         raise UserError(f"loss.teacher is missing: {type(loss).__name__} learns from a run, name its folder")
@@ -46,6 +47,15 @@ def _check(config: dict[str, Any]) -> None:
     check_kinds(loss, task)
     build_data(config).check_task(task)
     _check_optimizer(config, backbone)
+
+
+def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:
+    asked, longest = config["data"].get("context"), context_of(backbone)
+    if isinstance(asked, int) and longest is not None and asked > longest:
+        raise UserError(
+            f"data.context={asked} is longer than the {longest} inputs that the model reads: "
+            f"give data.context={longest} or less, or a longer model.context"
+        )
 
 
 def _on_meta(make: Callable[[], Any]) -> Any:
