@@ -18,6 +18,7 @@ _SAME = 1e-5
 """Largest difference between equal hidden states, relative to the largest of them: other roundings, no other inputs."""
 _SMALLEST = 1e-6
 _OPENED = 0.1
+_WRAP = "; it gets a dict of named inputs: wrap a module of ids in losslab.models.adapters.HiddenStatesAdapter"
 
 
 class CannotRun(Fault):
@@ -93,7 +94,8 @@ def forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     except UserError as error:
         raise Fault(str(error)) from None
     except Exception as error:  # a person's model may raise anything
-        raise CannotRun(f"forward raises {error_sentence(error)}") from error
+        hint = _WRAP if isinstance(error, (TypeError, AttributeError)) and "dict" in str(error) else ""
+        raise CannotRun(f"forward raises {error_sentence(error)}{hint}") from error
     if not isinstance(hidden, Tensor):
         raise Fault(f"forward returns a {type(hidden).__name__}, not the tensor of hidden states [B, T, D] or [B, D]")
     changed = [name for name in inputs if name not in given or not torch.equal(given[name], inputs[name])]
