@@ -23,7 +23,7 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
     note_evaluation(run, entry)  # before it is printed: a pipe may close
     values = entry["metrics"]
     part = next(iter(values)).partition("/")[0]
-    whose = "its own text" if entry["own_text"] else "another text"
+    whose = "its own data" if entry["own_text"] else "another text"
     say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}")
     if not entry["own_text"] and entry["files"]:
         say(f"text: {entry['files']}")
