@@ -565,7 +565,7 @@ MODELS: list[Any] = [
     Wrong(AlwaysDrops, "modes", r"in evaluation mode two passes differ", "refuses"),
     Wrong(Detached, "gradients", r"no gradient reaches embedding\.weight: it is never used", "notes"),
     Wrong(WritesIntoInputs, "hidden states", r"forward changes its input 'tokens' in place", "refuses"),
-    Wrong(TakesIds, "hidden states", r"a dict of named inputs: wrap a module of ids in .*HiddenStatesAdapter", "refuses"),
+    Wrong(TakesIds, "hidden states", r"a dict of named inputs: wrap .*HiddenStatesAdapter", "refuses"),
     Wrong(Raises, "hidden states", r"forward raises RuntimeError: Expected size", "refuses"),
 ]
 MASKED = [Wrong(IgnoresTheMask, "mask", r"positions that the mask excludes changes the hidden states", "refuses")]
