@@ -70,8 +70,14 @@ class Loaded:
         """int64 [B, T] → what predictions are made from, float32 [B, T, V], in the precision that it trained with.
 
         Raises:
-            UserError: for another shape, more than `context` tokens, or ids that the vocabulary lacks.
+            UserError: for another shape, more than `context` tokens, ids that the vocabulary lacks, or a task that does
+                not predict next tokens.
         """
+        if not self.network.task.causal:
+            raise UserError(
+                f"task={type(self.network.task).__name__} predicts no next tokens: make a batch with "
+                "network.task.collate, and score network.task.features(…).hidden with network.loss.scores"
+            )
         context, vocab_size = context_of(self.network.backbone), len(self.network.projection.weight)
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype != torch.int64:
             raise UserError("tokens must be an int64 tensor [B, T], such as encode(text) gives")
