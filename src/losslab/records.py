@@ -16,7 +16,8 @@ hashes      backbone_init, projection_init (absent where the loss needs a number
             any), continue_from and init_from (of what the run began with, if anything); SHA-256, hex
 versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command (as typed), folder (where the run was made),
-            choices (group → the file chosen in it), vocab_size and parameters (of the network; older ones lack both),
+            choices (group → the file chosen in it), vocab_size, outputs (where they
+            are others) and parameters (of the network; older ones lack them), positions_per_sample (mean, of train),
             text ({files, how, documents, words and tokens by split, overlap, tokenizer_lossless, round_trip}: what was
             read, in words; how it was cut and split; copies across splits; whether val comes back from its tokens),
             changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code),

@@ -221,7 +221,7 @@ class WritesIntoInputs(LSTM):
 
 
 class TakesIds(LSTM):
-    """What most modules are: a function of ids."""
+    """A function of ids, as most modules are."""
 
     def forward(self, ids: Tensor) -> Tensor:  # type: ignore[override]
         return self.layers(self.embedding(ids))[0]  # type: ignore[no-any-return]

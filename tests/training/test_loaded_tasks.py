@@ -1,4 +1,4 @@
-"""What `losslab.load` gives for a task that predicts no next tokens."""
+"""The result of `losslab.load` for a task that predicts no next tokens."""
 
 from types import SimpleNamespace
 from typing import Any

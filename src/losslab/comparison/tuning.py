@@ -199,12 +199,14 @@ def _unequal_seeds(contender: Contender) -> list[str]:
 
 
 def tokens_of(run: Run) -> float | None:
-    """The number of tokens on which the whole run trains."""
-    size, context = run.settings.get("data.batch_size"), run.settings.get("model.context")
+    """The number of tokens (or of other positions) on which the whole run trains; records of before the contracts are of
+    windows as long as the context."""
+    size, length = run.settings.get("data.batch_size"), run.record.provenance.get("positions_per_sample")
+    length = run.settings.get("model.context") if length is None else length
     steps = run.record.max_steps
-    if not (isinstance(size, int) and isinstance(context, int) and steps):
+    if not (isinstance(size, int) and isinstance(length, int | float) and steps):
         return None
-    return float(steps * size * context)
+    return float(steps * size * length)
 
 
 def _flops(run: Run) -> float | None:

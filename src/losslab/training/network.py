@@ -100,10 +100,12 @@ class Network(nn.Module):
             layer.forward = torch.compile(layer.forward)
 
     def sizes(self, info: DataInfo) -> dict[str, int]:
-        """The number of outputs, which for tokens is the vocabulary's, and of all parameters, the loss's included."""
-        outputs = "outputs" if info.vocab_size is None else "vocab_size"
+        """The vocabulary, if there is one, the number of outputs where that is another, and the number of all
+        parameters, the loss's included."""
+        outputs, vocabulary = self.projection.weight.shape[0], info.vocab_size
+        sizes = {} if vocabulary is None else {"vocab_size": vocabulary}
         parameters = sum(parameter.numel() for parameter in self.parameters())
-        return {outputs: self.projection.weight.shape[0], "parameters": parameters}
+        return sizes | ({} if outputs == vocabulary else {"outputs": outputs}) | {"parameters": parameters}
 
     def flops_per_position(self, info: DataInfo) -> int | None:
         """Floating-point operations of one forward and backward pass, output projection included, and a teacher's

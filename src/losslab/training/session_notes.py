@@ -59,6 +59,7 @@ def note_start(
     record.provenance["text"] = data.summary()
     record.throughput["flops_per_token"] = network.flops_per_position(data.info)  # type: ignore[assignment]
     record.provenance |= network.sizes(data.info)
+    record.provenance["positions_per_sample"] = data.info.mean_positions
     record.max_steps = settings["max_steps"]
     record.timing.setdefault("started", now())
     run.write(record)

@@ -226,7 +226,7 @@ def _vocabulary(runs: Sequence[Run], tokenizer: str, asked: str) -> str:
     if not tokenizer:
         return ""
     name = tokenizer if tokenizer in ("bpe", "bytes") else "a tokenizer of one's own"
-    size = "" if any(map(_of_rows, runs)) else _recorded(runs, "vocab_size")  # of rows, the record counts outputs
+    size = _recorded(runs, "vocab_size")
     limit = f", vocabulary at most {int(asked):,}" if tokenizer == "bpe" and asked.isdecimal() else ""
     return f" ({name}{f', vocabulary {size}' if size else limit})"
 
