@@ -28,7 +28,8 @@ def test_a_vocabulary_that_no_record_says_is_not_claimed(sweep: Sweep) -> None:
 def test_rows_have_no_number_of_tokens_and_the_vocabulary_of_their_text(sweep: Sweep) -> None:
     folder = sweep.add("cross_entropy", 1, 3.0)
     rows = {"rows": {"train": 150, "val": 75, "test": 75}}
-    edit_record(folder, provenance={"choices": {"loss": "cross_entropy"}, "vocab_size": 257, "outputs": 3, "text": rows})
+    sizes = {"vocab_size": 257, "outputs": 3}
+    edit_record(folder, provenance={"choices": {"loss": "cross_entropy"}, **sizes, "text": rows})
     said = " ".join(protocol(comparison_of(sweep)))
     assert "M tokens" not in said and "vocabulary 257)" in said
 
