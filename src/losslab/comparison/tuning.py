@@ -199,7 +199,7 @@ def _unequal_seeds(contender: Contender) -> list[str]:
 
 
 def tokens_of(run: Run) -> float | None:
-    """The number of tokens (or of other positions) on which the whole run trains; records of before the contracts are of
+    """The number of tokens (or of other positions) on which the whole run trains; older records are of
     windows as long as the context."""
     size, length = run.settings.get("data.batch_size"), run.record.provenance.get("positions_per_sample")
     length = run.settings.get("model.context") if length is None else length
