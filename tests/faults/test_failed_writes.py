@@ -69,6 +69,7 @@ FILES = {
 }
 """Every file that a run writes, in the groups that are tested together."""
 BORNE = [("link", "best.ckpt"), ("open", "train.log"), ("write", "train.log")]
+BORNE += [("fsync", ".cache"), ("fsync", "the cache's folder")]
 """Failures that a run may survive: a copy replaces a hard link, and a log may miss a line. The cache notes hashes and
 verified files as short cuts, and syncs a folder for them."""
 MODES = ("ENOSPC", "EIO", "partial")
