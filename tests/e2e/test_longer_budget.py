@@ -20,7 +20,7 @@ REFUSED = {
     "bogus.key=8": "there is no key 'bogus.key'",
     "data.batchsize=8": "there is no key 'data.batchsize': did you mean 'data.batch_size'?",
     "data.batch_size=8": "'data.batch_size' cannot be changed here, it belongs to the run",
-    "seed=2": "'seed' cannot be changed here, it belongs to the run; what can be is checkpoints.every_n_steps, checkpoints.",
+    "seed=2": "'seed' cannot be changed here, it belongs to the run; what can be is checkpoints.",
     "continue_from=elsewhere": "'continue_from' cannot be changed here",
     "trainer.devices=three": "trainer.devices must be a whole number, not 'three'",
     "trainer.devices=3": "data.batch_size=4 is not devices",
