@@ -29,8 +29,9 @@ FAMILIES = {
 }
 RELATIVE = 1e-3
 """How far float32 may be from itself when kernels are fused or weights are sharded."""
-OF_HALF = 0.05
-METRIC = "val/nll_scaled"
+OF_HALF = 0.1
+"""How far half precision may end from float32. Hinge's gradient jumps where a margin is met: it strays furthest, by 5 %."""
+METRIC = "val/objective"
 """Finite for every loss: entmax gives some targets no probability at all."""
 
 
