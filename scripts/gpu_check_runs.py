@@ -30,7 +30,7 @@ FAMILIES = {
 RELATIVE = 1e-3
 """How far float32 may be from itself when kernels are fused or weights are sharded."""
 OF_HALF = 0.1
-"""How far half precision may end from float32. Hinge's gradient jumps where a margin is met: it strays furthest, by 5 %."""
+"""How far half precision may end from float32. Hinge strays furthest, by 5 %: its gradient jumps at each margin."""
 METRIC = "val/objective"
 """Finite for every loss: entmax gives some targets no probability at all."""
 
