@@ -12,10 +12,12 @@ from torch import Tensor
 from losses.cases import CASES, Case
 from losslab.commands.train import train
 from losslab.contracts import Batch, DataInfo, SplitInfo, TargetKind
+from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
 from losslab.records import read
 from losslab.tasks.classification import Classification
 from losslab.training.network import Network
+from losslab.training.scoring.teacher import TeacherRun
 from runs import find_runs
 
 TASK = Classification()
@@ -52,8 +54,6 @@ def test_a_model_with_one_hidden_state_a_text_is_not_pooled() -> None:
 
 @pytest.mark.parametrize("case", LOSSES, ids=str)
 def test_every_loss_of_class_targets_trains_and_is_measured(case: Case) -> None:
-    if case.loss.reads_teacher:
-        pytest.skip("a teacher is a run of its own; see tests/e2e/test_distillation.py")
     generator = torch.Generator().manual_seed(0)
     sizes = {"num_layers": 1, "num_heads": 1, "width": 8, "context": 4, "vocab_size": 11}
     backbone = Decoder(**sizes, tie_embeddings=False, generator=generator)
@@ -61,6 +61,10 @@ def test_every_loss_of_class_targets_trains_and_is_measured(case: Case) -> None:
         splits={"test": SplitInfo(3)}, mean_positions=1, num_classes=case.size, class_counts=torch.ones(case.size)
     )
     network = Network(backbone=backbone, loss=case.make(), task=TASK, info=info, head_init=generator)
+    if network.loss.reads_teacher:
+        body = Decoder(**sizes, tie_embeddings=False, generator=generator)
+        teacher = Network(backbone=body, loss=CrossEntropy(), task=TASK, info=info, head_init=generator)
+        network.teacher = TeacherRun(teacher.eval(), info)
     texts = batch([1, 2, 3], [5], [7, 9])
     sums = network(texts)
     (sums.total / sums.weight).backward()

@@ -96,7 +96,7 @@ def _train(line: CommandLine, interrupts: Interrupts) -> int:
         if not interrupts.noted:
             raise
         multirun.stopped = True
-    except Exception as error:
+    except Exception as error:  # a launcher of somebody else's may raise anything; ours only Hydra's OSError
         if line.foreign_launcher and _FULL_ERROR not in os.environ:
             told = error_sentence(error)[:_LONGEST]
             complain(f"hydra/launcher={line.foreign_launcher} gave up ({_FULL_ERROR}=1 shows where): {told}")

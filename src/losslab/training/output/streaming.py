@@ -39,7 +39,7 @@ class _Sink:
         if self.file is not None and self.failure is None:
             try:
                 self.file.write(data)
-            except BaseException as error:
+            except BaseException as error:  # a Ctrl-C, too, must not pass through C++
                 self.failure = error
         return len(data)
 
