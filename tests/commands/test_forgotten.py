@@ -36,6 +36,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = tmp_path / "outputs" / "first" / f"run{seed}"
         folder.mkdir(parents=True)
         config["trainer"]["max_steps"] = config["trainer"]["max_steps"] or 1000
+        config["model"]["tie_embeddings"] = True  # which null means here
         write_config(folder, config)
         Record(identity=str(seed), name="first", status=status, provenance={"choices": choices}).write(folder)
     return tmp_path / "outputs" / "first"

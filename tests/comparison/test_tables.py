@@ -7,6 +7,7 @@ import re
 import pytest
 from made_runs import Sweep, comparison_of, page_text, printed, read, rows_of
 
+from losslab.comparison.output.numbers import number
 from losslab.comparison.output.report import table, to_html
 from losslab.comparison.output.tables import (
     CSV_COLUMNS,
@@ -35,6 +36,10 @@ def test_the_table_says_it_in_words(paired_sweep: Sweep) -> None:
     assert "+0.0501 [+0.0486, +0.0516]" in lines[3]
     assert len({len(line) for line in lines}) == 1, "aligned"
     assert all(line in read(c) for line in lines)
+
+
+def test_a_zero_has_no_sign() -> None:
+    assert [number(x, sign=True) for x in (-1e-9, 0.0, 4e-5, 0.2, -0.2)] == ["0.0000"] * 3 + ["+0.2000", "-0.2000"]
 
 
 def test_the_csv_has_every_number(paired_sweep: Sweep) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from losslab.config.binding import bind_components
+from losslab.config.binding import bind_components, resolve_tied
 from losslab.config.check import check_run
-from losslab.config.compose import compose_plain
-from losslab.config.identity import NOT_IDENTITY, fingerprint, flatten, folder_name
+from losslab.config.compose import compose_job, compose_plain
+from losslab.config.identity import NOT_IDENTITY, USUAL, fingerprint, flatten, folder_name
 
 INPUTS = {"data.corpus": "c" * 64}
 TEXT = ["data=text", "data.path=book.txt"]
@@ -162,7 +162,8 @@ def label(
     *typed: str, groups: tuple[str, ...] = (), loss: str = "cross_entropy", identity: str = "0123456789ab"
 ) -> str:
     config = bind_components(check_run(compose_plain([*groups, *typed])))
-    return folder_name(config, defaults_of(groups), loss, identity)
+    choices = {"loss": loss} | dict(group.split("=") for group in groups)
+    return folder_name(config, resolve_tied(defaults_of(groups)), choices, identity)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,8 @@ def label(
             (),
             "cross_entropy-seed2-init_from=model.safetensors-0123456789",
         ),
+        (["loss.gamma=1"], ("loss=focal", "model/size=micro"), "focal-seed1-size=micro-gamma=1.0-0123456789"),
+        (["seed=2"], ("task=classification",), "cross_entropy-seed2-task=classification-0123456789"),
         (["data.path='/a b/my $(text)*.txt'"], ("data=text",), "cross_entropy-seed1-path=my_text_.txt-0123456789"),
     ],
 )
@@ -212,6 +215,17 @@ def test_a_folder_name_is_safe_in_a_shell_and_short(typed: list[str]) -> None:
     assert len(name) <= 120
     assert name.startswith("cross_entropy-seed1-")
     assert name.endswith("-0123456789")
+
+
+def test_the_usual_choices_are_those_of_train_yaml() -> None:
+    _, choices = compose_job([])
+    assert {group: choices[group] for group in USUAL} == USUAL
+
+
+@pytest.mark.parametrize(("typed", "tied"), [([], True), (["task=classification", "data=csv", "data.path=a"], False)])
+def test_the_task_decides_whether_the_projection_is_tied(typed: list[str], tied: bool, settle) -> None:
+    assert settle(*typed)["model"]["tie_embeddings"] is tied
+    assert settle(*typed, f"model.tie_embeddings={not tied}")["model"]["tie_embeddings"] is not tied
 
 
 def test_flatten_gives_dotted_keys() -> None:

@@ -151,16 +151,14 @@ def test_training_passes_right_models(
 def test_training_names_wrong_data_before_the_first_step(
     wrong: Wrong, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_named_in_training(
-        "data", wrong, ["task=own", "model.num_layers=1", "model.tie_embeddings=false"], tmp_path, monkeypatch, conf
-    )
+    is_named_in_training("data", wrong, ["task=own", "model.num_layers=1"], tmp_path, monkeypatch, conf)
 
 
 @pytest.mark.parametrize("wrong", [wrong for wrong in TASKS if wrong.train], ids=lambda wrong: wrong.part.__name__)
 def test_training_names_a_wrong_task_before_the_first_step(
     wrong: Wrong, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["data=own", "model.num_layers=1", "model.tie_embeddings=false"]
+    words = ["data=own", "model.num_layers=1"]
     is_named_in_training("task", wrong, words, tmp_path, monkeypatch, conf)
 
 

@@ -13,7 +13,7 @@ def test_a_table_is_trained_on(run_tiny: Callable[..., int], capsys: pytest.Capt
     rows = [f'"{COLORS[i % 3]}, number {i}";{COLORS[i % 3]}' for i in range(300)]
     Path("rows.csv").write_text("\n".join(["sentence;color", *rows]) + "\n")
     words = ["data=csv", "task=classification", "data.path=rows.csv", "data.columns.text=sentence"]
-    words += ["data.tokenizer=bytes", "model.tie_embeddings=false"]
+    words += ["data.tokenizer=bytes"]
     assert run_tiny(*words) == 2
     assert "data.columns.label=label: rows.csv has no such column, but 'sentence', 'color'" in capsys.readouterr().err
     assert run_tiny(*words, "data.columns.label=color") == 0

@@ -86,7 +86,7 @@ def test_rows_of_a_table_are_classified_under_three_kinds_of_targets(workplace: 
         writer.writerows([f"{'ab'[i % 2] * (1 + i % 7)} {i}", "first" if i % 2 else "second"] for i in range(400))
     words = ["task=classification", "data=csv", "data.path=train.csv", "data.columns.label=category"]
     words += ["model.num_layers=1", "model.num_heads=1", "model.width=16", "model.context=12", "trainer.threads=1"]
-    words += ["trainer.max_steps=12", "scheduler.warmup_steps=2", "optimizer.lr=0.01", "model.tie_embeddings=false"]
+    words += ["trainer.max_steps=12", "scheduler.warmup_steps=2", "optimizer.lr=0.01"]
     assert train(["-m", *words, "loss=cross_entropy,soft_cross_entropy,binary_cross_entropy", "name=rows"]) == 0
     for run in find_runs(Path("outputs/rows")):
         record = read(run)

@@ -25,6 +25,7 @@ _DERIVED: dict[str, tuple[str, ...]] = {
     ),
 }
 """Keys that follow from others unless they are given."""
+_TIED, _LM = "model.tie_embeddings", "losslab.tasks.lm.LanguageModeling"
 _RESULTS = ("completed", "diverged", "running", "interrupted")
 _SHOWN = 3
 Choices = dict[str, str]
@@ -80,7 +81,12 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's numbers, by dotted key."""
     if all(isinstance(config["data"].get(key), int) and config["data"][key] > 0 for key in ("batch_size", "context")):
         config = resolve_budget(config)
-    return flatten(without(config, NOT_IDENTITY))
+    settings = flatten(without(config, NOT_IDENTITY))
+    if settings.get(_TIED, True) is None:  # the task decides, whose class is not imported here
+        del settings[_TIED]
+        if settings["task._target_"] == _LM:
+            settings[_TIED] = True
+    return settings
 
 
 def _earlier(folder: Path) -> list[_Run]:

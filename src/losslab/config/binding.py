@@ -23,6 +23,7 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
     """Bind every component's keys to its signature: names, types, required arguments. Defaults are filled in,
     so that a configuration that spells out a default is the same configuration as one that does not."""
     mistakes: list[str] = []
+    config = resolve_tied(config)
     bound = dict(config)
     for group in COMPONENTS:
         node = {key: value for key, value in config[group].items() if (group, key) != ("optimizer", GROUPS)}
@@ -32,6 +33,19 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
         bound["optimizer"][GROUPS] = groups
     raise_all(mistakes)
     return bound
+
+
+def resolve_tied(config: dict[str, Any]) -> dict[str, Any]:
+    """Work out `model.tie_embeddings: null` of a model of ours: true for tasks over a stream of tokens, whose classes
+    are the embedding's rows; false for all others."""
+    model = config["model"]
+    if model.get("tie_embeddings", True) is not None or not str(model.get("_target_")).startswith("losslab."):
+        return config
+    try:
+        tied = bool(getattr(import_target(config["task"]["_target_"], "task"), "of_stream", False))
+    except UserError:  # said where the task is bound
+        tied = True
+    return {**config, "model": {**model, "tie_embeddings": tied}}
 
 
 def import_target(path: str, where: str) -> Any:

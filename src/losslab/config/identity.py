@@ -65,6 +65,8 @@ _ORIGINS = ("continue_from", "init_from")
 _LONGEST_ORIGIN = 30
 _FINGERPRINT = re.compile(rf"-([0-9a-f]{{{SHORT}}})(?:-\d+)?$")
 """Ends the name of a run's folder."""
+USUAL = {"task": "lm", "model": "decoder", "model/size": "nano", "optimizer": "adamw", "scheduler": "cosine"}
+"""Group → the choice that conf/train.yaml makes; others stand in the folder's name."""
 _FIRST = (*_ORIGINS, "loss", "regularizers", "optimizer", "scheduler", "model", "trainer")
 
 
@@ -94,17 +96,23 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def folder_name(config: dict[str, Any], defaults: dict[str, Any], loss_name: str, identity: str) -> str:
+def folder_name(config: dict[str, Any], defaults: dict[str, Any], choices: dict[str, str], identity: str) -> str:
     """`<loss>-seed<n>-<other differences from the defaults>-<fingerprint>`, for people and shells.
 
     Args:
         defaults: the configuration that the same choice of groups gives without any single key changed.
+        choices: group → the file chosen in it.
     """
     content = without(config, [*NOT_IDENTITY, "seed", "data.context"])  # the model's context, said once
-    values, usual = flatten(content), flatten(defaults)
-    parts = [loss_name, f"seed{config['seed']}"]
+    values, before = flatten(content), flatten(defaults)
+    parts = [loss_label(choices), f"seed{config['seed']}"]
+    parts += [
+        f"{group.rpartition('/')[2]}={choices[group]}"
+        for group, usual in USUAL.items()
+        if choices.get(group, usual) != usual
+    ]
     for key, value in sorted(values.items(), key=lambda item: _rank(item[0])):
-        if key in usual and usual[key] != value:
+        if key in before and before[key] != value:
             shown = str(value).rpartition("/")[2] if isinstance(value, str) else value
             if key in _ORIGINS:
                 found = _FINGERPRINT.search(str(shown))

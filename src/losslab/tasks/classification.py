@@ -16,10 +16,7 @@ from losslab.metrics.temperature import Temperature
 
 
 class Classification(Task):
-    """The mean of a text's hidden states is projected; a model may as well return one hidden state for each text.
-
-    With the shipped decoder: model.tie_embeddings=false, for its embedding has rows for tokens, not classes.
-    """
+    """The mean of a text's hidden states is projected; a model may as well return one hidden state for each text."""
 
     accepts = frozenset({TargetKind.CLASSES, TargetKind.DISTRIBUTIONS, TargetKind.LABELS})
     metrics = CLASS_METRICS

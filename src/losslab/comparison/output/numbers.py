@@ -9,8 +9,10 @@ from losslab.comparison.simultaneous import LEVEL
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """Four decimals; a dash where there is nothing."""
-    return "—" if not math.isfinite(value) else f"{value:+.4f}" if sign else f"{value:.4f}"
+    """Four decimals; a dash where there is nothing, and no sign before a zero."""
+    if not math.isfinite(value):
+        return "—"
+    return f"{value:+.4f}" if sign and round(value, 4) else f"{value:z.4f}"
 
 
 def p_value(value: float) -> str:

@@ -81,8 +81,8 @@ class Contender:
 
 
 def shown(setting: Setting) -> str:
-    """`lr=0.003 width=64`, by last names where these are unique; of hashes the first digits."""
-    own = [(key, " ".join(spell(value).split())) for key, value in setting if value != ABSENT]
+    """`lr=0.003 model=LSTM`, by last names where these are unique; of hashes the first digits, of classes the name."""
+    own = [_said(key, " ".join(spell(value).split())) for key, value in setting if value != ABSENT]
     last = Counter(key.rpartition(".")[2] for key, _ in own)
     parts = []
     for key, text in own:
@@ -90,6 +90,12 @@ def shown(setting: Setting) -> str:
         cut = text[:SHORT] if len(text) == 64 and _DIGITS.issuperset(text) else text
         parts.append(f"{name if last[name] == 1 else key}={cut}")
     return " ".join(parts)
+
+
+def _said(key: str, text: str) -> tuple[str, str]:
+    """A class as `model=LSTM`."""
+    group = key.removesuffix("._target_")
+    return (key, text) if group == key else (group, text.rpartition(".")[2])
 
 
 def spell(value: Any) -> str:

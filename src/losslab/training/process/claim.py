@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from losslab.config.binding import bind_components
+from losslab.config.binding import bind_components, resolve_tied
 from losslab.config.check import resolve_budget, resolve_split
-from losslab.config.identity import fingerprint, folder_name, loss_label
+from losslab.config.identity import fingerprint, folder_name
 from losslab.config.stored import INPUTS, filled
 from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.console import say
@@ -107,7 +107,7 @@ class Finder:
                 config = _keep_split(config, folder, overrides)
                 self._check(config)
         else:
-            folder = RunFolder(parent / folder_name(bound, defaults, loss_label(choices), identity))
+            folder = RunFolder(parent / folder_name(bound, resolve_tied(defaults), choices, identity))
         return Place(folder, config, identity, inputs, choices, overrides, record, origin)
 
     def has_other_code(self, place: Place) -> bool:
