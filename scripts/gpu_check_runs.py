@@ -69,7 +69,7 @@ def resumes_bit_for_bit(sizes: Sizes) -> list[Table]:
     with workplace() as folder:
         options = [*tiny(sizes), f"data.path={folder / 'book.txt'}", "model.dropout=0.1", f"trainer.max_steps={STEPS}"]
         options += ["trainer.deterministic=true", "trainer.val_check_interval=5", "checkpoints.every_n_steps=4"]
-        options += ["trainer.precision=bf16-mixed", "logger=tensorboard", "trainer.enable_progress_bar=false"]
+        options += ["trainer.precision=bf16-mixed", "loggers=tensorboard", "trainer.enable_progress_bar=false"]
         composed = bind_components(check_run(compose_plain(options)))
         config = resolve_split(resolve_budget(composed))
         for name in ("whole", *map(str, stops)):

@@ -112,7 +112,7 @@ def write_text(path: Path, words: int = 60_000, vocabulary: int = 500, seed: int
 def tiny(sizes: Sizes) -> list[str]:
     """Overrides of a run of seconds on book.txt in the current folder."""
     return [
-        *("data=text", "data.path=book.txt", "data.tokenizer=bytes", "data.batch_size=8", "logger=none"),
+        *("data=text", "data.path=book.txt", "data.tokenizer=bytes", "data.batch_size=8", "loggers=none"),
         *("model.num_layers=2", "model.num_heads=2", "model.width=64", "model.context=64"),
         *("scheduler.warmup_steps=2", "trainer.max_steps=20", "trainer.val_check_interval=10"),
         *sizes.trainer,

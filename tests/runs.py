@@ -32,7 +32,7 @@ TINY = [
     "trainer.val_check_interval=4",
     "trainer.log_every_n_steps=2",
     "trainer.threads=1",
-    "logger=none",
+    "loggers=none",
 ]
 """A run of a second or two on book.txt in the current folder."""
 

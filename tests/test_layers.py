@@ -23,7 +23,7 @@ ROWS = [
     {"conformance"},
     {"training"},
     {"config"},
-    {"losses", "models", "tasks", "data"},
+    {"losses", "models", "tasks", "data", "loggers"},
     {"metrics"},
     {
         "contracts",

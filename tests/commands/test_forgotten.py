@@ -62,7 +62,7 @@ def test_forgotten_flags_are_named_with_both_values(sweep: Path) -> None:
         ["optimizer.lr=3e-3"],
         ["model/size=micro"],
         ["model.dropout=0.1", "regularizers.z_loss=1e-4"],
-        ["trainer.threads=2", "logger=none"],
+        ["trainer.threads=2", "loggers=none"],
     ],
     ids=" ".join,
 )

@@ -36,8 +36,8 @@ OTHER = {
 
 @pytest.mark.parametrize(
     "key",
-    [key for key in NOT_IDENTITY if key != "logger"]
-    + ["logger.enabled", "data.path", "checkpoints.every_n_steps", "continue_from"],
+    [key for key in NOT_IDENTITY if key not in ("logger", "loggers")]
+    + ["logger.enabled", "loggers.tensorboard", "data.path", "checkpoints.every_n_steps", "continue_from"],
 )
 def test_what_does_not_belong_to_the_identity_parts_no_runs(key: str, sweep: Sweep) -> None:
     sweep.add("square", 1, 3.0)

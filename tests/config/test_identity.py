@@ -111,7 +111,13 @@ def test_what_changes_no_number_is_the_same_run(key: str, settle, default) -> No
 @pytest.mark.parametrize(
     "typed",
     [
-        ["name=other", "output_dir=/elsewhere", "fresh=true", "logger=none", "logger.enabled=true"],
+        [
+            "name=other",
+            "output_dir=/elsewhere",
+            "fresh=true",
+            "loggers=[tensorboard,csv]",
+            "loggers.csv.flush_logs_every_n_steps=2",
+        ],
         ["data.num_workers=2", "data.val_batch_size=7", "trainer.micro_batch_size=4"],
         ["trainer.log_every_n_steps=3", "trainer.enable_progress_bar=false", "trainer.threads=1"],
         ["trainer.devices=2", "trainer.num_nodes=2", "trainer.accelerator=gpu", "trainer.strategy=ddp"],
@@ -174,7 +180,7 @@ def label(
         (["optimizer.lr=0.001"], (), "cross_entropy-seed1-lr=0.001-0123456789"),
         (["optimizer.lr=3e-3"], (), "cross_entropy-seed1-0123456789"),
         (["trainer.max_steps=20"], (), "cross_entropy-seed1-max_steps=20-0123456789"),
-        (["trainer.threads=1", "name=x", "logger=none"], (), "cross_entropy-seed1-0123456789"),
+        (["trainer.threads=1", "name=x", "loggers=none"], (), "cross_entropy-seed1-0123456789"),
         (["trainer.precision=bf16"], (), "cross_entropy-seed1-precision=bf16-mixed-0123456789"),
         (
             ["continue_from='outputs/a/square-seed1-lr=1-0a1b2c3d4e'"],

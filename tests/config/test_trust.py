@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from losslab.config.components import build
-from losslab.config.trust import allowed, check_trusted, foreign_targets, targets
+from losslab.config.trust import allowed, check_trusted, foreign_components, foreign_targets, targets
 from losslab.errors import UserError
 
 LOSS = "losslab.losses.square.Square"
@@ -73,6 +73,8 @@ def test_code_of_python_or_a_library_cannot_be_vouched_for() -> None:
         {"loss": {"_target_": LOSS, "_args_": ["x"]}},
         {"hydra": {"callbacks": {"c": {"_target_": "my_package.Callback"}}}},
         {"logger": {"enabled": {"_target_": "my_package.Logger"}}},
+        {"loggers": {"_target_": "my_package.Logger"}},
+        {"loggers": {"mine": {"_target_": "lightning.pytorch.loggers.logger.Logger"}}},
         {"trainer": {"strategy": {"_target_": LOSS}}},
         {"_target_": LOSS},
         {"loss": {"deep": [[[[[[[[[["x"]]]]]]]]]]}},
@@ -101,10 +103,13 @@ def test_a_target_that_is_no_text_is_refused() -> None:
 def test_what_losslab_writes_is_trusted(settle) -> None:
     config = settle()
     check_trusted(config, [])
-    assert len(targets(config)) == 6
+    assert len(targets(config)) == 7
     assert foreign_targets(config) == []
     config = settle() | {"loss": {"_target_": "mine.Loss", "inner": {"_target_": "mine.Inner"}}}
     assert foreign_targets(config) == ["mine.Inner", "mine.Loss"]
+    config["loggers"] = {"theirs": {"_target_": "mine.Logger"}}
+    assert foreign_targets(config) == ["mine.Inner", "mine.Logger", "mine.Loss"]
+    assert foreign_components(config) == ["mine.Inner", "mine.Loss"], "what is logged changes no result"
 
 
 def test_build_makes_nested_components_with_what_came_late() -> None:

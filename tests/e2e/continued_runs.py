@@ -23,7 +23,12 @@ from runs import TINY
 
 SECONDS = 240
 SHORT, LONG = 60, 120
-OPTIONS = ["model.dropout=0.1", "trainer.val_check_interval=null", "logger=tensorboard", "trainer.log_every_n_steps=10"]
+OPTIONS = [
+    "model.dropout=0.1",
+    "trainer.val_check_interval=null",
+    "loggers=tensorboard",
+    "trainer.log_every_n_steps=10",
+]
 PAST = [("constant", "constant"), ("wsd", "wsd"), ("constant", "wsd")]
 """Schedules of the shorter run, and of the longer one."""
 TWO_RANKS = [

@@ -30,7 +30,7 @@ OPTIONS = [
     "trainer.val_check_interval=5",
     "checkpoints.every_n_steps=4",
     "trainer.enable_progress_bar=false",
-    "logger=tensorboard",
+    "loggers=tensorboard",
 ]
 TWO_RANKS = {"ddp": "trainer.accumulate_grad_batches=1", "fsdp": "trainer.accumulate_grad_batches=3"}
 """Strategy → how its batch is split."""

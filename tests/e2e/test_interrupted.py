@@ -29,7 +29,7 @@ LONG = [
     "trainer.val_check_interval=30",
     "trainer.accumulate_grad_batches=2",
     "checkpoints.every_n_steps=7",
-    "logger=tensorboard",
+    "loggers=tensorboard",
 ]
 
 

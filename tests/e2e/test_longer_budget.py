@@ -41,7 +41,7 @@ def refusal(run: Path, *overrides: str) -> str:
 def test_overrides_are_checked_whatever_became_of_the_run(
     run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_tiny("scheduler=constant", "logger=tensorboard") == 0
+    assert run_tiny("scheduler=constant", "loggers=tensorboard") == 0
     run, record = only_run(Path("outputs/runs"))
     for status in STATUSES:
         record.status = status

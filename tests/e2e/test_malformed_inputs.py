@@ -383,7 +383,7 @@ CONFIGS += [
         ("has devices in words", "trainer.devices must be", "trainer/devices", "two"),
         ("has an unknown key", "no key 'trainer.foo'", "trainer/foo", 1),
         ("has a seed in words", "seed must be", "seed", "one"),
-        ("has text as logger", "logger must hold keys", "logger", "yes"),
+        ("has text as loggers", "loggers must be named nodes", "loggers", "yes"),
         ("has another place as name", "plain folder name", "name", "../elsewhere"),
     ]
 ]

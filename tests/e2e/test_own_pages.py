@@ -17,7 +17,7 @@ from losslab.records import read
 from runs import find_runs
 
 DOCS = Path(__file__).parents[2] / "docs"
-SMALL = ["trainer.max_steps=4", "trainer.val_check_interval=4", "scheduler.warmup_steps=1", "logger=none"]
+SMALL = ["trainer.max_steps=4", "trainer.val_check_interval=4", "scheduler.warmup_steps=1", "loggers=none"]
 SMALL_MODEL = ["model.width=16", "model.num_layers=1"]
 TEXT = ["data=text", "data.path=book.txt", "data.tokenizer=bytes", "data.batch_size=4"]
 

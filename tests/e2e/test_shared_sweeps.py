@@ -156,7 +156,7 @@ def test_slots_are_given_to_one_run_at_a_time(
     assert {device for _, _, device in noted} == {str(device) for device in devices}
 
 
-RANKS = [*TINY, "trainer.max_steps=20", "model.dropout=0", "logger=tensorboard"]
+RANKS = [*TINY, "trainer.max_steps=20", "model.dropout=0", "loggers=tensorboard"]
 DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 

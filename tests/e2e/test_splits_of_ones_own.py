@@ -71,7 +71,7 @@ def test_a_tokenizer_that_loses_text_is_told(workplace: Path) -> None:
     vocabulary = {"<unk>": 0} | {letter: i for i, letter in enumerate("abcdeilm", start=1)}
     model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
     Path("words.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
-    common = ["trainer.max_steps=2", "trainer.val_check_interval=2", "model.context=4", "logger=tensorboard"]
+    common = ["trainer.max_steps=2", "trainer.val_check_interval=2", "model.context=4", "loggers=tensorboard"]
     process = losslab("train", *TINY, *common, "data.tokenizer=words.json", cwd=workplace)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0

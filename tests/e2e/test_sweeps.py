@@ -26,7 +26,7 @@ LONG = [
     "trainer.max_steps=90",
     "trainer.val_check_interval=30",
     "checkpoints.every_n_steps=7",
-    "logger=tensorboard",
+    "loggers=tensorboard",
     "loss=cross_entropy,square",
     "seed=1,2",
 ]

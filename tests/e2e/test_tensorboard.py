@@ -21,7 +21,7 @@ SWEEP = [
     *TINY,
     "loss=cross_entropy,square",
     "seed=1,2",
-    "logger=tensorboard",
+    "loggers=tensorboard",
     "name=sweep",
     "optimizer.lr=3.0",
     "scheduler=constant",
@@ -118,7 +118,7 @@ def test_a_sweep_of_all_ends_has_one_row_a_run_and_the_right_status(
     Path("conf/loss").mkdir(parents=True)
     for name in ("Exploding", "Broken", "Stillborn"):
         Path(f"conf/loss/{name.lower()}.yaml").write_text(f"_target_: bad_losses.{name}\n")
-    common = ["--config-dir", "conf", "logger=tensorboard", "name=mixed"]
+    common = ["--config-dir", "conf", "loggers=tensorboard", "name=mixed"]
     terms = ["loss=sum", "loss@loss.first=focal", "loss@loss.second=brier"]
     sweep = [*common, "loss=cross_entropy,focal,exploding,broken,stillborn"]
     assert run_tiny("-m", *common, *terms) == 0
@@ -192,7 +192,7 @@ def test_a_run_killed_twice_reads_as_one_series(run_tiny: Callable[..., int], mo
 
 def test_a_run_that_is_killed_for_good_still_has_its_row(workplace: Path) -> None:
     (workplace / "book.txt").write_text(make_text(), encoding="utf-8")
-    process = losslab("train", *TINY, "logger=tensorboard", "trainer.max_steps=100000", cwd=workplace)
+    process = losslab("train", *TINY, "loggers=tensorboard", "trainer.max_steps=100000", cwd=workplace)
     while not (runs := find_runs(workplace / "outputs/runs")) or read(runs[0]).step == 0:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)

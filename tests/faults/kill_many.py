@@ -37,7 +37,7 @@ RUN = [
     "trainer.accumulate_grad_batches=2",
     "trainer.val_check_interval=5",
     "checkpoints.every_n_steps=2",
-    "logger=tensorboard",
+    "loggers=tensorboard",
 ]
 START = 0.4
 """The part of a run's time that goes before its first step."""

@@ -42,7 +42,7 @@ RUN = [
     "trainer.val_check_interval=1",
     "trainer.log_every_n_steps=1",
     "checkpoints.every_n_steps=1",
-    "logger=tensorboard",
+    "loggers=tensorboard",
 ]
 TRAIN = ["train", *RUN]
 FILES = {

@@ -60,7 +60,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, warmed: list[str]) -> Any:
         (["seed=shuffle(1,2,3)"], 3),
         (["seed=range(0,100000)"], 100_000),
         (["seed=range(0,100000)", "data.batch_size=range(1,100001)"], 10**10),
-        (["~logger", "seed=1,2"], 2),
+        (["~loggers", "seed=1,2"], 2),
         (["optimizer.betas=[0.9,0.95]"], 1),
     ],
     ids=str,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
+from losslab.loggers.events import EventFile
 from losslab.metric import Metric
+from losslab.records import Record
 from losslab.run_folder import RunFolder
-from losslab.training.output.events import EventFile, describe_run, note_failure
-from losslab.training.output.logs import MetricsLog
+from losslab.training.output.hyperparameters import describe_run
+from losslab.training.output.loggers import Loggers
+from losslab.training.output.logs import MetricsLog, Shown
 
 COLUMNS = ["train/objective", "val/nll_scaled"]
 PRIMARY = Metric("nll_scaled", "nll after one temperature", "nats per token", higher_is_better=False)
@@ -29,8 +33,30 @@ def series(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in read_back(folder).Scalars(tag)]
 
 
-def open_log(folder: Path, step: int) -> MetricsLog:
-    return MetricsLog(RunFolder(folder), step=step, total=6, columns=COLUMNS, primary=PRIMARY, shown=NAMES, events=True)
+class OneLog(MetricsLog):
+    """metrics.csv with TensorBoard beside it, in a run of 6 steps."""
+
+    def close(self, status: str = "interrupted") -> None:
+        super().close()
+        self.loggers.close(status)
+
+
+def loggers_of(folder: Path, described: dict[str, Any], sizes: dict[str, Any]) -> Loggers:
+    node = {"tensorboard": {"_target_": "losslab.loggers.tensorboard.TensorBoard"}}
+    record = Record(identity="0", name="x", max_steps=6, provenance=sizes)
+    return Loggers(RunFolder(folder), described | {"loggers": node}, record)
+
+
+def open_log(folder: Path, step: int, **changes: Any) -> OneLog:
+    loggers = loggers_of(folder, config(**changes), {"vocab_size": 7, "parameters": 9})
+    return OneLog(RunFolder(folder), step=step, columns=COLUMNS, shown=Shown(PRIMARY, NAMES, 6), loggers=loggers)
+
+
+def note_failure(folder: Path, step: int) -> None:
+    """A session that ends before it trains."""
+    loggers = loggers_of(folder, config(), {})
+    loggers.begin([], step=step, metrics=NAMES, trains=False)
+    loggers.close("failed")
 
 
 def test_scalars_come_back_with_their_steps(tmp_path: Path) -> None:
@@ -55,7 +81,7 @@ def test_sessions_that_were_cut_off_leave_one_series_with_each_step_once(tmp_pat
         log = open_log(tmp_path, first)
         for step in range(first + 1, last + 1):
             log.write(step, {"train/objective": float(10 * first + step)}, {})
-        log.close()
+        log.close("interrupted" if last < 6 else "failed")  # the last step's row waits for what else belongs to it
     # Each session begins after the checkpoint it continues from: 0, 2, 1 and 3.
     assert series(tmp_path, "train/objective") == [(1, 1.0), (2, 12.0), (3, 13.0), (4, 34.0), (5, 35.0), (6, 36.0)]
 
@@ -171,56 +197,64 @@ def status_of(folder: Path) -> int | None:
     return status
 
 
-ROW: dict[str, str | float] = {"loss": "x", "seed": 1.0}
+def hparam(folder: Path, name: str) -> float:
+    content = read_back(folder).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    value: float = metadata.parse_session_start_info_plugin_data(content).hparams[name].number_value
+    return value
 
 
 def test_a_failed_run_that_goes_on_and_ends_well_is_a_success(tmp_path: Path) -> None:
     log = open_log(tmp_path, 0)
-    log.add_hparams(ROW)
     log.write(1, {"train/objective": 1.0}, {})
-    log.close()
-    note_failure(tmp_path, ROW, NAMES)
+    log.close("running")
+    note_failure(tmp_path, 1)
     assert status_of(tmp_path) == api_pb2.STATUS_FAILURE
     assert len(list(tmp_path.glob("events*"))) == 1
-    log = open_log(tmp_path, 1)
-    log.add_hparams(ROW | {"seed": 2.0})
+    log = open_log(tmp_path, 1, seed=2)
+    log.flush()
     assert status_of(tmp_path) is None
     log.write(2, {"train/objective": 2.0}, {})
-    log.result(success=True)
-    log.close()
+    log.close("completed")
     assert status_of(tmp_path) == api_pb2.STATUS_SUCCESS
     assert series(tmp_path, "train/objective") == [(1, 1.0), (2, 2.0)]
-    content = read_back(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
-    assert metadata.parse_session_start_info_plugin_data(content).hparams["seed"].number_value == 2.0
+    assert hparam(tmp_path, "seed") == 2.0
 
 
 def test_a_run_that_fails_before_it_logs_has_a_row_that_the_next_session_mends(tmp_path: Path) -> None:
-    unknown = describe_run(config(), "x")
     for _ in range(2):
-        note_failure(tmp_path, unknown, NAMES)
+        note_failure(tmp_path, 0)
     assert status_of(tmp_path) == api_pb2.STATUS_FAILURE
     assert len(list(tmp_path.glob("events*"))) == 1
-    known = describe_run(config(), "x", vocab_size=7, parameters=9)
+    unknown, known = describe_run(config(), "x"), describe_run(config(), "x", vocab_size=7, parameters=9)
     assert {key: type(value) for key, value in known.items()} == {key: type(value) for key, value in unknown.items()}
-    log = open_log(tmp_path, 0)
-    log.add_hparams(known)
-    log.close()
-    content = read_back(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
-    assert metadata.parse_session_start_info_plugin_data(content).hparams["parameters"].number_value == 9.0
+    open_log(tmp_path, 0).close()
+    assert hparam(tmp_path, "parameters") == 9.0
     assert status_of(tmp_path) is None
+
+
+def test_what_was_lost_is_logged_again(tmp_path: Path) -> None:
+    log = open_log(tmp_path, 0)
+    log.write(1, {"train/objective": 1.0}, {})
+    (guarded,) = log.loggers._opened()
+    with patch.object(EventFile, "scalars", side_effect=OSError(28, "No space left on device")):
+        log.write(2, {"train/objective": 2.0}, {})
+    log.write(3, {"train/objective": 3.0}, {})
+    log.close()
+    assert guarded.lost and series(tmp_path, "train/objective") == [(1, 1.0)]
+    lost = log.loggers._record.provenance["loggers"]["tensorboard"]["lost"]
+    assert lost[0]["step"] == 2 and "No space left" in lost[0]["error"]
+    loggers = loggers_of(tmp_path, config(), {"loggers": {"tensorboard": {"lost": lost}}})
+    OneLog(RunFolder(tmp_path), step=3, columns=COLUMNS, shown=Shown(PRIMARY, NAMES, 6), loggers=loggers).close()
+    assert series(tmp_path, "train/objective") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 @pytest.mark.parametrize("tail", [b"\x05", b"\x00" * 40, b"\x08" + b"\x00" * 11 + b"\xff" * 12])
 def test_a_torn_file_keeps_what_was_whole_when_its_row_is_forgotten(tmp_path: Path, tail: bytes) -> None:
     log = open_log(tmp_path, 0)
-    log.add_hparams(ROW)
     log.write(1, {"train/objective": 1.0}, {})
     log.close()
     (file,) = tmp_path.glob("events*")
     file.write_bytes(file.read_bytes() + tail)
-    log = open_log(tmp_path, 1)
-    log.add_hparams(ROW | {"seed": 2.0})
-    log.close()
+    open_log(tmp_path, 1, seed=2).close()
     assert series(tmp_path, "train/objective") == [(1, 1.0)]
-    content = read_back(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
-    assert metadata.parse_session_start_info_plugin_data(content).hparams["seed"].number_value == 2.0
+    assert hparam(tmp_path, "seed") == 2.0

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from losslab.metric import Metric
 from losslab.run_folder import RunFolder
-from losslab.training.output.logs import MetricsLog
+from losslab.training.output.logs import MetricsLog, Shown
 
 COLUMNS = ["train/objective", "val/nll"]
 PRIMARY = Metric("nll", "nll", "nats per token", higher_is_better=False)
 
 
-def open_log(folder: Path, *, step: int = 0, columns: list[str] = COLUMNS, events: bool = False) -> MetricsLog:
+def open_log(folder: Path, *, step: int = 0, columns: list[str] = COLUMNS) -> MetricsLog:
+    absent: Any = MagicMock()
     return MetricsLog(
-        RunFolder(folder), step=step, total=1000, columns=columns, primary=PRIMARY, shown=["rmse"], events=events
+        RunFolder(folder), step=step, columns=columns, shown=Shown(PRIMARY, ["rmse"], 1000), loggers=absent
     )
 
 

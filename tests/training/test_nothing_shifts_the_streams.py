@@ -68,7 +68,7 @@ def trained(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Ca
         "loss=square",
         "data.num_workers=2",
         "trainer.val_check_interval=3",
-        "logger=tensorboard",
+        "loggers=tensorboard",
         "trainer.enable_progress_bar=false",
         "trainer.log_every_n_steps=3",
         "checkpoints.every_n_steps=3",

@@ -12,11 +12,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 from losslab.config.mistakes import nearest_key
 from losslab.config.nearest import nearest
 from losslab.config.optimizer_groups import GROUPS, bind_groups
-from losslab.config.schema import COMPONENTS
+from losslab.config.schema import COMPONENTS, NAMED_NODES
 from losslab.errors import UserError
 
 LATE = {"model": {"vocab_size", "generator"}, "optimizer": {"params"}, "scheduler": {"max_steps", "optimizer"}}
 """Arguments that are known only once the data is; run.py supplies them."""
+OFFERED = {"loggers": {"save_dir"}}
+"""Arguments of named nodes that are supplied where a constructor takes them and nobody set them."""
 
 
 def bind_components(config: dict[str, Any]) -> dict[str, Any]:
@@ -29,6 +31,11 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
         node = {key: value for key, value in config[group].items() if (group, key) != ("optimizer", GROUPS)}
         bound[group] = _bind(group, node, mistakes, late=LATE.get(group, set()))
     bind_group = partial(_bind, late=LATE["optimizer"])
+    for group in NAMED_NODES:
+        bound[group] = {
+            name: _bind(f"{group}.{name}", node, mistakes, late=OFFERED.get(group, set()) - node.keys())
+            for name, node in config[group].items()
+        }
     if groups := bind_groups(config["optimizer"], bind_group, mistakes):
         bound["optimizer"][GROUPS] = groups
     raise_all(mistakes)

@@ -16,8 +16,8 @@ from losslab.config.nearest import nearest
 from losslab.config.schema import (
     COMPONENTS,
     DEFAULT_MAX_STEPS,
+    NAMED_NODES,
     CheckpointsConfig,
-    LoggerConfig,
     RegularizersConfig,
     RunConfig,
     TrainerConfig,
@@ -54,7 +54,6 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
         ("regularizers.", RegularizersConfig),
         ("trainer.", TrainerConfig),
         ("checkpoints.", CheckpointsConfig),
-        ("logger.", LoggerConfig),
     ):
         section = config.get(prefix[:-1], {}) if prefix else config
         if not isinstance(section, dict):
@@ -101,6 +100,10 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     for group in COMPONENTS:
         if not isinstance(config[group].get("_target_"), str):
             mistakes.append(f"{group} has no _target_: choose one with {group}=…")
+    for group in NAMED_NODES:
+        for name, node in config[group].items():
+            if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+                mistakes.append(f"{group}.{name} has no _target_: choose one with {group}=…, or name a class")
     raise_all(mistakes)
     return {**config, "trainer": trainer}
 
@@ -200,7 +203,8 @@ def _typed(section: dict[str, Any], kind: type, prefix: str, mistakes: list[str]
             typed[key] = _typed(value, hints[key], f"{prefix}{key}.", mistakes)
         elif get_origin(hints[key]) is dict:
             if not isinstance(value, dict):
-                mistakes.append(f"{prefix}{key} must be a component with a _target_, not {value!r}")
+                kind = "named nodes, each with a _target_" if key in NAMED_NODES else "a component with a _target_"
+                mistakes.append(f"{prefix}{key} must be {kind}, not {value!r}")
         else:
             typed[key] = convert(f"{prefix}{key}", value, hints[key], mistakes)
     return typed

@@ -14,7 +14,10 @@ _PRECISION = "write trainer.precision=bf16-mixed, 16-mixed or 32-true"
 _DEVICES = "write trainer=gpu, or trainer=ddp trainer.devices=N"
 _BARS = "write trainer.enable_progress_bar=false"
 _CHECKPOINTS = "write checkpoints.every_n_steps=N and checkpoints.keep=N; last and best are always kept"
-_LOGGING = "write logger=tensorboard or logger=none, and trainer.log_every_n_steps=N; metrics.csv is always written"
+_LOGGING = (
+    "write loggers=tensorboard, csv, wandb, mlflow or none, or several: loggers=[tensorboard,wandb]; and "
+    "trainer.log_every_n_steps=N"
+)
 _STOPPING = "a run trains its whole budget, and is compared by its best checkpoint (metrics best/…)"
 _CALLBACKS = "checkpoints and the bar are built in: checkpoints.every_n_steps=N, trainer.enable_progress_bar=false"
 _PLACES = "write output_dir=FOLDER and name=NAME; runs live in FOLDER/NAME"
@@ -43,6 +46,7 @@ _INSTEAD: dict[str, str] = {
     "check_val_every_n_epoch": "write trainer.val_check_interval=N, in optimizer steps",
     "gradient_clip_algorithm": "gradients are clipped by their norm: trainer.gradient_clip_val=X",
     "callbacks": _CALLBACKS,
+    "logger": _LOGGING,
     "plugins": "trainer.strategy=ddp or fsdp, and trainer.precision, say what Lightning is given",
     "profiler": "losslab bench measures losses, and run.json holds a run's speed",
     "detect_anomaly": "a run that meets a NaN stops by itself, and its record says where",
@@ -162,10 +166,14 @@ _INSTEAD: dict[str, str] = {
     "loss_fn": "write loss=NAME; losslab losses lists them",
 }
 """Names of other tools, by the last part of the key."""
-_SECTIONS = ("", "trainer", "data", "model", "optimizer", "scheduler", "checkpoints", "logger")
-_FOREIGN_SECTIONS = ("callbacks", "paths", "extras", "hparams_search", "debug")
+_SECTIONS = ("", "trainer", "data", "model", "optimizer", "scheduler", "checkpoints", "loggers")
+_FOREIGN_SECTIONS = ("logger", "callbacks", "paths", "extras", "hparams_search", "debug")
 CHOICES: dict[tuple[str, str], str] = {
-    **{("logger", name): _LOGGING for name in ("wandb", "csv", "mlflow", "comet", "neptune", "aim", "many_loggers")},
+    **{
+        ("loggers", name): f"write +loggers.{name}._target_=lightning.pytorch.loggers.{kind}Logger"
+        for name, kind in (("comet", "Comet"), ("neptune", "Neptune"))
+    },
+    **{("loggers", name): _LOGGING for name in ("aim", "many_loggers")},
     ("trainer", "mps"): "write trainer=cpu trainer.accelerator=mps",
     ("experiment", "example"): "losslab train --help lists the experiments",
 }

@@ -14,7 +14,8 @@ NOT_IDENTITY = [
     "name",
     "output_dir",
     "fresh",
-    "logger",
+    "logger",  # of runs from before `loggers`
+    "loggers",
     "loss.backend",
     "data.num_workers",
     "data.val_batch_size",

@@ -10,6 +10,8 @@ from typing import Any, Optional
 
 DEFAULT_MAX_STEPS = 1000
 COMPONENTS = ("task", "model", "loss", "data", "optimizer", "scheduler")
+NAMED_NODES = ("loggers",)
+"""Groups that hold any number of named `_target_` nodes, which their classes' signatures check, too."""
 
 # OmegaConf reads these annotations and supports Optional, not every spelling of a union.
 # ruff: noqa: UP045
@@ -66,12 +68,6 @@ class CheckpointsConfig:
 
 
 @dataclass
-class LoggerConfig:
-    enabled: bool = True
-    """Write TensorBoard events; metrics.csv is always written."""
-
-
-@dataclass
 class RunConfig:
     """One run."""
 
@@ -94,7 +90,8 @@ class RunConfig:
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    loggers: dict[str, Any] = field(default_factory=dict)
+    """Loggers by name, beside metrics.csv, which is always written."""
 
 
 def register() -> None:

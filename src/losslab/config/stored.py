@@ -14,12 +14,16 @@ import yaml
 from losslab.config.check import check_run
 from losslab.config.identity import ADDED_LATER
 from losslab.config.mistakes import flat_keys, nearest_key
-from losslab.config.schema import CheckpointsConfig, LoggerConfig, RegularizersConfig, RunConfig, TrainerConfig
+from losslab.config.nearest import nearest
+from losslab.config.paths import conf_dir
+from losslab.config.schema import CheckpointsConfig, RegularizersConfig, RunConfig, TrainerConfig
 from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError
 
 INPUTS = ("data.path", "data.val_path", "data.test_path", "data.tokenizer")
 """Paths of inputs, which may change; their content belongs to the run, and is compared."""
+LOGGERS = "loggers"
+"""The key that another choice of loggers is given to."""
 ORIGINS = ("continue_from", "init_from")
 """Paths of a run's origin, which may change too, until the run has a checkpoint of its own."""
 
@@ -29,7 +33,6 @@ _SECTIONS: dict[str, type] = {
     "regularizers": RegularizersConfig,
     "trainer": TrainerConfig,
     "checkpoints": CheckpointsConfig,
-    "logger": LoggerConfig,
 }
 
 
@@ -74,6 +77,14 @@ def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, .
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"{text!r} cannot be read: write KEY=VALUE, such as data.path=book.txt")
+        if LOGGERS in allowed and key == LOGGERS:
+            config = {**config, LOGGERS: _chosen_loggers(value)}
+            continue
+        if LOGGERS in allowed and key in flat_keys({LOGGERS: config[LOGGERS]}):
+            _, name, last = key.split(".", 2)
+            node = {**config[LOGGERS][name], last: _parse(key, value)}
+            config = {**config, LOGGERS: {**config[LOGGERS], name: node}}
+            continue
         if key not in allowed:
             known = flat_keys(config) | set(allowed)
             if key not in known:
@@ -89,6 +100,17 @@ def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, .
         if key == "data.path":
             config["data"]["corpus"] = None  # a text stands in its place
     return config
+
+
+def _chosen_loggers(value: str) -> dict[str, Any]:
+    """The nodes of `tensorboard`, or of `[tensorboard,wandb]`. Raises UserError for one that is not shipped."""
+    shipped = {path.stem: path for path in (conf_dir() / LOGGERS).glob("*.yaml")}
+    nodes: dict[str, Any] = {}
+    for name in filter(None, (part.strip() for part in value.strip("[]").split(","))):
+        if name not in shipped:
+            raise UserError(f"there is no {LOGGERS} named {name!r}: {nearest(name, sorted(shipped))}")
+        nodes |= yaml.safe_load(shipped[name].read_text(encoding="utf-8"))
+    return nodes
 
 
 def _parse(key: str, value: str) -> Any:
@@ -145,8 +167,21 @@ def _exists(path: str) -> bool:
     return bool(glob.glob(path, recursive=True)) or Path(path).exists()  # noqa: PTH207 (an absolute pattern)
 
 
-def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+def _with_loggers(config: dict[str, Any]) -> dict[str, Any]:
+    """Before there were `loggers`, TensorBoard was the only one, and logger.enabled said whether it was used."""
+    if LOGGERS in config:
+        return config
     whole = dict(config)
+    before = whole.pop("logger", {})
+    if not isinstance(before, dict) or not isinstance(before.get("enabled", True), bool):
+        raise UserError(f"logger must hold keys of its own (enabled: true or false), not {before!r}")
+    if unknown := sorted(map(str, before.keys() - {"enabled"})):
+        raise UserError(f"there is no key 'logger.{unknown[0]}': logger has enabled")
+    return {**whole, LOGGERS: _chosen_loggers("tensorboard" if before.get("enabled", True) else "none")}
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    whole = _with_loggers(config)
     for name, kind in _SECTIONS.items():
         section = whole if not name else whole.get(name, {})
         if not isinstance(section, dict):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from losslab.config.paths import conf_dir
-from losslab.config.schema import COMPONENTS
+from losslab.config.schema import COMPONENTS, NAMED_NODES
 from losslab.errors import UserError
 
 _OPTIMIZERS = (
@@ -35,8 +35,14 @@ _LIBRARIES = frozenset(
     "torch lightning pytorch_lightning lightning_fabric torchmetrics hydra omegaconf tensorboard numpy scipy yaml "
     "tokenizers safetensors matplotlib rich typer filelock pip setuptools".split()
 )
+_OF_LIBRARIES = frozenset(
+    f"lightning.pytorch.loggers.{name}Logger" for name in "CSV Comet Lit MLFlow Neptune TensorBoard Wandb".split()
+)
+"""Classes of libraries that a person may vouch for. They write wherever their settings say."""
 _TARGET = "_target_"
 _DEEPEST = 8
+_SHORTEST = dict.fromkeys(COMPONENTS, 2) | dict.fromkeys(NAMED_NODES, 3)
+"""Parts of the key of a `_target_`: loss._target_, loggers.tensorboard._target_."""
 _LONGEST = 4
 """Parts of the dotted path of a class of ours: losslab, room, file, class."""
 
@@ -44,9 +50,14 @@ _LONGEST = 4
 @cache
 def allowed() -> frozenset[str]:
     """The classes that a folder's configuration may name: ours, each as its yaml in conf/ has it."""
-    shipped = (path for group in COMPONENTS for path in (conf_dir() / group).glob("*.yaml"))
-    nodes = (yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in shipped)
-    return _ALLOWED | {node[_TARGET] for node in nodes if _TARGET in node}
+    shipped = (path for group in (*COMPONENTS, *NAMED_NODES) for path in (conf_dir() / group).glob("*.yaml"))
+    return _ALLOWED.union(*(_outermost(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) for path in shipped))
+
+
+def _outermost(node: dict[str, Any]) -> set[str]:
+    """The classes of a yaml file: its own, or those of its named nodes."""
+    nodes = [node] if _TARGET in node else [inner for inner in node.values() if isinstance(inner, dict)]
+    return {inner[_TARGET] for inner in nodes if _TARGET in inner}
 
 
 def targets(config: Any) -> set[str]:
@@ -56,6 +67,11 @@ def targets(config: Any) -> set[str]:
 
 def foreign_targets(config: dict[str, Any]) -> list[str]:
     """The classes outside the allow-list that a configuration, typed by its own user, names."""
+    return sorted(targets({group: config.get(group) for group in (*COMPONENTS, *NAMED_NODES)}) - allowed())
+
+
+def foreign_components(config: dict[str, Any]) -> list[str]:
+    """Those of them that decide what a run computes."""
     return sorted(targets({group: config[group] for group in COMPONENTS}) - allowed())
 
 
@@ -68,7 +84,7 @@ def check_stored(config: dict[str, Any]) -> None:
     """
     for path, value in _walk(config):
         where, key = ".".join(path), path[-1]
-        if key == _TARGET and (path[0] not in COMPONENTS or len(path) < 2):
+        if key == _TARGET and len(path) < _SHORTEST.get(path[0], _DEEPEST + 1):
             raise UserError(f"this run's configuration names code at {where} ({value}), where no component belongs")
         if key == _TARGET and not (isinstance(value, str) and _can_be_component(value)):
             raise UserError(f"this run's configuration names {value} at {where}, which can be no component of a run")
@@ -88,7 +104,7 @@ def check_trusted(config: dict[str, Any], trust: list[str]) -> None:
 def _can_be_component(target: str) -> bool:
     """A person's own class, one of the list, or an optimizer of torch's; nothing else of Python's or a library's."""
     parts = target.split(".")
-    if target in allowed():
+    if target in allowed() or target in _OF_LIBRARIES:
         return True
     if len(parts) < 2 or not all(part.isidentifier() for part in parts) or "__" in target:
         return False

@@ -8,7 +8,7 @@ import typing
 from typing import Any
 
 from losslab.config.paths import conf_dir
-from losslab.config.schema import CheckpointsConfig, RunConfig, TrainerConfig
+from losslab.config.schema import NAMED_NODES, CheckpointsConfig, RunConfig, TrainerConfig
 from losslab.errors import UserError
 
 ZIP = "zip"
@@ -106,7 +106,8 @@ def choices(word: str) -> list[tuple[str, ...]]:
                     f"{key}={element} cannot be read at {setting!r}: settings are written '{name}({first},KEY=VALUE)' "
                     f"or {name}:{first}:KEY=VALUE, and each choice has one value of each"
                 )
-        found.append((f"{key}={match['name']}", *(ready(f"{package or group}.{setting}") for setting in settings)))
+        section = f"{group}.{match['name']}" if group in NAMED_NODES else package or group
+        found.append((f"{key}={match['name']}", *(ready(f"{section}.{setting}") for setting in settings)))
     return found
 
 

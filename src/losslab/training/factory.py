@@ -20,6 +20,7 @@ from losslab.models.projection import OutputProjection
 from losslab.run_folder import CACHE, RunFolder
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
+from losslab.training.output.loggers import check_loggers
 from losslab.training.random import derive_seed, generator, global_stream
 from losslab.training.schedules import make_scheduler
 from losslab.training.trial.forms import check_data, check_info, check_model, check_task
@@ -47,6 +48,7 @@ def _check(config: dict[str, Any]) -> None:
     check_kinds(loss, task)
     build_data(config).check_task(task)
     _check_optimizer(config, backbone)
+    check_loggers(config)
 
 
 def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:

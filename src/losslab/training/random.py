@@ -61,6 +61,22 @@ def global_stream(seed: int, name: str) -> Iterator[None]:
             np.random.set_state(others[1])  # noqa: NPY002
 
 
+@contextmanager
+def untouched_streams() -> Iterator[None]:
+    """Let code of others draw what it likes, and no two runs the same: names of runs elsewhere are drawn from `random`.
+    Afterwards the global generators go on where they were."""
+    others = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        random.seed()
+        np.random.seed()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(others[0])
+            np.random.set_state(others[1])  # noqa: NPY002
+
+
 def _seed_others(value: int) -> None:
     random.seed(value)
     np.random.seed(value % _NUMPY_SEEDS)  # noqa: NPY002

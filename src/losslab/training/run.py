@@ -28,7 +28,8 @@ from losslab.training.optimizers import make_optimizer
 from losslab.training.origins.branch import take_over
 from losslab.training.origins.initial import begin_with
 from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_newest, link, newest, read_checkpoint
-from losslab.training.output.logs import MetricsLog, metric_columns
+from losslab.training.output.loggers import Loggers, placeholders
+from losslab.training.output.logs import MetricsLog, Shown, metric_columns
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
 from losslab.training.output.messages import introduce, logging_to, note, positions_of, report
 from losslab.training.output.progress import RunProgress
@@ -39,7 +40,7 @@ from losslab.training.schedules import make_scheduler
 from losslab.training.scoring.evaluator import Evaluator
 from losslab.training.scoring.loading import PREFIX
 from losslab.training.scoring.teacher import attach_teacher
-from losslab.training.session_notes import hparams_of, note_end, note_start
+from losslab.training.session_notes import note_end, note_start
 from losslab.training.sharding import load_weights
 from losslab.training.trainer import make_trainer
 from losslab.training.trial.start import try_own_parts
@@ -69,11 +70,12 @@ def execute(run: RunFolder, *, began: float | None = None) -> Record:
         if record.status in DONE:
             return record
         record.status, record.error = "running", None
+        loggers = Loggers(run, config, record)
         try:
             if rank == 0:
                 run.write(record)  # a record like this without a lock means that the process died
             with global_stream(config["seed"], "run"):
-                _train(run, config, record, rank, began)
+                _train(run, config, record, rank, began, loggers)
             record.status = "completed"
         except Diverged as error:
             _log.error("%s", error)
@@ -98,11 +100,11 @@ def execute(run: RunFolder, *, began: float | None = None) -> Record:
         finally:
             if rank == 0:
                 with postponed_signals():
-                    note_end(run, config, record)
+                    note_end(run, record, loggers)
     return record
 
 
-def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, began: float) -> None:
+def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, began: float, loggers: Loggers) -> None:
     settings = config["trainer"]
     ranks = settings["devices"] * settings["num_nodes"]
     set_threads(config, record)
@@ -123,7 +125,8 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         begin_with(network, config, data.info, record, rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
-    trainer = make_trainer(config, run.path, resumed)
+    writes = rank == 0
+    trainer = make_trainer(config, run.path, resumed, loggers.lightning if writes else placeholders(config))
     device = trainer.strategy.root_device
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks,
@@ -131,7 +134,6 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         convert=trainer.precision_plugin.convert_input,
     )  # fmt: skip
     log = None
-    writes = rank == 0
     if writes:
         note_start(run, config, record, data, network, device, state.step)
         introduce(run, config, record, data, network, state.step)
@@ -140,13 +142,10 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         log = MetricsLog(
             run,
             step=state.step - (state.due is not None),
-            total=intervals.total,
             columns=columns,
-            primary=record.primary_metric,
-            shown=record.names_shown("events"),
-            events=config["logger"]["enabled"],
+            shown=Shown(record.primary_metric, record.names_shown("events"), intervals.total),
+            loggers=loggers,
         )
-        log.add_hparams(hparams_of(config, record))
     progress = RunProgress(
         first=state.step,
         total=intervals.total,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import torch
 
-from losslab.config.identity import loss_label
-from losslab.config.trust import foreign_targets
+from losslab.config.stored import LOGGERS
+from losslab.config.trust import foreign_components
 from losslab.contracts import DataModule
 from losslab.errors import UserError, error_sentence
 from losslab.records import Record, now
 from losslab.run_folder import RunFolder
 from losslab.training.network import Network
-from losslab.training.output.events import describe_run, note_failure
+from losslab.training.output.loggers import Loggers
+from losslab.training.output.logs import Shown, read_rows
 from losslab.training.output.messages import note
 from losslab.training.output.provenance import hardware, hash_code, versions
 from losslab.training.scoring.teacher import teacher_hash
@@ -38,7 +38,7 @@ def note_start(
         UserError: where batches, artifacts or teacher are not those that the run began with.
     """
     settings = config["trainer"]
-    code = hash_code(foreign_targets(config))
+    code = hash_code(foreign_components(config))
     began = {name: record.hashes.get(name) for name in code}
     if step and (began, record.versions) != (code, versions()):
         note(f"the code or a package has changed since this run began; run.json says what it was up to step {step}")
@@ -65,21 +65,23 @@ def note_start(
     run.write(record)
 
 
-def note_end(run: RunFolder, config: dict[str, Any], record: Record) -> None:
-    """Record how a session ended, in TensorBoard too where the run failed."""
+def note_end(run: RunFolder, record: Record, loggers: Loggers) -> None:
+    """Record how a session ended, and let the loggers know."""
+    _write(run, record)
+    lost = len(str(record.provenance.get(LOGGERS)))
+    if not loggers.has_begun and record.status in ("failed", "diverged") and record.metrics_info:
+        step = record.step
+        rows = read_rows(run.metrics, until=step)
+        shown = Shown(record.primary_metric, record.names_shown("events"), record.max_steps)
+        loggers.begin(shown.history(rows), step=step, metrics=shown.names, trains=False)
+    loggers.close(record.status)
+    if len(str(record.provenance.get(LOGGERS))) != lost:
+        _write(run, record)
+
+
+def _write(run: RunFolder, record: Record) -> None:
     try:
         run.write(record)
     except OSError as error:
         # The run ends here either way; its last record still stands, and its lock is free, so that it counts as over.
         record.status, record.error = "failed", record.error or error_sentence(error)
-    if config["logger"]["enabled"] and record.status in ("failed", "diverged"):
-        with suppress(OSError):  # a disk that is full by now must not hide what ended the run
-            shown = sorted(record.names_shown("events"), key=lambda name: name != record.primary)
-            note_failure(run.path, hparams_of(config, record), shown)
-
-
-def hparams_of(config: dict[str, Any], record: Record) -> dict[str, str | float]:
-    """The run's row in TensorBoard's HParams tab."""
-    choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
-    sizes = {key: record.provenance[key] for key in ("vocab_size", "parameters") if key in record.provenance}
-    return describe_run(config, loss_label(choices), **sizes)

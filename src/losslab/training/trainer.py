@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers.logger import Logger
 
 from losslab.errors import UserError
 from losslab.training.compute import inputs_alone
@@ -16,11 +18,14 @@ from losslab.training.output.checkpoints import AtomicCheckpointIO, ReadCheckpoi
 from losslab.training.sharding import ShardedStrategy
 
 
-def make_trainer(config: dict[str, Any], folder: Path, resumed: ReadCheckpoint | None = None) -> pl.Trainer:
+def make_trainer(
+    config: dict[str, Any], folder: Path, resumed: ReadCheckpoint | None = None, loggers: Sequence[Logger] = ()
+) -> pl.Trainer:
     """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the callback's.
 
     Args:
         resumed: the checkpoint that training goes on from.
+        loggers: those that callbacks find.
     """
     settings = config["trainer"]
     try:
@@ -35,7 +40,7 @@ def make_trainer(config: dict[str, Any], folder: Path, resumed: ReadCheckpoint |
             max_epochs=-1,
             accumulate_grad_batches=settings["accumulate_grad_batches"],
             log_every_n_steps=settings["log_every_n_steps"],
-            logger=False,
+            logger=list(loggers),
             plugins=[AtomicCheckpointIO(resumed), _environment()],
             limit_val_batches=0,
             num_sanity_val_steps=0,

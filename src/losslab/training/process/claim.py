@@ -11,8 +11,8 @@ from typing import Any
 from losslab.config.binding import bind_components, resolve_tied
 from losslab.config.check import resolve_budget, resolve_split
 from losslab.config.identity import fingerprint, folder_name
-from losslab.config.stored import INPUTS, filled
-from losslab.config.trust import allowed, foreign_targets, targets
+from losslab.config.stored import INPUTS, LOGGERS, filled
+from losslab.config.trust import allowed, foreign_components, targets
 from losslab.console import say
 from losslab.errors import UserError
 from losslab.records import DONE, Record
@@ -25,7 +25,7 @@ from losslab.training.output.provenance import hash_code, provenance
 from losslab.training.process.devices import check_devices
 from losslab.training.scoring.teacher import teacher_hash
 
-KEPT = ("changes", CONTINUED, WEIGHTS_KEY)
+KEPT = ("changes", CONTINUED, WEIGHTS_KEY, LOGGERS)
 """Keys of provenance that an unfinished run keeps when it is claimed again."""
 SPLIT = ("devices", "num_nodes", "micro_batch_size", "accumulate_grad_batches")
 
@@ -112,7 +112,7 @@ class Finder:
 
     def has_other_code(self, place: Place) -> bool:
         """Whether the code has changed since the run that is there was trained."""
-        foreign = tuple(foreign_targets(place.config))
+        foreign = tuple(foreign_components(place.config))
         if foreign not in self._code:
             self._code[foreign] = hash_code(list(foreign))
         hashes = {} if place.record is None else place.record.hashes

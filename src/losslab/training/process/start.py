@@ -11,7 +11,7 @@ from typing import Any
 from losslab.config.binding import bind_components
 from losslab.config.check import resolve_split
 from losslab.config.identity import NOT_IDENTITY, fingerprint
-from losslab.config.stored import INPUTS, ORIGINS, moved_inputs, open_config, override
+from losslab.config.stored import INPUTS, LOGGERS, ORIGINS, moved_inputs, open_config, override
 from losslab.errors import UserError
 from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder
@@ -25,7 +25,7 @@ from losslab.training.process.slurm import become_rank
 from losslab.training.scoring.teacher import teacher_hash
 
 RESUMABLE = (
-    "logger.enabled",
+    LOGGERS,
     *(key for key in NOT_IDENTITY if "." in key and key != "trainer.max_tokens"),
 )
 """Keys that a continued run may override."""

@@ -3,7 +3,6 @@ an exception here and now, not a lost thread's."""
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import struct
@@ -17,7 +16,6 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-from losslab.config.identity import flatten
 from losslab.event_file import PREFIX, EventWriter, file_name, scalars
 from losslab.files import naming, write_atomic
 
@@ -99,19 +97,9 @@ class EventFile:
         self._events.write(Event(summary=Summary(value=[value])))
 
 
-def note_failure(folder: Path, values: Mapping[str, str | float], metrics: Sequence[str]) -> None:
-    """Close the row of a run that failed or diverged, once its own log is closed.
-
-    Args:
-        values, metrics: the row, if the run came to its end before it had one.
-    """
-    described = any(_is_row(event) for path in _event_files(folder) for _, event in _records(path))
-    events = EventFile(folder, purge_from=None if described else 1)
-    if not described:
-        events.hparams(values, metrics)
-    events.result(success=False)
-    events.flush()
-    events.close()
+def has_row(folder: Path) -> bool:
+    """Whether the run's row of the HParams tab is there."""
+    return any(_is_row(event) for path in _event_files(folder) for _, event in _records(path))
 
 
 def has_scalars(folder: Path) -> bool:
@@ -154,37 +142,3 @@ def _records(path: Path) -> Iterator[tuple[bytes, Event]]:
 
 def _is_row(event: Event) -> bool:
     return any(value.metadata.plugin_data.plugin_name == metadata.PLUGIN_NAME for value in event.summary.value)
-
-
-def describe_run(
-    config: Mapping[str, Any], loss: str, *, vocab_size: float = math.nan, parameters: float = math.nan
-) -> dict[str, str | float]:
-    """The values of a run in the HParams tab. Keys and types are fixed, whatever the components: settings that only
-    some of them have stand in one text, and a number that a model lacks, or that is not known, is NaN: an empty
-    cell."""
-    model, data, trainer = config["model"], config["data"], config["trainer"]
-    row: dict[str, str | float] = {"loss": loss, "loss_settings": _settings(config["loss"])}
-    used = {key: value for key, value in config["regularizers"].items() if value}
-    row |= {"regularizers": _settings(used), "seed": float(config["seed"])}
-    row |= {key: _number(model.get(key)) for key in ("num_layers", "num_heads", "width", "context", "dropout")}
-    row |= {"parameters": float(parameters), "vocab_size": float(vocab_size)}
-    named = data.get("corpus") or Path(str(data.get("path") or data["_target_"].rpartition(".")[2])).name
-    row |= {"data": str(named), "batch_size": float(data["batch_size"])}
-    for group in ("optimizer", "scheduler"):
-        row |= {group: config[group]["_target_"].rpartition(".")[2], f"{group}_settings": _settings(config[group])}
-    row |= {"lr": _number(config["optimizer"].get("lr")), "max_steps": float(trainer["max_steps"])}
-    return row | {"gradient_clip_val": str(trainer["gradient_clip_val"]), "precision": trainer["precision"]}
-
-
-def _settings(node: Mapping[str, Any]) -> str:
-    """Settings without the component's own name, but with those of the components in it, as the terms of a sum are."""
-    values = {key: value for key, value in flatten(dict(node)).items() if key != "_target_"}
-    shown = {
-        key.removesuffix("._target_"): str(value).rpartition(".")[2] if key.endswith("._target_") else value
-        for key, value in values.items()
-    }
-    return " ".join(f"{key}={value}" for key, value in shown.items()) or "none"
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan

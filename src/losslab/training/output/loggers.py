@@ -1,0 +1,226 @@
+"""The loggers of a run: each receives the same rows, and one that fails ends neither the run nor the others."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
+
+from losslab.config.binding import OFFERED, import_target
+from losslab.config.components import build
+from losslab.config.identity import NOT_IDENTITY, loss_label
+from losslab.config.stored import INPUTS, LOGGERS, ORIGINS
+from losslab.errors import UserError, error_sentence
+from losslab.loggers.base import RunLogger, Session
+from losslab.records import Record
+from losslab.run_folder import RunFolder
+from losslab.training.output.hyperparameters import hparams_of
+from losslab.training.output.messages import note, say
+from losslab.training.random import untouched_streams
+
+_GUARDED = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint")
+_LIGHTNINGS = {"completed": "success"}
+"""Statuses in Lightning's words; every other is `failed`."""
+
+_log = logging.getLogger("losslab")
+
+
+class _Guarded:
+    """A logger whose methods raise nothing, whoever calls them: the first exception is reported, and it is left alone.
+
+    Callbacks find the same object in `trainer.loggers`. Lightning would finalize it before the run is scored: that is
+    left to `close`.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Logger], lose: Callable[[str, BaseException], None]) -> None:
+        self.name = name
+        self.lost = False
+        self._lose = lose
+        made = self.call(make)
+        self.logger: Logger = DummyLogger() if made is None else made
+        self._finalize = self.logger.finalize
+        for method in _GUARDED:
+            setattr(self.logger, method, partial(self.call, getattr(self.logger, method)))
+        self.logger.finalize = lambda status: None  # type: ignore[method-assign]
+
+    def call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        if self.lost:
+            return None
+        try:
+            with untouched_streams():
+                return method(*arguments, **named)
+        except (Exception, SystemExit) as error:  # somebody else's package may raise anything
+            self.lost = True
+            self._lose(self.name, error)
+
+    def close(self, status: str) -> None:
+        """Finalize it, and of one that is lost whatever still can be."""
+        word = status if isinstance(self.logger, RunLogger) else _LIGHTNINGS.get(status, "failed")
+        if not self.lost:
+            self.call(self._finalize, word)
+            return
+        with untouched_streams(), suppress(Exception):
+            self._finalize(word)
+
+
+class Loggers:
+    """Loggers of one session, on the rank that writes. The row of the last step waits for the final values, so that a
+    logger has one row a step."""
+
+    def __init__(self, run: RunFolder, config: dict[str, Any], record: Record) -> None:
+        self._run = run
+        self._config = config
+        self._record = record
+        self._total = config["trainer"]["max_steps"]
+        self._guarded: list[_Guarded] | None = None
+        self._has_begun = False
+        self._step = record.step
+        self._waiting: tuple[int, dict[str, float]] | None = None
+
+    @property
+    def lightning(self) -> list[Logger]:
+        """The loggers themselves, for Lightning's Trainer."""
+        return [one.logger for one in self._opened()]
+
+    def begin(
+        self, rows: Sequence[tuple[int, dict[str, float]]], *, step: int, metrics: Sequence[str], trains: bool = True
+    ) -> None:
+        """Open each logger, describe the run, and log what it lacks.
+
+        Args:
+            rows: what the run has logged up to `step`.
+            metrics: names of those that final values have.
+            trains: False where the run has ended before it could train.
+        """
+        self._has_begun, self._step = True, step
+        is_last_again = trains and bool(rows) and rows[-1][0] == step == self._total
+        hparams = hparams_of(self._config, self._record)
+        for one in self._opened():
+            first = step + 1 - is_last_again
+            if isinstance(one.logger, RunLogger):
+                kept = self._record.provenance.setdefault(LOGGERS, {}).setdefault(one.name, {})
+                session = Session(
+                    run=self._run.absolute(),
+                    sweep=self._record.name,
+                    tags=_tags(self._config, self._record),
+                    step=step,
+                    metrics=metrics,
+                    is_last_again=is_last_again,
+                    trains=trains,
+                    had_lost=bool(kept.pop("lost", None)),
+                    kept=kept,
+                    keep=partial(self._run.write, self._record),
+                )
+                first = one.call(one.logger.begin, session)
+                if one.lost:
+                    continue
+                if one.logger.place and trains:
+                    say(f"log    {one.logger.place}")
+            one.logger.log_hyperparams(dict(hparams))
+            for number, values in rows:
+                if number >= first and not (is_last_again and number == step):
+                    one.logger.log_metrics(dict(values), step=number)
+        if is_last_again:
+            self._waiting = rows[-1]
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Log an optimizer step; the last one waits for `finish`."""
+        self._step = step
+        if step == self._total:
+            self._waiting = step, values
+        else:
+            self._log(step, values)
+
+    def save(self) -> None:
+        """Write what was logged, before a checkpoint counts it as done."""
+        for one in self._opened():
+            one.logger.save()
+
+    def finish(self, step: int, values: dict[str, float]) -> None:
+        """Log the final values together with the row of the last step, and close the logs."""
+        _, row = self._waiting or (step, {})
+        self._waiting = None
+        self._log(step, row | values)
+        self.close("completed")
+
+    def close(self, status: str) -> None:
+        """Close the logs with the status of the run, once; those that were never opened stay so."""
+        if self._waiting is not None and status in ("failed", "diverged"):
+            self._log(*self._waiting)
+        self._waiting = None
+        for one in self._guarded or ():
+            one.close(status)
+        self._guarded = []
+
+    @property
+    def has_begun(self) -> bool:
+        return self._has_begun
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        for one in self._opened():
+            one.logger.log_metrics(dict(values), step=step)
+
+    def _opened(self) -> list[_Guarded]:
+        if self._guarded is None:
+            nodes = self._config[LOGGERS].items()
+            self._guarded = [_Guarded(name, partial(self._make, name, node), self._lose) for name, node in nodes]
+        return self._guarded
+
+    def _make(self, name: str, node: dict[str, Any]) -> Logger:
+        return make_logger(name, node, str(self._run.absolute()))
+
+    def _lose(self, name: str, error: BaseException) -> None:
+        _log.info("%s", traceback.format_exc())
+        told = error_sentence(error) if isinstance(error, Exception) else f"it called sys.exit({error})"
+        note(f"loggers.{name} is lost from step {self._step} on, and the run goes on without it: {told}")
+        kept = self._record.provenance.setdefault(LOGGERS, {}).setdefault(name, {})
+        kept.setdefault("lost", []).append({"step": self._step, "error": told})
+
+
+def make_logger(name: str, node: dict[str, Any], save_dir: str) -> Logger:
+    """Build a logger.
+
+    Args:
+        save_dir: the run's folder, where the constructor takes it and nobody set it.
+
+    Raises:
+        UserError: where its settings are refused, or its package is missing.
+    """
+    target = import_target(node["_target_"], f"{LOGGERS}.{name}")
+    free = OFFERED[LOGGERS] & inspect.signature(target).parameters.keys() - node.keys()
+    logger: Logger = build(node, f"{LOGGERS}.{name}", **dict.fromkeys(free, save_dir))
+    return logger
+
+
+def check_loggers(config: dict[str, Any]) -> None:
+    """Refuse classes that are no loggers, and settings that ours refuse; others are made when a run begins, as they may
+    open connections. Raises UserError."""
+    for name, node in config[LOGGERS].items():
+        target = import_target(node["_target_"], f"{LOGGERS}.{name}")
+        if not issubclass(target, Logger):
+            raise UserError(f"{LOGGERS}.{name}: {target.__name__} is no Logger of Lightning's")
+        if issubclass(target, RunLogger):
+            make_logger(name, node, "")
+
+
+def placeholders(config: dict[str, Any]) -> list[Logger]:
+    """As many loggers that log nothing, for the other ranks, where callbacks look for some."""
+    return [DummyLogger() for _ in config[LOGGERS]]
+
+
+def _tags(config: dict[str, Any], record: Record) -> dict[str, str]:
+    """The loss, the seed, and what else was typed of what decides the result."""
+    choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
+    tags = {"loss": loss_label(choices), "seed": str(config["seed"])}
+    for word in record.overrides:
+        key, _, value = word.lstrip("+~").partition("=")
+        outside = key in (*NOT_IDENTITY, *INPUTS, *ORIGINS) or key.partition(".")[0] in NOT_IDENTITY
+        if not outside and "@" not in key:
+            tags.setdefault(key, value)
+    return tags
