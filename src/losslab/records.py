@@ -24,6 +24,8 @@ provenance  commit, dirty, diff (SHA-256 of what is not committed), command (as 
             continued (of a run with continue_from, what it goes on from: identity, checkpoint, step, max_steps,
             val_check_interval and interim_eval_tokens of that run; same_sums: whether devices, micro-batches and
             threads are the same; best_from: null, or the step from which on the best checkpoint counts),
+            debug (dotted key → value of the flags that make this a debug run; empty otherwise), worked_out (dotted key
+            → [given, found]: shares and passes of the data, and the batches or steps that they are),
             init_from (of a run with init_from: taken and not_taken, names and shapes of weights)
 timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions, validations included),
             validation_seconds (those of the validations; null in older records),
@@ -184,6 +186,8 @@ def _checked(record: Record, path: Path) -> Record:
         "provenance.choices": isinstance(record.provenance.get("choices", {}), dict),
         "provenance.folder": isinstance(record.provenance.get("folder"), str | None),
         "provenance.text": isinstance(record.provenance.get("text", {}), dict),
+        "provenance.debug": isinstance(record.provenance.get("debug", {}), dict),
+        "provenance.worked_out": isinstance(record.provenance.get("worked_out", {}), dict),
         "provenance.changes": isinstance(record.provenance.get("changes", []), list),
     }
     for name in (name for name, right in plain.items() if not right):

@@ -88,6 +88,11 @@ class RunFolder:
         return self.path / "evaluations.jsonl"
 
     @property
+    def profile(self) -> Path:
+        """The folder of a profiler's reports."""
+        return self.path / "profile"
+
+    @property
     def job(self) -> Path:
         """The job of a cluster that the run was last submitted as."""
         return self.path / "job.json"

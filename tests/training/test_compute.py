@@ -28,6 +28,8 @@ def trainer(folder: Path, **changes: Any) -> Any:
         "max_steps": 1,
         "accumulate_grad_batches": 1,
         "log_every_n_steps": 1,
+        "profiler": None,
+        "detect_anomaly": False,
     }
     with quiet_lightning():
         return make_trainer({"trainer": settings | changes}, folder)

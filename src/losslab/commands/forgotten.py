@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.check import resolve_budget
+from losslab.config.flags import debug_of, needs_passes
 from losslab.config.identity import NOT_IDENTITY, flatten, without
 from losslab.config.schema import RunConfig
 from losslab.config.words import bare
@@ -58,7 +59,7 @@ def find_forgotten(jobs: Iterable[tuple[dict[str, Any], Choices]], typed: Iterab
     """
     by_folder: dict[Path, list[_Run]] = {}
     for config, choices in jobs:
-        if config["name"] != RunConfig.name:
+        if config["name"] != RunConfig.name and not debug_of(config):
             run = _Run(_settings(config), choices)
             by_folder.setdefault(Path(config["output_dir"]) / config["name"], []).append(run)
     for folder, new_runs in by_folder.items():
@@ -79,7 +80,8 @@ def find_forgotten(jobs: Iterable[tuple[dict[str, Any], Choices]], typed: Iterab
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's numbers, by dotted key."""
-    if all(isinstance(config["data"].get(key), int) and config["data"][key] > 0 for key in ("batch_size", "context")):
+    sizes = [config["data"].get(key) for key in ("batch_size", "context")]
+    if all(isinstance(size, int) and size > 0 for size in sizes) and not needs_passes(config["trainer"]):
         config = resolve_budget(config)
     settings = flatten(without(config, NOT_IDENTITY))
     if settings.get(_TIED, True) is None:  # the task decides, whose class is not imported here
@@ -94,8 +96,9 @@ def _earlier(folder: Path) -> list[_Run]:
     found = []
     for run in runs_of_sweep(folder):
         try:
-            if (record := run.record()).status in _RESULTS:
-                found.append(_Run(_settings(run.config()), record.provenance.get("choices") or {}))
+            record, config = run.record(), run.config()
+            if record.status in _RESULTS and not debug_of(config):
+                found.append(_Run(_settings(config), record.provenance.get("choices") or {}))
         except (UserError, KeyError, TypeError, AttributeError):
             continue  # reported where it is in the way
     return found
@@ -129,7 +132,7 @@ def _differing(new: list[dict[str, Any]], old: list[dict[str, Any]], meant: set[
 
 
 def _is_meant(key: str, meant: set[str]) -> bool:
-    if key == "trainer.max_steps" and "trainer.max_tokens" in meant:
+    if key == "trainer.max_steps" and not meant.isdisjoint(("trainer.max_tokens", "trainer.max_epochs")):
         return True
     return key in meant or f"{key.partition('.')[0]}." in meant
 

@@ -38,6 +38,8 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
         }
     if groups := bind_groups(config["optimizer"], bind_group, mistakes):
         bound["optimizer"][GROUPS] = groups
+    if isinstance(profiler := config["trainer"].get("profiler"), dict):
+        bound["trainer"] = {**config["trainer"], "profiler": _bind("trainer.profiler", profiler, mistakes, late=set())}
     raise_all(mistakes)
     return bound
 

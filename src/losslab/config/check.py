@@ -11,6 +11,8 @@ import typing
 from typing import Any, get_origin
 
 from losslab.config.binding import convert, raise_all
+from losslab.config.flags import check_flags
+from losslab.config.foreign import VALUES
 from losslab.config.mistakes import nearest_key
 from losslab.config.nearest import nearest
 from losslab.config.schema import (
@@ -34,7 +36,7 @@ trained one, and the fit of the temperature adds half of that: together less tha
 _POSITIVE = [
     "max_steps",
     "max_tokens",
-    "val_check_interval",
+    "max_epochs",
     "log_every_n_steps",
     "gradient_clip_val",
     "micro_batch_size",
@@ -71,7 +73,8 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     trainer = dict(config["trainer"])
     for key in _POSITIVE:
         if trainer.get(key) is not None and not trainer[key] > 0:
-            mistakes.append(f"trainer.{key} must be above 0, not {trainer[key]}")
+            way_out = VALUES.get(f"trainer.{key}", "")
+            mistakes.append(f"trainer.{key} must be above 0, not {trainer[key]}{way_out}")
     if (trainer.get("interim_eval_tokens") or 0) < 0:
         mistakes.append(
             f"trainer.interim_eval_tokens must be above 0, or 0 for all of val, not {trainer['interim_eval_tokens']}"
@@ -86,8 +89,9 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     name = config["name"]
     if not name or name.startswith((".", "-")) or "/" in name or "\\" in name:
         mistakes.append(f"name must be a plain folder name, not {name!r}")
-    if trainer.get("max_steps") is not None and trainer.get("max_tokens") is not None:
-        mistakes.append("give trainer.max_steps or trainer.max_tokens, not both")
+    trainer = check_flags(trainer, mistakes)
+    if trainer["fast_dev_run"] is not None and config["continue_from"] is not None:
+        mistakes.append("trainer.fast_dev_run keeps no checkpoint and continues none: leave out continue_from")
     if config["continue_from"] is not None and config["init_from"] is not None:
         mistakes.append("give continue_from (a run with all its state) or init_from (weights alone), not both")
     mistakes += [
@@ -122,6 +126,8 @@ def resolve_budget(config: dict[str, Any]) -> dict[str, Any]:
         if key in data and not data[key] > 0:
             raise UserError(f"data.{key} must be above 0, not {data[key]}")
     tokens_per_step = data["batch_size"] * data["context"] if "context" in data else None
+    if steps := trainer.get("fast_dev_run"):  # which older configurations have not
+        trainer |= {"max_steps": steps, "max_tokens": None, "max_epochs": None, "val_check_interval": steps}
     if trainer["max_tokens"] is not None:
         if tokens_per_step is None:
             raise UserError(
@@ -160,7 +166,7 @@ def check_warmup(config: dict[str, Any], overrides: list[str]) -> str | None:
     if not isinstance(warmup, int | float) or not all(isinstance(size, int) for size in sizes):
         return None  # of another kind, or answered where the signature is known
     steps = resolve_budget(config)["trainer"]["max_steps"]
-    if warmup <= steps or not warmup:
+    if config["trainer"]["max_epochs"] is not None or warmup <= steps or not warmup:  # passes: once the data is known
         return None
     if any(override.lstrip("+").startswith("scheduler.warmup_steps=") for override in overrides):
         raise UserError(

@@ -66,10 +66,13 @@ def own_choices(choices: Any) -> dict[str, str]:
 
 def group_choices(overrides: list[str]) -> list[str]:
     """Overrides that choose a file of a group (loss=square, model/size=micro, experiment=…); and data.context, which
-    the shipped data takes from the model: one of a person's own may have none."""
+    the shipped data takes from the model: one of a person's own may have none. Without debug=…, whose keys are what a
+    run differs in."""
     chosen = []
     for override in parse_overrides(overrides, None):
         key = override.key_or_group
+        if key == "debug":
+            continue
         if key == "data.context" or ("." not in key and (conf_dir() / key).is_dir()):
             chosen.append(override.input_line or "")
     return chosen

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import re
 
-_BUDGET = "a run has a budget of optimizer steps: trainer.max_steps=N, or trainer.max_tokens=N"
-_TRY = "trainer.max_steps=4 tries everything in a few steps, and experiment=smoke every loss"
+_BUDGET = "a run trains its whole budget: trainer.max_steps=N, trainer.max_tokens=N or trainer.max_epochs=N"
 _CONTINUE = "the same command continues a run from its last checkpoint, and so does losslab resume RUN_DIR"
-_VALIDATION = "data.val_batch_size says how many windows are scored at once, trainer.val_check_interval how often"
+_VALIDATION = "write trainer.limit_val_batches=N; trainer.val_check_interval says how often"
 _SPLIT = "trainer.accumulate_grad_batches=N splits data.batch_size, trainer.micro_batch_size=N is one device's part"
 _PRECISION = "write trainer.precision=bf16-mixed, 16-mixed or 32-true"
 _DEVICES = "write trainer=gpu, or trainer=ddp trainer.devices=N"
@@ -32,35 +31,29 @@ _SEED = "write seed=N"
 
 _INSTEAD: dict[str, str] = {
     # Lightning's Trainer
-    "max_epochs": _BUDGET,
     "min_epochs": _BUDGET,
     "min_steps": _BUDGET,
     "max_time": "write hydra.launcher.time_limit=2h in a multirun, or trainer.max_tokens=N",
-    "fast_dev_run": _TRY,
-    "overfit_batches": "name a small text, data=text data.path=FILE, and a long trainer.max_steps",
-    "limit_train_batches": _BUDGET,
-    "limit_val_batches": _VALIDATION,
-    "limit_test_batches": _VALIDATION,
-    "limit_predict_batches": _VALIDATION,
-    "num_sanity_val_steps": "there are no sanity steps to leave out: leave it out",
-    "check_val_every_n_epoch": "write trainer.val_check_interval=N, in optimizer steps",
+    "limit_predict_batches": "training predicts nothing: leave it out, or write trainer.limit_test_batches=N",
+    "num_sanity_val_steps": "trainer.fast_dev_run=true tries a validation and a test: leave it out",
+    "check_val_every_n_epoch": "write trainer.val_check_interval=1.0, once a pass over train, or =N in optimizer steps",
+    "inference_mode": "evaluation takes no gradients: leave it out",
     "gradient_clip_algorithm": "gradients are clipped by their norm: trainer.gradient_clip_val=X",
     "callbacks": _CALLBACKS,
     "logger": _LOGGING,
     "plugins": "trainer.strategy=ddp or fsdp, and trainer.precision, say what Lightning is given",
-    "profiler": "losslab bench measures losses, and run.json holds a run's speed",
-    "detect_anomaly": "a run that meets a NaN stops by itself, and its record says where",
-    "benchmark": "trainer.deterministic=true is what there is to choose",
+    "benchmark": "it chooses other kernels in each run: leave it out; trainer.deterministic=true is the opposite",
     "enable_checkpointing": _CHECKPOINTS,
     "enable_model_summary": "leave it out: train.log holds what was built",
     "default_root_dir": _PLACES,
     "sync_batchnorm": "the shipped model has no batch norm: leave it out",
     "use_distributed_sampler": "the ranks share each batch by themselves: leave it out",
     "reload_dataloaders_every_n_epochs": "batches are a function of seed and step: leave it out",
-    "barebones": _BARS,
+    "barebones": "write trainer.enable_progress_bar=false loggers=none",
+    "enable_autolog_hparams": "loggers are given the hyper-parameters once: leave it out",
+    "model_registry": "checkpoints lie in the run's folder, and losslab export RUN_DIR hands weights on: leave it out",
     # lightning-hydra-template
     "ckpt_path": _CONTINUE,
-    "debug": _TRY,
     "test": _TEST,
     "train": "losslab train trains; losslab evaluate RUN_DIR only scores",
     "tags": _TAGS,
@@ -167,7 +160,7 @@ _INSTEAD: dict[str, str] = {
 }
 """Names of other tools, by the last part of the key."""
 _SECTIONS = ("", "trainer", "data", "model", "optimizer", "scheduler", "checkpoints", "loggers")
-_FOREIGN_SECTIONS = ("logger", "callbacks", "paths", "extras", "hparams_search", "debug")
+_FOREIGN_SECTIONS = ("logger", "callbacks", "paths", "extras", "hparams_search")
 CHOICES: dict[tuple[str, str], str] = {
     **{
         ("loggers", name): f"write +loggers.{name}._target_=lightning.pytorch.loggers.{kind}Logger"
@@ -179,7 +172,14 @@ CHOICES: dict[tuple[str, str], str] = {
 }
 """Group and choice of lightning-hydra-template's that there are not here."""
 
-
+VALUES = {
+    "trainer.devices": "; CUDA_VISIBLE_DEVICES=0,1 says which devices",
+    "trainer.gradient_clip_val": "; null clips nothing",
+    "trainer.accumulate_grad_batches": "; it is the same in every step",
+    "trainer.max_steps": f"; {_BUDGET}",
+    "trainer.max_epochs": "; trainer.max_steps=N counts optimizer steps",
+}
+"""Key → what serves instead of a value that Lightning takes and we do not."""
 _OF_COMPONENTS = re.compile(r"(?:model|optimizer|scheduler|loss)\.\w+(?==)")
 
 

@@ -22,8 +22,11 @@ NOT_IDENTITY = [
     "checkpoints.keep",
     "checkpoints.every_n_steps",
     "trainer.max_tokens",
+    "trainer.max_epochs",
     "trainer.log_every_n_steps",
     "trainer.enable_progress_bar",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.accelerator",
@@ -46,6 +49,11 @@ ADDED_LATER: dict[str, Any] = {
     "data.val_fraction": None,
     "data.test_fraction": None,
     "data.rules": 1,
+    "trainer.fast_dev_run": None,
+    "trainer.overfit_batches": None,
+    "trainer.limit_train_batches": None,
+    "trainer.limit_val_batches": None,
+    "trainer.limit_test_batches": None,
 }
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from losslab.config.foreign import CHOICES, serves_instead
+from losslab.config.foreign import CHOICES, VALUES, serves_instead
 from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
 from losslab.config.schema import RunConfig
@@ -66,7 +66,7 @@ def explain(error: Exception, known: set[str]) -> UserError:
         return UserError(f"there is no key {found[1]!r}: {nearest_key(found[1], known)}{_owners(found[1])}")
     if found := re.search(r"Value '(.*?)'(?: of type '\w+')? could not be converted to (\w+).*full_key: (\S+)", cause):
         value, kind, key = found.groups()
-        return UserError(f"{key} must be {_KINDS.get(kind, kind)}, not {value!r}")
+        return UserError(f"{key} must be {_KINDS.get(kind, kind)}, not {value!r}{VALUES.get(key, '')}")
     if found := re.search(r"Value '(.*?)' is not a valid bool.*full_key: (\S+)", cause):
         return UserError(f"{found[2]} must be true or false, not {found[1]!r}")
     if found := re.search(r"field '([^']+)' is not Optional", cause):

@@ -25,8 +25,11 @@ class TrainerConfig:
     """Budget in optimizer steps; 1000 where neither budget is given."""
     max_tokens: Optional[int] = None
     """Budget in trained tokens instead of max_steps; rounded up to whole steps."""
-    val_check_interval: Optional[int] = None
-    """Optimizer steps between validations; default: a tenth of the run."""
+    max_epochs: Optional[int] = None
+    """Budget in passes over train instead of max_steps; rounded up to whole steps."""
+    val_check_interval: Any = None
+    """Optimizer steps between validations, or a share of a pass over train (0.25, and 1.0 for a whole one); default: a
+    tenth of the run."""
     interim_eval_tokens: Optional[int] = None
     """Tokens of val that a validation scores before the last: windows chosen by hash, the same for every run; 0: all of
     val. Default: an eighth of the tokens trained between two validations, but at least 4096."""
@@ -47,6 +50,19 @@ class TrainerConfig:
     compile: bool = False
     """torch.compile for the model's layers; it needs a C++ compiler, and changes results by rounding."""
     enable_progress_bar: bool = True
+    profiler: Any = None
+    """simple, advanced or pytorch, or a `_target_` of one's own; its reports land in the run's folder, in profile/."""
+    detect_anomaly: bool = False
+    """Let autograd name the operation whose gradient is NaN first; several times as slow."""
+    fast_dev_run: Any = None
+    """N (true: 1): N optimizer steps, and N batches of val and of test; no checkpoints and no loggers."""
+    overfit_batches: Any = None
+    """Train on the first N batches (or a share of a pass) again and again, and validate on them."""
+    limit_train_batches: Any = None
+    """Train on the first N batches (or a share of a pass) again and again. A batch is data.batch_size samples."""
+    limit_val_batches: Any = None
+    """Batches, or the share, of val that a validation scores at most."""
+    limit_test_batches: Any = None
 
 
 @dataclass

@@ -36,9 +36,11 @@ _LIBRARIES = frozenset(
     "tokenizers safetensors matplotlib rich typer filelock pip setuptools".split()
 )
 _OF_LIBRARIES = frozenset(
-    f"lightning.pytorch.loggers.{name}Logger" for name in "CSV Comet Lit MLFlow Neptune TensorBoard Wandb".split()
+    [f"lightning.pytorch.loggers.{name}Logger" for name in "CSV Comet Lit MLFlow Neptune TensorBoard Wandb".split()]
+    + [f"lightning.pytorch.profilers.{name}Profiler" for name in "Simple Advanced PyTorch XLA".split()]
 )
 """Classes of libraries that a person may vouch for. They write wherever their settings say."""
+_PROFILER = ("trainer", "profiler")
 _TARGET = "_target_"
 _DEEPEST = 8
 _SHORTEST = dict.fromkeys(COMPONENTS, 2) | dict.fromkeys(NAMED_NODES, 3)
@@ -67,7 +69,8 @@ def targets(config: Any) -> set[str]:
 
 def foreign_targets(config: dict[str, Any]) -> list[str]:
     """The classes outside the allow-list that a configuration, typed by its own user, names."""
-    return sorted(targets({group: config.get(group) for group in (*COMPONENTS, *NAMED_NODES)}) - allowed())
+    nodes = {group: config.get(group) for group in (*COMPONENTS, *NAMED_NODES)}
+    return sorted(targets(nodes | {"profiler": config["trainer"].get("profiler")}) - allowed())
 
 
 def foreign_components(config: dict[str, Any]) -> list[str]:
@@ -84,7 +87,7 @@ def check_stored(config: dict[str, Any]) -> None:
     """
     for path, value in _walk(config):
         where, key = ".".join(path), path[-1]
-        if key == _TARGET and len(path) < _SHORTEST.get(path[0], _DEEPEST + 1):
+        if key == _TARGET and len(path) < _SHORTEST.get(path[0], _DEEPEST + 1) and path[:2] != _PROFILER:
             raise UserError(f"this run's configuration names code at {where} ({value}), where no component belongs")
         if key == _TARGET and not (isinstance(value, str) and _can_be_component(value)):
             raise UserError(f"this run's configuration names {value} at {where}, which can be no component of a run")

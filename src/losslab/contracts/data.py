@@ -59,6 +59,8 @@ class DataModule(pl.LightningDataModule):
     framework before `content_hashes`; it need not exist."""
     info: DataInfo
     """The value of `prepare`; set by the framework."""
+    repeats_after: int | None = None
+    """Optimizer steps after which the batches of train begin again; None: never. Set by the framework."""
 
     def __init__(self, *, batch_size: int, val_batch_size: int) -> None:
         super().__init__()
@@ -146,6 +148,11 @@ class DataModule(pl.LightningDataModule):
                 digest.update(raw_bytes(tensor))
         return digest.hexdigest()
 
+    def batch_of(self, step: int, share: Share) -> Batch:
+        """The part of an optimizer step's batch that the run trains on: `train_batch`, of whose order a limited run
+        repeats the beginning."""
+        return self.train_batch(step if self.repeats_after is None else step % self.repeats_after, share)
+
     def start_at(self, *, step: int, accumulate: int, rank: int, ranks: int) -> None:
         """Set the step at which `train_dataloader` begins, and this rank's share of each batch."""
         self._cursor = {"first_step": step, "accumulate": accumulate, "rank": rank, "ranks": ranks}
@@ -174,7 +181,7 @@ class _MicroBatches(IterableDataset[Batch]):
         index, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         while True:
             step, micro = divmod(self.first + index, self.accumulate)
-            yield self.data.train_batch(step, Share(self.rank, self.ranks, micro, self.accumulate))
+            yield self.data.batch_of(step, Share(self.rank, self.ranks, micro, self.accumulate))
             index += stride
 
 

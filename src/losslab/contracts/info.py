@@ -19,6 +19,9 @@ class SplitInfo(NamedTuple):
     """Their name: sample, document, window."""
     words: int | None = None
     """Words of the original text, for figures per byte and word; None where there are none, or some are lost."""
+    samples: int | None = None
+    """Samples that a pass over train visits, which give trainer.max_epochs and shares of a pass their length;
+    None: passes have none."""
 
 
 @dataclass(frozen=True)

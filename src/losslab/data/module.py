@@ -159,7 +159,8 @@ class TextDataModule(DataModule):
             windows = self.sampler.windows[split]
             words = meta["words"][split] if self.cache.round_trip.lossless else None
             unit = "window" if windows.by_window else "document"
-            splits[split] = SplitInfo(count - 1, windows.num_units, unit, words)
+            samples = (count - 1) // self.context if split == "train" else None
+            splits[split] = SplitInfo(count - 1, windows.num_units, unit, words, samples)
         return DataInfo(
             splits=splits,
             mean_positions=self.context,

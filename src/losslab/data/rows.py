@@ -153,7 +153,7 @@ class RowsDataModule(DataModule):
         rows_of_train = self.store.count("train")
         step = -(-rows_of_train // _SAMPLE)
         mean = float(self._positions("train", range(0, rows_of_train, step)).mean())
-        splits = {"train": SplitInfo(round(mean * rows_of_train))}
+        splits = {"train": SplitInfo(round(mean * rows_of_train), samples=rows_of_train)}
         for split in self.splits[1:]:
             order = self.store.order(split)
             self._samplers[split] = sampler = EvalSamples(order, self._positions(split, range(len(order))))

@@ -104,7 +104,7 @@ class SamplesDataModule(DataModule):
             positions = self._read(samples, counts if split == "train" else None)
             sampler = EvalSamples(hashed_order(len(samples)), positions)
             self._splits[split] = _Split(samples, sampler)
-            splits[split] = SplitInfo(int(positions.sum()), sampler.num_units, "sample")
+            splits[split] = SplitInfo(int(positions.sum()), sampler.num_units, "sample", samples=len(samples))
         return DataInfo(
             splits=splits,
             mean_positions=float(self._splits["train"].sampler.positions.mean()),

@@ -58,6 +58,7 @@ class Intervals:
     log: int
     validate: int
     checkpoint: int
+    """0: no checkpoints."""
     stable: int = 0
     """The last step before the schedule's decay, after which a checkpoint is kept; 0 where there is none."""
 
@@ -69,7 +70,7 @@ class Intervals:
             total=settings["max_steps"],
             log=settings["log_every_n_steps"],
             validate=settings["val_check_interval"],
-            checkpoint=config["checkpoints"]["every_n_steps"],
+            checkpoint=0 if settings["fast_dev_run"] else config["checkpoints"]["every_n_steps"],
             stable=getattr(factor, "stable_steps", 0),
         )
 
@@ -80,6 +81,8 @@ class Intervals:
         return step % self.validate == 0 or step == self.total
 
     def saved(self, step: int) -> bool:
+        if self.checkpoint == 0:
+            return False
         return step % self.checkpoint == 0 or self.validated(step) or step == self.stable
 
 
@@ -158,7 +161,7 @@ class RunCallback(pl.Callback):
         if row and self.metrics_log is not None:
             self.metrics_log.write(step, row, self.state.best)
         self.progress.step(step, report.objective)
-        if self.intervals.saved(step) or report.stop:
+        if self.intervals.saved(step) or (report.stop and self.intervals.checkpoint):
             self._save(trainer, improved)
         if report.stop:
             raise Interrupted(f"stopped by a signal after step {step}")

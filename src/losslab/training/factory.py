@@ -18,6 +18,7 @@ from losslab.losses.base import Loss
 from losslab.losses.regularizers import regularize
 from losslab.models.projection import OutputProjection
 from losslab.run_folder import CACHE, RunFolder
+from losslab.training.limits import batches_of_passes, cycle_of
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
 from losslab.training.output.loggers import check_loggers
@@ -162,10 +163,30 @@ def hash_inputs(config: dict[str, Any], data: DataModule | None = None) -> dict[
         return hashes
 
 
+def measure_passes(config: dict[str, Any]) -> dict[str, float | None]:
+    """Split → batches that a pass over it takes. The data is prepared, in the cache where the run will find it.
+
+    Raises:
+        UserError: for data that cannot be prepared, and where the cache cannot be made.
+    """
+    data, task = build_data(config), build_task(config)
+    data.check_task(task)
+    assert data.memory is not None
+    try:
+        data.memory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {error.filename or data.memory} cannot be made: {error.strerror}") from None
+    with global_stream(config["seed"], "preparation"):
+        info = data.prepare(data.memory, task)
+    check_info(data, info)
+    return batches_of_passes(info, data.batch_size)
+
+
 def open_data(run: RunFolder, config: dict[str, Any]) -> DataModule:
     """The run's data, prepared; in the cache beside the sweeps, or, where a run was moved away from it, in its own."""
     data, task = build_data(config), build_task(config)
     data.seed = derive_seed(config["seed"], "data_order")
+    data.repeats_after = cycle_of(config)
     data.memory = run.shared_cache if run.shared_cache.is_dir() else run.own_cache
     with global_stream(config["seed"], "preparation"):
         data.info = data.prepare(data.memory, task)

@@ -22,6 +22,7 @@ from losslab.run_folder import RunFolder
 from losslab.training.callback import Intervals, RunCallback, RunState
 from losslab.training.compute import set_threads
 from losslab.training.factory import build_network, open_data
+from losslab.training.limits import Limits
 from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
@@ -34,6 +35,7 @@ from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, r
 from losslab.training.output.messages import introduce, logging_to, note, positions_of, report
 from losslab.training.output.progress import RunProgress
 from losslab.training.process.signals import StopFlag, postponed_signals
+from losslab.training.profiling import named_anomalies, write_reports
 from losslab.training.random import global_stream
 from losslab.training.reduce import StepReducer
 from losslab.training.schedules import make_scheduler
@@ -130,8 +132,8 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     device = trainer.strategy.root_device
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks,
-        interim_positions=settings["interim_eval_tokens"], context=trainer.precision_plugin.val_step_context,
-        convert=trainer.precision_plugin.convert_input,
+        interim_positions=settings["interim_eval_tokens"], limits=Limits.of(config, data.info),
+        context=trainer.precision_plugin.val_step_context, convert=trainer.precision_plugin.convert_input,
     )  # fmt: skip
     log = None
     if writes:
@@ -172,7 +174,8 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     if settings["compile"]:
         network.compile_layers()
     try:
-        _fit(trainer, module, data, resumed, stop, progress)
+        with named_anomalies(trainer):
+            _fit(trainer, module, data, resumed, stop, progress)
         _finish(run, module, evaluator, state, record)
         if log is not None:
             log.finish(state.step, record.metrics)
@@ -194,6 +197,9 @@ def _fit(
     try:
         path = None if checkpoint is None else checkpoint.path
         trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+    except BaseException:
+        write_reports(trainer)  # Lightning does so at a run's end alone
+        raise
     finally:
         stop.restore()
         progress.close()
@@ -229,7 +235,7 @@ def _check_fit(resumed: ReadCheckpoint, network: Network) -> None:
 
 def _step_targets(task: Task, data: DataModule, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Target and weight of all positions of an optimizer step, counted from 0."""
-    return task.flat_targets(data.train_batch(step, Share()))
+    return task.flat_targets(data.batch_of(step, Share()))
 
 
 def _build_module(

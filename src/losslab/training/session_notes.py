@@ -19,6 +19,8 @@ from losslab.training.output.messages import note
 from losslab.training.output.provenance import hardware, hash_code, versions
 from losslab.training.scoring.teacher import teacher_hash
 
+_HASHED_BATCHES = 50
+
 
 def note_start(
     run: RunFolder,
@@ -44,7 +46,8 @@ def note_start(
         note(f"the code or a package has changed since this run began; run.json says what it was up to step {step}")
         change = {"step": step, **began, "versions": record.versions}
         record.provenance.setdefault("changes", []).append(change)
-    hashes = {"batches": data.hash_batches()} | data.artifact_hashes()
+    batches = min(_HASHED_BATCHES, data.repeats_after or _HASHED_BATCHES)
+    hashes = {"batches": data.hash_batches(batches)} | data.artifact_hashes()
     hashes |= {key.rpartition(".")[2]: digest for key, digest in teacher_hash(config).items()}
     for name, value in hashes.items():
         if step and record.hashes.get(name) not in (None, value):

@@ -13,21 +13,27 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers.logger import Logger
 
 from losslab.errors import UserError
+from losslab.run_folder import RunFolder
 from losslab.training.compute import inputs_alone
 from losslab.training.output.checkpoints import AtomicCheckpointIO, ReadCheckpoint
+from losslab.training.profiling import make_profiler
 from losslab.training.sharding import ShardedStrategy
 
 
 def make_trainer(
     config: dict[str, Any], folder: Path, resumed: ReadCheckpoint | None = None, loggers: Sequence[Logger] = ()
 ) -> pl.Trainer:
-    """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the callback's.
+    """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the callback's, and limits the
+    data's.
 
     Args:
         resumed: the checkpoint that training goes on from.
         loggers: those that callbacks find.
     """
     settings = config["trainer"]
+    steps = settings["max_steps"] - (0 if resumed is None else resumed.content["losslab"]["step"])
+    batches = steps * settings["accumulate_grad_batches"]
+    profiler = make_profiler(settings["profiler"], RunFolder(folder).profile, batches)
     try:
         trainer = pl.Trainer(
             accelerator=settings["accelerator"],
@@ -48,6 +54,8 @@ def make_trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            profiler=profiler,
+            detect_anomaly=settings["detect_anomaly"],
             enable_autolog_hparams=False,
             default_root_dir=folder,
         )

@@ -168,8 +168,11 @@ class Loggers:
 
     def _opened(self) -> list[_Guarded]:
         if self._guarded is None:
-            nodes = self._config[LOGGERS].items()
-            self._guarded = [_Guarded(name, partial(self._make, name, node), self._lose) for name, node in nodes]
+            # A trial (fast_dev_run) logs nowhere.
+            nodes = {} if self._config["trainer"]["fast_dev_run"] is not None else self._config[LOGGERS]
+            self._guarded = [
+                _Guarded(name, partial(self._make, name, node), self._lose) for name, node in nodes.items()
+            ]
         return self._guarded
 
     def _make(self, name: str, node: dict[str, Any]) -> Logger:

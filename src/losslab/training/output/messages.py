@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from losslab import console
+from losslab.config.flags import debug_of, describe_passes
 from losslab.contracts import DataModule, Task
 from losslab.records import Record
 from losslab.run_folder import RunFolder
+from losslab.training.limits import Limits
 from losslab.training.network import Network
 
 _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
@@ -40,7 +42,8 @@ def introduce(
     cost = "" if flops is None else f", {flops / 1e6:,.2f} MFLOP per trained {positions_of(network.task)[:-1]}"
     say(f"run    {run}" + (f" (continues after step {step})" if step else ""))
     say(f"model  {parameters:,} parameters{cost}")
-    for line, is_note in data.introduction(settings["interim_eval_tokens"]):
+    limits, interim = Limits.of(config, data.info), settings["interim_eval_tokens"]
+    for line, is_note in data.introduction(0 if limits.covers(interim) else interim):
         (note if is_note else say)(line)
     length = f" × {data.info.mean_positions:g} tokens" if network.task.of_stream else " samples"
     say(
@@ -48,6 +51,11 @@ def introduce(
         f"on {record.hardware['ranks']} {record.hardware['device']} ({record.hardware['threads']} threads), "
         f"{settings['precision']}"
     )
+    for text in describe_passes(record.provenance.get("worked_out") or {}):
+        say(f"       {text}")
+    if debug := debug_of(config):
+        flags = ", ".join(f"{key}={value}" for key, value in debug.items())
+        note(f"a debug run ({flags}): its numbers are of a part of the data, and compare leaves it out")
     if settings["precision"] in ("bf16-true", "16-true"):
         note(
             f"trainer.precision={settings['precision']} keeps the weights in half precision: updates below about 1e-3 "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from losslab.config.binding import bind_components, resolve_tied
-from losslab.config.check import resolve_budget, resolve_split
+from losslab.config.check import check_warmup, resolve_budget, resolve_split
+from losslab.config.flags import debug_of, needs_passes, resolve_passes, without_passes
 from losslab.config.identity import fingerprint, folder_name
 from losslab.config.stored import INPUTS, LOGGERS, filled
 from losslab.config.trust import allowed, foreign_components, targets
@@ -17,7 +18,7 @@ from losslab.console import say
 from losslab.errors import UserError
 from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder, find_identity, runs_of_sweep
-from losslab.training.factory import build_data, build_task, check_components, hash_inputs
+from losslab.training.factory import build_data, build_task, check_components, hash_inputs, measure_passes
 from losslab.training.origins.branch import CONTINUED, note_origin
 from losslab.training.origins.initial import weights_hash
 from losslab.training.origins.origin import KEY, WEIGHTS_KEY, Origin, Origins
@@ -46,6 +47,8 @@ class Place:
     """The record of the run that is there already."""
     origin: Origin | None = None
     """The run that it continues, where it is yet to begin."""
+    worked_out: dict[str, list[Any]] = field(default_factory=dict)
+    """Dotted key → the share or number of passes given, and the batches or steps that it is."""
 
     @property
     def done(self) -> bool:
@@ -71,6 +74,7 @@ class Finder:
         """Files that were read, and those that were not and why: a line for each text."""
         self._origins = Origins()
         self._inputs: dict[str, dict[str, str]] = {}
+        self._passes: dict[str, dict[str, float | None]] = {}
         self._right: set[str] = set()
         self._code: dict[tuple[str, ...], dict[str, str]] = {}
         self._provenance: dict[Path, dict[str, Any]] = {}
@@ -89,7 +93,7 @@ class Finder:
         Raises:
             UserError: for bad input; nothing has been written.
         """
-        bound = bind_components(config)
+        bound, worked_out = self._in_steps(bind_components(config), overrides)
         config = resolve_split(resolve_budget(bound))
         self._check(config)
         inputs = self._hash_inputs(config)
@@ -108,7 +112,22 @@ class Finder:
                 self._check(config)
         else:
             folder = RunFolder(parent / folder_name(bound, resolve_tied(defaults), choices, identity))
-        return Place(folder, config, identity, inputs, choices, overrides, record, origin)
+        return Place(folder, config, identity, inputs, choices, overrides, record, origin, worked_out)
+
+    def _in_steps(self, config: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+        """The configuration with passes and shares of the data worked out, which takes its size, and
+        `resolve_passes`'s account of that. What needs no data is checked before any is read."""
+        if not needs_passes(config["trainer"]):
+            return config, {}
+        self._check(resolve_split(resolve_budget(without_passes(config))))
+        drawn = bool(targets({"data": config["data"]}) - allowed())
+        text = json.dumps([config["data"], config["task"], config["seed"] if drawn else None], sort_keys=True)
+        if text not in self._passes:
+            self._passes[text] = measure_passes(config)
+        resolved, worked_out = resolve_passes(config, self._passes[text])
+        if config["trainer"]["max_epochs"] is not None and (note := check_warmup(resolved, overrides)):
+            say(f"note: {note}")
+        return resolved, worked_out
 
     def has_other_code(self, place: Place) -> bool:
         """Whether the code has changed since the run that is there was trained."""
@@ -146,6 +165,7 @@ class Finder:
             record.max_steps = config["trainer"]["max_steps"]
             kept = {"changes": []} | {key: record.provenance[key] for key in KEPT if key in record.provenance}
             record.provenance = made | {"choices": place.choices} | kept
+            record.provenance |= {"debug": debug_of(config), "worked_out": place.worked_out}
             if place.origin is not None and not run.has_checkpoint():
                 note_origin(record, place.origin, config)
             task = build_task(config)

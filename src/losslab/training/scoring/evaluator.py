@@ -12,10 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from losslab.contracts import Batch, DataModule, Features, LossSum, Meter, Projection, Share, no_objective, to_device
+from losslab.contracts import (
+    Batch,
+    DataModule,
+    Features,
+    LossSum,
+    Meter,
+    Projection,
+    Share,
+    Subset,
+    no_objective,
+    to_device,
+)
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.losses.base import Loss
+from losslab.training.limits import Limits
 from losslab.training.network import Network, Observer
 from losslab.training.random import global_stream
 
@@ -34,6 +46,7 @@ class Evaluator:
     Args:
         data: prepared.
         interim_positions: how many positions of val `validate` scores unless thorough; 0: all.
+        limits: those of a debug run.
         context: makes autocast or nothing, as in training; metrics themselves are float32.
         convert: casts the inputs of a batch, as in training.
     """
@@ -47,6 +60,7 @@ class Evaluator:
         rank: int = 0,
         ranks: int = 1,
         interim_positions: int = 0,
+        limits: Limits | None = None,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         convert: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:
@@ -55,7 +69,9 @@ class Evaluator:
         self.data = data
         self.device = device
         self.share = Share(rank, ranks)
-        self.interim_positions = interim_positions
+        self.limits = limits or Limits()
+        self.info = self.limits.describe(data.info, data)
+        self.interim_positions = 0 if self.limits.covers(interim_positions) else interim_positions
         self.context = context
         self.convert = convert
 
@@ -68,7 +84,7 @@ class Evaluator:
                 data.max_eval_tokens of it), and give the metrics that cost more, too.
         """
         calibration = self._fit(LAST_FIT_POSITIONS if thorough else self._fit_positions)
-        return self._score("val", calibration, thorough=thorough, most=self._most(thorough=thorough))
+        return self._score("val", calibration, thorough=thorough, most=self._most("val", thorough=thorough))
 
     @property
     def scores_parts(self) -> bool:
@@ -81,10 +97,15 @@ class Evaluator:
             return FIT_POSITIONS
         return min(FIT_POSITIONS, max(_FEWEST_FIT, self.interim_positions // _FIT_SHARE))
 
-    def _most(self, *, thorough: bool) -> int | None:
+    def _most(self, split: str, *, thorough: bool) -> int | None:
         """The number of positions to score."""
         limits = [getattr(self.data, "max_eval_tokens", None), None if thorough else self.interim_positions or None]
-        return min((limit for limit in limits if limit is not None), default=None)
+        return self.limits.most(split, min((limit for limit in limits if limit is not None), default=None))
+
+    def _batches(self, split: str, share: Share, subset: Subset, most: int | None) -> Iterable[Batch]:
+        if self.limits.replaces(split):
+            return self.limits.train_batches(self.data, share, subset, most)
+        return self.data.eval_batches(split, share, subset, most)
 
     @global_stream(0, "evaluation")
     def test(self, calibration: Calibration, *, keep: Path | None = None) -> dict[str, float]:
@@ -93,13 +114,14 @@ class Evaluator:
         Args:
             keep: where rank 0 writes each unit's scores, for the comparison; a task without any writes none.
         """
-        meter = self._measure("test", calibration, thorough=True, most=self._most(thorough=True))
+        most = self._most("test", thorough=True)
+        meter = self._measure("test", calibration, thorough=True, most=most)
         if keep is not None and self.share.rank == 0 and (arrays := meter.arrays()):
             content = io.BytesIO()
             unit = np.array(self.data.info.splits["test"].unit)
             np.savez_compressed(content, allow_pickle=False, unit=unit, **arrays)
             write_atomic(keep, content.getbuffer())
-        return self._values(meter, "test", self._most(thorough=True))
+        return self._values(meter, "test", most)
 
     @global_stream(0, "evaluation")
     def text(self, calibration: Calibration) -> dict[str, float]:
@@ -112,7 +134,7 @@ class Evaluator:
         return {} if calibrator is None else {name: values[f"val/{name}"] for name in calibrator.names}
 
     def _fit(self, most: int) -> dict[str, float]:
-        calibrator = self.task.calibrator(self.data.info)
+        calibrator = self.task.calibrator(self.info)
         if calibrator is None:
             return {}
         found: dict[str, float] = {}
@@ -122,7 +144,7 @@ class Evaluator:
             return no_objective(projection.weight)
 
         # Every rank fits on the same positions; the projection, which may be sharded, is whole only inside a forward.
-        self.run(self.data.eval_batches("val", Share(), "fit", most), calibrator.update)
+        self.run(self._batches("val", Share(), "fit", self.limits.most("val", most)), calibrator.update)
         self.run([None], finish)
         return found
 
@@ -130,15 +152,15 @@ class Evaluator:
         return self._values(self._measure(split, calibration, thorough=thorough, most=most), split, most)
 
     def _measure(self, split: str, calibration: Calibration, *, thorough: bool, most: int | None) -> Meter:
-        meter = self.task.meter(self.data.info, split, calibration, thorough=thorough)
+        meter = self.task.meter(self.info, split, calibration, thorough=thorough)
         meter.to(self.device)
-        self.run(self._even(self.data.eval_batches(split, self.share, "all", most), split), meter.update)
+        self.run(self._even(self._batches(split, self.share, "all", most), split), meter.update)
         if self.share.ranks > 1:
             meter.combine({name: _combine(state, how) for name, (state, how) in meter.states().items()})
         return meter
 
     def _values(self, meter: Meter, split: str, most: int | None) -> dict[str, float]:
-        values = meter.values() | self.data.references(split, most)
+        values = meter.values() | ({} if self.limits.replaces(split) else self.data.references(split, most))
         names = {metric.name for metric in self.task.metrics}
         if strangers := sorted(values.keys() - names):
             raise UserError(

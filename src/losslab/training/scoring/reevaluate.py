@@ -22,6 +22,7 @@ from losslab.records import Record, now, plain
 from losslab.run_folder import RunFolder
 from losslab.training.compute import first_device, input_converter, precision_context, set_determinism, set_threads
 from losslab.training.factory import build_data, hash_inputs, open_data
+from losslab.training.limits import Limits
 from losslab.training.output.messages import note
 from losslab.training.output.provenance import hardware, versions
 from losslab.training.scoring.evaluator import Evaluator
@@ -148,7 +149,8 @@ class Reopened:
     def evaluator(self, data: DataModule) -> Evaluator:
         """Moves the network to the device."""
         network = self.loaded.network.to(self.device)
-        return Evaluator(network, data, device=self.device, context=self.context, convert=self.convert)
+        limits = Limits.of(self.config, data.info) if self.own else None
+        return Evaluator(network, data, device=self.device, limits=limits, context=self.context, convert=self.convert)
 
 
 def reopen(run: RunFolder, *, checkpoint: str, overrides: list[str], trust: list[str]) -> Reopened:
