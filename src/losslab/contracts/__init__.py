@@ -2,7 +2,7 @@
 
 from losslab.contracts.data import DataModule, Share, Subset, raw_bytes, to_device
 from losslab.contracts.info import DataInfo, SplitInfo
-from losslab.contracts.model import Backbone, Teacher, blocks_of, context_of, flops_of, projection_of
+from losslab.contracts.model import Backbone, Teacher, blocks_of, cache_of, context_of, flops_of, projection_of
 from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
     Batch,
@@ -42,6 +42,7 @@ __all__ = [
     "Values",
     "added",
     "blocks_of",
+    "cache_of",
     "context_of",
     "flat_hidden",
     "flops_of",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,9 @@ class Backbone(Protocol):
             gradient norms are measured at; each takes and returns hidden states. Default: none.
         `flops_per_sample() -> int`: of a forward and backward pass without the projection. Default: unknown.
         `context`: the longest sequence that it reads. Default: any.
+        `new_cache()`: a cache of its own kind, for generation. The model is then called as `model(inputs, cache)`, for
+            the tokens after those that this cache has seen, and returns their hidden states. Default: every token that
+            is generated takes a pass over the whole window.
     Its constructor may take `vocab_size` (known once the data is) and `generator` (the backbone_init stream); what it
     draws from torch's global generator instead follows the seed, too.
     """
@@ -57,6 +61,12 @@ def context_of(backbone: Any) -> int | None:
     """The longest sequence that a backbone reads, where it says so."""
     context = getattr(backbone, "context", None)
     return context if isinstance(context, int) else None
+
+
+def cache_of(backbone: Any) -> Any:
+    """A new cache of what a backbone has computed, or None where its `forward` takes none."""
+    takes_one = hasattr(backbone, "new_cache") and len(signature(backbone.forward).parameters) > 1
+    return backbone.new_cache() if takes_one else None
 
 
 def flops_of(backbone: Any) -> int | None:

@@ -31,11 +31,19 @@ class CausalSelfAttention(nn.Module):
         self.output = nn.Linear(width, width, bias=bias)
         self.rotary = RotaryPositions(width // num_heads, context) if rotary else None
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        q, k, v = self._heads(hidden_BTD)
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0
-        )
+    def forward(self, hidden_BTD: Tensor, cache: AttentionCache | None = None) -> Tensor:
+        """[B, T, D] → [B, T, D]; with a cache, for T positions that follow those in it, which it then holds, too."""
+        q, k, v = self._heads(hidden_BTD, 0 if cache is None else cache.length)
+        if cache is None or cache.length == 0:
+            if cache is not None:
+                cache.append(k, v)
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0
+            )
+        else:
+            k, v = cache.append(k, v)
+            seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen.tril(k.shape[-2] - q.shape[-2]))
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(-2))
         return output
 
@@ -48,14 +56,37 @@ class CausalSelfAttention(nn.Module):
         later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
         return scores.masked_fill(later, -math.inf).softmax(dim=-1)
 
-    def _heads(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, [B, H, T, C] each, with positions encoded by rotation."""
+    def _heads(self, hidden_BTD: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, [B, H, T, C] each, with the positions from `start` on encoded by rotation."""
         q, k, v = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
         )
         if self.rotary is not None:
-            q, k = self.rotary(q), self.rotary(k)
+            q, k = self.rotary(q, start), self.rotary(k, start)
         return q, k, v
+
+
+class AttentionCache:
+    """Keys and values of the positions that one layer has seen.
+
+    Args:
+        context: the number of positions that there is room for.
+    """
+
+    def __init__(self, context: int) -> None:
+        self.length = 0
+        self._context = context
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep keys and values [B, H, T, C] of the next T positions; returns those of all positions."""
+        if self._kept is None:
+            shape = (*k.shape[:2], self._context, k.shape[-1])
+            self._kept = k.new_empty(shape), v.new_empty(shape)
+        start, self.length = self.length, self.length + k.shape[-2]
+        for kept, part in zip(self._kept, (k, v), strict=True):
+            kept[:, :, start : self.length] = part
+        return self._kept[0][:, :, : self.length], self._kept[1][:, :, : self.length]
 
 
 class RotaryPositions(nn.Module):
@@ -70,9 +101,9 @@ class RotaryPositions(nn.Module):
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
-    def forward(self, x_BHTC: Tensor) -> Tensor:
-        length = x_BHTC.shape[-2]
-        cos, sin = self.cos[:length].to(x_BHTC.dtype), self.sin[:length].to(x_BHTC.dtype)
+    def forward(self, x_BHTC: Tensor, start: int = 0) -> Tensor:
+        end = start + x_BHTC.shape[-2]
+        cos, sin = self.cos[start:end].to(x_BHTC.dtype), self.sin[start:end].to(x_BHTC.dtype)
         first, second = x_BHTC.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from losslab.errors import UserError
-from losslab.models.attention import CausalSelfAttention, sinusoidal_positions
+from losslab.models.attention import AttentionCache, CausalSelfAttention, sinusoidal_positions
 from losslab.models.projection import OutputProjection
 
 
@@ -104,21 +104,30 @@ class Decoder(nn.Module):
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """`tokens`, int64 [B, T] → hidden states [B, T, D]."""
+    def forward(self, inputs: dict[str, Tensor], cache: list[AttentionCache] | None = None) -> Tensor:
+        """`tokens`, int64 [B, T] → hidden states [B, T, D].
+
+        Args:
+            cache: of `new_cache`, for tokens that follow those that it was given before.
+        """
         tokens_BT = inputs["tokens"]
-        length = tokens_BT.shape[1]
+        start = cache[0].length if cache else 0
+        end = start + tokens_BT.shape[1]
         hidden = self.embedding(tokens_BT)
         if self.positions is not None:
-            hidden = hidden + self.positions.weight[:length]
+            hidden = hidden + self.positions.weight[start:end]
         if self.position_table is not None:
             # The table's entries are of size 1; the embedding's must be too (Vaswani et al. 2017, section 3.4).
-            hidden = hidden / self.init_std + self.position_table[:length]
+            hidden = hidden / self.init_std + self.position_table[start:end]
         hidden = F.dropout(hidden, self.dropout, self.training)
-        for layer in self.layers:
-            hidden = layer(hidden)
+        for i, layer in enumerate(self.layers):
+            hidden = layer(hidden, cache[i]) if cache else layer(hidden)
         output: Tensor = self.last_norm(hidden)
         return output
+
+    def new_cache(self) -> list[AttentionCache]:
+        """Keys and values of no positions yet, with room for `context` of them."""
+        return [AttentionCache(self.context) for _ in self.layers]
 
     def output_projection(self, num_outputs: int, generator: torch.Generator) -> OutputProjection:
         """The tied projection, or one of its own out of the head_init stream."""
@@ -149,8 +158,8 @@ class DecoderLayer(nn.Module):
         self.mlp = mlp
         self.dropout = dropout
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        attended = self.attention(self.attention_norm(hidden_BTD))
+    def forward(self, hidden_BTD: Tensor, cache: AttentionCache | None = None) -> Tensor:
+        attended = self.attention(self.attention_norm(hidden_BTD), cache)
         hidden_BTD = hidden_BTD + F.dropout(attended, self.dropout, self.training)
         expanded = self.mlp(self.mlp_norm(hidden_BTD))
         return hidden_BTD + F.dropout(expanded, self.dropout, self.training)
