@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import losslab
+from losslab.commands.usage import sentence
 from losslab.console import complain, say
 from losslab.errors import UserError, error_sentence
 
@@ -90,6 +90,37 @@ def export(
     from losslab.commands.export import export as run
 
     raise typer.Exit(run(run_dir, checkpoint=checkpoint, output=output, trust=trust or []))
+
+
+@app.command()
+def generate(
+    run_dir: RunDir,
+    prompt: Annotated[
+        str | None, typer.Option(help="The text to continue; default: each line of standard input.")
+    ] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="A UTF-8 file with the text to continue.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="The longest continuation.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0: always the most probable token.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k most probable tokens; default: all.")] = None,
+    top_p: Annotated[float, typer.Option(help="Keep the most probable tokens that have p of the probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples, however many.")] = 0,
+    num_samples: Annotated[int, typer.Option(help="Continuations of each prompt.")] = 1,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Predict by the temperature of nll_scaled, instead of the loss's way.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    checkpoint: Checkpoint = "best",
+    trust: Trust = None,
+) -> None:
+    """Continue a text with a trained language model, or, without one, each line that is typed."""
+    from losslab.commands.generate import generate as run
+
+    code = run(
+        run_dir, prompt=prompt, prompt_file=prompt_file, max_tokens=max_tokens, temperature=temperature, top_k=top_k,
+        top_p=top_p, seed=seed, num_samples=num_samples, calibrated=calibrated, device=device, checkpoint=checkpoint,
+        trust=trust or [],
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -230,28 +261,6 @@ def bench(
     raise typer.Exit(run(overrides, rounds=rounds, config_dir=config_dir))
 
 
-_SEVERAL_FOLDERS = {
-    "compare": "runs are compared within one folder: move or copy the others into it, or train them under one name=",
-    "status": "the folder above them shows the runs of all",
-    "clean": "the folder above them frees the space of all",
-}
-
-
-def _told(error: Any) -> str:
-    """The sentence for a mistake that typer found."""
-    said: str = error.format_message().rstrip(".").replace(". Did", ": did").replace(". ", "; ")
-    command = error.ctx.info_name if error.ctx is not None else ""
-    if too_many := re.search(r"unexpected extra arguments? ?(?:\(s\) )?\((.*)\)$", said):
-        way_out = _SEVERAL_FOLDERS.get(command, f"losslab {command} --help lists what it takes")
-        return f"losslab {command} takes no further argument, such as {too_many[1].split()[0]!r}: {way_out}"
-    if missing := re.search(r"^Missing argument '(.*)'$", said):
-        argument = missing[1].upper() if missing[1].isidentifier() else missing[1]
-        return f"losslab {command} needs {argument}: losslab {command} --help"
-    if no_number := re.search(r"^Invalid value for '(.*?)':.* valid (?:number|integer|float)", said):
-        return f"{no_number[1]} must be a number"
-    return said[0].lower() + said[1:]
-
-
 def main() -> None:
     """Exit code 0, 1 for a failed run, 2 for bad input, which is answered in one sentence."""
     try:
@@ -260,7 +269,7 @@ def main() -> None:
         complain(str(error))
         sys.exit(2)
     except _UsageError as error:
-        complain(_told(error))
+        complain(sentence(error))
         sys.exit(2)
     except OSError as error:
         complain(error_sentence(error))

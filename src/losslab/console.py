@@ -15,6 +15,7 @@ from losslab.reports import Note, Report
 T = TypeVar("T")
 _WIDEST = 1e6
 _NAMES = 16
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 Listener = Callable[[Report], None]
 
 
@@ -46,6 +47,21 @@ def figure(value: float | None) -> str:
 def say(message: str) -> None:
     """One line on standard output, as it is."""
     out.print(message, markup=False)
+
+
+def write(text: str) -> None:
+    """Text without a line's end, at once, on standard output: on a terminal without the characters that control it, and
+    without those that its encoding lacks.
+
+    Raises:
+        BrokenPipeError: where the reader of the output has gone.
+    """
+    file = out.file
+    if out.is_terminal:
+        text = text.translate(_CONTROLS)
+    encoding = file.encoding or "utf-8"
+    file.write(text.encode(encoding, "replace").decode(encoding))
+    file.flush()
 
 
 def complain(message: str) -> None:

@@ -34,21 +34,21 @@ def set_determinism(deterministic: bool) -> None:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS refuses
 
 
-def first_device(accelerator: str) -> torch.device:
-    """The first device that trainer.accelerator names: the one of a Trainer with devices=1.
+def first_device(accelerator: str, *, named_by: str = "trainer.accelerator") -> torch.device:
+    """The first device that trainer.accelerator, or an option like it, names: the one of a Trainer with devices=1.
 
     Raises:
         UserError: for another name, and where there is no such device.
     """
     if accelerator not in _KINDS:
-        raise UserError(f"trainer.accelerator cannot be {accelerator!r}: {nearest(accelerator, _KINDS)}")
+        raise UserError(f"{named_by} cannot be {accelerator!r}: {nearest(accelerator, _KINDS)}")
     available = {"cpu": True, "cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
     kind = next((kind for kind in _KINDS[accelerator] if available[kind]), None)
     if kind is None:
-        raise UserError(
-            f"trainer.accelerator={accelerator}: torch finds no GPU here; trainer=cpu computes without one "
-            "(with trainer=ddp: trainer.accelerator=cpu)"
-        )
+        way_out = "trainer=cpu computes without one (with trainer=ddp: trainer.accelerator=cpu)"
+        if named_by != "trainer.accelerator":
+            way_out = f"{named_by} cpu computes without one"
+        raise UserError(f"{named_by}={accelerator}: torch finds no GPU here; {way_out}")
     return torch.device(kind) if kind == "cpu" else torch.device(kind, 0)
 
 

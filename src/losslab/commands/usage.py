@@ -1,0 +1,27 @@
+"""Sentences for the mistakes that the command line itself finds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_SEVERAL_FOLDERS = {
+    "compare": "runs are compared within one folder: move or copy the others into it, or train them under one name=",
+    "status": "the folder above them shows the runs of all",
+    "clean": "the folder above them frees the space of all",
+}
+
+
+def sentence(error: Any) -> str:
+    """The sentence for a mistake that typer found."""
+    said: str = error.format_message().rstrip(".").replace(". Did", ": did").replace(". ", "; ")
+    command = error.ctx.info_name if error.ctx is not None else ""
+    if too_many := re.search(r"unexpected extra arguments? ?(?:\(s\) )?\((.*)\)$", said):
+        way_out = _SEVERAL_FOLDERS.get(command, f"losslab {command} --help lists what it takes")
+        return f"losslab {command} takes no further argument, such as {too_many[1].split()[0]!r}: {way_out}"
+    if missing := re.search(r"^Missing argument '(.*)'$", said):
+        argument = missing[1].upper() if missing[1].isidentifier() else missing[1]
+        return f"losslab {command} needs {argument}: losslab {command} --help"
+    if no_number := re.search(r"^Invalid value for '(.*?)':.* valid (?:number|integer|float)", said):
+        return f"{no_number[1]} must be a number"
+    return said[0].lower() + said[1:]
