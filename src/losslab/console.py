@@ -56,12 +56,11 @@ def write(text: str) -> None:
     Raises:
         BrokenPipeError: where the reader of the output has gone.
     """
-    file = out.file
     if out.is_terminal:
         text = text.translate(_CONTROLS)
-    encoding = file.encoding or "utf-8"
-    file.write(text.encode(encoding, "replace").decode(encoding))
-    file.flush()
+    encoding = out.encoding
+    out.file.write(text.encode(encoding, "replace").decode(encoding))
+    out.file.flush()
 
 
 def complain(message: str) -> None:

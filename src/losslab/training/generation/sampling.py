@@ -47,8 +47,8 @@ class Sampling:
         if self.top_k is not None:
             p = _without(p, order[self.top_k :])
         if self.top_p < 1:
-            before = p[order].cumsum(dim=-1) - p[order]
-            p = _without(p, order[before >= self.top_p])
+            reached = p[order].cumsum(dim=-1) >= self.top_p
+            p = _without(p, order[1:][reached[:-1]])
         return p
 
     def draw(self, log_probs: Tensor, stream: torch.Generator) -> int:
