@@ -16,7 +16,7 @@ SOURCE = Path(losslab.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 ROWS = [
     {"__main__"},
-    {"cli"},
+    {"cli", "api"},
     {"commands"},
     {"comparison"},
     {"sweeps"},

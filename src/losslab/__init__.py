@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from losslab.training.scoring.loading import Loaded
+    from losslab.api.calls import load, runs, sweep, train
+    from losslab.api.comparison import Comparison, compare
+    from losslab.api.run import Run, RunFailed, Sweep
+    from losslab.errors import UserError
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Comparison",
+    "Run",
+    "RunFailed",
+    "Sweep",
+    "UserError",
+    "compare",
+    "load",
+    "runs",
+    "sweep",
+    "train",
+]
 
-def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = ()) -> Loaded:
-    """Rebuild tokenizer, model and loss from a run's folder, a checkpoint or an export; runs no code out of them.
+_PLACES = {
+    "losslab.api.calls": ("load", "runs", "sweep", "train"),
+    "losslab.api.comparison": ("Comparison", "compare"),
+    "losslab.api.run": ("Run", "RunFailed", "Sweep"),
+    "losslab.errors": ("UserError",),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
-    See `losslab.training.scoring.loading.load`.
-    """
-    from losslab.training.scoring import loading  # torch takes seconds to import; `losslab --help` must not wait for it
 
-    return loading.load(path, checkpoint=checkpoint, trust=trust)
+def __getattr__(name: str) -> Any:
+    """Import what is used when it is used: `losslab --help` waits for none of it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'losslab' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

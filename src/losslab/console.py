@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -13,6 +13,7 @@ from rich.progress import track
 from losslab.reports import Note, Report
 
 T = TypeVar("T")
+_KERNEL = "ipykernel"
 _WIDEST = 1e6
 _NAMES = 16
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
@@ -26,8 +27,23 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # what Python flushes at its end goes nowhere
 
 
-out = _Console(highlight=False, soft_wrap=True)
-err = _Console(stderr=True, highlight=False, soft_wrap=True)
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose output calls itself a terminal and moves no cursor."""
+    if _KERNEL not in sys.modules:
+        return False
+    from IPython import get_ipython  # which the kernel has imported
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def is_live() -> bool:
+    """Whether a bar can be redrawn where it stands."""
+    return sys.stdout.isatty() and not in_notebook()
+
+
+_PLAIN: dict[str, Any] = {"force_jupyter": False, "force_terminal": False} if in_notebook() else {}
+out = _Console(highlight=False, soft_wrap=True, **_PLAIN)
+err = _Console(stderr=True, highlight=False, soft_wrap=True, **_PLAIN)
 listener: Listener | None = None
 """A function that passes reports on to the process of ours that started this one, and has the terminal."""
 
@@ -78,7 +94,7 @@ def note(message: str) -> None:
 
 def working(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Pass `items` through, with a bar on a terminal and one line elsewhere."""
-    if sys.stdout.isatty():
+    if is_live():
         yield from track(items, description=description, total=total, console=out, transient=True)
     else:
         say(f"{description} …")

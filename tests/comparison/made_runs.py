@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from losslab.commands.compare import to_summary
+from losslab.commands.answer import to_summary
 from losslab.comparison import Comparison, analyse, load_runs
 from losslab.comparison.output.prose import caption
 from losslab.comparison.output.report import to_html

@@ -128,7 +128,7 @@ def test_an_unknown_word_is_one_sentence_and_writes_nothing(
 
 
 def test_a_margin_says_what_counts_as_none(sweep: Sweep, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    monkeypatch.setattr("losslab.commands.compare._write", lambda c, target: None)
+    monkeypatch.setattr("losslab.commands.answer._write", lambda c, target: None)
     for seed in range(1, 7):
         sweep.add("cross_entropy", seed, 3.0 + seed)
         sweep.add("square", seed, 3.02 + seed + seed % 2 / 1000)
@@ -161,6 +161,6 @@ def test_a_folder_that_cannot_be_written_is_told(paired_sweep: Sweep, monkeypatc
     def fail(path: Path, content: bytes) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("losslab.commands.compare.write_atomic", fail)
+    monkeypatch.setattr("losslab.commands.answer.write_atomic", fail)
     with pytest.raises(UserError, match=r"the comparison cannot be written to .*comparison: Read-only file system"):
         compare(paired_sweep.folder, **PRIMARY)

@@ -8,7 +8,8 @@ import pytest
 from made_runs import Sweep, comparison_of, read
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from losslab.commands.compare import compare, to_summary
+from losslab.commands.answer import to_summary
+from losslab.commands.compare import compare
 from losslab.comparison.output.tables import answer_cells
 from losslab.comparison.runs.naming import parse_labels, target_of
 from losslab.errors import UserError
@@ -118,7 +119,7 @@ def test_every_choice_that_gives_other_numbers_has_a_folder_of_its_own(
     gammas: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = []
-    monkeypatch.setattr("losslab.commands.compare._write", lambda c, target: written.append(target.name))
+    monkeypatch.setattr("losslab.commands.answer._write", lambda c, target: written.append(target.name))
     for choice, name in CHOICES:
         assert compare(gammas.folder, **choice) == 0
         assert written[-1] == name

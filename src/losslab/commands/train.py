@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -77,17 +77,48 @@ def train(arguments: list[str]) -> int:
         return _train(line, interrupts)
 
 
+def open_runs(line: CommandLine, interrupts: Interrupts, on_mistake: Callable[[str], None] = complain) -> Multirun:
+    """Compose and check every job of a command, before any starts.
+
+    Args:
+        on_mistake: called with each mistake that shows only where the runs' own classes are imported.
+
+    Raises:
+        UserError: for a mistake in what was typed.
+        KeyboardInterrupt: where Ctrl-C came.
+    """
+    line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
+    typed = list(line.overrides)
+    run_here = partial(_run_job, line)
+    multirun = Multirun(_check_jobs(line), line.config_dir, run_here, interrupts.check, typed, on_mistake)
+    interrupts.check()
+    return multirun
+
+
 def _train(line: CommandLine, interrupts: Interrupts) -> int:
     try:
-        line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
-        typed = list(line.overrides)
-        multirun = Multirun(_check_jobs(line), line.config_dir, partial(_run_job, line), interrupts.check, typed)
-        interrupts.check()
+        multirun = open_runs(line, interrupts)
     except (KeyboardInterrupt, UserError) as error:
         if isinstance(error, UserError) and not interrupts.noted:
             raise
         complain("stopped before anything was started")
         return _STOPPED
+    if not run_all(multirun, line, interrupts):
+        return 1
+    if multirun.stopped:
+        complain(multirun.parting)
+        return _STOPPED
+    if multirun.statuses == [REFUSED]:
+        return 2
+    return int(any(status in FAILED for status in multirun.statuses))
+
+
+def run_all(multirun: Multirun, line: CommandLine, interrupts: Interrupts) -> bool:
+    """Let Hydra hand every job to its launcher; returns False, and says why, where the launcher gave up.
+
+    Raises:
+        UserError: for settings that the launcher refuses.
+    """
     try:
         _hydra(multirun, line)
     except KeyboardInterrupt:
@@ -105,15 +136,11 @@ def _train(line: CommandLine, interrupts: Interrupts) -> int:
             complain(error_sentence(error))
         else:
             raise
-        return 1
-    if multirun.stopped:
-        complain(multirun.parting)
-        return _STOPPED
-    if multirun.statuses == [REFUSED]:
-        return 2
-    if line.multirun and not multirun.launched:
+        return False
+    ended = multirun.stopped or multirun.statuses == [REFUSED]
+    if line.multirun and not (multirun.launched or ended):
         multirun.look_up()
-    return int(any(status in FAILED for status in multirun.statuses))
+    return True
 
 
 def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
@@ -153,7 +180,7 @@ def _ask(line: CommandLine, fact: str, question: str, way_out: str) -> None:
     """Go on only where a person means what was found. Raises UserError otherwise."""
     if line.yes:
         return
-    if not sys.stdin.isatty():
+    if not (line.asks and sys.stdin.isatty()):
         raise UserError(f"{fact}: {way_out}")
     try:
         meant = typer.confirm(f"{fact}; {question}")

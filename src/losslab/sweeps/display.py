@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from html import escape
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from losslab.console import out, say
+from losslab.console import in_notebook, out, say
 
 if TYPE_CHECKING:
     from losslab.sweeps.followed_run import Run
 
 _SECONDS_BETWEEN_LINES = 60.0
+_SECONDS_BETWEEN_CELLS = 0.5
 _LONGEST_LABEL = 40
 _OVER = ("completed", "diverged", "failed", "skipped")
 
@@ -28,9 +31,15 @@ class Display:
         self._began = self._last_line = time.monotonic()
         self._bars: Progress | None = None
         self._rows: dict[int, TaskID] = {}
+        self._cell: Any = None
+        """The output of a notebook's cell that is replaced again and again."""
 
     def __enter__(self) -> Display:
-        if out.is_terminal and any(run.status != "skipped" for run in self._runs):
+        if out.quiet or all(run.status == "skipped" for run in self._runs):
+            return self
+        if in_notebook():
+            self._cell = _ipython().display(_ipython().HTML(""), display_id=True)
+        elif out.is_terminal:
             self._bars = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
                 console=out, transient=True,
@@ -42,13 +51,32 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
+        if self._cell is not None:
+            self._fill("")
 
     def refresh(self) -> None:
         if self._bars is not None:
             self._draw(self._bars)
+        elif self._cell is not None:
+            if time.monotonic() - self._last_line >= _SECONDS_BETWEEN_CELLS:
+                self._last_line = time.monotonic()
+                self._fill(self._to_html())
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             say(f"{self._done()}/{self._total} steps; {self._summary()}")
+
+    def _fill(self, html: str) -> None:
+        self._cell.update(_ipython().HTML(html))
+
+    def _to_html(self) -> str:
+        running = [run for run in self._runs if run.process is not None]
+        lines = [(self._done(), self._total, self._summary())]
+        lines += [(run.step, run.max_steps, f"{run.label}  {run.text}") for run in running if len(self._runs) > 1]
+        lines = lines if len(self._runs) > 1 else [(run.step, run.max_steps, run.text) for run in running]
+        return "<br>".join(
+            f'<progress value="{step}" max="{total}"></progress> {step:,}/{total:,} {escape(text)}'
+            for step, total, text in lines
+        )
 
     def _draw(self, bars: Progress) -> None:
         bars.update(self._overall, completed=self._done(), text=self._summary())
@@ -73,3 +101,8 @@ class Display:
             return text
         left = (self._total - self._done()) * (time.monotonic() - self._began) / gone
         return f"{text}, {timedelta(seconds=round(left))} left"
+
+
+def _ipython() -> Any:
+    """The module by which a notebook shows things; only a notebook's kernel has it for certain."""
+    return import_module("IPython.display")

@@ -9,21 +9,20 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from losslab.training.process.signals import handling
+
 
 @contextmanager
 def counting_signals(note: Callable[[], None]) -> Iterator[None]:
-    """Call `note` for each Ctrl-C, SIGTERM and closed terminal, instead of their usual handlers."""
+    """Call `note` for each Ctrl-C, SIGTERM and closed terminal, instead of their usual handlers; in a thread other than
+    the main one, which has none, never."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         note()
 
     wanted = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in wanted}
-    try:
+    with handling(dict.fromkeys(wanted, handle)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Interrupts:

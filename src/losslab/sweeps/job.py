@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from losslab import console
-from losslab.reports import Report, to_line
+from losslab.reports import Cause, Report, to_line
 from losslab.run_folder import RunFolder
 from losslab.sweeps.plan import Job
 
@@ -48,6 +48,8 @@ class Task:
     surroundings: Surroundings
     began: float
     """The time at which the launcher started it, by time.monotonic()."""
+    overrides: list[str] | None = None
+    """KEY=VALUE as of `losslab resume`; None: the run as it was planned."""
 
 
 def make_plan(jobs: list[Job], slots: int | None, here: bool, surroundings: Surroundings, answer: Connection) -> None:
@@ -86,10 +88,27 @@ def train(task: Task, events: Connection) -> None:
             events.send(to_line(report))
 
     console.listener = send
+    if task.overrides is not None:
+        sys.exit(_resume(task, task.overrides))
     from losslab.training.process import worker
 
     arguments = [str(task.folder.config_file), *(option for name in task.trust for option in ("--trust", name))]
     sys.exit(worker.main(arguments, began=task.began))
+
+
+def _resume(task: Task, overrides: list[str]) -> int:
+    """Continue a run as `losslab resume` does; exit codes are the worker's."""
+    from losslab.errors import Held, UserError
+    from losslab.training.process.start import resume
+    from losslab.training.process.worker_command import HELD
+
+    try:
+        outcome = resume(task.folder, task.trust, overrides)
+    except UserError as error:
+        assert console.listener is not None
+        console.listener(Cause(str(error)))
+        return HELD if isinstance(error, Held) else 2
+    return int(outcome.status in ("failed", "interrupted"))
 
 
 def _detach() -> None:

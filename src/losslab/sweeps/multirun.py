@@ -15,6 +15,7 @@ from losslab.config.compose import compose_plain, group_choices
 from losslab.console import complain, say
 from losslab.errors import UserError
 from losslab.records import DONE, now
+from losslab.run_folder import RunFolder
 from losslab.sweeps import server
 from losslab.sweeps.cluster import Cluster
 from losslab.sweeps.followed_run import Run, failure_line
@@ -46,6 +47,7 @@ class Multirun:
         run_here: one job in this process, for a single run and for Hydra's basic launcher.
         check_interrupts: raises KeyboardInterrupt where Ctrl-C came while Hydra composed, and was swallowed.
         typed: the words of the command, for Hydra's note of the multirun.
+        on_mistake: called with each reason why the jobs cannot start.
     """
 
     def __init__(
@@ -55,16 +57,20 @@ class Multirun:
         run_here: Callable[[DictConfig, str], str],
         check_interrupts: Callable[[], None] = lambda: None,
         typed: list[str] | None = None,
+        on_mistake: Callable[[str], None] = complain,
     ) -> None:
         self._jobs = jobs
         self.typed = typed or []
         self._config_dir = config_dir
         self._run_here = run_here
         self._check_interrupts = check_interrupts
+        self._on_mistake = on_mistake
         self._defaults: dict[tuple[str, ...], dict[str, Any]] = {}
         self._process, self._began = os.getpid(), now()
         self.statuses: list[str] = []
         """The status of each run, of all batches in which Hydra may hand out the jobs."""
+        self.folders: list[RunFolder] = []
+        """The run of each job, where it has become one."""
         self.launched = False
         """Whether a launcher of ours ran it, which has said how it ended."""
         self.stopped = False
@@ -76,6 +82,11 @@ class Multirun:
     def jobs(self) -> list[tuple[str, ...]]:
         """The overrides of each job."""
         return list(self._jobs)
+
+    @property
+    def checked(self) -> list[Checked]:
+        """Configuration and choices of each job."""
+        return list(self._jobs.values())
 
     def __call__(self, config: DictConfig) -> None:
         """One job in this process."""
@@ -123,6 +134,7 @@ class Multirun:
         self.stopped = sweep.work()
         statuses = [run.status for run in runs]
         self.statuses += statuses
+        self.folders += [runs[place].folder for place in plan.of_jobs]
         summarise(statuses)
         for run in runs:
             if run.status in ("failed", "diverged"):
@@ -138,6 +150,7 @@ class Multirun:
             return
         ended: list[Ended] = self._ask(look_up, self._list_jobs([list(job) for job in self._jobs]), self._began)
         self.statuses = [one.status for one in ended]
+        self.folders = [one.folder for one in ended if one.folder is not None]
         summarise(self.statuses)
         for number, one in enumerate(ended, start=1):
             if one.status in ("failed", "diverged", REFUSED):
@@ -152,7 +165,7 @@ class Multirun:
         """
         plan: Plan = self._ask(make_plan, self._list_jobs(job_overrides), slots, here)
         for mistake in plan.mistakes:
-            complain(mistake)
+            self._on_mistake(mistake)
         return plan
 
     def _list_jobs(self, job_overrides: list[list[str]]) -> list[Job]:

@@ -19,6 +19,7 @@ from losslab.errors import UserError
 from losslab.sweeps.server import changed_environment
 from losslab.sweeps.settings import SlurmSettings
 from losslab.sweeps.submitted import SubmittedRun
+from losslab.training.process.signals import handling
 
 if TYPE_CHECKING:
     import submitit
@@ -233,8 +234,5 @@ def _importable() -> Iterator[None]:
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
     """Processes that start in here leave a terminal's Ctrl-C to this one."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with handling({signal.SIGINT: signal.SIG_IGN}):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -44,7 +44,8 @@ def start(target: Callable[..., None], *arguments: Any, name: str) -> BaseProces
         warm_up()
         process: BaseProcess = context.Process(target=target, args=arguments, name=name, daemon=False)  # type: ignore[attr-defined]
         try:
-            process.start()
+            with _without_main():
+                process.start()
             break
         except (EOFError, OSError) as error:
             if last_try:
@@ -67,6 +68,22 @@ def follow(target: Callable[..., None], *arguments: Any, name: str) -> tuple[Bas
         raise
     finally:
         sending.close()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not import the program that starts them: a script that trains, without a guard of
+    `__name__`, would train again in each."""
+    original = spawn.get_preparation_data
+
+    def prepare(name: str) -> dict[str, Any]:
+        return {key: value for key, value in original(name).items() if not key.startswith("init_main")}
+
+    spawn.get_preparation_data = prepare
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = original
 
 
 @contextmanager

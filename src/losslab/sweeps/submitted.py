@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from losslab.reports import Cause, from_line
 from losslab.run_folder import RunFolder
 from losslab.sweeps.followed_run import is_silent, last_words, put, written
+from losslab.training.process.signals import handling
 from losslab.training.process.worker_command import HELD, worker_command, worker_environment
 
 if TYPE_CHECKING:
@@ -101,12 +102,9 @@ class SubmittedRun:
             if callable(listener) and listener is not signal.default_int_handler:
                 listener(number, frame)
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        with handling(dict.fromkeys(before, handle)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _stop(self) -> None:
         self.stopped = True

@@ -56,6 +56,13 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
     return "\n".join([*parts, "</body></html>", ""])
 
 
+def to_fragment(c: Comparison) -> str:
+    """The answer alone, for a page with a style of its own."""
+    parts = [f"<p><b>{escape(question(c))}</b></p>", _main_table(c), f"<p>{escape(caption(c))}</p>"]
+    parts += [_list(texts) for texts in (sentences(c), c.caveats) if texts]
+    return "".join(parts)
+
+
 def _list(texts: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +51,7 @@ class RunProgress:
         self._away = 0.0
         self._paused_at: float | None = None
         self._bar: Progress | None = None
-        if enabled and sys.stdout.isatty():
+        if enabled and console.is_live():
             self._bar = Progress(
                 TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(), console=out, transient=True,

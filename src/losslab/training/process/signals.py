@@ -5,11 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], Any] | int | None
+"""A value that `signal.signal` takes."""
+
+
+@contextmanager
+def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Install handlers, and put the earlier ones back at the end. Only the main thread may: in another one this does
+    nothing, and signals stay with the host."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 class StopFlag:
@@ -45,15 +63,10 @@ class StopFlag:
 @contextmanager
 def postponed_signals() -> Iterator[None]:
     """Deliver SIGINT and SIGTERM only after the block: torchrun, for one, sends them as soon as another rank ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _SIGNALS}
     try:
-        yield
+        with handling({number: lambda number, _: came.append(number) for number in _SIGNALS}):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for late in dict.fromkeys(came):
             signal.raise_signal(late)

@@ -13,6 +13,7 @@ from typing import IO
 from losslab import console
 from losslab.reports import Cause, Note, from_line
 from losslab.run_folder import RunFolder
+from losslab.training.process.signals import handling
 from losslab.training.process.worker_command import worker_command, worker_environment
 
 QUIET = "LOSSLAB_QUIET"
@@ -72,15 +73,11 @@ def _stand_by(agent: subprocess.Popen[str], log: Path) -> Ended:
         assert agent.stdin is not None
         agent.stdin.close()  # the end of their input is a SIGTERM to all workers
 
-    handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling({signal.SIGINT: pass_on, signal.SIGTERM: pass_on}):
         assert agent.stderr is not None
         _relay(agent.stderr, log, ended)
         ended.code = agent.wait()
         return ended
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _relay(stream: IO[str], log: Path, ended: Ended) -> None:

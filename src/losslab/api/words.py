@@ -1,0 +1,40 @@
+"""Overrides that a program gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from losslab.errors import UserError
+
+
+def checked_words(overrides: Sequence[str]) -> list[str]:
+    """Overrides as a list of words. Raises UserError for anything but words, which alone enter a fingerprint."""
+    if isinstance(overrides, str):
+        raise UserError(
+            f"overrides are a list of words, such as ['loss=focal', 'seed=1'], not the one word {overrides!r}"
+        )
+    for word in overrides:
+        if not isinstance(word, str):
+            raise UserError(
+                f"an override is a word KEY=VALUE, not an object of {type(word).__name__}: a run is found again by its "
+                "words, which an object has none of; put the class into a .py file beside the program, and write "
+                "loss._target_=my_losses.MyLoss"
+            )
+        if "=__main__." in word:
+            raise UserError(
+                f"{word}: a class that is defined in a notebook or in the program itself cannot be imported by the "
+                "process that trains; put it into a .py file in the current folder, and write its name, such as "
+                "my_losses.MyLoss"
+            )
+    return list(overrides)
+
+
+def refuse_objects(function: str, objects: Mapping[str, object]) -> None:
+    """Refuse parts of a run that are given as objects, by keyword. Raises UserError."""
+    for name, value in objects.items():
+        kind = value if isinstance(value, type) else type(value)
+        raise UserError(
+            f"losslab.{function} takes no {name}=…: a run is found again by its words, which an object has none of; "
+            f"put {kind.__name__} into a .py file in the current folder, and add the words "
+            f"'{name}._target_=my_module.{kind.__name__}' and '{name}.KEY=VALUE'"
+        )
