@@ -59,6 +59,7 @@ WITHOUT_TORCH = [
     "losslab.records",
     "losslab.reports",
     "losslab.run_folder",
+    *sorted(f"losslab.api.{path.stem}" for path in (SOURCE / "api").glob("*.py") if path.stem != "__init__"),
     *sorted(f"losslab.commands.{path.stem}" for path in (SOURCE / "commands").glob("*.py") if path.stem != "__init__"),
     *(
         f"losslab.config.{name}"

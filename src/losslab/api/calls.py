@@ -163,7 +163,7 @@ def _open(line: CommandLine, interrupts: Interrupts, mistakes: list[str]) -> Mul
     try:
         return open_runs(line, interrupts, mistakes.append)
     except UserError as error:
-        raise UserError(str(error).replace("--yes", "yes=True")) from None
+        raise UserError(str(error).replace("--yes", "yes=True").replace("add -m", "call losslab.sweep")) from None
 
 
 def _refuse(mistakes: list[str]) -> None:
