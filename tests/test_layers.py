@@ -21,7 +21,8 @@ ROWS = [
     {"comparison"},
     {"sweeps"},
     {"conformance"},
-    {"training"},
+    {"training", "integrations"},
+    {"functional"},
     {"config"},
     {"losses", "models", "tasks", "data", "loggers"},
     {"metrics"},
@@ -238,6 +239,7 @@ def test_a_circle_is_found_whichever_way_it_closes(line: str, tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [
+        ("functional", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),
         ("losses", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),
         ("models", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),
         ("metrics", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),

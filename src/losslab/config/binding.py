@@ -57,6 +57,18 @@ def resolve_tied(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "model": {**model, "tie_embeddings": tied}}
 
 
+def bind_component(where: str, node: dict[str, Any]) -> dict[str, Any]:
+    """Bind one component's keys to its signature, as `bind_components` does.
+
+    Raises:
+        UserError: with all of the mistakes.
+    """
+    mistakes: list[str] = []
+    bound = _bind(where, node, mistakes, late=set())
+    raise_all(mistakes)
+    return bound
+
+
 def import_target(path: str, where: str) -> Any:
     """The class that a `_target_` names."""
     module_name, _, attribute = path.rpartition(".")

@@ -1,6 +1,11 @@
-"""The values that pass between data, task, model and loss, and what each of these must do. Torch and Lightning only."""
+"""The values that pass between data, task, model and loss, and what each of these must do. Torch and Lightning only.
 
-from losslab.contracts.data import DataModule, Share, Subset, raw_bytes, to_device
+The contract of data modules alone needs Lightning, whose import takes seconds: its names are imported when they are
+first asked for, so that `losslab.functional` imports torch alone.
+"""
+
+from typing import TYPE_CHECKING, Any
+
 from losslab.contracts.info import DataInfo, SplitInfo
 from losslab.contracts.model import Backbone, Teacher, blocks_of, cache_of, context_of, flops_of, projection_of
 from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
@@ -15,8 +20,14 @@ from losslab.contracts.values import (
     Values,
     added,
     padded,
+    previous_tokens,
 )
 from losslab.metric import Metric
+
+if TYPE_CHECKING:
+    from losslab.contracts.data import DataModule, Share, Subset, raw_bytes, to_device
+
+_OF_DATA = ("DataModule", "Share", "Subset", "raw_bytes", "to_device")
 
 __all__ = [
     "Backbone",
@@ -48,7 +59,17 @@ __all__ = [
     "flops_of",
     "no_objective",
     "padded",
+    "previous_tokens",
     "projection_of",
     "raw_bytes",
     "to_device",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_DATA:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from losslab.contracts import data
+
+    globals().update({each: getattr(data, each) for each in _OF_DATA})
+    return globals()[name]

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class TargetKind(Enum):
@@ -113,6 +114,20 @@ def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         rows = rows.new_zeros(len(sequences), 1)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return rows, torch.arange(rows.shape[1]) < lengths[:, None]
+
+
+def previous_tokens(tokens: Tensor, count: int) -> Tensor:
+    """The inputs up to each position, for `Features.extras["previous"]`.
+
+    Args:
+        tokens: int [B, T].
+        count: how many, K, above 0; at most T are given.
+
+    Returns:
+        int32 [B, T, min(K, T)], the latest first; -1 before the first.
+    """
+    count = min(count, tokens.shape[1])
+    return F.pad(tokens.int(), (count - 1, 0), value=-1).unfold(1, count, 1).flip(-1)
 
 
 Values = Tensor | Mapping[str, Tensor]

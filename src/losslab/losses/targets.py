@@ -1,14 +1,17 @@
-"""Refuse targets that are not what a loss expects, in a sentence.
+"""Refuse targets that are not what a loss expects, in a sentence; classes in the form that it expects.
 
 On a GPU their values are not looked at, which would wait for it; CUDA stops by itself at a class that does not exist.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from losslab.contracts import TargetKind
+from losslab.contracts import Features, TargetKind
 from losslab.errors import UserError
 from losslab.losses.contract import TargetedLoss
 
@@ -26,7 +29,17 @@ def check_targets(target: Tensor, loss: TargetedLoss, num_outputs: int) -> None:
         )
 
 
-def _check_classes(target: Tensor, num_outputs: int) -> None:
+def in_kind(features: Features, kind: TargetKind, size: int) -> Features:
+    """Classes as what a loss of distributions or labels expects: all of the weight on the one that holds. They stay in
+    `extras["class"]`, for the metrics; other targets stay as they are."""
+    if kind not in (TargetKind.DISTRIBUTIONS, TargetKind.LABELS) or features.target.is_floating_point():
+        return features
+    shares = F.one_hot(features.target, size).float()
+    return replace(features, target=shares, extras={**features.extras, "class": features.target})
+
+
+def check_classes(target: Tensor, num_outputs: int) -> None:
+    """Raises UserError for targets that are no classes of 0 … `num_outputs` - 1."""
     if target.ndim != 1 or target.dtype != torch.int64:
         raise UserError(f"targets must be int64 [N] classes, not {target.dtype} of shape {list(target.shape)}")
     if target.device.type == "cpu" and len(target):
@@ -68,7 +81,7 @@ def _check_values(target: Tensor, num_outputs: int) -> None:
 
 
 _CHECKS = {
-    TargetKind.CLASSES: _check_classes,
+    TargetKind.CLASSES: check_classes,
     TargetKind.DISTRIBUTIONS: _check_distributions,
     TargetKind.LABELS: _check_shares,
     TargetKind.VALUES: _check_values,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
-from torch.nn import functional as F
-
-from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task, flat_hidden
+from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task, flat_hidden, previous_tokens
 from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import METRICS, PRIMARY
 from losslab.metrics.temperature import Temperature
@@ -37,7 +34,7 @@ class LanguageModeling(Task):
         hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
         extras = {name: value.flatten() for name, value in batch.extras.items()}
         if previous := needs.get("previous"):
-            extras["previous"] = _previous(batch.inputs["tokens"], previous).flatten(0, 1)
+            extras["previous"] = previous_tokens(batch.inputs["tokens"], previous).flatten(0, 1)
         return Features(
             hidden=hidden,
             target=batch.target.flatten(),
@@ -50,9 +47,3 @@ class LanguageModeling(Task):
 
     def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> ClassMeter:
         return ClassMeter(info, split, calibration["scale"], thorough=thorough)
-
-
-def _previous(inputs: Tensor, count: int) -> Tensor:
-    """int32 [B, T, K], K at most T: the inputs up to each position, the latest first; -1 before the first."""
-    count = min(count, inputs.shape[1])
-    return F.pad(inputs.int(), (count - 1, 0), value=-1).unfold(1, count, 1).flip(-1)

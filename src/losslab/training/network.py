@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from losslab.contracts import (
     Backbone,
     Batch,
     DataInfo,
-    Features,
     LossSum,
     OutputSpec,
     Projection,
-    TargetKind,
     Task,
     Teacher,
     blocks_of,
@@ -27,6 +24,7 @@ from losslab.contracts import (
 )
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.targets import in_kind
 from losslab.models.projection import OutputProjection
 from losslab.training.random import global_stream, hash_weights
 
@@ -115,15 +113,6 @@ class Network(nn.Module):
         if own is None or taught is None:
             return None
         return int(own / info.mean_positions) + 6 * self.projection.weight.numel() + taught
-
-
-def in_kind(features: Features, kind: TargetKind, size: int) -> Features:
-    """Classes as what a loss of distributions or labels expects: all of the weight on the one that holds. They stay in
-    `extras["class"]`, for the metrics; other targets stay as they are."""
-    if kind not in (TargetKind.DISTRIBUTIONS, TargetKind.LABELS) or features.target.is_floating_point():
-        return features
-    shares = F.one_hot(features.target, size).float()
-    return replace(features, target=shares, extras={**features.extras, "class": features.target})
 
 
 def check_projection(projection: Projection, backbone: nn.Module, num_outputs: int, width: int) -> None:

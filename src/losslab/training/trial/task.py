@@ -10,7 +10,8 @@ import torch
 from losslab.contracts import Batch, DataInfo, Features, Meter, TargetKind, Task
 from losslab.errors import Fault, UserError, error_sentence
 from losslab.losses.base import Loss
-from losslab.training.network import Network, in_kind
+from losslab.losses.targets import in_kind
+from losslab.training.network import Network
 from losslab.training.random import global_stream
 
 _SUM = 1e-4
