@@ -100,7 +100,7 @@ def test_what_is_no_number_becomes_null(tmp_path) -> None:
         (b"[1, 2]", "no record of a run"),
         (b"null", "no record of a run"),
         (b"{}", "no record of a run"),
-        (b'{"schema": 6, "identity": "a", "name": "runs"}', "update losslab"),
+        (b'{"schema": 7, "identity": "a", "name": "runs"}', "update losslab"),
         (b'{"schema": 0, "identity": "a", "name": "runs"}', "not a whole record"),
         (b'{"schema": 4, "identity": 5, "name": "runs"}', "holds 5 as identity"),
         (b'{"schema": 4, "identity": "a", "name": "runs", "status": "done"}', "no status"),

@@ -2,15 +2,15 @@
 
 Schema 1 had no diff, folder and changes, and no strategy and flags in hardware; schema 2 had no status planned, and no
 first_step and visible_devices; schema 3 had no flops_per_token; up to schema 4 `metrics` was called yardsticks, and
-every run was a language model's, whose metrics the record did not declare. All are read as schema 5, with null for what
-they lack.
+every run was a language model's, whose metrics the record did not declare; schema 5 had no trial, and no status pruned.
+All are read as schema 6, with null for what they lack.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-SCHEMA = 5
+SCHEMA = 6
 _NLL = "nats per token"
 _METRICS_OF_4: tuple[tuple[str, str, str, bool | None, float | None, str], ...] = (
     ("nll", "nll", _NLL, False, 0.01, "terminal events curves checked"),
@@ -75,6 +75,10 @@ def _from_4(content: dict[str, Any]) -> dict[str, Any]:
     return {**with_metrics(content), "schema": 5, "metrics_info": info, "primary": "nll_scaled"}
 
 
+def _from_5(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "schema": 6, "trial": {}}
+
+
 def with_metrics(content: dict[str, Any]) -> dict[str, Any]:
     """A record, or an entry of evaluations.jsonl, whose metrics were called yardsticks up to schema 4."""
     if "yardsticks" not in content:
@@ -83,12 +87,12 @@ def with_metrics(content: dict[str, Any]) -> dict[str, Any]:
     return {"metrics": content["yardsticks"]} | renamed
 
 
-_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
+_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
 """Schema → what turns its records into those of the next."""
 
 
 def migrate(content: dict[str, Any]) -> dict[str, Any]:
-    """A record of schema 5. Raises KeyError for a schema that there never was."""
+    """A record of schema 6. Raises KeyError for a schema that there never was."""
     while content["schema"] < SCHEMA:
         content = _MIGRATIONS[content["schema"]](content)
     return content

@@ -1,11 +1,12 @@
 """run.json: the record that each run keeps of itself. No torch here.
 
-Schema 5. Every key is always present; unknown values are null.
+Schema 6. Every key is always present; unknown values are null.
 
 identity    SHA-256 of what determines the run's numbers (config/identity.py)
 name        the sweep's folder below the output folder
 overrides   the command-line overrides, as typed
-status      planned | running | completed | failed | diverged | interrupted; planned: a sweep will come to it
+status      planned | running | completed | failed | diverged | interrupted | pruned; planned: a sweep will come to it;
+            pruned: a search ended it early, and continues it no more
 step        optimizer steps in the last checkpoint; max_steps is the budget
 metrics     {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
 metrics_info  metric → {label, unit, higher_is_better, margin, shown}, as the run's task declares it (metric.py), in the
@@ -36,9 +37,11 @@ hardware    threads (of a run that its sweep has planned, those it will use), de
 throughput  tokens_per_second (of training alone; in records without validation_seconds, validations included),
             flops_per_token (of a forward and backward pass; those of a teacher included)
 memory      peak_mib
+trial       of a run that a search drew (hydra/sweeper=optuna): study (its name), number (of the trial, from 0) and
+            searched (the keys); empty otherwise
 error       null, or what ended the run
 
-Records of older schemas are read as schema 5 (migrations.py).
+Records of older schemas are read as schema 6 (migrations.py).
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ FILE = "run.json"
 CONFIG = "config.yaml"
 COMMAND = "LOSSLAB_COMMAND"
 """The environment variable in which the processes of `losslab train` find what was typed."""
-STATUSES = ("planned", "running", "completed", "failed", "diverged", "interrupted")
+STATUSES = ("planned", "running", "completed", "failed", "diverged", "interrupted", "pruned")
 DONE = ("completed", "diverged")
 """Results, which are not trained again."""
 SHORT = 10
@@ -94,6 +97,7 @@ class Record:
     hardware: dict[str, Any] = field(default_factory=dict)
     throughput: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    trial: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     schema: int = SCHEMA
 
@@ -180,6 +184,7 @@ def _checked(record: Record, path: Path) -> Record:
         "hashes": all(isinstance(value, str) for value in record.hashes.values()),
         "versions": all(isinstance(value, str) for value in record.versions.values()),
         "hardware.threads": isinstance(record.hardware.get("threads"), int | None),
+        "trial": not record.trial or is_trial(record.trial),
         "timing.seconds": record.timing.get("seconds") is None or _is_number(record.timing["seconds"]),
         "timing.validation_seconds": record.timing.get("validation_seconds") is None
         or _is_number(record.timing["validation_seconds"]),
@@ -197,6 +202,17 @@ def _checked(record: Record, path: Path) -> Record:
     if record.status not in STATUSES:
         raise UserError(f"{path} holds no status but {record.status!r}; move it away to run this configuration again")
     return record
+
+
+def is_trial(trial: dict[str, Any]) -> bool:
+    """Whether this is what a record says of its trial."""
+    searched = trial.get("searched")
+    return (
+        isinstance(trial.get("study"), str)
+        and isinstance(trial.get("number"), int)
+        and isinstance(searched, list)
+        and all(isinstance(key, str) for key in searched)
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -27,6 +27,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Validated:
+    """A validation after which the run was saved."""
+
+    step: int
+    value: float
+    """The primary metric."""
+
+
+@dataclass(frozen=True)
 class Cause:
     """The reason for which a process, or one rank of several, ends without a result."""
 
@@ -34,8 +43,8 @@ class Cause:
     rank: int = 0
 
 
-Report = Note | Progress | Cause
-_TYPES: dict[str, type[Report]] = {"note": Note, "progress": Progress, "cause": Cause}
+Report = Note | Progress | Validated | Cause
+_TYPES: dict[str, type[Report]] = {"note": Note, "progress": Progress, "validated": Validated, "cause": Cause}
 _NAMES = {kind: name for name, kind in _TYPES.items()}
 
 

@@ -21,6 +21,7 @@ from losslab.sweeps.plan import Job
 from losslab.sweeps.planning import plan
 from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.slots import Sharing, Slot
+from losslab.sweeps.source import Listed
 from runs import TINY, find_runs, losslab
 from sweeps import wait_until
 
@@ -134,7 +135,7 @@ def test_slots_are_given_to_one_run_at_a_time(
     if gpus:
         sharing = replace(sharing, slots=(Slot(0, ("3",)), Slot(1, ("7",))))
     runs = open_runs(planned, sharing)
-    sweep = Sweep(runs, Path("outputs/slots"), sharing.slots, LocalSettings(2, "continue", 0, None))
+    sweep = Sweep(Listed(runs), Path("outputs/slots"), sharing.slots, LocalSettings(2, "continue", 0, None))
     most: list[int] = []
     start = Sweep._start
 

@@ -84,3 +84,11 @@ class ListedSweeper(BasicSweeper):
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
         return [[list(job) for job in self.multirun.jobs]]
+
+
+class OptunaSweeper(ListedSweeper):
+    """A search by Optuna, whose trials the local launcher draws. Keys: conf/hydra/sweeper/optuna.yaml."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(max_batch_size=None)
+        self.settings = settings  # which losslab has read and checked

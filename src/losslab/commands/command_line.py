@@ -7,8 +7,10 @@ from pathlib import Path
 
 from losslab.config.foreign import serves_instead
 from losslab.config.nearest import nearest
+from losslab.config.search import StudySpace
 from losslab.config.words import ready
 from losslab.errors import UserError
+from losslab.sweeps.settings import SearchSettings
 
 _HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--resolve"}
 _VALUED: dict[str, tuple[str, ...]] = {
@@ -16,6 +18,16 @@ _VALUED: dict[str, tuple[str, ...]] = {
     "--package": (),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
 }
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search, with hydra/sweeper=optuna."""
+
+    spaces: list[StudySpace]
+    settings: SearchSettings
+    of_hydra: list[str]
+    """Overrides of Hydra's own keys."""
 
 
 @dataclass
@@ -33,6 +45,8 @@ class CommandLine:
     config_dir: Path | None = None
     foreign_launcher: str = ""
     """The launcher of somebody else's that a multirun has, if it has one."""
+    search: Searched | None = None
+    """What a multirun searches, if it does."""
     for_hydra: list[str] | None = None
     """Overrides for Hydra instead of `overrides`: of a multirun, the words that all jobs share."""
 

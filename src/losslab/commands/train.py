@@ -11,21 +11,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from hydra import main as hydra_main
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
 from losslab.commands.command_line import CommandLine, parse
+from losslab.commands.expand import ask, expand
 from losslab.commands.folder import check_folder
 from losslab.commands.forgotten import find_forgotten
 from losslab.commands.trusted import append_current_folder
 from losslab.config import schema
 from losslab.config.check import check_run, check_warmup
 from losslab.config.compose import CONFIG_NAME, compose_job, compose_plain, group_choices, own_choices, to_plain
-from losslab.config.jobs import is_multirun, job_overrides, open_multirun, single_job
+from losslab.config.jobs import is_multirun, single_job
 from losslab.config.paths import conf_dir
+from losslab.config.search import with_hint
 from losslab.console import complain, say, working
 from losslab.data.text_files import find_files
 from losslab.errors import UserError, error_sentence
@@ -33,9 +34,7 @@ from losslab.records import COMMAND, Record
 from losslab.sweeps import server
 from losslab.sweeps.interrupts import Interrupts
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, RunFailed
-from losslab.sweeps.scheduler import check_executor
-from losslab.sweeps.settings import LocalSettings, SlurmSettings
-from losslab.training.process.slurm import is_task_of_many
+from losslab.sweeps.tuning import Tuning
 
 if TYPE_CHECKING:
     from losslab.training.process.start import Outcome
@@ -45,14 +44,9 @@ _STOPPED = 130
 """The shell's code for a command that Ctrl-C ended."""
 _TEXT = "losslab.data.module.TextDataModule"
 """Whose paths are looked up before anything is imported; other data looks for its own."""
-_LAUNCHER = ("hydra.launcher", "hydra/launcher")
-_SWEEPER = "hydra.sweeper._target_=hydra_plugins.losslab_launcher.ListedSweeper"
-_LOCAL, _SLURM = "local", "hydra_plugins.losslab_launcher.SlurmLauncher"
-_KNOWN_LAUNCHERS = ("hydra_plugins.losslab_launcher.", "hydra._internal.core_plugins.")
+_OF_MULTIRUNS = tuple(f"hydra{sign}{name}" for name in ("launcher", "sweeper") for sign in "./")
 _LONGEST = 300
 """Characters of somebody else's words that a sentence holds."""
-_MANY = 1000
-"""A multirun with more runs is one only if its person says so."""
 _TOLD = 50
 """The number of jobs above which composing them shows progress."""
 
@@ -88,9 +82,7 @@ def open_runs(line: CommandLine, interrupts: Interrupts, on_mistake: Callable[[s
         KeyboardInterrupt: where Ctrl-C came.
     """
     line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
-    typed = list(line.overrides)
-    run_here = partial(_run_job, line)
-    multirun = Multirun(_check_jobs(line), line.config_dir, run_here, interrupts.check, typed, on_mistake)
+    multirun = _make_multirun(line, interrupts, list(line.overrides), on_mistake)
     interrupts.check()
     return multirun
 
@@ -143,13 +135,24 @@ def run_all(multirun: Multirun, line: CommandLine, interrupts: Interrupts) -> bo
     return True
 
 
+def _make_multirun(
+    line: CommandLine, interrupts: Interrupts, typed: list[str], on_mistake: Callable[[str], None]
+) -> Multirun:
+    jobs, search = _check_jobs(line), line.search
+    if search is None:
+        return Multirun(jobs, line.config_dir, partial(_run_job, line), interrupts.check, typed, on_mistake)
+    return Tuning(
+        jobs, search.spaces, search.settings, search.of_hydra, line.config_dir, interrupts.check, typed, on_mistake
+    )
+
+
 def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
     """Compose and check every job, each sentence once, before any starts."""
     of_hydra: list[str] = []
     if line.multirun:
-        overrides, of_hydra = _expand(line)
+        overrides, of_hydra = expand(line)
     else:
-        if launching := [o for o in line.overrides if o.lstrip("+~").startswith(_LAUNCHER)]:
+        if launching := [o for o in line.overrides if o.lstrip("+~").startswith(_OF_MULTIRUNS)]:
             raise UserError(f"{launching[0]} is about a multirun: add -m, or leave it out")
         line.overrides = single_job(line.overrides)
         overrides = [line.overrides]
@@ -157,8 +160,7 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
     notes: dict[str, None] = {}
     many = len(overrides) > _TOLD
     for job in working(overrides, "checking", len(overrides)) if many else overrides:
-        config, choices = compose_job(of_hydra + job, line.config_dir)
-        config = check_run(config)
+        config, choices = _checked(of_hydra + job, line)
         if note := check_warmup(config, job):
             notes[note] = None
         jobs[tuple(job)] = config, choices
@@ -172,44 +174,18 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
         say(f"note: {note}")
     keys = [override.partition("=")[0] for override in line.overrides]
     if forgotten := find_forgotten(jobs.values(), keys):
-        _ask(line, forgotten.sentence, "start them?" if line.multirun else "start it?", forgotten.way_out)
+        ask(line, forgotten.sentence, "start them?" if line.multirun else "start it?", forgotten.way_out)
     return jobs
 
 
-def _ask(line: CommandLine, fact: str, question: str, way_out: str) -> None:
-    """Go on only where a person means what was found. Raises UserError otherwise."""
-    if line.yes:
-        return
-    if not (line.asks and sys.stdin.isatty()):
-        raise UserError(f"{fact}: {way_out}")
+def _checked(job: list[str], line: CommandLine) -> Checked:
     try:
-        meant = typer.confirm(f"{fact}; {question}")
-    except typer.Abort:
-        meant = False
-    if not meant:
-        raise UserError("nothing was started")
-
-
-def _expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
-    """The overrides of each job of a multirun, and Hydra's own; a very large one only if that is meant."""
-    if "RANK" in os.environ or is_task_of_many():
-        by = "torchrun" if "RANK" in os.environ else "srun"
-        raise UserError(f"a multirun starts its ranks itself: start losslab train -m without {by}")
-    opened = open_multirun(line.overrides, line.config_dir)
-    if opened.launcher == _LOCAL:
-        LocalSettings.of(opened.settings)
-    elif opened.target == _SLURM:  # which a person's own file may name as well
-        check_executor(SlurmSettings.of(opened.settings))
-    if not opened.target.startswith(_KNOWN_LAUNCHERS):
-        line.foreign_launcher = opened.launcher
-    if opened.launcher == _LOCAL or opened.target == _SLURM:
-        server.warm_up()
-    if opened.count > _MANY:
-        _ask(line, f"these are {opened.count:,} runs", "start them?", "add --yes if you mean it")
-    for note in opened.notes:
-        say(f"note: {note}")
-    line.for_hydra = [*opened.common, _SWEEPER]
-    return job_overrides(opened), opened.hydra_overrides
+        config, choices = compose_job(job, line.config_dir)
+        return check_run(config), choices
+    except UserError as error:
+        if line.search is None:
+            raise
+        raise UserError(with_hint(str(error), line.search.spaces)) from None
 
 
 def _run_job(line: CommandLine, config: DictConfig, prefix: str) -> str:

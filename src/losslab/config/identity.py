@@ -80,7 +80,12 @@ _FIRST = (*_ORIGINS, "loss", "regularizers", "optimizer", "scheduler", "model", 
 
 
 def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
-    """SHA-256 of the bound configuration without NOT_IDENTITY, each input path replaced by its content's hash.
+    """SHA-256 of what `canonical` gives. Arguments: see there."""
+    return hashlib.sha256(json.dumps(canonical(config, inputs), sort_keys=True).encode()).hexdigest()
+
+
+def canonical(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+    """The bound configuration without NOT_IDENTITY, each input path replaced by its content's hash.
 
     Args:
         config: after `check_run`, `bind_components` and `resolve_budget`.
@@ -102,7 +107,7 @@ def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
     for key, digest in inputs.items():
         section, _, last = key.rpartition(".")
         (content[section] if section else content)[last] = f"sha256:{digest}"
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return content
 
 
 def folder_name(config: dict[str, Any], defaults: dict[str, Any], choices: dict[str, str], identity: str) -> str:

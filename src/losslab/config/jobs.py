@@ -12,11 +12,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from losslab.config.axes import Axes, Words, make_axes, read_zip
 from losslab.config.compose import compose_config, parse_overrides
 from losslab.config.mistakes import flat_keys
+from losslab.config.search import Dimension, StudySpace, make_studies, read_dimension
 from losslab.config.words import ZIP, bare, choices, has_settings, is_group, ready
 from losslab.errors import UserError
 
 _HYDRA = ("hydra.", "hydra/")
 _MOST_VALUES = 100_000
+_BASIC, _SEARCH = "BasicSweeper", "OptunaSweeper"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Multirun:
     target: str
     """The launcher's class."""
     axes: Axes = field(repr=False)
+    search: dict[str, Any] | None = None
+    """The keys of hydra.sweeper where it searches; None: every combination runs."""
+    dimensions: dict[str, Dimension] = field(default_factory=dict)
+    """What is searched, by key."""
 
 
 def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multirun:
@@ -52,8 +58,9 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     common, hydra = _before_any_job(overrides, config_dir)
     if not (hydra.sweeper and hydra.launcher):
         raise UserError("hydra.sweeper and hydra.launcher cannot be null: leave them out, or choose hydra/launcher=…")
-    if not hydra.sweeper._target_.endswith("BasicSweeper"):
-        raise UserError("losslab's multirun works with Hydra's basic sweeper; leave out hydra/sweeper")
+    searches = hydra.sweeper._target_.endswith(_SEARCH)
+    if not searches and not hydra.sweeper._target_.endswith(_BASIC):
+        raise UserError("losslab's multirun works with Hydra's basic sweeper, and with hydra/sweeper=optuna, its own")
     if hydra.sweeper.get("max_batch_size") is not None:
         raise UserError("leave out hydra.sweeper.max_batch_size: hydra.launcher.slots says how many runs go at once")
     swept = [ready(f"{key}={value}") for key, value in (hydra.sweeper.params or {}).items()]
@@ -61,6 +68,7 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     of_hydra: list[str] = []
     zips: dict[bool, list[list[str]]] = {False: [], True: []}
     values: dict[str, list[Words]] = {}
+    dimensions: dict[str, Dimension] = {}
     for i, word in enumerate(swept + overrides):
         key = word.partition("=")[0]
         if bare(key) == ZIP:
@@ -71,25 +79,32 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
             of_hydra.append(word)
         else:
             own.append(word)
-            key, values_of = _values(word, config_dir)
+            key, values_of = _values(word, config_dir, dimensions if searches else None)
             values[key] = values_of
+    if zipped := sorted({key for keys in zips[True] or zips[False] for key in keys} & dimensions.keys()):
+        raise UserError(f"zip walks listed values together, and {zipped[0]} is searched: leave it out of zip")
     axes = make_axes(
         values,
         zips[True] or zips[False],  # what is typed replaces
         tuple(word for word in own if word.startswith("experiment=")),
         lambda words: _look(list(words), config_dir),
     )
-    settings = OmegaConf.to_container(hydra.launcher, resolve=True)
-    assert isinstance(settings, dict)
+    settings = _plain(hydra.launcher)
     target = str(settings.pop("_target_"))
     choice = hydra.runtime.choices["hydra/launcher"]
     keys = {str(key): value for key, value in settings.items()}
-    return Multirun(own, of_hydra, common, axes.count(), axes.notes, choice, keys, target, axes)
+    search = {str(key): value for key, value in _plain(hydra.sweeper).items()} if searches else None
+    return Multirun(own, of_hydra, common, axes.count(), axes.notes, choice, keys, target, axes, search, dimensions)
 
 
 def job_overrides(multirun: Multirun) -> list[list[str]]:
     """The overrides of each job, in Hydra's order."""
     return list(multirun.axes.jobs())
+
+
+def study_spaces(multirun: Multirun) -> list[StudySpace]:
+    """The studies of a multirun that searches, in Hydra's order."""
+    return make_studies(job_overrides(multirun), multirun.dimensions)
 
 
 def single_job(overrides: list[str]) -> list[str]:
@@ -122,29 +137,48 @@ def is_multirun(overrides: list[str], config_dir: Path | None = None) -> bool:
     return mode is not None and mode.name == "MULTIRUN"
 
 
-def _values(word: str, config_dir: Path | None) -> tuple[str, list[Words]]:
-    """The key of a word, and the words of each of its values. Raises UserError where they cannot be counted."""
+def _values(
+    word: str, config_dir: Path | None, dimensions: dict[str, Dimension] | None = None
+) -> tuple[str, list[Words]]:
+    """The key of a word, and the words of each of its values; for a key that is searched, the word itself.
+
+    Args:
+        dimensions: takes what is searched; None where nothing is.
+
+    Raises:
+        UserError: where values cannot be counted.
+    """
     if has_settings(word):
         values: list[Words] = []
         for choice in choices(word):
-            key, own = _values(choice[0], config_dir)
+            key, own = _values(choice[0], config_dir, dimensions)
             values += [(*first, *choice[1:]) for first in own]
         return key, values
     (override,) = parse_overrides([word], config_dir)
     key = override.get_key_element()
+    if dimensions is not None and (dimension := read_dimension(override)) is not None:
+        dimensions[key] = dimension
+        return key, [(word,)]
     if not override.is_sweep_override():
         return key, [(word if override.is_delete() else f"{key}={override.get_value_element_as_str()}",)]
     if key == "experiment":
         raise UserError(f"{word}: an experiment may be a multirun of its own; start one at a time")
     if not override.is_discrete_sweep():
         assert override.value_type is not None
-        raise UserError(f"{word}: {override.value_type.name.lower()} has no end; list the values of {key}")
+        name = override.value_type.name.lower().removesuffix("_sweep")
+        raise UserError(f"{word}: {name} has no end; list the values of {key}, or add hydra/sweeper=optuna")
     found: list[Words] = [(f"{key}={value}",) for value in islice(override.sweep_string_iterator(), _MOST_VALUES + 1)]
     if len(found) > _MOST_VALUES:
         raise UserError(f"{key} has more than {_MOST_VALUES:,} values")
     if not found:
         raise UserError(f"{word} is no value at all: there is nothing to run")
     return key, found
+
+
+def _plain(node: Any) -> dict[Any, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return plain
 
 
 def _before_any_job(overrides: list[str], config_dir: Path | None) -> tuple[list[str], DictConfig]:

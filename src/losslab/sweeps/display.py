@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from html import escape
 from importlib import import_module
@@ -18,16 +19,23 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 60.0
 _SECONDS_BETWEEN_CELLS = 0.5
 _LONGEST_LABEL = 40
-_OVER = ("completed", "diverged", "failed", "skipped")
+_OVER = ("completed", "diverged", "failed", "pruned", "skipped")
 
 
 class Display:
-    """Overall progress in optimizer steps, and each running run's own."""
+    """Overall progress in optimizer steps, and each running run's own.
 
-    def __init__(self, runs: list[Run]) -> None:
+    Args:
+        runs: those that have come; more are added while it shows.
+        expected: how many there will be; default: those that have come.
+    """
+
+    def __init__(self, runs: list[Run], expected: Callable[[], int] | None = None) -> None:
         self._runs = runs
-        self._total = sum(run.max_steps for run in runs)
-        self._first = sum(run.step for run in runs)
+        self._expected = expected or (lambda: len(runs))
+        self._firsts: dict[int, int] = {}
+        """The step at which each run stood when it came, by its number."""
+        self._note_new()
         self._began = self._last_line = time.monotonic()
         self._bars: Progress | None = None
         self._rows: dict[int, TaskID] = {}
@@ -44,7 +52,7 @@ class Display:
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
                 console=out, transient=True,
             )  # fmt: skip
-            self._overall = self._bars.add_task("sweep", total=self._total, completed=self._first, text="")
+            self._overall = self._bars.add_task("sweep", total=None, text="")
             self._bars.start()
         return self
 
@@ -55,6 +63,7 @@ class Display:
             self._fill("")
 
     def refresh(self) -> None:
+        self._note_new()
         if self._bars is not None:
             self._draw(self._bars)
         elif self._cell is not None:
@@ -63,7 +72,7 @@ class Display:
                 self._fill(self._to_html())
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            say(f"{self._done()}/{self._total} steps; {self._summary()}")
+            say(f"{self._done()}/{self._total()} steps; {self._summary()}")
 
     def _fill(self, html: str) -> None:
         self._cell.update(_ipython().HTML(html))
@@ -79,7 +88,7 @@ class Display:
         )
 
     def _draw(self, bars: Progress) -> None:
-        bars.update(self._overall, completed=self._done(), text=self._summary())
+        bars.update(self._overall, total=self._total(), completed=self._done(), text=self._summary())
         running = {run.number: run for run in self._runs if run.process is not None}
         for number in self._rows.keys() - running.keys():
             bars.remove_task(self._rows.pop(number))
@@ -89,17 +98,26 @@ class Display:
                 self._rows[number] = bars.add_task(f"  {label}", total=run.max_steps, text="")
             bars.update(self._rows[number], completed=run.step, text=run.text)
 
+    def _note_new(self) -> None:
+        for run in self._runs:
+            self._firsts.setdefault(run.number, run.step)
+
+    def _total(self) -> int:
+        """Steps of all runs; those that have not come are as long as the others."""
+        known = sum(run.max_steps for run in self._runs)
+        return known * max(self._expected(), len(self._runs)) // max(len(self._runs), 1)
+
     def _done(self) -> int:
         return sum(run.max_steps if run.status in _OVER else run.step for run in self._runs)
 
     def _summary(self) -> str:
         over = sum(run.status in _OVER for run in self._runs)
         failed = sum(run.status == "failed" for run in self._runs)
-        text = f"{over}/{len(self._runs)} runs" + (f", {failed} failed" if failed else "")
-        gone = sum(run.step for run in self._runs) - self._first
+        text = f"{over}/{self._expected()} runs" + (f", {failed} failed" if failed else "")
+        gone = sum(run.step for run in self._runs) - sum(self._firsts.values())
         if gone <= 0:
             return text
-        left = (self._total - self._done()) * (time.monotonic() - self._began) / gone
+        left = (self._total() - self._done()) * (time.monotonic() - self._began) / gone
         return f"{text}, {timedelta(seconds=round(left))} left"
 
 

@@ -43,6 +43,8 @@ class Run:
     stopped: str = ""
     """The reason why it was asked to end."""
     killed: bool = False
+    pruned: bool = False
+    """A search asked it to end."""
     heard: float = 0.0
     """The time of its last message."""
     noted: int = 0
@@ -100,6 +102,8 @@ def tell_end(run: Run, total: int, record: Record) -> None:
     elif run.status == "interrupted":
         kept = f"saved at step {run.step}" if run.step else "nothing was saved yet"
         tell(run, total, "interrupted", f": {run.error}; {kept}")
+    elif run.status == "pruned":
+        tell(run, total, "pruned", f": {run.error}")
     else:
         complain(failure_line(run, total))
 

@@ -61,6 +61,26 @@ def make_plan(jobs: list[Job], slots: int | None, here: bool, surroundings: Surr
         answer.send(plan(jobs, slots=slots, here=here))
 
 
+def make_survey(
+    studies: list[list[Job]], slots: int | None, runs: int, surroundings: Surroundings, answer: Connection
+) -> None:
+    """Send the `Survey` of a search."""
+    _enter_planning(surroundings)
+    from losslab.sweeps.planning import survey
+
+    with suppress(BrokenPipeError):
+        answer.send(survey(studies, slots=slots, runs=runs))
+
+
+def plan_one(job: Job, number: int, threads: int, surroundings: Surroundings, answer: Connection) -> None:
+    """Send the `Plan` of a run that a search has drawn."""
+    _enter_planning(surroundings)
+    from losslab.sweeps.planning import plan_one
+
+    with suppress(BrokenPipeError):
+        answer.send(plan_one(job, number=number, threads=threads))
+
+
 def look_up(jobs: list[Job], since: str, surroundings: Surroundings, answer: Connection) -> None:
     """Send what the records say of these jobs."""
     _enter_planning(surroundings)

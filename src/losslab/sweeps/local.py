@@ -14,7 +14,7 @@ from typing import Any
 from losslab.console import complain, note, say
 from losslab.errors import UserError, error_sentence
 from losslab.records import DONE, Record
-from losslab.reports import Cause, Progress, from_line
+from losslab.reports import Cause, Progress, Validated, from_line
 from losslab.sweeps import server
 from losslab.sweeps.display import Display
 from losslab.sweeps.followed_run import Run, is_silent, known, last_words, put, tell, tell_end, written
@@ -23,6 +23,7 @@ from losslab.sweeps.job import Surroundings, Task, train
 from losslab.sweeps.processes import end_group, end_tree
 from losslab.sweeps.settings import LocalSettings
 from losslab.sweeps.slots import Slot, Slots, environment
+from losslab.sweeps.source import OVER, Source
 from losslab.training.process.worker_command import HELD
 
 _OWN_CODES = (0, 1, 2, HELD)
@@ -38,16 +39,18 @@ class Sweep:
     """The runs of one multirun on this machine, and those of them that other invocations train.
 
     Args:
-        runs: in the order in which they start.
+        source: of runs, in the order in which they start; it is asked whenever a slot is free.
         folder: the sweep's.
         slots: the parts of the machine.
     """
 
-    def __init__(self, runs: list[Run], folder: Path, slots: tuple[Slot, ...], settings: LocalSettings) -> None:
-        self.runs = runs
+    def __init__(self, source: Source, folder: Path, slots: tuple[Slot, ...], settings: LocalSettings) -> None:
+        self.source = source
+        self.runs: list[Run] = []
+        """Those that have come."""
         self.settings = settings
         self._slots = Slots(folder, slots)
-        self._waiting = [run for run in runs if run.status not in DONE]
+        self._waiting: list[Run] = []
         self._running: list[Run] = []
         self._signals = 0
         self._failed = False
@@ -56,27 +59,41 @@ class Sweep:
 
     def work(self) -> bool:
         """Train what is not done; returns whether a signal ended it before its end."""
-        for run in self.runs:
-            if run.status in DONE:
-                run.status, run.step = "skipped", run.max_steps
-            else:
-                run.status = "planned"
-        with self._handling_signals(), Display(self.runs) as display:
-            while self._running or (self._waiting and not self._is_over()):
-                if not self._is_over():
-                    self._start_next()
-                self._listen()
-                self._catch_up()
-                self._enforce()
-                display.refresh()
-        return self._signals > 0 and any(run.status not in (*DONE, "skipped") for run in self.runs)
+        with self._handling_signals():
+            self._take()
+            with Display(self.runs, lambda: self.source.expected) as display:
+                while self._running or not (self._is_over() or (self.source.is_spent and not self._waiting)):
+                    if not self._is_over():
+                        self._start_next()
+                    self._listen()
+                    self._catch_up()
+                    self._enforce()
+                    display.refresh()
+        unfinished = any(run.status not in (*OVER, "skipped") for run in self.runs)
+        return self._signals > 0 and (unfinished or not self.source.is_spent)
 
     def _is_over(self) -> bool:
         """Whether no further run starts."""
         return self._signals > 0 or (self._failed and self.settings.on_error == "stop")
 
+    def _take(self) -> None:
+        """Ask for further runs while a slot is free for one."""
+        while self._slots.has_free() and all(run.elsewhere for run in self._waiting) and not self._is_over():
+            if not (runs := self.source.next()):
+                return
+            self.runs += runs
+            for run in runs:
+                if run.status in OVER:
+                    record = known(run.folder)
+                    run.status, run.step = "skipped" if run.status in DONE else run.status, run.max_steps
+                    self.source.ended(run, record)
+                else:
+                    run.status = "planned"
+                    self._waiting.append(run)
+
     def _start_next(self) -> None:
         """Start the first run that nobody has, if there is room for it, and again."""
+        self._take()
         for run in list(self._waiting):
             if run.elsewhere and not self._came_back(run):
                 continue
@@ -109,7 +126,7 @@ class Sweep:
             )
             self._note_end(run, record)
             return
-        run.slots, run.stopped, run.killed, run.error = slots, "", False, ""
+        run.slots, run.stopped, run.killed, run.pruned, run.error = slots, "", False, False, ""
         run.attempts += 1
         run.status = "running"
         self._running.append(run)
@@ -130,7 +147,7 @@ class Sweep:
         if run.folder.is_locked():
             return False
         run.elsewhere = False
-        if record.status in DONE or record.status == "failed":
+        if record.status in (*OVER, "failed"):
             self._waiting.remove(run)
             self._note_end(run, record)
             return False
@@ -165,13 +182,21 @@ class Sweep:
                     run.step, run.text = report.step, report.text
                 elif isinstance(report, Cause):
                     run.error = report.message
+                elif isinstance(report, Validated):
+                    self._judge(run, report)
                 elif report is not None and report.message not in self._noted:
                     # Runs of one text have the same to say of it; each has it in its log.
                     self._noted.add(report.message)
-                    note(f"[{run.number}/{len(self.runs)}] {report.message}")
+                    note(f"[{run.number}/{self.source.expected}] {report.message}")
         except (EOFError, OSError):
             run.events.close()
             run.events = None
+
+    def _judge(self, run: Run, report: Validated) -> None:
+        """End a run whose validation says that it is not worth going on."""
+        if (reason := self.source.validated(run, report.step, report.value)) and not run.stopped:
+            run.pruned = True
+            self._stop(run, reason)
 
     def _collect(self, run: Run) -> None:
         """Note how a process ended, and free its slots."""
@@ -202,6 +227,8 @@ class Sweep:
     def _settle(self, run: Run, code: int | None) -> Record:
         """The run's record after its process ended, completed by what the process could not write itself."""
         record = known(run.folder)
+        if run.pruned and record.status in ("interrupted", "running"):
+            return put(run.folder, record, "pruned", run.stopped)
         overdue = run.stopped and not self._signals and record.status == "interrupted"
         if not (overdue or is_silent(run.folder, record, run.noted)):
             return record
@@ -209,10 +236,11 @@ class Sweep:
         return put(run.folder, record, status, run.stopped or run.error or last_words(code))
 
     def _note_end(self, run: Run, record: Record) -> None:
-        tell_end(run, len(self.runs), record)
+        tell_end(run, self.source.expected, record)
         if run.status == "failed":
             if 0 < run.attempts <= self.settings.retries and not run.stopped and not self._is_over():
-                say(f"[{run.number}/{len(self.runs)}] will be tried again ({run.attempts} of {self.settings.retries})")
+                again = f"will be tried again ({run.attempts} of {self.settings.retries})"
+                say(f"[{run.number}/{self.source.expected}] {again}")
                 run.status = "planned"
                 # Whether the sweep goes on depends on it, or all others come first.
                 self._waiting.insert(0 if self.settings.on_error == "stop" else len(self._waiting), run)
@@ -220,9 +248,10 @@ class Sweep:
             if not self._failed and self.settings.on_error == "stop" and (self._waiting or self._running):
                 complain("no further run starts: hydra.launcher.on_error=stop")
             self._failed = True
+        self.source.ended(run, record)
 
     def _tell(self, run: Run, event: str, rest: str = "") -> None:
-        tell(run, len(self.runs), event, rest)
+        tell(run, self.source.expected, event, rest)
 
     def _catch_up(self) -> None:
         """Runs that report no progress, as trainer.enable_progress_bar=false asks, leave their step in their record."""

@@ -25,6 +25,7 @@ from losslab.sweeps.plan import Ended, Job, Plan
 from losslab.sweeps.scheduler import Shape
 from losslab.sweeps.settings import LocalSettings, SlurmSettings
 from losslab.sweeps.slots import Sharing
+from losslab.sweeps.source import Listed
 
 REFUSED = "refused"
 """The status of a job that never became a run, because the input was bad."""
@@ -105,7 +106,7 @@ class Multirun:
         local = LocalSettings.of(settings)
         plan = self.plan(job_overrides, slots=local.slots)
         if (runs := self._open(plan)) and plan.sharing is not None:
-            return self._work(plan, runs, Sweep(runs, runs[0].folder.sweep, plan.sharing.slots, local))
+            return self._work(plan, runs, Sweep(Listed(runs), runs[0].folder.sweep, plan.sharing.slots, local))
         return [REFUSED] * len(job_overrides)
 
     def submit(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:

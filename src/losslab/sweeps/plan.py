@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from losslab.metric import Metric
 from losslab.run_folder import RunFolder
 from losslab.sweeps.slots import Sharing
 
@@ -20,6 +22,8 @@ class Job:
     overrides: list[str]
     label: str
     """The values that this run has and another has not, for people."""
+    trial: dict[str, Any] | None = None
+    """The trial of a search that the run belongs to, for its record."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,29 @@ class Plan:
     texts: list[str] = field(default_factory=list)
     """Files that were read, and those that were not and why: a line for each text."""
     notes: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What is known of a study before its first trial."""
+
+    primary: Metric
+    """By whose best value on val trials are told apart."""
+    settings: dict[str, Any]
+    """Dotted key → value of what decides its first sample's result."""
+    folder: Path
+    """The sweep's."""
+
+
+@dataclass
+class Survey:
+    """Everything that a search may draw, looked at and not claimed; or, in `mistakes`, why it cannot start."""
+
+    studies: list[Looked] = field(default_factory=list)
+    """One for each study, in their order."""
+    sharing: Sharing | None = None
+    texts: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
 
 

@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from losslab.config.identity import canonical, flatten
 from losslab.config.trust import foreign_targets
 from losslab.errors import Held, UserError, error_sentence
 from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder, runs_of_sweep
-from losslab.sweeps.plan import Ended, Job, Plan, PlannedRun
+from losslab.sweeps.plan import Ended, Job, Looked, Plan, PlannedRun, Survey
 from losslab.sweeps.slots import Sharing, share
+from losslab.training.factory import build_task
 from losslab.training.process.claim import Finder, Place
 from losslab.training.process.devices import cores, gpus, uses_gpu
 
@@ -31,7 +33,7 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
     seen: dict[RunFolder, int] = {}
     for job in jobs:
         try:
-            place = finder.find(job.config, defaults=job.defaults, choices=job.choices, overrides=job.overrides)
+            place = _find(finder, job)
         except (UserError, OSError) as error:
             result.mistakes.append(_sentence(error))
             continue
@@ -56,6 +58,53 @@ def plan(jobs: list[Job], *, slots: int | None, here: bool = True) -> Plan:
             result.mistakes.append(_sentence(error))
             break
     return result
+
+
+def survey(studies: list[list[Job]], *, slots: int | None, runs: int) -> Survey:
+    """Look at samples of each study of a search, before anything is drawn. Nothing is written.
+
+    Args:
+        slots: how many runs at once; None: what the machine has room for.
+        runs: how many the search trains, at most.
+    """
+    result, finder = Survey(), Finder()
+    settings: list[dict[str, Any]] = []
+    for jobs in studies:
+        places: list[Place] = []
+        for job in jobs:
+            try:
+                places.append(_find(finder, job))
+            except (UserError, OSError) as error:
+                result.mistakes.append(_sentence(error))
+        if places:
+            settings += [place.config["trainer"] for place in places]
+            task = build_task(places[0].config)
+            primary = next(metric for metric in task.metrics if metric.name == task.primary)
+            decisive = flatten(canonical(places[0].config, places[0].inputs))
+            result.studies.append(Looked(primary, decisive, places[0].folder.sweep))
+    result.mistakes, result.texts = list(dict.fromkeys(result.mistakes)), list(dict.fromkeys(finder.texts))
+    if not result.mistakes:
+        result.sharing = _share(settings, slots, runs)
+    return result
+
+
+def plan_one(job: Job, *, number: int, threads: int) -> Plan:
+    """Plan a run that a search has drawn; where it is wrong, it is not claimed.
+
+    Args:
+        number: its place among all runs.
+        threads: of each of its processes.
+    """
+    result, finder = Plan(), Finder()
+    try:
+        result.runs.append(_claim(finder, number, job, _find(finder, job), threads))
+    except (UserError, OSError) as error:
+        result.mistakes.append(_sentence(error))
+    return result
+
+
+def _find(finder: Finder, job: Job) -> Place:
+    return finder.find(job.config, defaults=job.defaults, choices=job.choices, overrides=job.overrides)
 
 
 def look_up(jobs: list[Job], since: str) -> list[Ended]:
@@ -91,11 +140,15 @@ def _sentence(error: UserError | OSError) -> str:
     return str(error) if isinstance(error, UserError) else error_sentence(error)
 
 
-def _share(settings: list[dict[str, Any]], slots: int | None) -> Sharing:
-    """Share the machine by the most demanding of the runs, and of those on GPUs where there are any."""
+def _share(settings: list[dict[str, Any]], slots: int | None, runs: int | None = None) -> Sharing:
+    """Share the machine by the most demanding of the runs, and of those on GPUs where there are any.
+
+    Args:
+        runs: how many there will be, where these settings are samples.
+    """
     on_gpus = [setting for setting in settings if uses_gpu(setting)]
     return share(
-        len(settings),
+        runs or len(settings),
         cores=cores(),
         gpus=gpus() if on_gpus else [],
         devices=max(setting["devices"] for setting in on_gpus or settings),
@@ -108,7 +161,7 @@ def _claim(finder: Finder, number: int, job: Job, place: Place, threads: int | N
     settings = place.config["trainer"]
     record = place.record
     if record is None or not place.done:
-        record = _claim_patiently(finder, place, settings["threads"] or threads)
+        record = _claim_patiently(finder, place, settings["threads"] or threads, job.trial)
     return PlannedRun(
         number=number,
         label=job.label,
@@ -124,12 +177,12 @@ def _claim(finder: Finder, number: int, job: Job, place: Place, threads: int | N
     )
 
 
-def _claim_patiently(finder: Finder, place: Place, threads: int | None) -> Record:
+def _claim_patiently(finder: Finder, place: Place, threads: int | None, trial: dict[str, Any] | None) -> Record:
     """The record, once it is claimed, by us or by another invocation that is at it."""
     deadline = time.monotonic() + _CLAIM_SECONDS
     while True:
         try:
-            return finder.claim(place, None, threads)
+            return finder.claim(place, None, threads, trial)
         except Held:
             if place.folder.record_file.exists():
                 return place.folder.record()

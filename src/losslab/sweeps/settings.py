@@ -16,6 +16,8 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_SLOTS, _MOST_RETRIES = 1024, 100
 _EXECUTORS = ("slurm", "local", "debug")
 _MOST_CPUS, _MOST_GB, _MOST_JOBS, _MOST_REQUEUES = 4096, 100_000, 100_000, 10_000
+_SAMPLERS, _PRUNERS = ("tpe", "random", "grid"), ("none", "median", "halving")
+_MOST_TRIALS, _MOST_SEED = 100_000, 2**32 - 1
 _MOST_WARNING = 65535
 """Seconds; SLURM's own limit."""
 
@@ -123,6 +125,42 @@ class SlurmSettings:
             additional_parameters={str(key).replace("-", "_"): value for key, value in more.items()},
             wait=wait,
         )
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of conf/hydra/sweeper/optuna.yaml, whose comments explain them."""
+
+    n_trials: int
+    sampler: str
+    pruner: str
+    startup_trials: int
+    seed: int
+
+    @classmethod
+    def of(cls, keys: dict[str, Any]) -> SearchSettings:
+        """Raises UserError for a key that there is not, and for a value that makes no sense."""
+        known = {f"hydra.sweeper.{name}" for name in (*cls.__annotations__, "params")}
+        for key in sorted({f"hydra.sweeper.{name}" for name in keys if name != "_target_"} - known):
+            raise UserError(f"there is no key {key!r}: {nearest_key(key, known)}")
+        for name, least, most in (
+            ("n_trials", 1, _MOST_TRIALS),
+            ("startup_trials", 1, _MOST_TRIALS),
+            ("seed", 0, _MOST_SEED),
+        ):
+            if not _is_whole(keys.get(name), least, most):
+                raise UserError(f"hydra.sweeper.{name} must be a number from {least} to {most}, not {keys.get(name)!r}")
+        for name, there in (("sampler", _SAMPLERS), ("pruner", _PRUNERS)):
+            if keys.get(name) not in there:
+                value = keys.get(name)
+                raise UserError(f"hydra.sweeper.{name} cannot be {value!r}: {nearest(str(value), there)}")
+        settings = cls(*(keys[name] for name in cls.__annotations__))
+        if settings.pruner != "none" and settings.n_trials <= settings.startup_trials:
+            raise UserError(
+                f"hydra.sweeper.pruner={settings.pruner} would prune nothing: n_trials={settings.n_trials} are no more "
+                f"than startup_trials={settings.startup_trials}; lower these, or leave out the pruner"
+            )
+        return settings
 
 
 def _text(keys: dict[str, Any], name: str) -> str | None:

@@ -121,6 +121,10 @@ class Slots:
             return []
         return taken
 
+    def has_free(self) -> bool:
+        """Whether this invocation has not taken all of them."""
+        return len(self._held) < len(self._slots)
+
     def free(self, slots: list[Slot]) -> None:
         for slot in slots:
             for held in self._held.pop(slot.index):

@@ -12,9 +12,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from losslab import console
 from losslab.errors import Diverged, Interrupted, UserError
 from losslab.metric import Metric, better
 from losslab.records import Record
+from losslab.reports import Validated
 from losslab.run_folder import RunFolder
 from losslab.training.module import LossModule
 from losslab.training.output.checkpoints import amend, keep_newest, link
@@ -163,6 +165,8 @@ class RunCallback(pl.Callback):
         self.progress.step(step, report.objective)
         if self.intervals.saved(step) or (report.stop and self.intervals.checkpoint):
             self._save(trainer, improved)
+        if self.intervals.validated(step) and console.listener is not None:
+            console.listener(Validated(step, row[f"val/{self.primary.name}"]))
         if report.stop:
             raise Interrupted(f"stopped by a signal after step {step}")
 

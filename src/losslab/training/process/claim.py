@@ -137,12 +137,15 @@ class Finder:
         hashes = {} if place.record is None else place.record.hashes
         return any(hashes.get(name) not in (None, digest) for name, digest in self._code[foreign].items())
 
-    def claim(self, place: Place, status: str | None, threads: int | None = None) -> Record:
+    def claim(
+        self, place: Place, status: str | None, threads: int | None = None, trial: dict[str, Any] | None = None
+    ) -> Record:
         """Make the folder, its config.yaml and its run.json, or take over those of an unfinished run.
 
         Args:
             status: what the record says from now on; None leaves that of an unfinished run, and plans a failed one.
             threads: what the run will use; one that has its number already keeps it.
+            trial: of the search that wants it, for the record; None where a person does, who wants a pruned run too.
 
         Raises:
             UserError: when the folder cannot be made, or another process holds it (`Held`).
@@ -160,8 +163,10 @@ class Finder:
                 record = run.record()
                 if record.status in DONE:  # another process was quicker
                     return record
-            if status or record.status == "failed":  # it is tried again: a failure read from now on is news
+            again = record.status == "failed" or (record.status == "pruned" and trial is None)
+            if status or again:  # it is tried again: a failure read from now on is news
                 record.status, record.error = status or "planned", None
+            record.trial = record.trial if trial is None else trial
             record.max_steps = config["trainer"]["max_steps"]
             kept = {"changes": []} | {key: record.provenance[key] for key in KEPT if key in record.provenance}
             record.provenance = made | {"choices": place.choices} | kept
