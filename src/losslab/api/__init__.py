@@ -1,1 +1,1 @@
-"""What a program or a notebook calls. No torch here: it is imported where weights are."""
+"""Functions for programs and notebooks. No torch here: it is imported where weights are."""

@@ -32,7 +32,7 @@ class Dimension:
     text: str
     """Its values, as typed."""
     values: tuple[str, ...] = ()
-    """Of a list or a range: what may stand behind the equals sign. Empty for an interval."""
+    """Words of a list or a range that may follow the equals sign; empty for an interval."""
     low: Number = 0
     """The smallest value, where these are numbers in order."""
     high: Number = 0
@@ -76,7 +76,7 @@ class Dimension:
 
 
 def read_dimension(override: Override) -> Dimension | None:
-    """What an override searches; None for one value, and for a plain list of values, which is an axis.
+    """The dimension that an override searches; None for one value, and for a plain list of values, which is an axis.
 
     Raises:
         UserError: for a key that is no setting, and for values that cannot be drawn from.

@@ -22,7 +22,7 @@ class Session:
     sweep: str
     """The name that the runs of a comparison share."""
     tags: dict[str, str]
-    """What distinguishes this run from the others: `{"loss": "focal", "seed": "1"}`."""
+    """Settings that distinguish this run from the others: `{"loss": "focal", "seed": "1"}`."""
     step: int
     """Optimizer steps in the record so far; rows beyond it are not part of this run any more."""
     metrics: Sequence[str] = ()
@@ -34,7 +34,7 @@ class Session:
     had_lost: bool = False
     """Whether this logger failed in an earlier session, and may lack rows."""
     kept: dict[str, Any] = field(default_factory=dict)
-    """What this logger keeps in run.json from one session to the next."""
+    """Notes that this logger keeps in run.json from one session to the next."""
     keep: Callable[[], None] = lambda: None
     """Write run.json now."""
 

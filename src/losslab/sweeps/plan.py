@@ -64,7 +64,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Looked:
-    """What is known of a study before its first trial."""
+    """Facts about a study before its first trial."""
 
     primary: Metric
     """By whose best value on val trials are told apart."""

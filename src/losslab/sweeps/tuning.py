@@ -54,7 +54,7 @@ class Tuning(Multirun):
         self._settings = settings
         self._of_hydra = of_hydra
         self._names = _labels(spaces, [jobs[tuple(space.samples()[0])][1] for space in spaces])
-        """What distinguishes each study, for people."""
+        """The label of each study, for people."""
 
     @property
     def jobs(self) -> list[tuple[str, ...]]:

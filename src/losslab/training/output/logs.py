@@ -59,7 +59,7 @@ class Shown:
         return values | (self._best("val/", best) if f"val/{self.primary.name}" in values else {})
 
     def history(self, rows: Iterable[dict[str, str]]) -> list[tuple[int, dict[str, float]]]:
-        """What was logged before, by step, out of the rows of metrics.csv."""
+        """Values that were logged before, by step, out of the rows of metrics.csv."""
         best: dict[str, float] = {}
         found = []
         for row in rows:
