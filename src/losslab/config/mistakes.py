@@ -56,6 +56,12 @@ def explain(error: Exception, known: set[str]) -> UserError:
         group, choice, options = found.groups()
         hint = CHOICES.get((group, choice)) or nearest(choice, options.split())
         return UserError(f"there is no {group} named {choice!r}: {hint}")
+    if found := re.search(r"Could not load '([^'/]+)/([^'/]+)'", text):  # one of a list, whose options Hydra leaves out
+        group, choice = found.groups()
+        hint = CHOICES.get((group, choice)) or nearest(
+            choice, [path.stem for path in (conf_dir() / group).glob("*.yaml")]
+        )
+        return UserError(f"there is no {group} named {choice!r}: {hint}")
     if found := re.search(r"Could not override '(optimizer\.groups\.[^']+)'", text):
         return UserError(f"there is no key {found[1]!r} yet: a plus adds it, +{found[1]}=…")
     if found := re.search(r"Could not override '([^'/]+)/([^']+)'", text):
