@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import warm_process
 from composed_once import composing_once
 from losslab.commands.train import train
 from runs import TINY, make_text
 
 # A shell that starts the suite in the background makes it deaf to Ctrl-C, and every command it tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+warm_process.install()
 
 # Two threads on tiny tensors cost more than they give, and much more on a busy machine.
 torch.set_num_threads(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,13 +77,12 @@ def losslab(*arguments: str, cwd: Path, group: bool = False, new: bool = False) 
     """Start the command as a person would, in a process of its own, or as a terminal does, in a group of its own.
 
     Args:
-        new: import everything there, too, where a test is about the first seconds, or about what is imported. A
-            multirun is new in any case: its jobs come from a fork server of its own, and so it gains next to nothing.
+        new: import everything there, too, where a test is about the first seconds, or about what is imported.
     """
-    if not (new or "-m" in arguments) and warm_process.can_start():
+    if not new and warm_process.can_fork():
         return WarmProcess([*arguments], cwd=cwd, group=group)
     return subprocess.Popen(
-        [sys.executable, "-m", "losslab", *arguments],
+        [warm_process.PYTHON, "-m", "losslab", *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,

@@ -1,29 +1,34 @@
-"""`python -m losslab`, forked from a process that has torch and Lightning in memory: they take 3.6 s of CPU to import.
+"""losslab's processes, forked from one that has torch and Lightning in memory: they take 4 s of CPU to import.
 
 Everything else is as in a process that was just started: its own pid, environment, folder, group, arguments, output,
-signals and exit code. Run as a script, this file is the process that is forked; it computes nothing, so that it holds
-no threads that its children would lack.
+signals and exit code. tests/warm_server.py is the process that is forked; one serves all workers of pytest.
 """
 
 from __future__ import annotations
 
 import atexit
-import functools
-import gc
-import json
+import multiprocessing
 import os
-import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 
+import warm_python
+from warm_python import SERVER, stand_in
+
+PYTHON = sys.executable
+"""The interpreter itself, for a test of a command's first seconds, or of what it imports."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 """NumPy's library opens its threads while it is imported."""
-_CHANGES_NOTHING = {"PYTEST_CURRENT_TEST", *_ONE_THREAD}
 
 
 class WarmProcess:
@@ -34,13 +39,20 @@ class WarmProcess:
         self.returncode: int | None = None
         self._chunks: list[bytes] = []
         output, their_output = os.pipe()
-        self._status, their_status = os.pipe()
-        request = json.dumps([arguments, str(cwd), group, dict(os.environ)]).encode()
-        socket.send_fds(_server(), [request], [their_output, their_status])
+        fields: dict[str, object] = {
+            "environment": dict(os.environ),
+            "folder": str(cwd),
+            "group": "group" if group else "",
+            "blocked": [],
+            "ignores": False,
+            "stands_in": False,
+        }
+        with open(os.devnull) as nothing:  # noqa: PTH123
+            files = {0: nothing.fileno(), 1: their_output, 2: their_output}
+            self._status = warm_python.request(["-m", "losslab", *arguments], fields=fields, files=files)
         os.close(their_output)
-        os.close(their_status)
         self._output: int | None = output
-        self.pid = int(os.read(self._status, 32))
+        self.pid = int(self._status.recv(32))
 
     def poll(self) -> int | None:
         try:
@@ -52,8 +64,8 @@ class WarmProcess:
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = int(os.read(self._status, 32))
-            os.close(self._status)
+            self.returncode = int(self._status.recv(32))
+            self._status.close()
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
@@ -78,88 +90,60 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def can_start() -> bool:
-    """Whether the environment is the one in which the server has imported everything."""
-    return sys.platform == "linux" and _relevant(dict(os.environ)) == _relevant(_at_start())
+@contextmanager
+def starting_cold() -> Iterator[None]:
+    """Processes that start in here import everything, and so do theirs."""
+    executable = sys.executable
+    with patch.dict(os.environ), patch.object(sys, "executable", PYTHON):
+        os.environ.pop(SERVER, None)
+        multiprocessing.set_executable(PYTHON)
+        try:
+            yield
+        finally:
+            multiprocessing.set_executable(executable)
 
 
-def _relevant(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in _CHANGES_NOTHING}
+def can_fork() -> bool:
+    """Whether `WarmProcess` starts a command as a new process of Python would."""
+    return SERVER in os.environ and warm_python.can_fork(["-m", "losslab"])
 
 
-@functools.cache
-def _at_start() -> dict[str, str]:
-    return dict(os.environ)
+def install() -> None:
+    """Let this process, and all below it, start losslab's processes as forks; pytest's workers find it done."""
+    if sys.platform != "linux" or warm_python.strict(dict(os.environ)):
+        return
+    if SERVER not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="losslab-tests-"))
+        os.environ[SERVER] = str(folder / "socket")
+        source = Path(warm_python.__file__).read_text(encoding="utf-8")
+        Path(stand_in()).write_text(f"#!{PYTHON} -IS\n{source}\n\n_start({PYTHON!r})\n", encoding="utf-8")
+        Path(stand_in()).chmod(0o755)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(os.environ[SERVER])
+        listener.listen(100)
+        warm_server = Path(__file__).with_name("warm_server.py")
+        server = subprocess.Popen(
+            [PYTHON, warm_server, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            env={name: text for name, text in os.environ.items() if name != "PYTHONPATH"} | _ONE_THREAD,
+            stdin=subprocess.DEVNULL,
+        )
+        atexit.register(_end, server, folder)
+        listener.close()
+    sys.executable = stand_in()
+    multiprocessing.set_executable(sys.executable)
 
 
-@functools.cache
-def _server() -> socket.socket:
-    """The socket of a process of this file, which ends when this process does."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    process = subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        env=os.environ | _ONE_THREAD,
-        stdin=subprocess.DEVNULL,
-    )
-    theirs.close()
-
-    def end() -> None:
-        ours.close()
-        process.wait()
-
-    atexit.register(end)
-    return ours
+def _end(server: subprocess.Popen[bytes], folder: Path) -> None:
+    server.terminate()
+    server.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _serve(requests: socket.socket) -> list[str]:
-    """Fork for each request; returns its arguments in the process that is to run them."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how the processes between ended
-    while True:
-        message, (*descriptors,), _, _ = socket.recv_fds(requests, 1 << 20, 2)
-        if not message:
-            sys.exit()
-        if os.fork() == 0:
-            requests.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            return _fork(message, *descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-def _fork(message: bytes, output: int, status: int) -> list[str]:
-    """Stay as the parent that tells the child's pid and how it ended; returns in the child alone."""
-    pid = os.fork()
-    if pid:
-        os.close(output)
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-        os.dup2(1, 2)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.write(status, f"{pid}\n".encode())
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        os.write(status, str(code).encode())
-        os._exit(0)
-    os.close(status)
-    arguments, cwd, group, environment = json.loads(message)
-    if group:
-        os.setpgid(0, 0)
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(environment)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    return list(arguments)
-
-
-if __name__ == "__main__":
-    import losslab.cli
-    import losslab.commands.train
-    import losslab.sweeps.job
-    import losslab.sweeps.planning
-    import losslab.training.process.worker  # noqa: F401
-
-    gc.freeze()  # a child's collections would copy all of it
-    sys.argv[1:] = _serve(socket.socket(fileno=int(sys.argv[1])))
-    sys.path[0] = os.getcwd()  # noqa: PTH109  # instead of this file's, as -m has it
-    runpy.run_module("losslab", run_name="__main__", alter_sys=True)
+def forks() -> dict[int, int]:
+    """The process that stands in for a fork → the fork."""
+    found = {}
+    for path in Path(os.environ[SERVER]).parent.glob("*.pid") if SERVER in os.environ else ():
+        with suppress(OSError, ValueError):
+            found[int(path.stem)] = int(path.read_text())
+    return found

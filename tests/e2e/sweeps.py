@@ -12,6 +12,7 @@ from pathlib import Path
 
 from losslab.records import Record, read
 from runs import find_runs
+from warm_process import forks
 
 WRONG = '''
 import ctypes, os, resource, sys, time
@@ -82,9 +83,10 @@ def records_by(folder: Path, key: str) -> dict[str, Record]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process, its children and theirs."""
+    """The process, its children and theirs, forks in whose place one of them stands among them."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = [tuple(map(int, line.split())) for line in listing.splitlines()]
+    parents += [(fork, one) for one, fork in forks().items()]
     found = [pid]
     for parent in found:
         found += [child for child, of in parents if of == parent]

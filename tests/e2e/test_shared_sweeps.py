@@ -24,6 +24,7 @@ from losslab.sweeps.slots import Sharing, Slot
 from losslab.sweeps.source import Listed
 from runs import TINY, find_runs, losslab
 from sweeps import wait_until
+from warm_process import starting_cold
 
 NOTED = """
 import os
@@ -171,8 +172,10 @@ def test_ranks_in_a_multirun_equal_single_processes(workplace: Path, run_tiny: C
         subprocess.run(command, cwd=workplace, check=True, timeout=200)
     else:
         (workplace / "elsewhere").mkdir()
-        process = losslab(*ranks, "data.path=../book.txt", "output_dir=../outputs", cwd=workplace / "elsewhere")
-        output, _ = process.communicate(timeout=200)
+        ranks += ["data.path=../book.txt", "output_dir=../outputs"]
+        with starting_cold():  # the launcher, its fork server, torchrun and the ranks, as on a user's machine
+            process = losslab(*ranks, cwd=workplace / "elsewhere")
+            output, _ = process.communicate(timeout=200)
         assert process.returncode == 0, output
         assert list((workplace / "elsewhere").iterdir()) == []
     one, two = (find_runs(Path("outputs") / name) for name in ("one", "two"))

@@ -234,7 +234,8 @@ def test_a_second_ctrl_c_ends_the_ranks_too(workplace: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.6, 1.5, 2.5])
 def test_ctrl_c_on_a_terminal_while_the_sweep_gets_ready_prints_no_traceback(workplace: Path, seconds: float) -> None:
-    process = losslab("train", "-m", *TINY, "name=e", "seed=1,2", "trainer.max_steps=5000", cwd=workplace, group=True)
+    long = [*TINY, "name=e", "seed=1,2", "trainer.max_steps=5000"]
+    process = losslab("train", "-m", *long, cwd=workplace, group=True, new=True)  # whose imports take these seconds
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -16,9 +17,17 @@ import pytest
 
 from losslab.sweeps import server
 from runs import TINY
+from warm_process import starting_cold
 
 SECONDS = 60
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="there is a fork server on Linux only")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cold() -> Iterator[None]:
+    """The server is the subject here: it is not to be a fork itself."""
+    with starting_cold():
+        yield
 
 
 def multiply(answer: Connection) -> None:
