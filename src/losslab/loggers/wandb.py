@@ -45,7 +45,8 @@ class WandB(RunLogger):
         self._project = project
         self._entity = entity
         self._mode = mode
-        self._timeouts = {"init_timeout": init_timeout, "finish_timeout": finish_timeout}
+        self._init_timeout = init_timeout
+        self._finish_timeout = finish_timeout
         self._first = 0
         self._run: Any = None
 
@@ -79,7 +80,12 @@ class WandB(RunLogger):
             session.kept["id"] = secrets.token_hex(4)
             session.keep()  # a kill from here on finds the same run again
         settings = wandb.Settings(
-            console="off", silent=True, symlink=False, finish_timeout_raises=True, **self._timeouts
+            console="off",
+            silent=True,
+            symlink=False,
+            init_timeout=self._init_timeout,
+            finish_timeout=self._finish_timeout,
+            finish_timeout_raises=True,
         )
         self._run = wandb.init(
             project=self._project,

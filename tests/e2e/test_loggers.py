@@ -1,0 +1,107 @@
+"""W&B and MLflow as their own readers find them, and loggers of a person's own."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losslab.records import Record, read
+from runs import TINY, find_runs, losslab
+from wandb_records import Part, parts, read_part
+
+BOTH = ["loggers=[wandb,mlflow]", "loggers.wandb.mode=offline", "name=compared", "checkpoints.every_n_steps=2"]
+RUN = [*BOTH, "trainer.log_every_n_steps=1"]
+KILLER = """
+from lightning.pytorch.loggers import CSVLogger
+
+class Killer(CSVLogger):
+    def log_metrics(self, metrics, step=None):
+        if step == 7:
+            os.kill(os.getpid(), 9)
+"""
+LOGGED = ("train/objective", "train/lr", "grad_norm/all", "val/nll_scaled")
+
+
+@pytest.fixture
+def compared(run_tiny: Callable[..., int], workplace: Path) -> list[tuple[Path, Record]]:
+    """Two losses × two seeds; the first was killed at step 7, behind the checkpoint of step 6, and continued."""
+    (workplace / "killer.py").write_text(KILLER)
+    first = ["loss=cross_entropy", "seed=1"]
+    process = losslab("train", *TINY, *RUN, *first, "+loggers.end._target_=killer.Killer", cwd=workplace)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == -9, output
+    for loss in ("cross_entropy", "square"):
+        for seed in (1, 2):
+            assert run_tiny(*RUN, f"loss={loss}", f"seed={seed}") == 0
+    found = [(path, read(path)) for path in find_runs(Path("outputs/compared"))]
+    assert len(found) == 4
+    return found
+
+
+def table(run: Path) -> dict[int, dict[str, float]]:
+    """metrics.csv by step."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {int(row["step"]): {name: float(text) for name, text in row.items() if text} for row in rows}
+
+
+def test_both_hold_four_runs_each_step_once(compared: list[tuple[Path, Record]]) -> None:
+    check_wandb(compared)
+    check_mlflow(compared)
+    (killed,) = [run for run, _ in compared if len(parts(run)) == 2]
+    before, after = map(read_part, parts(killed))
+    assert before.id == after.id and before.exit_code is None
+
+
+def check_wandb(compared: list[tuple[Path, Record]]) -> None:
+    newest: list[tuple[Part, Path, Record]] = [(read_part(parts(run)[-1]), run, record) for run, record in compared]
+    assert len({part.id for part, _, _ in newest}) == 4
+    for part, run, record in newest:
+        assert (part.id, part.name, part.group) == (record.provenance["loggers"]["wandb"]["id"], run.name, "compared")
+        loss, seed = record.provenance["choices"]["loss"], part.config["seed"]
+        assert {f"loss={loss}", f"seed={seed:.0f}", "trainer.max_steps=8"} <= set(part.tags)
+        assert (part.config["loss"], part.config["width"], part.config["lr"]) == (loss, 16, 3e-3)
+        expected = table(run)
+        assert [row["_step"] for row in part.rows] == sorted(expected) == list(range(1, 9))
+        for row in part.rows[:-1]:
+            assert {name: row.get(name) for name in LOGGED} == {n: expected[row["_step"]].get(n) for n in LOGGED}
+        check_final(part.summary, record)
+        assert part.summary["train/objective"] == expected[8]["train/objective"]
+        assert (part.exit_code, part.summary["status"], part.preempting) == (0, "completed", False)
+
+
+def check_mlflow(compared: list[tuple[Path, Record]]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{Path('outputs/mlflow.db').absolute()}")
+    experiment = client.get_experiment_by_name("compared")
+    assert experiment is not None
+    found = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(found) == 4
+    for path, record in compared:
+        run = found[record.provenance["loggers"]["mlflow"]["run_id"]]
+        assert (run.info.run_name, run.info.status) == (path.name, "FINISHED")
+        assert run.data.tags["loss"] == run.data.params["loss"] == record.provenance["choices"]["loss"]
+        assert (run.data.params["width"], run.data.params["lr"]) == ("16.0", "0.003")
+        check_final(run.data.metrics, record)
+        expected = table(path)
+        for name in LOGGED:
+            history = client.get_metric_history(run.info.run_id, name)
+            values = {step: row[name] for step, row in expected.items() if name in row}
+            assert [point.step for point in history] == sorted(values), "each step once"
+            assert {point.step: point.value for point in history if point.step < 8} == {
+                step: value for step, value in values.items() if step < 8
+            }
+
+
+def check_final(values: dict[str, Any], record: Record) -> None:
+    """The last values are the record's."""
+    final, best = record.metrics["final"], record.metrics["best"]
+    for name in ("val/nll_scaled", "val/top5", "test/nll", "test/nll_scaled"):
+        assert values[name] == final[name]
+    assert values["best/val/nll_scaled"] == best["val/nll_scaled"]
+    assert values["best/test/nll_scaled"] == best["test/nll_scaled"]
