@@ -51,6 +51,10 @@ class Line:
     """Seconds, at the speed so far; of a run that has not begun, at that of the others."""
     host: str
     error: str | None
+    debug: dict[str, Any]
+    """The flags that make it a debug run, with their values; empty for any other."""
+    profile: list[str]
+    """Its profiler's reports, below the run's folder."""
 
 
 def status(folder: Path, *, watch: bool, as_json: bool) -> int:
@@ -71,8 +75,8 @@ def status(folder: Path, *, watch: bool, as_json: bool) -> int:
             _print_plain(lines)
         console.say(_summary(lines))
         for line in lines:
-            if line.error:
-                console.say(f"{line.run}: {line.error}")
+            for text in _notes(line):
+                console.say(f"{line.run}: {text}")
     return 0
 
 
@@ -115,7 +119,7 @@ def _line(run: RunFolder, folder: Path) -> Line:
     try:
         record = run.record()
     except UserError as error:
-        return Line(name, "damaged", 0, 0, "", None, None, None, None, "", str(error))
+        return Line(name, "damaged", 0, 0, "", None, None, None, None, "", str(error), {}, [])
     state = record.status
     if state not in DONE:
         held = run.is_locked()
@@ -134,7 +138,19 @@ def _line(run: RunFolder, folder: Path) -> Line:
         left=None if done or not record.step else _left(record),
         host=str(record.hardware.get("host", "")),
         error=record.error.splitlines()[-1] if record.error and state not in ("completed", "running") else None,
+        debug=record.provenance.get("debug") or {},
+        profile=sorted(path.relative_to(run.path).as_posix() for path in run.profile.glob("*")),
     )
+
+
+def _notes(line: Line) -> list[str]:
+    """What a reader of a run's line must know besides."""
+    flags = ", ".join(f"{key}={value}" for key, value in line.debug.items())
+    return [
+        *([line.error] if line.error else []),
+        *([f"debug run ({flags}), which compare leaves out"] if flags else []),
+        *([f"trainer.profiler wrote {', '.join(line.profile)}"] if line.profile else []),
+    ]
 
 
 def _left(record: Record) -> float | None:

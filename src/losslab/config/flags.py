@@ -68,7 +68,7 @@ def _fast_dev_run(value: Any, mistakes: list[str]) -> int | None:
         return None
     if value is True:
         return 1
-    if isinstance(value, int | float) and value == int(value) and value > 0:
+    if _is_number(value) and value > 0 and value == int(value):
         return int(value)
     mistakes.append(f"trainer.fast_dev_run must be true, or a number of optimizer steps above 0, not {value!r}")
     return None

@@ -8,6 +8,7 @@ import json
 import re
 from typing import Any
 
+from losslab.config.flags import DEBUG
 from losslab.records import SHORT
 
 NOT_IDENTITY = [
@@ -146,7 +147,9 @@ def loss_label(choices: dict[str, str]) -> str:
 
 def _rank(key: str) -> int:
     """Sort compared settings first: a label that is too long is cut from its end."""
-    section = key.partition(".")[0]
+    section, _, last = key.partition(".")
+    if section == "trainer" and last in DEBUG:
+        return -1
     return _FIRST.index(section) if section in _FIRST else len(_FIRST)
 
 

@@ -76,4 +76,5 @@ def named_anomalies(trainer: pl.Trainer) -> Iterator[None]:
         if _ANOMALY not in str(error):
             raise
         _log.error("%s", traceback.format_exc())
-        raise Diverged(f"{error} at step {trainer.global_step + 1} (trainer.detect_anomaly)") from error
+        said = str(error).rstrip(".")
+        raise Diverged(f"{said} at step {trainer.global_step + 1} (trainer.detect_anomaly)") from error

@@ -39,7 +39,9 @@ def question(c: Comparison) -> str:
 
 def caption(c: Comparison) -> str:
     """A caption that explains the table's numbers."""
-    at = f"{', '.join(c.metrics)} at each run's best checkpoint ({chosen_by(c)})"
+    debug = sorted({key for run in c.runs for key in run.debug})
+    noted = f"Debug runs ({', '.join(debug)}), whose numbers are no result: " if debug else ""
+    at = f"{noted}{', '.join(c.metrics)} at each run's best checkpoint ({chosen_by(c)})"
     if all(run.folder is None for run in c.runs):
         at = ", ".join(c.metrics)
     tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from losslab.config.flags import DEBUG
 from losslab.config.identity import ADDED_LATER, NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.nearest import nearest
 from losslab.config.paths import conf_dir
@@ -27,6 +28,7 @@ _WITHOUT_EFFECT = ("continue_from",)
 _PATHS = ("data.path", "data.val_path", "data.test_path")
 """Their content counts, as data.content."""
 _TARGET = "loss._target_"
+_DEBUG = tuple(f"trainer.{key}" for key in DEBUG)
 _DAMAGED = (OSError, ValueError, KeyError, EOFError)
 
 
@@ -50,6 +52,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.name if self.folder is not None else self.record.name
+
+    @property
+    def debug(self) -> dict[str, Any]:
+        """The flags that make it a debug run, with their values; empty for any other."""
+        return {key: value for key in _DEBUG if (value := self.settings.get(key)) is not None}
 
     def best(self, metric: str) -> float | None:
         """A metric at the best checkpoint; None where it is missing or was not finite."""
@@ -131,7 +138,19 @@ def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:
     for text in where:
         runs = _only(runs, text)
     asked = (f"only runs with {' and '.join(where)}, {len(runs)} of {len(loaded.runs)}",) if where else ()
-    return Loaded(source, runs, loaded.problems, asked)
+    runs, problems = _without_debug(runs)
+    return Loaded(source, runs, [*loaded.problems, *problems], asked)
+
+
+def _without_debug(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """The runs without debug runs, and a sentence that says so; where there are no others, all of them."""
+    kept = [run for run in runs if not run.debug]
+    if not kept or len(kept) == len(runs):
+        return runs, []
+    flags = sorted({key for run in runs for key in run.debug})
+    left_out = len(runs) - len(kept)
+    told = f"{left_out} debug run{'s are' if left_out > 1 else ' is'} left out ({', '.join(flags)})"
+    return kept, [f"{told}: a run on a part of the data is no result; --where {flags[0]}=… compares such runs alone"]
 
 
 def _read_folder(folder: Path) -> Loaded:

@@ -131,7 +131,8 @@ def find_checkpoint(run: RunFolder, choice: str) -> Path:
     path = run.best if choice == "best" else run.last
     if not path.is_file():
         there = [file.name for file in run.checkpoint_files()]
-        others = f"there is {', '.join(there)}" if there else "none was written yet, or losslab clean removed them"
+        none = "none was written yet, trainer.fast_dev_run kept none, or losslab clean removed them"
+        others = f"there is {', '.join(there)}" if there else none
         raise UserError(f"{run} has no {path.name}: {others}")
     return path
 
