@@ -82,14 +82,15 @@ def evaluate(
 @app.command()
 def export(
     run_dir: RunDir,
+    format: Annotated[str, typer.Option(help="safetensors (losslab's own), transformers or onnx.")] = "safetensors",
     checkpoint: Checkpoint = "best",
-    output: Annotated[Path | None, typer.Option(help="Where to write; default: export in the run's folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write; default: in the run's folder.")] = None,
     trust: Trust = None,
 ) -> None:
-    """Write the weights as safetensors, with tokenizer.json and config.json."""
+    """Write a trained network for other programs, with its tokenizer."""
     from losslab.commands.export import export as run
 
-    raise typer.Exit(run(run_dir, checkpoint=checkpoint, output=output, trust=trust or []))
+    raise typer.Exit(run(run_dir, format=format, checkpoint=checkpoint, output=output, trust=trust or []))
 
 
 @app.command()

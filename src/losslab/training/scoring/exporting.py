@@ -23,10 +23,7 @@ def export(loaded: Loaded, folder: Path) -> list[Path]:
     Raises:
         UserError: when the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the folder {folder} cannot be made: {error.strerror}") from None
+    make_folder(folder)
     network, tokenizer = loaded.network, tokenizer_of(loaded.info.artifacts)
     named = dict(network.named_parameters()) | dict(network.named_buffers())
     weights = {name: named[name].detach().contiguous() for name in network.state_dict() if name in named}
@@ -52,3 +49,11 @@ def export(loaded: Loaded, folder: Path) -> list[Path]:
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return [folder / name for name in contents]
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of an export. Raises UserError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made: {error.strerror}") from None

@@ -170,6 +170,11 @@ def stored_info(content: dict[str, Any]) -> DataInfo | None:
 def _load_export(folder: Path, trust: list[str]) -> Loaded:
     try:
         about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if "model_type" in about:
+            raise UserError(
+                f"{folder} is an export for transformers, which lacks the run's loss: losslab.load reads the run's "
+                "folder, or what losslab export writes without --format"
+            )
         weights = load_file(folder / WEIGHTS)
         info = exported_info(folder, about)
         config, step, scale = (about[key] for key in ("config", "step", "scale"))

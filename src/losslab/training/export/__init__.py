@@ -1,0 +1,1 @@
+"""Trained language models in the formats of other programs."""

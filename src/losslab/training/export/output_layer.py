@@ -1,0 +1,58 @@
+"""The linear output layer whose softmax is what a run predicts, for programs that know no other prediction."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from losslab.errors import UserError
+from losslab.training.network import Network
+
+_LARGEST_LOGITS = (1.0, 10.0, 30.0)
+"""Sizes at which the predictions are compared: a soft cap shows only where logits are large."""
+_ROWS = 32
+_TOLERANCE = 1e-5
+"""The largest difference of log-probabilities, in parts of the largest of them; float32 has 6e-8."""
+
+
+class OutputLayer(NamedTuple):
+    """logits = hidden · weightᵀ + bias."""
+
+    weight: Tensor
+    """[V, D]."""
+    bias: Tensor | None
+    """[V]."""
+    scaled: bool
+    """The weight is the projection's, times a factor that the loss predicts with."""
+
+
+@torch.no_grad()
+def output_layer(network: Network) -> OutputLayer:
+    """The projection, with the factor of the loss (a temperature, a fitted scale) in its weights.
+
+    Whether the loss predicts that way is found by comparing its predictions with softmax, for made-up hidden states.
+
+    Raises:
+        UserError: for a loss that predicts otherwise.
+    """
+    projection, loss = network.projection, network.loss
+    factor = loss.softmax_factor() or 1.0
+    weight, bias = projection.weight, projection.bias
+    if factor != 1:
+        weight, bias = factor * weight, None if bias is None else factor * bias
+    stream = torch.Generator().manual_seed(0)
+    hidden = torch.randn(_ROWS, weight.shape[1], generator=stream).to(weight.device, weight.dtype)
+    for largest in _LARGEST_LOGITS:
+        found = F.linear(hidden, weight).float().abs().amax(dim=-1, keepdim=True)
+        states = (hidden * (largest / found.clamp(min=1e-6))).to(weight.dtype)
+        predicted = loss.predict_log_probs(loss.scores(states.float(), projection))
+        linear = F.linear(states.float(), weight.float(), None if bias is None else bias.float()).log_softmax(dim=-1)
+        if predicted.shape != linear.shape or not (predicted - linear).abs().max() < _TOLERANCE * linear.abs().max():
+            raise UserError(
+                f"transformers' models predict by a softmax of linear logits, and the loss {type(loss).__name__} of "
+                "this run predicts otherwise (docs/losses.md): --format onnx writes its predictions as they are"
+            )
+    return OutputLayer(weight, bias, scaled=factor != 1)
