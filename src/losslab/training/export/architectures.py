@@ -15,8 +15,8 @@ from losslab.models.decoder import Decoder, DecoderLayer
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model of transformers: its `model_type`, the settings of its configuration, and its weights but the output
-    projection's, by their names there."""
+    """A model of transformers: its `model_type`, the settings of its configuration, and its weights by their names
+    there, the token embedding first, without the output projection."""
 
     model_type: str
     settings: dict[str, Any]
@@ -98,8 +98,8 @@ def _gpt2(decoder: Decoder) -> Architecture:
         assert decoder.positions is not None
         positions = decoder.positions.weight
     else:
-        embedding = embedding / decoder.init_std
-    weights = {"transformer.wte.weight": embedding, "transformer.wpe.weight": positions.to(embedding.dtype)}
+        embedding = embedding.float() / decoder.init_std
+    weights = {"transformer.wte.weight": embedding, "transformer.wpe.weight": positions}
     weights |= _both("transformer.ln_f", decoder.last_norm)
     for i, layer in enumerate(_layers(decoder)):
         start = f"transformer.h.{i}"

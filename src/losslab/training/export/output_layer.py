@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from copy import deepcopy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,13 +26,11 @@ class OutputLayer(NamedTuple):
     """[V, D]."""
     bias: Tensor | None
     """[V]."""
-    scaled: bool
-    """The weight is the projection's, times a factor that the loss predicts with."""
 
 
 @torch.no_grad()
 def output_layer(network: Network) -> OutputLayer:
-    """The projection, with the factor of the loss (a temperature, a fitted scale) in its weights.
+    """The projection itself, or, in float32, its weights with the factor of the loss: a temperature, a fitted scale.
 
     Whether the loss predicts that way is found by comparing its predictions with softmax, for made-up hidden states.
 
@@ -42,17 +41,18 @@ def output_layer(network: Network) -> OutputLayer:
     factor = loss.softmax_factor() or 1.0
     weight, bias = projection.weight, projection.bias
     if factor != 1:
-        weight, bias = factor * weight, None if bias is None else factor * bias
-    stream = torch.Generator().manual_seed(0)
-    hidden = torch.randn(_ROWS, weight.shape[1], generator=stream).to(weight.device, weight.dtype)
+        weight, bias = factor * weight.float(), None if bias is None else factor * bias.float()
+    exact: Any = deepcopy(projection)
+    exact.float()
+    hidden = torch.randn(_ROWS, weight.shape[1], generator=torch.Generator().manual_seed(0))
     for largest in _LARGEST_LOGITS:
-        found = F.linear(hidden, weight).float().abs().amax(dim=-1, keepdim=True)
-        states = (hidden * (largest / found.clamp(min=1e-6))).to(weight.dtype)
-        predicted = loss.predict_log_probs(loss.scores(states.float(), projection))
-        linear = F.linear(states.float(), weight.float(), None if bias is None else bias.float()).log_softmax(dim=-1)
+        found = F.linear(hidden, weight.float()).abs().amax(dim=-1, keepdim=True)
+        states = hidden * (largest / found.clamp(min=1e-6))
+        predicted = loss.predict_log_probs(loss.scores(states, exact))
+        linear = F.linear(states, weight.float(), None if bias is None else bias.float()).log_softmax(dim=-1)
         if predicted.shape != linear.shape or not (predicted - linear).abs().max() < _TOLERANCE * linear.abs().max():
             raise UserError(
                 f"transformers' models predict by a softmax of linear logits, and the loss {type(loss).__name__} of "
                 "this run predicts otherwise (docs/losses.md): --format onnx writes its predictions as they are"
             )
-    return OutputLayer(weight, bias, scaled=factor != 1)
+    return OutputLayer(weight, bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,10 @@ def export_transformers(loaded: Loaded, folder: Path) -> tuple[list[Path], str]:
 
 
 def _model(transformers: Any, found: Architecture, head: OutputLayer, tokenizer: Tokenizer) -> Any:
-    """The model of transformers with the run's weights, in their type."""
+    """The model of transformers with the run's weights, in their type, or in float32 where some had to be computed."""
+    weights = {**found.weights, _HEAD: head.weight}
     embedding = next(iter(found.weights.values()))
+    dtype = reduce(torch.promote_types, {value.dtype for value in weights.values()})
     tied = head.weight.data_ptr() == embedding.data_ptr()
     config = transformers.AutoConfig.for_model(
         found.model_type,
@@ -80,8 +83,8 @@ def _model(transformers: Any, found: Architecture, head: OutputLayer, tokenizer:
         **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end),
     )
     with global_stream(0, "export"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=head.weight.dtype)
-    model.load_state_dict({**found.weights, _HEAD: head.weight})
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.load_state_dict(weights)
     model.config.architectures = [type(model).__name__]
     ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.end)
     model.generation_config = transformers.GenerationConfig(**ends)
