@@ -1,7 +1,8 @@
 """The program of scripts/benchmark: the same multirun under our launcher and under Hydra's basic one, in turns; or,
 asked for `compare`, the time that losslab compare takes (benchmark_compare.py), for `scoring`, the time that scoring
 takes beside the product of hidden states and projection (benchmark_scoring.py), for `warm_cache`, the start of a run on
-a large text (benchmark_warm_cache.py), or for `statistics`, how often the comparison errs (benchmark_statistics.py).
+a large text (benchmark_warm_cache.py), for `statistics`, how often the comparison errs (benchmark_statistics.py), or
+for `other_loops`, memory and time of our losses in models of transformers (benchmark_other_loops.py).
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.
@@ -85,7 +86,7 @@ def first_steps(folder: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    kinds = ["sweeps", "compare", "scoring", "statistics", "warm_cache"]
+    kinds = ["sweeps", "compare", "scoring", "statistics", "warm_cache", "other_loops"]
     parser.add_argument("what", nargs="?", choices=kinds, default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
@@ -100,6 +101,11 @@ def main() -> None:
         return
     if arguments.what == "warm_cache":
         sys.exit(benchmark_warm_cache.main(arguments.megabytes, arguments.rounds))
+    if arguments.what == "other_loops":
+        import benchmark_other_loops  # transformers takes seconds to import
+
+        benchmark_other_loops.main(arguments.rounds)
+        return
     if arguments.what == "statistics":
         sys.exit(benchmark_statistics.main(arguments.families))
     print(f"{os.cpu_count()} cores; {arguments.rounds} round(s); wall seconds of the same runs, and their ratio")
