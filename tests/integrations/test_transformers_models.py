@@ -247,6 +247,7 @@ def test_each_way_to_call_forward_is_served() -> None:
         model(**embedded)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_fsdp_and_gradient_checkpointing_change_no_gradient(tmp_path: Path) -> None:
     model, batch = make("llama"), collated()
     plain = patch(deepcopy(model), "focal")
@@ -363,3 +364,92 @@ def test_the_peak_is_a_quarter_of_that_of_the_models_own_loss(way: str, monkeypa
         return float(benchmark.measure_apart(case, repeats=0, method="fork").mib)
 
     assert peak(way) < peak("own") / 4
+
+
+class LitGPT(nn.Module):
+    """The parts of litgpt's GPT that a hook meets: the names of its modules, and the signature of its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lm_head = nn.Linear(8, VOCABULARY)
+        block = nn.Linear(8, 8)
+        self.transformer = nn.ModuleDict(
+            {"wte": nn.Embedding(VOCABULARY, 8), "h": nn.ModuleList([block]), "ln_f": nn.LayerNorm(8)}
+        )
+
+    def forward(
+        self,
+        idx: Tensor,
+        input_pos: Tensor | None = None,
+        input_pos_maxp1: int | None = None,
+        lm_head_chunk_size: int = 0,
+    ) -> Tensor | list[Tensor]:
+        x = self.transformer["wte"](idx)
+        for block in self.transformer["h"]:
+            x = x + block(x)
+        x = self.transformer["ln_f"](x)
+        if lm_head_chunk_size > 0:
+            return [self.lm_head(part) for part in x.split(lm_head_chunk_size, dim=1)]
+        logits: Tensor = self.lm_head(x)
+        return logits
+
+
+def blocks_of_the_page() -> dict[str, str]:
+    """Heading → its block of Python."""
+    page = (ROOT / "docs" / "in_your_trainer.md").read_text(encoding="utf-8")
+    sections = [section.partition("\n") for section in page.split("\n## ")]
+    return {
+        heading: body.partition("```python\n")[2].partition("```")[0]
+        for heading, _, body in sections
+        if "```python" in body
+    }
+
+
+def run_block(heading: str, **given: Any) -> dict[str, Any]:
+    namespace = {"__name__": "__main__", **given}
+    exec(compile(blocks_of_the_page()[heading], f"docs/in_your_trainer.md, {heading}", "exec"), namespace)
+    return namespace
+
+
+def test_the_page_has_no_block_that_is_not_run() -> None:
+    page = (ROOT / "docs" / "in_your_trainer.md").read_text(encoding="utf-8")
+    assert page.count("```python") == len(blocks_of_the_page()) == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_trains_in_a_plain_loop_and_in_lightning(workplace: Path) -> None:
+    torch.manual_seed(0)
+    assert run_block("A PyTorch loop")["loss"].item() < 4
+    trainer = run_block("A LightningModule")["trainer"]
+    assert trainer.global_step == 4 and trainer.callback_metrics["train/loss"] < 4.6
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("way", ["a patched model", "an untouched model"])
+def test_the_page_trains_in_the_trainer(way: str, workplace: Path) -> None:
+    found = run_block(f"transformers: {way}")
+    trained = next(entry for entry in found["trainer"].state.log_history if "train_loss" in entry)
+    assert 0 < trained["train_loss"] < 6 and 0 < found["scores"]["eval_loss"] < 6
+
+
+def test_the_page_hooks_litgpts_head() -> None:
+    torch.manual_seed(0)
+    model = LitGPT()
+    tokens = torch.randint(VOCABULARY, (2, 9))
+    input_ids, targets = tokens[:, :-1], tokens[:, 1:].clone()
+    targets[0, :3] = -100
+    expected = deepcopy(model)
+    log_p = expected(input_ids)[targets != -100].log_softmax(dim=-1)
+    own = log_p.gather(-1, targets[targets != -100][:, None])
+    wanted = (-((1 - own.exp()) ** 2) * own).mean()
+    wanted.backward()
+    loss = run_block("litgpt, by a hook", model=model, input_ids=input_ids, targets=targets)["loss"]
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    of_ours, of_logits = ({name: p.grad for name, p in each.named_parameters()} for each in (model, expected))
+    assert largest_error(of_ours, of_logits) < 1e-5
+    assert model(input_ids).shape == (2, 8, VOCABULARY)
+
+
+def test_the_page_gives_losses_what_they_read() -> None:
+    found = run_block("Losses that read more")
+    assert all(found[name].isfinite() for name in ("goldfish", "balanced", "taught"))
