@@ -23,6 +23,8 @@ from losslab.config.words import bare, is_group, right_spelling
 from losslab.errors import UserError
 
 CONFIG_NAME = "train"
+_OF_HYDRA = ("launcher", "sweeper")
+"""Hydra's own sections of which a mistake names the nearest key."""
 
 
 def typed(override: str) -> tuple[str, Any]:
@@ -118,9 +120,9 @@ def compose_config(overrides: list[str], config_dir: Path | None, *, with_hydra:
                 return compose(CONFIG_NAME, overrides=overrides, return_hydra_config=with_hydra)
             except (HydraException, OmegaConfBaseException, ValueError) as error:
                 composed = _compose_groups(overrides)
-                launcher = OmegaConf.to_container(composed.hydra.launcher, resolve=False)
+                parts = {key: OmegaConf.to_container(composed.hydra[key], resolve=False) for key in _OF_HYDRA}
                 with open_dict(composed):
-                    composed.hydra = {"launcher": launcher}
+                    composed.hydra = parts
                 defaults = OmegaConf.to_container(composed, resolve=False)
                 groups = {path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*") if path.is_dir()}
                 raise explain(error, flat_keys(defaults) | groups) from None
