@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from losslab.run_folder import RunFolder
 _SECONDS_BETWEEN_LOOKS = 2.0
 _PATIENCE = 15.0
 """Seconds for which nothing runs between two jobs of a sweep, and after which nothing will."""
-_COLORS = {"planned": "dim", "completed": "green", "running": "cyan", "killed": "yellow", "interrupted": "yellow"}
+_COLORS = {"planned": "dim", "completed": "green", "pruned": "green", "running": "cyan"}
+_COLORS |= {"killed": "yellow", "interrupted": "yellow"}
 _HEADINGS = ["run", "state", "step", "", "tokens/s", "elapsed", "left", "host"]
 _NAMES, _BEST = 0, 3
 """Columns of the runs' names and of their best validations, whose heading the records give."""
@@ -55,6 +56,8 @@ class Line:
     """The flags that make it a debug run, with their values; empty for any other."""
     profile: list[str]
     """Its profiler's reports, below the run's folder."""
+    trial: dict[str, Any] = field(default_factory=dict)
+    """Study and number of a run that a search drew."""
 
 
 def status(folder: Path, *, watch: bool, as_json: bool) -> int:
@@ -74,6 +77,8 @@ def status(folder: Path, *, watch: bool, as_json: bool) -> int:
         else:
             _print_plain(lines)
         console.say(_summary(lines))
+        for text in _studies(lines):
+            console.say(text)
         for line in lines:
             for text in _notes(line):
                 console.say(f"{line.run}: {text}")
@@ -125,7 +130,7 @@ def _line(run: RunFolder, folder: Path) -> Line:
         held = run.is_locked()
         state = "running" if held else "killed" if state == "running" else state
     seconds = record.timing.get("seconds")
-    done = state in DONE
+    done = state in (*DONE, "pruned")
     return Line(
         run=name,
         state=state,
@@ -140,6 +145,7 @@ def _line(run: RunFolder, folder: Path) -> Line:
         error=record.error.splitlines()[-1] if record.error and state not in ("completed", "running") else None,
         debug=record.provenance.get("debug") or {},
         profile=sorted(path.relative_to(run.path).as_posix() for path in run.profile.glob("*")),
+        trial=record.trial,
     )
 
 
@@ -243,6 +249,24 @@ def _summary(lines: list[Line]) -> str:
     if until_end:
         return f"{text}; about {_clock(until_end)} until the last one ends"
     return text + (f"; {_clock(left)} of training left" if left else "")
+
+
+def _studies(lines: list[Line]) -> list[str]:
+    """A sentence for each study of a search: its trials by state, and the best of them, whose number a run's name does
+    not show."""
+    found = []
+    for study in sorted({line.trial["study"] for line in lines if line.trial}):
+        own = [line for line in lines if line.trial.get("study") == study]
+        states: dict[int, str] = {}
+        for line in own:
+            if states.get(line.trial["number"], "completed") == "completed":
+                states[line.trial["number"]] = line.state
+        counts = Counter(states.values())
+        shares = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
+        pruned = ", ".join(str(number) for number, state in sorted(states.items()) if state == "pruned")
+        shares += f" (number{'s' * (counts['pruned'] > 1)} {pruned})" if pruned else ""
+        found.append(f"study {study}: {len(states)} trial{'s' * (len(states) != 1)}: {shares}")
+    return found
 
 
 def _clock(seconds: float | None) -> str:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender, Group, Setting, order, shown, spell
 from losslab.comparison.runs.load import Run
+from losslab.comparison.searches import searches_of
 
-_ENDED = ("completed", "diverged", "failed")
+_ENDED = ("completed", "diverged", "failed", "pruned")
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,8 @@ def expected_maximum(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _unequal_seeds(contender: Contender) -> list[str]:
-    sizes = {shown(group.setting): len(group.runs) + len(group.others) for group in contender.groups}
+    whole = [group for group in contender.groups if not group.counts["pruned"]]  # a pruned trial trains one seed
+    sizes = {shown(group.setting): len(group.runs) + len(group.others) for group in whole}
     if len(set(sizes.values())) < 2:
         return []
     told = ", ".join(f"{setting}: {size}" for setting, size in sizes.items())
@@ -234,6 +236,8 @@ def tuning_caveats(contenders: Sequence[Contender], metric: str, declared: Decla
 
 
 def _unequal_budgets(contenders: Sequence[Contender]) -> list[str]:
+    if (searches := searches_of(contenders)) is not None:
+        return [] if searches.are_equal else [f"the losses were searched with unequal budgets: {searches}"]
     budgets = {contender.label: budget_of(contender) for contender in contenders}
     if len({tuple(sorted(map(str, budget.items()))) for budget in budgets.values()}) < 2:
         return []

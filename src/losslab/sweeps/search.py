@@ -89,7 +89,7 @@ class Search:
         if trial.scout is not run or trial.told or step >= run.max_steps:
             return ""
         if trial.study.report(trial.drawn.number, step, value) and not trial.pruned:
-            trial.pruned = f"{self._metric} {value:.4f} at step {step} is no match for the other trials"
+            trial.pruned = f"{self._metric} {value:.4f} at step {step} {trial.study.verdict}"
         return trial.pruned
 
     def ended(self, run: Run, record: Record) -> None:

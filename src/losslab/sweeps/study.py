@@ -30,6 +30,10 @@ _STATUS = "losslab"
 _TRIES = 20
 """Draws that may repeat a trial, before an untried setting is taken from the list of all."""
 _MOST_LISTED = 100_000
+_VERDICTS = {
+    "median": "is worse than the median of the other trials there",
+    "halving": "is not among the best quarter of the trials that came so far",
+}
 Values = tuple[str, ...]
 """A setting: one value for each dimension, as it stands behind the equals sign."""
 
@@ -59,6 +63,11 @@ class Study:
     @property
     def prunes(self) -> bool:
         return self._pruner is not None
+
+    @property
+    def verdict(self) -> str:
+        """The end of a sentence on a value that is pruned."""
+        return _VERDICTS[self.settings.pruner]
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that there are, by number."""

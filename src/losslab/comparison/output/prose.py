@@ -11,9 +11,13 @@ from losslab.comparison.output.numbers import interval, number, p_value
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import order, shown, spell
 from losslab.comparison.runs.load import Run
+from losslab.comparison.searches import searches_of
 from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import tokens_of
 from losslab.comparison.verdicts import NO_SPREAD
+
+_MOST_LISTED = 8
+"""Values of a setting that a sentence lists."""
 
 
 def difference(result: Paired | None, margin: float | None) -> str:
@@ -45,6 +49,9 @@ def caption(c: Comparison) -> str:
     if all(run.folder is None for run in c.runs):
         at = ", ".join(c.metrics)
     tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""
+    if tuned and (searches := searches_of(c.contenders)) is not None:
+        equal = "equal" if searches.are_equal else "unequal"
+        tuned = f"each loss at its best setting by {c.selection}, of searches with {equal} budgets: {searches}; "
     costs = "" if c.costs is None else f"; costs: {c.costs.told}"
     kind = "time" if c.costs is not None and c.costs.measured else "FLOPs"
     whole = f" Val at equal {kind}: val/{c.declared.primary} at the cost of {c.baseline}'s whole run"
@@ -146,10 +153,13 @@ def protocol(c: Comparison) -> list[str]:
         return [*found, f"Results of a table, {c.source.name}; how they were made, it does not say.", _procedure(c)]
     found += _setup(done or runs)
     for key in dict.fromkeys(axis.key for axis in c.axes):
-        values = [spell(tried.value) for axis in c.axes if axis.key == key for tried in axis.tried]
+        tried = sorted((tried.value for axis in c.axes if axis.key == key for tried in axis.tried), key=order)
+        values = list(dict.fromkeys(map(spell, tried)))
+        told = ", ".join(values)
+        if len(values) > _MOST_LISTED:
+            told = f"{len(values)} values from {values[0]} to {values[-1]}"
         found.append(
-            f"Each loss took its best {key.rpartition('.')[2]} of {', '.join(dict.fromkeys(values))} by the mean of "
-            f"{c.selection} over seeds."
+            f"Each loss took its best {key.rpartition('.')[2]} of {told} by the mean of {c.selection} over seeds."
         )
     found.append(
         "Runs of one seed share the backbone's initial weights, batches (hashes in their records prove both) and "

@@ -229,7 +229,7 @@ def _all_runs(c: Comparison) -> list[str]:
 def _of_run(run: Run, metric: str) -> list[str]:
     value, step = run.best(metric), run.best("step")
     status = run.record.status
-    if run.record.error and status in ("failed", "diverged"):
+    if run.record.error and status in ("failed", "diverged", "pruned"):
         status += f": {run.record.error}"
     told = number(value) if value is not None and run.record.status == "completed" else "—"
     return [str(run.seed), status, told, "—" if step is None else f"{step:.0f}", run.name]

@@ -108,8 +108,9 @@ def group_runs(runs: Sequence[Run], *, tune: str = "auto", mixed: bool = False) 
     """A contender for each loss, in the order of their labels; each has its first group chosen (`tuning.choose`).
 
     Args:
-        tune: over what each loss takes its best setting: `auto` (everything outside the loss but the model's shape),
-            `all`, `none` (every setting is kept apart), or dotted keys with commas between.
+        tune: over what each loss takes its best setting: `auto` (everything outside the loss but the model's shape,
+            and what a search looked for), `all`, `none` (every setting is kept apart), or dotted keys with commas
+            between.
         mixed: compare runs that differ in data, budget or precision, each kind on its own, and pair runs of unequal
             code.
 
@@ -187,11 +188,13 @@ def natural(label: str) -> list[tuple[bool, float, str]]:
 def _tuned(outside: list[str], varying: list[str], tune: str, runs: Sequence[Run]) -> list[str]:
     if tune == "none":
         return []
+    searched = sorted({key for run in runs for key in run.record.trial.get("searched", ())}.intersection(varying))
+    outside = [key for key in outside if key not in searched]
     if tune == "all":
-        return outside
+        return [*searched, *outside]
     free = [key for key in outside if not key.startswith(MUST_MATCH)]
     if tune == "auto":
-        return [key for key in free if not key.startswith(_SHAPE) or key in _NOT_SHAPE]
+        return [*searched, *(key for key in free if not key.startswith(_SHAPE) or key in _NOT_SHAPE)]
     wanted = [key.strip() for key in tune.split(",")]
     losses = {run.loss for run in runs}
     within = {key for loss in losses for key in _varying([run for run in runs if run.loss == loss])}

@@ -263,7 +263,7 @@ def _read_table(path: Path) -> list[Run]:
             elif cell and math.isfinite(value):  # type: ignore[arg-type]
                 values[name] = value
         status = (line.get("status") or "").strip() or "completed"
-        if status not in ("completed", "failed", "diverged", "interrupted", "running", "planned"):
+        if status not in ("completed", "failed", "diverged", "interrupted", "running", "planned", "pruned"):
             raise UserError(f"{path}, line {number}: {status!r} is no status; completed, failed or diverged, say")
         record = Record(identity="", name=f"line {number}", status=status, metrics={"best": values})  # type: ignore[dict-item]
         own = {name: _cell(line[name]) for name in settings}
