@@ -17,7 +17,7 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 @dataclass
 class Part:
-    """What one folder of a run holds."""
+    """The content of one folder of a run."""
 
     id: str = ""
     name: str = ""

@@ -150,7 +150,7 @@ def _line(run: RunFolder, folder: Path) -> Line:
 
 
 def _notes(line: Line) -> list[str]:
-    """What a reader of a run's line must know besides."""
+    """Remarks that a reader of a run's line needs."""
     flags = ", ".join(f"{key}={value}" for key, value in line.debug.items())
     return [
         *([line.error] if line.error else []),

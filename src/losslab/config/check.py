@@ -211,8 +211,8 @@ def _typed(section: dict[str, Any], kind: type, prefix: str, mistakes: list[str]
             typed[key] = _typed(value, hints[key], f"{prefix}{key}.", mistakes)
         elif get_origin(hints[key]) is dict:
             if not isinstance(value, dict):
-                kind = "named nodes, each with a _target_" if key in NAMED_NODES else "a component with a _target_"
-                mistakes.append(f"{prefix}{key} must be {kind}, not {value!r}")
+                wanted = "named nodes, each with a _target_" if key in NAMED_NODES else "a component with a _target_"
+                mistakes.append(f"{prefix}{key} must be {wanted}, not {value!r}")
         else:
             typed[key] = convert(f"{prefix}{key}", value, hints[key], mistakes)
     return typed

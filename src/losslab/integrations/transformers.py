@@ -163,7 +163,7 @@ def _forward_of(kind: type) -> Callable[..., Any]:
 
 
 def _outputs(model: Any, given: dict[str, Any]) -> Any:
-    """What a patched model returns for labels."""
+    """The loss that a patched model returns for labels."""
     from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions as Output
 
     labels, shifted = given.pop("labels"), given.pop("shift_labels", None)

@@ -79,7 +79,7 @@ class Display:
 
     def _to_html(self) -> str:
         running = [run for run in self._runs if run.process is not None]
-        lines = [(self._done(), self._total, self._summary())]
+        lines = [(self._done(), self._total(), self._summary())]
         lines += [(run.step, run.max_steps, f"{run.label}  {run.text}") for run in running if len(self._runs) > 1]
         lines = lines if len(self._runs) > 1 else [(run.step, run.max_steps, run.text) for run in running]
         return "<br>".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from losslab.errors import Diverged, UserError
 _log = logging.getLogger("losslab")
 _ANOMALY = "returned nan values"
 """Part of what autograd says of a gradient that is NaN."""
-_SHIPPED = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
+_SHIPPED: dict[str, Callable[..., Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 _WAIT, _WARM_UP, _ACTIVE = 1, 1, 3
 """Batches of PyTorch's profiler: left out, measured and thrown away, and kept."""
 
@@ -45,20 +45,21 @@ def make_profiler(choice: str | dict[str, Any] | None, folder: Path, batches: in
         return PyTorchProfiler(dirpath=folder, filename=choice, schedule=schedule)
     if isinstance(choice, str):
         return _SHIPPED[choice](dirpath=folder, filename=choice)
-    profiler = build(choice, "trainer.profiler")
+    profiler: Any = build(choice, "trainer.profiler")
     if not isinstance(profiler, Profiler):
         raise UserError(
             f"trainer.profiler: {type(profiler).__name__} must derive from lightning.pytorch.profilers.Profiler"
         )
     profiler.dirpath = profiler.dirpath or folder
     profiler.filename = profiler.filename or type(profiler).__name__
-    return profiler
+    found: Profiler = profiler
+    return found
 
 
 def write_reports(trainer: pl.Trainer) -> None:
     """Write the reports of a run that was stopped or failed. An exception here must not hide why the run ended."""
     try:
-        trainer.profiler.describe()
+        trainer.profiler.describe()  # type: ignore[attr-defined]
     except Exception:  # a person's profiler may raise anything
         _log.error("trainer.profiler: the report cannot be written\n%s", traceback.format_exc())
 
