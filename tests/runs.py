@@ -60,7 +60,7 @@ def only_run(folder: Path) -> tuple[Path, Record]:
 def stopping_after(step: int | None = None) -> Iterator[None]:
     """Runs that train in here are interrupted once they have saved this step, or at their first checkpoint."""
     from losslab.errors import Interrupted
-    from losslab.training.callback import RunCallback
+    from losslab.training.callbacks.run_callback import RunCallback
 
     save = RunCallback._save
 

@@ -27,7 +27,9 @@ provenance  commit, dirty, diff (SHA-256 of what is not committed), command (as 
             threads are the same; best_from: null, or the step from which on the best checkpoint counts),
             debug (dotted key → value of the flags that make this a debug run; empty otherwise), worked_out (dotted key
             → [given, found]: shares and passes of the data, and the batches or steps that they are),
-            init_from (of a run with init_from: taken and not_taken, names and shapes of weights)
+            init_from (of a run with init_from: taken and not_taken, names and shapes of weights),
+            monitors (callback → the metric that it monitors, and its side), not_repeatable (callbacks that go by a
+            clock), weights (`averaged` where a callback puts averages in their place); each only where there is one
 timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions, validations included),
             validation_seconds (those of the validations; null in older records),
             first_step (seconds from the start of the last session to its first optimizer step)
@@ -40,6 +42,7 @@ memory      peak_mib
 trial       of a run that a search drew (hydra/sweeper=optuna): study (its name), number (of the trial, from 0) and
             searched (the keys); empty otherwise
 error       null, or what ended the run
+stopped     of a run that a callback ended before its budget did: step, by (the callback's name), reason; or empty
 
 Records of older schemas are read as schema 6 (migrations.py).
 """
@@ -99,6 +102,7 @@ class Record:
     memory: dict[str, float] = field(default_factory=dict)
     trial: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    stopped: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def write(self, folder: Path) -> None:

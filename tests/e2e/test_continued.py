@@ -18,7 +18,7 @@ from losslab.commands.resume import resume
 from losslab.errors import Interrupted, UserError
 from losslab.locks import lock
 from losslab.records import read
-from losslab.training.callback import RunCallback
+from losslab.training.callbacks.run_callback import RunCallback
 from runs import make_text, only_run, stopping_after
 
 

@@ -28,7 +28,7 @@ import yaml
 import losslab
 from losslab import cli, records
 from losslab.errors import Interrupted, UserError
-from losslab.training.callback import RunCallback
+from losslab.training.callbacks.run_callback import RunCallback
 from losslab.training.process import worker
 from runs import TINY, make_text, only_run
 

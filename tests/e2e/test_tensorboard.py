@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 
 from losslab.records import read
 from losslab.training import run as training_run
-from losslab.training.callback import RunCallback
+from losslab.training.callbacks.run_callback import RunCallback
 from runs import TINY, find_runs, losslab, make_text
 
 SWEEP = [
@@ -156,7 +156,7 @@ def check_rows(folder: Path, ends: dict[str, int]) -> None:
 def test_a_run_killed_twice_reads_as_one_series(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     one = [*SWEEP[: len(TINY)], *SWEEP[len(TINY) + 2 : -1], "loss=square", "checkpoints.every_n_steps=2"]
     assert run_tiny(*one, "name=whole") == 0
-    save, finish = RunCallback._save, training_run._finish
+    save, finish = RunCallback._save, training_run.finish
 
     def die_after_logging(step: int) -> Callable[..., None]:
         def patched(self: RunCallback, trainer: Any, improved: bool) -> None:
@@ -168,12 +168,12 @@ def test_a_run_killed_twice_reads_as_one_series(run_tiny: Callable[..., int], mo
 
         return patched
 
-    def die_after_finishing(*arguments: Any) -> None:
-        finish(*arguments)
+    def die_after_finishing(*arguments: Any, **keywords: Any) -> None:
+        finish(*arguments, **keywords)
         raise Killed
 
     patches = [(RunCallback, "_save", die_after_logging(4)), (RunCallback, "_save", die_after_logging(6))]
-    for target, name, patched in [*patches, (training_run, "_finish", die_after_finishing)]:
+    for target, name, patched in [*patches, (training_run, "finish", die_after_finishing)]:
         with monkeypatch.context() as patch:
             patch.setattr(target, name, patched)
             with pytest.raises(Killed):

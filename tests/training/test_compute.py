@@ -26,6 +26,7 @@ def trainer(folder: Path, **changes: Any) -> Any:
         "precision": "32-true",
         "deterministic": False,
         "max_steps": 1,
+        "val_check_interval": 1,
         "accumulate_grad_batches": 1,
         "log_every_n_steps": 1,
         "profiler": None,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from losslab.metric import Metric
-from losslab.training.callback import Intervals
+from losslab.training.callbacks.state import Intervals
 from losslab.training.origins.branch import History, read_history
 
 NLL_SCALED = Metric("nll_scaled", "nll after one temperature", "nats per token", higher_is_better=False)

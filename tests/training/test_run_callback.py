@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from losslab.training.output.step_logger import StepLogger
 
 from losslab.metric import Metric
 from losslab.metrics.table import METRICS
 from losslab.run_folder import RunFolder
-from losslab.training.callback import Intervals, RunCallback, RunState
+from losslab.training.callbacks.run_callback import RunCallback
+from losslab.training.callbacks.state import Intervals, RunState
 from losslab.training.output import progress as progress_module
 from losslab.training.output.progress import RunProgress
 
@@ -53,6 +55,8 @@ def keep(
         keep=1,
         metrics_log=None,
         record=None,
+        callbacks={},
+        logger=StepLogger(),
         before_fit=absent,
         began=0.0,
     )

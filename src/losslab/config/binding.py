@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from losslab.config.mistakes import nearest_key
 from losslab.config.nearest import nearest
 from losslab.config.optimizer_groups import GROUPS, bind_groups
-from losslab.config.schema import COMPONENTS, NAMED_NODES
+from losslab.config.schema import COMPONENTS, LEFT_OPEN, NAMED_NODES
 from losslab.errors import UserError
 
 LATE = {"model": {"vocab_size", "generator"}, "optimizer": {"params"}, "scheduler": {"max_steps", "optimizer"}}
@@ -33,8 +33,10 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
     bind_group = partial(_bind, late=LATE["optimizer"])
     for group in NAMED_NODES:
         bound[group] = {
-            name: _bind(f"{group}.{name}", node, mistakes, late=OFFERED.get(group, set()) - node.keys())
-            for name, node in config[group].items()
+            name: _bind_callback(f"{group}.{name}", node, mistakes)
+            if group == "callbacks"
+            else _bind(f"{group}.{name}", node, mistakes, late=OFFERED.get(group, set()) - node.keys())
+            for name, node in config.get(group, {}).items()
         }
     if groups := bind_groups(config["optimizer"], bind_group, mistakes):
         bound["optimizer"][GROUPS] = groups
@@ -120,6 +122,14 @@ def _bind(where: str, node: dict[str, Any], mistakes: list[str], *, late: set[st
         elif isinstance(parameter.default, bool | int | float | str | list | tuple | dict | None):
             bound[key] = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
     return bound
+
+
+def _bind_callback(where: str, node: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    """A callback's node, in which null may stand for a metric and its better side: the task decides on them."""
+    left_open = {key: None for key in LEFT_OPEN if key in node and node[key] is None}
+    given = {key: value for key, value in node.items() if key not in left_open}
+    bound = _bind(where, given, mistakes, late=set(left_open))
+    return {key: (bound | left_open)[key] for key in dict.fromkeys((*node, *bound)) if key in bound or key in left_open}
 
 
 def _hints(target: type) -> dict[str, Any]:

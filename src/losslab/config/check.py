@@ -49,6 +49,7 @@ _POSITIVE = [
 
 def check_run(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the run's own keys checked and their defaults worked out. No torch is imported."""
+    config = {**config, **{group: _without_null(config.get(group)) for group in NAMED_NODES}}
     mistakes: list[str] = []
     missing: list[str] = []
     for prefix, kind in (
@@ -198,6 +199,13 @@ def resolve_split(config: dict[str, Any]) -> dict[str, Any]:
         )
     trainer |= {"micro_batch_size": micro, "accumulate_grad_batches": accumulate}
     return {**config, "trainer": trainer}
+
+
+def _without_null(nodes: Any) -> Any:
+    """Nodes by name, of which `callbacks.timer=null` takes one away; older configurations have none."""
+    if nodes is None:
+        return {}
+    return {name: node for name, node in nodes.items() if node is not None} if isinstance(nodes, dict) else nodes
 
 
 def _typed(section: dict[str, Any], kind: type, prefix: str, mistakes: list[str]) -> dict[str, Any]:

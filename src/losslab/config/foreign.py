@@ -17,8 +17,7 @@ _LOGGING = (
     "write loggers=tensorboard, csv, wandb, mlflow or none, or several: loggers=[tensorboard,wandb]; and "
     "trainer.log_every_n_steps=N"
 )
-_STOPPING = "a run trains its whole budget, and is compared by its best checkpoint (metrics best/…)"
-_CALLBACKS = "checkpoints and the bar are built in: checkpoints.every_n_steps=N, trainer.enable_progress_bar=false"
+_STOPPING = "write callbacks=early_stopping and callbacks.early_stopping.patience=N"
 _PLACES = "write output_dir=FOLDER and name=NAME; runs live in FOLDER/NAME"
 _TEST = "every run is tested at its end; losslab evaluate RUN_DIR scores it again"
 _TAGS = "name=NAME says which comparison a run belongs to"
@@ -33,13 +32,12 @@ _INSTEAD: dict[str, str] = {
     # Lightning's Trainer
     "min_epochs": _BUDGET,
     "min_steps": _BUDGET,
-    "max_time": "write hydra.launcher.time_limit=2h in a multirun, or trainer.max_tokens=N",
+    "max_time": "write callbacks=timer and callbacks.timer.duration=DD:HH:MM:SS, or trainer.max_tokens=N",
     "limit_predict_batches": "training predicts nothing: leave it out, or write trainer.limit_test_batches=N",
     "num_sanity_val_steps": "trainer.fast_dev_run=true tries a validation and a test: leave it out",
     "check_val_every_n_epoch": "write trainer.val_check_interval=1.0, once a pass over train, or =N in optimizer steps",
     "inference_mode": "evaluation takes no gradients: leave it out",
     "gradient_clip_algorithm": "gradients are clipped by their norm: trainer.gradient_clip_val=X",
-    "callbacks": _CALLBACKS,
     "logger": _LOGGING,
     "plugins": "trainer.strategy=ddp or fsdp, and trainer.precision, say what Lightning is given",
     "benchmark": "it chooses other kernels in each run: leave it out; trainer.deterministic=true is the opposite",
@@ -160,7 +158,7 @@ _INSTEAD: dict[str, str] = {
 }
 """Names of other tools, by the last part of the key."""
 _SECTIONS = ("", "trainer", "data", "model", "optimizer", "scheduler", "checkpoints", "loggers")
-_FOREIGN_SECTIONS = ("logger", "callbacks", "paths", "extras", "hparams_search")
+_FOREIGN_SECTIONS = ("logger", "paths", "extras", "hparams_search")
 CHOICES: dict[tuple[str, str], str] = {
     **{
         ("loggers", name): f"write +loggers.{name}._target_=lightning.pytorch.loggers.{kind}Logger"

@@ -8,6 +8,7 @@ import json
 import re
 from typing import Any
 
+from losslab.config.callbacks import deciding
 from losslab.config.flags import DEBUG
 from losslab.records import SHORT
 
@@ -77,7 +78,7 @@ _FINGERPRINT = re.compile(rf"-([0-9a-f]{{{SHORT}}})(?:-\d+)?$")
 """Ends the name of a run's folder."""
 USUAL = {"task": "lm", "model": "decoder", "model/size": "nano", "optimizer": "adamw", "scheduler": "cosine"}
 """Group → the choice that conf/train.yaml makes; others stand in the folder's name."""
-_FIRST = (*_ORIGINS, "loss", "regularizers", "optimizer", "scheduler", "model", "trainer")
+_FIRST = (*_ORIGINS, "loss", "regularizers", "optimizer", "scheduler", "callbacks", "model", "trainer")
 
 
 def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
@@ -105,6 +106,9 @@ def canonical(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
     elif content["loss"].get("class_weights") and content["regularizers"].keys() & {"z_loss", "confidence_penalty"}:
         # Until these were means over positions, class weights changed their size: those runs are others.
         content["regularizers"]["means"] = "positions"
+    content["callbacks"] = deciding(content)
+    if not content["callbacks"]:
+        del content["callbacks"]
     for key, digest in inputs.items():
         section, _, last = key.rpartition(".")
         (content[section] if section else content)[last] = f"sha256:{digest}"
@@ -119,6 +123,11 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], choices: dict[
         choices: group → the file chosen in it.
     """
     content = without(config, [*NOT_IDENTITY, "seed", "data.context"])  # the model's context, said once
+    if named := "+".join(deciding(config)):
+        content["callbacks"] = {"callbacks": named} | deciding(config)
+        defaults = {**defaults, "callbacks": {"callbacks": ""} | (defaults.get("callbacks") or {})}
+    else:
+        content.pop("callbacks", None)
     values, before = flatten(content), flatten(defaults)
     parts = [loss_label(choices), f"seed{config['seed']}"]
     parts += [

@@ -10,8 +10,10 @@ from typing import Any, Optional
 
 DEFAULT_MAX_STEPS = 1000
 COMPONENTS = ("task", "model", "loss", "data", "optimizer", "scheduler")
-NAMED_NODES = ("loggers",)
+NAMED_NODES = ("callbacks", "loggers")
 """Groups that hold any number of named `_target_` nodes, which their classes' signatures check, too."""
+LEFT_OPEN = ("monitor", "mode")
+"""Keys of callbacks that may be null where the class requires them: the task's primary metric, and its better side."""
 
 # OmegaConf reads these annotations and supports Optional, not every spelling of a union.
 # ruff: noqa: UP045
@@ -103,6 +105,8 @@ class RunConfig:
     data: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    """Lightning callbacks by a name of one's own, each a `_target_` node."""
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)

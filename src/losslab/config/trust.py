@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,10 +21,14 @@ _SCHEDULERS = (
     "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR LinearLR MultiStepLR OneCycleLR "
     "PolynomialLR StepLR".split()  # of the step alone, with settings that a yaml can hold
 )
+_CALLBACKS = (
+    "EMAWeightAveraging OnExceptionCheckpoint RichModelSummary RichProgressBar TQDMProgressBar WeightAveraging".split()
+)  # beside those in conf/callbacks
 _ALLOWED = frozenset(
     [
         *(f"torch.optim.{name}" for name in _OPTIMIZERS),
         *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS),
+        *(f"lightning.pytorch.callbacks.{name}" for name in _CALLBACKS),
         "losslab.models.adapters.HiddenStatesAdapter",  # what they wrap has a `_target_` of its own
         "losslab.models.adapters.LogitsAdapter",
     ]
@@ -42,6 +47,8 @@ _OF_LIBRARIES = frozenset(
 """Classes of libraries that a person may vouch for. They write wherever their settings say."""
 _PROFILER = ("trainer", "profiler")
 _TARGET = "_target_"
+_FOLDER = "dirpath"
+"""The key under which Lightning's callbacks take the folder that they write to."""
 _DEEPEST = 8
 _SHORTEST = dict.fromkeys(COMPONENTS, 2) | dict.fromkeys(NAMED_NODES, 3)
 """Parts of the key of a `_target_`: loss._target_, loggers.tensorboard._target_."""
@@ -68,14 +75,28 @@ def targets(config: Any) -> set[str]:
 
 
 def foreign_targets(config: dict[str, Any]) -> list[str]:
-    """The classes outside the allow-list that a configuration, typed by its own user, names."""
+    """The classes that a configuration, typed by its own user, names and a worker would not make by itself."""
     nodes = {group: config.get(group) for group in (*COMPONENTS, *NAMED_NODES)}
-    return sorted(targets(nodes | {"profiler": config["trainer"].get("profiler")}) - allowed())
+    return sorted(_to_be_trusted(nodes | {"profiler": config["trainer"].get("profiler")}))
 
 
 def foreign_components(config: dict[str, Any]) -> list[str]:
-    """Those of them that decide what a run computes."""
-    return sorted(targets({group: config[group] for group in COMPONENTS}) - allowed())
+    """The classes outside the allow-list that decide what a run computes."""
+    return sorted(targets({group: config.get(group) for group in (*COMPONENTS, "callbacks")}) - allowed())
+
+
+def _to_be_trusted(config: dict[str, Any]) -> set[str]:
+    """The classes outside the allow-list, and those that would write outside the run's folder."""
+    nodes = (value for _, value in _walk(config) if isinstance(value, dict) and _TARGET in value)
+    return (targets(config) - allowed()) | {str(node[_TARGET]) for node in nodes if _leads_away(node.get(_FOLDER))}
+
+
+def _leads_away(folder: Any) -> bool:
+    """Whether a path that begins in a run's folder may end outside it."""
+    if folder is None:
+        return False
+    path = Path(str(folder))
+    return path.is_absolute() or ".." in path.parts or str(folder).startswith("~")
 
 
 def check_stored(config: dict[str, Any]) -> None:
@@ -98,9 +119,13 @@ def check_stored(config: dict[str, Any]) -> None:
 def check_trusted(config: dict[str, Any], trust: list[str]) -> None:
     """`check_stored`, and refuse every class outside the allow-list that nobody vouched for. Imports nothing."""
     check_stored(config)
-    unknown = sorted(targets(config) - allowed() - set(trust))
+    unknown = sorted(_to_be_trusted(config) - set(trust))
     if unknown:
         options = " ".join(f"--trust {name}" for name in unknown)
+        if set(unknown) <= allowed():
+            raise UserError(
+                f"this run's {', '.join(unknown)} writes outside its folder; if that is meant, add {options}"
+            )
         raise UserError(f"this run uses code outside losslab ({', '.join(unknown)}); if you trust it, add {options}")
 
 
@@ -111,7 +136,7 @@ def _can_be_component(target: str) -> bool:
         return True
     if len(parts) < 2 or not all(part.isidentifier() for part in parts) or "__" in target:
         return False
-    if parts[:2] == ["torch", "optim"] or parts[0] == "losslab":
+    if parts[:2] == ["torch", "optim"] or parts[0] == "losslab" or parts[:-1] == ["lightning", "pytorch", "callbacks"]:
         # Another version's class, perhaps. It may be named; to be made, it must be allowed or vouched for all the same.
         return len(parts) <= _LONGEST and parts[-1][0].isupper() and all(part.islower() for part in parts[:-1])
     return parts[0] not in _LIBRARIES and parts[0] not in sys.stdlib_module_names

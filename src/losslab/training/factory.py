@@ -18,6 +18,7 @@ from losslab.losses.base import Loss
 from losslab.losses.regularizers import regularize
 from losslab.models.projection import OutputProjection
 from losslab.run_folder import CACHE, RunFolder
+from losslab.training.callbacks.configured import build_callbacks
 from losslab.training.limits import batches_of_passes, cycle_of
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
@@ -48,6 +49,7 @@ def _check(config: dict[str, Any]) -> None:
     task = build_task(config)
     check_kinds(loss, task)
     build_data(config).check_task(task)
+    build_callbacks(config, task.metrics, task.primary)
     _check_optimizer(config, backbone)
     check_loggers(config)
 

@@ -81,6 +81,8 @@ class LossModule(pl.LightningModule):
         self.hidden_gradients = HiddenGradients(network.backbone)
         self._loss_buffers = {name: buffer.clone() for name, buffer in network.loss.named_buffers()}
         self.report: StepReport | None = None
+        self.complete_checkpoint: Callable[[dict[str, Any]], None] | None = None
+        """Adds to a checkpoint what losslab keeps beside weights and states."""
 
     def configure_model(self) -> None:
         """Shard the network. Lightning calls this before the optimizer is made, which must get the shards."""
@@ -165,6 +167,10 @@ class LossModule(pl.LightningModule):
         for parameter in self.network.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor.item())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.complete_checkpoint is not None:
+            self.complete_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Place Lightning's counters at an optimizer-step boundary of this session's split of the batch."""

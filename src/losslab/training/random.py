@@ -3,6 +3,7 @@
 backbone_init, head_init   explicit generators, for the initial weights
 data_order                 the order of training windows
 dropout                    the global generators, seeded again before each micro-batch: nothing to save, nothing to leak
+callbacks                  the global generators, seeded again before callbacks see a micro-batch, and after it
 global/NAME                the global generators while NAME is built (data, model, projection, loss, task, optimizer,
                            scheduler) or works (preparation, run, evaluation), for whatever draws without a generator of
                            its own
@@ -38,6 +39,14 @@ def seed_dropout(seed: int, *, step: int, micro: int, rank: int) -> None:
     """Dropout has no generator of its own, and a person's own loss need not have one: seed the global ones for exactly
     this micro-batch."""
     value = derive_seed(seed, "dropout", step, micro, rank)
+    torch.manual_seed(value)
+    _seed_others(value)
+
+
+def seed_callbacks(seed: int, *, micro: int, hook: str) -> None:
+    """Seed the global generators for what callbacks draw in the hooks before or after a micro-batch: a continued run
+    draws the same."""
+    value = derive_seed(seed, "callbacks", micro, hook)
     torch.manual_seed(value)
     _seed_others(value)
 

@@ -19,16 +19,20 @@ from losslab.contracts import DataModule, Share, Task
 from losslab.errors import Diverged, Interrupted, UserError, error_sentence
 from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder
-from losslab.training.callback import Intervals, RunCallback, RunState
+from losslab.training.callbacks.bookkeeper import Bookkeeper
+from losslab.training.callbacks.configured import averages_weights, build_callbacks, note_callbacks
+from losslab.training.callbacks.run_callback import RunCallback
+from losslab.training.callbacks.state import Intervals, RunState
 from losslab.training.compute import set_threads
 from losslab.training.factory import build_network, open_data
+from losslab.training.finishing import finish
 from losslab.training.limits import Limits
 from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
 from losslab.training.origins.branch import take_over
 from losslab.training.origins.initial import begin_with
-from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_newest, link, newest, read_checkpoint
+from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_newest, link, newest
 from losslab.training.output.loggers import Loggers, placeholders
 from losslab.training.output.logs import MetricsLog, Shown, metric_columns
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
@@ -43,8 +47,7 @@ from losslab.training.scoring.evaluator import Evaluator
 from losslab.training.scoring.loading import PREFIX
 from losslab.training.scoring.teacher import attach_teacher
 from losslab.training.session_notes import note_end, note_start
-from losslab.training.sharding import load_weights
-from losslab.training.trainer import make_trainer
+from losslab.training.trainer import has_own_bar, make_trainer
 from losslab.training.trial.start import try_own_parts
 
 _log = logging.getLogger("losslab")
@@ -127,8 +130,10 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         begin_with(network, config, data.info, record, rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
+    callbacks = build_callbacks(config, network.task.metrics, network.task.primary, run)
     writes = rank == 0
-    trainer = make_trainer(config, run.path, resumed, loggers.lightning if writes else placeholders(config))
+    shown_to = loggers.lightning if writes else placeholders(config)
+    trainer = make_trainer(config, run.path, resumed, shown_to, list(callbacks.values()))
     device = trainer.strategy.root_device
     evaluator = Evaluator(
         network, data, device=device, rank=rank, ranks=ranks,
@@ -137,16 +142,20 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     )  # fmt: skip
     log = None
     if writes:
+        note_callbacks(record, callbacks, state.stopped)
         note_start(run, config, record, data, network, device, state.step)
         introduce(run, config, record, data, network, state.step)
         groups = config["optimizer"].get(GROUPS, {})
         columns = metric_columns(record.metrics_info, module.hidden_gradients.names, network.loss.terms, groups)
+        total = state.stopped["step"] if state.stopped else intervals.total
+        loggers.ends_at(total)
         log = MetricsLog(
             run,
             step=state.step - (state.due is not None),
             columns=columns,
-            shown=Shown(record.primary_metric, record.names_shown("events"), intervals.total),
+            shown=Shown(record.primary_metric, record.names_shown("events"), total),
             loggers=loggers,
+            of_callbacks=state.logged,
         )
     progress = RunProgress(
         first=state.step,
@@ -154,7 +163,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         positions_per_step=data.batch_size * data.info.mean_positions,
         positions=positions_of(network.task),
         metric=f"val/{record.primary}",
-        enabled=writes and settings["enable_progress_bar"],
+        enabled=writes and settings["enable_progress_bar"] and not has_own_bar(trainer.callbacks),  # type: ignore[attr-defined]
     )
     keeper = RunCallback(
         run=run,
@@ -167,16 +176,19 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         keep=config["checkpoints"]["keep"],
         metrics_log=log,
         record=record if writes else None,
+        callbacks=callbacks,
         before_fit=stop.install,
         began=began,
     )
-    trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
+    module.complete_checkpoint = keeper.complete
+    trainer.callbacks = [Bookkeeper(keeper, seed=config["seed"]), *trainer.callbacks, keeper]  # type: ignore[attr-defined]
     if settings["compile"]:
         network.compile_layers()
     try:
         with named_anomalies(trainer):
             _fit(trainer, module, data, resumed, stop, progress)
-        _finish(run, module, evaluator, state, record)
+        averaged = averages_weights(callbacks.values())
+        finish(run, module, evaluator, state, record, keep=config["checkpoints"]["keep"], averaged=averaged)
         if log is not None:
             log.finish(state.step, record.metrics)
     finally:
@@ -260,21 +272,3 @@ def _build_module(
         stop_requested=stop,
         step_targets=partial(_step_targets, network.task, data) if network.loss.reads_step else None,
     )
-
-
-def _finish(run: RunFolder, module: LossModule, evaluator: Evaluator, state: RunState, record: Record) -> None:
-    """Test the last and the best weights, each with the temperature fitted on val at those weights."""
-    module.to(evaluator.device)
-    earlier = state.best.get("step", state.step) != state.step
-    fitted = evaluator.calibration_of(state.latest)
-    final = state.latest | evaluator.test(fitted, keep=None if earlier else run.scores)
-    best = dict(final) | {"step": state.step}
-    if earlier:
-        load_weights(module, read_checkpoint(run.best)["state_dict"])
-        validated = evaluator.validate(thorough=True)
-        fitted = evaluator.calibration_of(validated)
-        best = validated | evaluator.test(fitted, keep=run.scores) | {"step": state.best["step"]}
-    record.step = state.step
-    record.metrics = {"final": final, "best": best}
-    record.timing["seconds"] = state.seconds
-    record.timing["validation_seconds"] = state.validation_seconds

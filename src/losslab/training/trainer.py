@@ -10,7 +10,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
 
 from losslab.errors import UserError
 from losslab.run_folder import RunFolder
@@ -21,7 +22,11 @@ from losslab.training.sharding import ShardedStrategy
 
 
 def make_trainer(
-    config: dict[str, Any], folder: Path, resumed: ReadCheckpoint | None = None, loggers: Sequence[Logger] = ()
+    config: dict[str, Any],
+    folder: Path,
+    resumed: ReadCheckpoint | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
     """One endless epoch in optimizer steps; validation, checkpoints, bar and logs are the callback's, and limits the
     data's.
@@ -29,6 +34,7 @@ def make_trainer(
     Args:
         resumed: the checkpoint that training goes on from.
         loggers: those that callbacks find.
+        callbacks: those of the configuration.
     """
     settings = config["trainer"]
     steps = settings["max_steps"] - (0 if resumed is None else resumed.content["losslab"]["step"])
@@ -46,12 +52,15 @@ def make_trainer(
             max_epochs=-1,
             accumulate_grad_batches=settings["accumulate_grad_batches"],
             log_every_n_steps=settings["log_every_n_steps"],
-            logger=list(loggers),
+            logger=list(loggers) or [DummyLogger()],  # several of Lightning's callbacks refuse to work without one
+            callbacks=list(callbacks),
             plugins=[AtomicCheckpointIO(resumed), _environment()],
+            check_val_every_n_epoch=None,  # with 1, EarlyStopping would wait for the end of the one epoch
+            val_check_interval=settings["val_check_interval"] * settings["accumulate_grad_batches"],
             limit_val_batches=0,
             num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+            enable_progress_bar=has_own_bar(callbacks),
             enable_model_summary=False,
             use_distributed_sampler=False,
             profiler=profiler,
@@ -65,6 +74,11 @@ def make_trainer(
     plugin = trainer.precision_plugin
     plugin.convert_input = inputs_alone(plugin)  # type: ignore[method-assign, assignment]
     return trainer
+
+
+def has_own_bar(callbacks: Sequence[pl.Callback]) -> bool:
+    """Whether a progress bar is among the callbacks, which then stands instead of losslab's."""
+    return any(isinstance(callback, ProgressBar) for callback in callbacks)
 
 
 def _environment() -> ClusterEnvironment:

@@ -16,7 +16,7 @@ from losslab.files import TEMPORARY, sync_folder, write_atomic
 from losslab.metric import Metric, better
 from losslab.records import Record
 from losslab.run_folder import RunFolder
-from losslab.training.callback import Intervals
+from losslab.training.callbacks.state import Intervals
 from losslab.training.origins.origin import KEY, Origin, hash_checkpoint
 from losslab.training.output.checkpoints import FOR_TRAINING, link, read_checkpoint, write_checkpoint
 from losslab.training.output.messages import note, say
@@ -73,6 +73,7 @@ def take_over(run: RunFolder, config: dict[str, Any], record: Record, *, rank: i
     path, content = _find_checkpoint(source, about["checkpoint"], record.hashes[KEY])
     history = read_history(source.metrics, about, config["trainer"], intervals, record.primary_metric)
     state = content["losslab"] | {"best": history.best, "latest": history.latest, "due": history.due}
+    state["stopped"] = None  # with a longer budget it goes on
     best = history.best.get("step")
     best_path = path if best == about["step"] else _of_step(source, best)
     if best is not None and best_path is None and history.due is None:

@@ -173,6 +173,8 @@ def _check_parts(content: dict[str, Any], path: Path) -> None:
         "losslab.best": _are_numbers(state.get("best", {})),
         "losslab.latest": _are_numbers(state.get("latest", {})),
         "losslab.due": _are_numbers(state.get("due") or {}),
+        "losslab.shown": _are_numbers(state.get("shown", {})),
+        "losslab.stopped": _is_stop(state.get("stopped")),
         "state_dict": all(
             isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content["state_dict"].items()
         ),
@@ -182,6 +184,14 @@ def _check_parts(content: dict[str, Any], path: Path) -> None:
     }
     for name in (name for name, is_right in right.items() if not is_right):
         raise Damaged(f"{path} is damaged: its {name} is not what losslab writes there")
+
+
+def _is_stop(stopped: Any) -> bool:
+    """Who ended a run where and why, as `RunState.stopped` keeps it; None for most runs."""
+    kinds = {"step": int, "by": str, "reason": str}
+    return stopped is None or (
+        isinstance(stopped, dict) and all(isinstance(stopped.get(key), kind) for key, kind in kinds.items())
+    )
 
 
 def _is_data(data: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -45,8 +45,11 @@ class _Guarded:
         made = self.call(make)
         self.logger: Logger = DummyLogger() if made is None else made
         self._finalize = self.logger.finalize
+        self._log = self.logger.log_metrics
+        self.of_callbacks: dict[str, float] = {}
         for method in _GUARDED:
             setattr(self.logger, method, partial(self.call, getattr(self.logger, method)))
+        self.logger.log_metrics = self._collect  # type: ignore[method-assign]
         self.logger.finalize = lambda status: None  # type: ignore[method-assign]
 
     def call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -58,6 +61,20 @@ class _Guarded:
         except (Exception, SystemExit) as error:  # somebody else's package may raise anything
             self.lost = True
             self._lose(self.name, error)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Log a row, with what callbacks have logged since the last one."""
+        self.call(self._log, values | self.take(), step=step)
+
+    def take(self) -> dict[str, float]:
+        """The values of callbacks since the last call."""
+        values, self.of_callbacks = self.of_callbacks, {}
+        return values
+
+    def _collect(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Keep what a callback logs for the row of the optimizer step, whatever step it counts: after a resume, too, a
+        logger then has each step once."""
+        self.of_callbacks |= {name: float(value) for name, value in metrics.items() if name != "epoch"}
 
     def close(self, status: str) -> None:
         """Finalize it, and of one that is lost whatever still can be."""
@@ -89,7 +106,13 @@ class Loggers:
         return [one.logger for one in self._opened()]
 
     def begin(
-        self, rows: Sequence[tuple[int, dict[str, float]]], *, step: int, metrics: Sequence[str], trains: bool = True
+        self,
+        rows: Sequence[tuple[int, dict[str, float]]],
+        *,
+        step: int,
+        metrics: Sequence[str],
+        trains: bool = True,
+        of_callbacks: Mapping[str, float] | None = None,
     ) -> None:
         """Open each logger, describe the run, and log what it lacks.
 
@@ -97,6 +120,7 @@ class Loggers:
             rows: what the run has logged up to `step`.
             metrics: names of those that final values have.
             trains: False where the run has ended before it could train.
+            of_callbacks: what callbacks logged at `step`.
         """
         self._has_begun, self._step = True, step
         is_last_again = trains and bool(rows) and rows[-1][0] == step == self._total
@@ -125,17 +149,30 @@ class Loggers:
             one.logger.log_hyperparams(dict(hparams))
             for number, values in rows:
                 if number >= first and not (is_last_again and number == step):
-                    one.logger.log_metrics(dict(values), step=number)
+                    one.log(number, dict(values))
         if is_last_again:
-            self._waiting = rows[-1]
+            self._waiting = step, rows[-1][1] | dict(of_callbacks or {})
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Log an optimizer step; the last one waits for `finish`."""
         self._step = step
         if step == self._total:
+            for one in self._opened():
+                values = values | one.take()
             self._waiting = step, values
         else:
             self._log(step, values)
+
+    def of_callbacks(self) -> dict[str, float]:
+        """What callbacks have logged since the last row."""
+        found: dict[str, float] = {}
+        for one in self._opened():
+            found |= one.of_callbacks
+        return found
+
+    def ends_at(self, step: int) -> None:
+        """Take this step for the last one: a callback ended the run before its budget did."""
+        self._total = step
 
     def save(self) -> None:
         """Write what was logged, before a checkpoint counts it as done."""
@@ -164,7 +201,7 @@ class Loggers:
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         for one in self._opened():
-            one.logger.log_metrics(dict(values), step=step)
+            one.log(step, dict(values))
 
     def _opened(self) -> list[_Guarded]:
         if self._guarded is None:

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from losslab.config.optimizer_groups import REST
@@ -90,15 +90,25 @@ class MetricsLog:
         columns: of metrics.csv, fixed for the run.
         shown: what of it the loggers receive.
         loggers: open their logs here.
+        of_callbacks: values that callbacks logged at `step`.
     """
 
-    def __init__(self, run: RunFolder, *, step: int, columns: list[str], shown: Shown, loggers: Loggers) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        *,
+        step: int,
+        columns: list[str],
+        shown: Shown,
+        loggers: Loggers,
+        of_callbacks: Mapping[str, float] | None = None,
+    ) -> None:
         self.path = run.metrics
         self.columns = ["step", *columns]
         self.shown = shown
         self.loggers = loggers
         rows = self._cut(step)
-        loggers.begin(shown.history(rows), step=step, metrics=shown.names)
+        loggers.begin(shown.history(rows), step=step, metrics=shown.names, of_callbacks=of_callbacks)
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self.columns, restval="")
 
@@ -108,8 +118,18 @@ class MetricsLog:
         Args:
             best: the best validation so far.
         """
-        self._writer.writerow({"step": step, **{name: repr(float(value)) for name, value in values.items()}})
+        if values:
+            self._writer.writerow({"step": step, **{name: repr(float(value)) for name, value in values.items()}})
         self.loggers.log(step, self.shown.row(step, values, best))
+
+    def of_callbacks(self) -> dict[str, float]:
+        """The values that callbacks have logged since the last row."""
+        return self.loggers.of_callbacks()
+
+    def ends_at(self, step: int) -> None:
+        """The run ends before its budget, with the row of this step."""
+        self.shown.total = step
+        self.loggers.ends_at(step)
 
     def finish(self, step: int, metrics: dict[str, dict[str, float]]) -> None:
         """The run's results, for the loggers."""

@@ -1,91 +1,31 @@
-"""The one callback: at each optimizer-step boundary it logs, validates, checkpoints and notes the run's record, in this
-order, so that a checkpoint never lacks what the logs have."""
+"""The last of all callbacks: at each optimizer-step boundary it logs, validates, checkpoints and notes the run's
+record, in this order, so that a checkpoint never lacks what the logs have."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
 
 from losslab import console
-from losslab.errors import Diverged, Interrupted, UserError
+from losslab.errors import Diverged, Interrupted
 from losslab.metric import Metric, better
 from losslab.records import Record
 from losslab.reports import Validated
 from losslab.run_folder import RunFolder
-from losslab.training.module import LossModule
+from losslab.training.callbacks.ends import find_stop
+from losslab.training.callbacks.state import Intervals, RunState
+from losslab.training.callbacks.validation_hooks import ValidationHooks, show
+from losslab.training.module import LossModule, StepReport
 from losslab.training.output.checkpoints import amend, keep_newest, link
 from losslab.training.output.logs import MetricsLog, learning_rate_column
-from losslab.training.output.messages import note
+from losslab.training.output.messages import note, say
 from losslab.training.output.progress import RunProgress
-from losslab.training.schedules import make_factor
 from losslab.training.scoring.evaluator import Evaluator
-
-
-@dataclass
-class RunState:
-    """The state of the run that a checkpoint keeps, beside Lightning's part."""
-
-    step: int = 0
-    tokens: float = 0.0
-    best: dict[str, float] = field(default_factory=dict)
-    """The validation with the best primary metric so far, and its `step`."""
-    latest: dict[str, float] = field(default_factory=dict)
-    """The last validation."""
-    seconds: float = 0.0
-    """Training time over all sessions, validations included."""
-    validation_seconds: float = 0.0
-    """Seconds of the validations."""
-    due: dict[str, float] | None = None
-    """Values to log with this step's validation, where a continued run still has to make it."""
-
-    @classmethod
-    def of(cls, checkpoint: dict[str, Any], path: Path) -> RunState:
-        try:
-            return cls(**checkpoint["losslab"])
-        except TypeError:
-            raise UserError(f"{path} was written by another version of losslab: it cannot be continued") from None
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Intervals of validations, checkpoints and logs, in optimizer steps."""
-
-    total: int
-    log: int
-    validate: int
-    checkpoint: int
-    """0: no checkpoints."""
-    stable: int = 0
-    """The last step before the schedule's decay, after which a checkpoint is kept; 0 where there is none."""
-
-    @classmethod
-    def of(cls, config: dict[str, Any]) -> Intervals:
-        settings = config["trainer"]
-        factor = make_factor(config["scheduler"], max_steps=settings["max_steps"])
-        return cls(
-            total=settings["max_steps"],
-            log=settings["log_every_n_steps"],
-            validate=settings["val_check_interval"],
-            checkpoint=0 if settings["fast_dev_run"] else config["checkpoints"]["every_n_steps"],
-            stable=getattr(factor, "stable_steps", 0),
-        )
-
-    def logged(self, step: int) -> bool:
-        return step % self.log == 0 or step in (1, self.total)
-
-    def validated(self, step: int) -> bool:
-        return step % self.validate == 0 or step == self.total
-
-    def saved(self, step: int) -> bool:
-        if self.checkpoint == 0:
-            return False
-        return step % self.checkpoint == 0 or self.validated(step) or step == self.stable
 
 
 class RunCallback(pl.Callback):
@@ -94,6 +34,7 @@ class RunCallback(pl.Callback):
     contents: what a checkpoint holds beside weights and states: plain values under names of their own.
     keep: how many of the newest checkpoints stay.
     metrics_log, record: None on ranks that do not write.
+    callbacks: those of the configuration by their names, which stand before this one.
     before_fit: installs our signal handlers, after Lightning's.
     began: when this process started, by time.monotonic().
     """
@@ -111,6 +52,7 @@ class RunCallback(pl.Callback):
         keep: int,
         metrics_log: MetricsLog | None,
         record: Record | None,
+        callbacks: Mapping[str, pl.Callback],
         before_fit: Callable[[], None],
         began: float,
     ) -> None:
@@ -124,11 +66,21 @@ class RunCallback(pl.Callback):
         self.keep = keep
         self.metrics_log = metrics_log
         self.record = record
+        self.callbacks = callbacks
         self.before_fit = before_fit
         self.began = began
         self._first = state.step + 1
+        self._row: dict[str, float] = {}
+        self._closed = state.step
+        self._hooks: ValidationHooks | None = None
         self._seconds_before = state.seconds
         self._started = time.monotonic()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._hooks = ValidationHooks(trainer, pl_module)
+        # A run that was stopped trains no further. Another that a callback stops before its first step makes that one,
+        # after which the callback stops it again: there would be no weights to score, and no step to save at.
+        trainer.should_stop = self.state.stopped is not None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.before_fit()
@@ -137,47 +89,78 @@ class RunCallback(pl.Callback):
         if self.state.due is not None:
             self._catch_up(pl_module)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, LossModule)
-        step, report = trainer.global_step, pl_module.report
-        if report is None or step == self.state.step:
-            return  # inside an accumulation window
+    def open(self, trainer: pl.Trainer, report: StepReport, step: int) -> None:
+        """Count a completed step, before any other callback sees it."""
         if step == self._first and self.record is not None:
             self.record.timing["first_step"] = time.monotonic() - self.began
         self.state.step = step
         self.state.tokens += report.weight
         row: dict[str, float] = {}
+        self._row = row
         if self.intervals.logged(step):
-            row |= {
-                "train/objective": report.objective,
-                "train/tokens": self.state.tokens,
-            }
+            row |= {"train/objective": report.objective, "train/tokens": self.state.tokens}
             row |= {learning_rate_column(name): rate for name, rate in report.learning_rates.items()}
             row |= {f"train/objective/{name}": value for name, value in report.terms.items()}
             row |= {f"grad_norm/{name}": norm for name, norm in report.gradient_norms.items()}
-        if self.intervals.saved(step) or report.stop:
+            show(trainer, row)
+        self.state.due = row if self.intervals.validated(step) else None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, LossModule)
+        step, report = self.state.step, pl_module.report
+        if report is None or step != trainer.global_step or step == self._closed:
+            return  # inside an accumulation window
+        self._closed, self.state.due = step, None
+        row, improved = self._row, False
+        stopping = self._agree_to_stop(trainer)
+        if self.intervals.saved(step) or report.stop or stopping:
             pl_module.check_weights(step)
-        improved = self.intervals.validated(step) and self._validate(row)
-        if row and self.metrics_log is not None:
-            self.metrics_log.write(step, row, self.state.best)
+        if self.intervals.validated(step) or stopping:
+            improved = self._validate(row)
+            stopping = self._agree_to_stop(trainer)
+        if stopping and step < self.intervals.total:
+            self._note_stop()
+        self._log(step, row)
         self.progress.step(step, report.objective)
-        if self.intervals.saved(step) or (report.stop and self.intervals.checkpoint):
+        if self.intervals.saved(step) or ((report.stop or stopping) and self.intervals.checkpoint):
             self._save(trainer, improved)
         if self.intervals.validated(step) and console.listener is not None:
             console.listener(Validated(step, row[f"val/{self.primary.name}"]))
         if report.stop:
             raise Interrupted(f"stopped by a signal after step {step}")
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def complete(self, checkpoint: dict[str, Any]) -> None:
+        """Add to a checkpoint what Lightning does not know of, to one of weights alone, too."""
         checkpoint["losslab"] = dict(vars(self.state))
-        for schedule in checkpoint["lr_schedulers"]:  # a pure function of the step, whatever it keeps to itself
+        for schedule in checkpoint.get("lr_schedulers", []):  # a pure function of the step, whatever it keeps to itself
             if "lr_lambdas" in schedule:
                 schedule["lr_lambdas"] = [None] * len(schedule["lr_lambdas"])
         checkpoint.update(self.contents)
+
+    def _agree_to_stop(self, trainer: pl.Trainer) -> bool:
+        """Whether a callback on any rank ends training."""
+        if self.callbacks:
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop, all=False)
+        return trainer.should_stop
+
+    def _note_stop(self) -> None:
+        """Keep who ended training where and why, for the record and for a run that is resumed."""
+        by, reason = find_stop(self.callbacks)
+        self.state.stopped = {"step": self.state.step, "by": by, "reason": reason}
+        if self.metrics_log is not None:
+            self.metrics_log.ends_at(self.state.step)
+        if self.record is not None:
+            self.record.stopped = self.state.stopped
+            say(f"stopped after step {self.state.step:,} of {self.intervals.total:,} by callbacks.{by}: {reason}")
+
+    def _log(self, step: int, row: dict[str, float]) -> None:
+        if self.metrics_log is None:
+            return
+        self.state.logged = self.metrics_log.of_callbacks()
+        if row or self.state.logged:
+            self.metrics_log.write(step, row, self.state.best)
 
     def _catch_up(self, module: LossModule) -> None:
         """Make the validation that is due at the step where this run continues another, before training goes on."""
@@ -207,11 +190,18 @@ class RunCallback(pl.Callback):
         fit of interim validations, while the last weights are then scored thoroughly."""
         started = time.monotonic()
         last = self.state.step == self.intervals.total
-        with self.progress.paused():
+        with self.progress.paused(), nullcontext() if self._hooks is None else self._hooks.around():
             values = thorough = self.evaluator.validate(thorough=last and not self.evaluator.scores_parts)
             if last and self.evaluator.scores_parts:
                 thorough = self.evaluator.validate(thorough=True)
-        self.state.validation_seconds += time.monotonic() - started
+            self.state.validation_seconds += time.monotonic() - started
+            improved = self._judge(row, values, thorough)
+            if self._hooks is not None:
+                self._hooks.ended({key: value for key, value in row.items() if key.startswith("val/")})
+        return improved
+
+    def _judge(self, row: dict[str, float], values: dict[str, float], thorough: dict[str, float]) -> bool:
+        """Take a validation into the row and the state: whatever a callback saves from here on has it."""
         name = f"val/{self.primary.name}"
         value = values[name]
         if not math.isfinite(value):
