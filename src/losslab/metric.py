@@ -19,6 +19,10 @@ PLACES = {
 """Tag → the place that shows the metrics that carry it. The first three show the primary metric without a tag."""
 
 
+AVERAGED = "ema/"
+"""Begins the names of metrics of averaged weights: `test/ema/nll_scaled`."""
+
+
 class Metric(NamedTuple):
     """One metric, as a task declares it (`task.metrics`) and as the record keeps it (`metrics_info`)."""
 
@@ -53,7 +57,7 @@ def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"task: it declares the metric {twice!r} twice")
     for metric in metrics:
-        if not metric.name or "/" in metric.name or metric.name == "step":
+        if not metric.name or "/" in metric.name.removeprefix(AVERAGED) or metric.name == "step":
             raise UserError(
                 f"task: {metric.name!r} cannot name a metric: no slash (val/ and test/ come before), no step"
             )

@@ -19,6 +19,7 @@ from losslab.losses.regularizers import regularize
 from losslab.models.projection import OutputProjection
 from losslab.run_folder import CACHE, RunFolder
 from losslab.training.callbacks.configured import build_callbacks
+from losslab.training.ema import with_averaged
 from losslab.training.limits import batches_of_passes, cycle_of
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
@@ -49,7 +50,7 @@ def _check(config: dict[str, Any]) -> None:
     task = build_task(config)
     check_kinds(loss, task)
     build_data(config).check_task(task)
-    build_callbacks(config, task.metrics, task.primary)
+    build_callbacks(config, with_averaged(task.metrics, task.primary, config["callbacks"]), task.primary)
     _check_optimizer(config, backbone)
     check_loggers(config)
 

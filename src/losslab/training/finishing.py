@@ -5,6 +5,7 @@ from __future__ import annotations
 from losslab.records import Record
 from losslab.run_folder import RunFolder
 from losslab.training.callbacks.state import RunState
+from losslab.training.ema import KEY
 from losslab.training.module import LossModule
 from losslab.training.output.checkpoints import amend, keep_newest, link, read_checkpoint
 from losslab.training.scoring.evaluator import Evaluator
@@ -33,14 +34,15 @@ def finish(
         load_weights(module, read_checkpoint(run.last)["state_dict"])
     if state.stopped is not None:
         _score_thoroughly(run, module, evaluator, state, keep=keep)
-    fitted = evaluator.calibration_of(state.latest)
-    final = state.latest | evaluator.test(fitted, keep=None if earlier else run.scores)
+    final = state.latest | evaluator.test_after(state.latest, keep=None if earlier else run.scores)
     best = dict(final) | {"step": state.step}
     if earlier:
-        load_weights(module, read_checkpoint(run.best)["state_dict"])
+        content = read_checkpoint(run.best)
+        load_weights(module, content["state_dict"])
+        if evaluator.averages is not None:
+            evaluator.averages.load(content[KEY])
         validated = evaluator.validate(thorough=True)
-        fitted = evaluator.calibration_of(validated)
-        best = validated | evaluator.test(fitted, keep=run.scores) | {"step": state.best["step"]}
+        best = validated | evaluator.test_after(validated, keep=run.scores) | {"step": state.best["step"]}
     record.step = state.step
     record.metrics = {"final": final, "best": best}
     record.timing["seconds"] = state.seconds

@@ -24,6 +24,7 @@ from losslab.training.callbacks.configured import averages_weights, build_callba
 from losslab.training.callbacks.run_callback import RunCallback
 from losslab.training.callbacks.state import Intervals, RunState
 from losslab.training.compute import set_threads
+from losslab.training.ema import find_averages, with_averaged
 from losslab.training.factory import build_network, open_data
 from losslab.training.finishing import finish
 from losslab.training.limits import Limits
@@ -121,7 +122,8 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     data = open_data(run, config)
     data.start_at(step=state.step, accumulate=settings["accumulate_grad_batches"], rank=rank, ranks=ranks)
     network = build_network(config, data.info)
-    record.declare(network.task.metrics, network.task.primary)
+    metrics = with_averaged(network.task.metrics, network.task.primary, config["callbacks"])
+    record.declare(metrics, network.task.primary)
     attach_teacher(network, config, data.info)
     if resumed is not None:
         _check_fit(resumed, network)
@@ -130,7 +132,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         begin_with(network, config, data.info, record, rank=rank)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
-    callbacks = build_callbacks(config, network.task.metrics, network.task.primary, run)
+    callbacks = build_callbacks(config, metrics, network.task.primary, run)
     writes = rank == 0
     shown_to = loggers.lightning if writes else placeholders(config)
     trainer = make_trainer(config, run.path, resumed, shown_to, list(callbacks.values()))
@@ -139,6 +141,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         network, data, device=device, rank=rank, ranks=ranks,
         interim_positions=settings["interim_eval_tokens"], limits=Limits.of(config, data.info),
         context=trainer.precision_plugin.val_step_context, convert=trainer.precision_plugin.convert_input,
+        averages=find_averages(callbacks.values()),
     )  # fmt: skip
     log = None
     if writes:

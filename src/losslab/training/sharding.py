@@ -44,11 +44,11 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
-        state: dict[str, Any] = _whole(self.lightning_module.state_dict())
+        state: dict[str, Any] = whole(self.lightning_module.state_dict())
         return state
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        state: dict[str, Any] = _whole(optimizer.state_dict())
+        state: dict[str, Any] = whole(optimizer.state_dict())
         return state
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class ShardedStrategy(ModelParallelStrategy):
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put whole tensors into a module, sharded or not."""
     own = module.state_dict()
-    module.load_state_dict({name: _place(value, own.get(name)) for name, value in state.items()})
+    module.load_state_dict({name: place(value, own.get(name)) for name, value in state.items()})
 
 
 def total_norm(parameters: Iterable[nn.Parameter]) -> float:
@@ -84,16 +84,16 @@ def all_finite(module: nn.Module) -> bool:
     return all(bool(torch.isfinite(part).all()) for part in local)
 
 
-def _whole(node: Any) -> Any:
+def whole(node: Any) -> Any:
     """Every shard gathered, on the CPU; a collective, so that all ranks call it."""
     if isinstance(node, DTensor):
         return node.full_tensor().cpu()
     if isinstance(node, Mapping):
-        return {key: _whole(value) for key, value in node.items()}
-    return [_whole(value) for value in node] if isinstance(node, list) else node
+        return {key: whole(value) for key, value in node.items()}
+    return [whole(value) for value in node] if isinstance(node, list) else node
 
 
-def _place(value: Tensor, like: Tensor | None) -> Tensor:
+def place(value: Tensor, like: Tensor | None) -> Tensor:
     if not isinstance(like, DTensor):
         return value
     # Each rank has read the whole file: nothing needs to be sent.
@@ -102,6 +102,6 @@ def _place(value: Tensor, like: Tensor | None) -> Tensor:
 
 def _shard_like(parameter: Tensor, entry: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _place(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+        key: place(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
         for key, value in entry.items()
     }

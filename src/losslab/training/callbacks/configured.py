@@ -18,6 +18,7 @@ from losslab.metric import Metric
 from losslab.records import Record
 from losslab.run_folder import CHECKPOINTS, RunFolder
 from losslab.training.callbacks.ends import not_repeatable
+from losslab.training.ema import EMA
 from losslab.training.output.messages import note
 from losslab.training.random import global_stream
 
@@ -66,6 +67,9 @@ def build_callbacks(
         _check(where, callback, node)
         built[name] = callback
     _check_states(built)
+    averages = [name for name, callback in built.items() if isinstance(callback, EMA)]
+    if len(averages) > 1:
+        raise UserError(f"callbacks.{averages[1]}: a run keeps one average of its weights, and has {averages[0]}")
     return built
 
 

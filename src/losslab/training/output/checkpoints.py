@@ -180,10 +180,21 @@ def _check_parts(content: dict[str, Any], path: Path) -> None:
         ),
         "vocab_size": isinstance(content.get("vocab_size", 1), int),
         "tokenizer": isinstance(content.get("tokenizer"), str | None),
+        "ema": _is_average(content.get("ema")),
         "data": _is_data(content.get("data")),
     }
     for name in (name for name, is_right in right.items() if not is_right):
         raise Damaged(f"{path} is damaged: its {name} is not what losslab writes there")
+
+
+def _is_average(average: Any) -> bool:
+    """Averages of the weights, as `callbacks=ema` keeps them; None for most runs."""
+    return average is None or (
+        isinstance(average, dict)
+        and isinstance(average.get("updates"), int)
+        and isinstance(average.get("weights"), dict)
+        and all(isinstance(value, torch.Tensor) for value in average["weights"].values())
+    )
 
 
 def _is_stop(stopped: Any) -> bool:

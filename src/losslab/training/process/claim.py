@@ -18,6 +18,7 @@ from losslab.console import say
 from losslab.errors import UserError
 from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder, find_identity, runs_of_sweep
+from losslab.training.ema import with_averaged
 from losslab.training.factory import build_data, build_task, check_components, hash_inputs, measure_passes
 from losslab.training.origins.branch import CONTINUED, note_origin
 from losslab.training.origins.initial import weights_hash
@@ -174,7 +175,7 @@ class Finder:
             if place.origin is not None and not run.has_checkpoint():
                 note_origin(record, place.origin, config)
             task = build_task(config)
-            record.declare(task.metrics, task.primary)
+            record.declare(with_averaged(task.metrics, task.primary, config["callbacks"]), task.primary)
             record.hashes["data"] = place.data_hash
             if WEIGHTS_KEY in place.inputs:
                 record.hashes[WEIGHTS_KEY] = place.inputs[WEIGHTS_KEY]

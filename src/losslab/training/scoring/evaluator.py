@@ -27,6 +27,8 @@ from losslab.contracts import (
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.losses.base import Loss
+from losslab.metric import AVERAGED
+from losslab.training.averages import Averages
 from losslab.training.limits import Limits
 from losslab.training.network import Network, Observer
 from losslab.training.random import global_stream
@@ -49,6 +51,7 @@ class Evaluator:
         limits: those of a debug run.
         context: makes autocast or nothing, as in training; metrics themselves are float32.
         convert: casts the inputs of a batch, as in training.
+        averages: of the network's weights, whose metrics are given beside theirs.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Evaluator:
         limits: Limits | None = None,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         convert: Callable[[Batch], Batch] = lambda batch: batch,
+        averages: Averages | None = None,
     ) -> None:
         self.network = network
         self.task = network.task
@@ -74,17 +78,30 @@ class Evaluator:
         self.interim_positions = 0 if self.limits.covers(interim_positions) else interim_positions
         self.context = context
         self.convert = convert
+        self.averages = averages
 
-    @global_stream(0, "evaluation")
     def validate(self, *, thorough: bool = False) -> dict[str, float]:
-        """Fit what the task calibrates on one half of val, then score val; keys `val/…`.
+        """Fit what the task calibrates on one half of val, then score val; keys `val/…`, and `val/ema/…` of averages.
 
         Args:
             thorough: for the last and the best weights: fit on more positions, score all of val (or
                 data.max_eval_tokens of it), and give the metrics that cost more, too.
         """
+        values = self._validate(thorough=thorough)
+        if self.averages is None:
+            return values
+        with self.averages.swapped():
+            return values | self._of_averages(self._validate(thorough=thorough))
+
+    @global_stream(0, "evaluation")
+    def _validate(self, *, thorough: bool) -> dict[str, float]:
         calibration = self._fit(LAST_FIT_POSITIONS if thorough else self._fit_positions)
         return self._score("val", calibration, thorough=thorough, most=self._most("val", thorough=thorough))
+
+    @staticmethod
+    def _of_averages(values: Mapping[str, float]) -> dict[str, float]:
+        """Values as those of the averaged weights."""
+        return {key.replace("/", f"/{AVERAGED}", 1): value for key, value in values.items()}
 
     @property
     def scores_parts(self) -> bool:
@@ -107,6 +124,14 @@ class Evaluator:
             return self.limits.train_batches(self.data, share, subset, most)
         return self.data.eval_batches(split, share, subset, most)
 
+    def test_after(self, validated: Mapping[str, float], *, keep: Path | None = None) -> dict[str, float]:
+        """`test` with the calibration that a validation found; keys `test/…`, and `test/ema/…` of averages."""
+        values = self.test(self.calibration_of(validated), keep=keep)
+        if self.averages is None:
+            return values
+        with self.averages.swapped():
+            return values | self._of_averages(self.test(self.calibration_of(validated, AVERAGED)))
+
     @global_stream(0, "evaluation")
     def test(self, calibration: Calibration, *, keep: Path | None = None) -> dict[str, float]:
         """Score test with a calibration fitted on val; keys `test/…`.
@@ -128,10 +153,10 @@ class Evaluator:
         """Score another text (`TextDataModule.open_text`) with a calibration fitted before; keys `text/…`."""
         return self._score("text", calibration, thorough=True, most=None)
 
-    def calibration_of(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The calibration among the values of a validation."""
+    def calibration_of(self, values: Mapping[str, float], part: str = "") -> dict[str, float]:
+        """The calibration among the values of a validation; of the averaged weights with `ema/` as part."""
         calibrator = self.task.calibrator(self.data.info)
-        return {} if calibrator is None else {name: values[f"val/{name}"] for name in calibrator.names}
+        return {} if calibrator is None else {name: values[f"val/{part}{name}"] for name in calibrator.names}
 
     def _fit(self, most: int) -> dict[str, float]:
         calibrator = self.task.calibrator(self.info)
