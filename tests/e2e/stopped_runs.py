@@ -36,8 +36,8 @@ def make_run(folder: Path, config: dict[str, Any]) -> None:
     records.Record(identity="", name=folder.parent.name).write(folder)
 
 
-def train(folder: Path, *, after: int = 0, stop_in: int | None = None, rank: int = 0) -> None:
-    """A session that continues after step `after`, to the end or to a SIGTERM in step `stop_in` on one of the ranks."""
+def train(folder: Path, *, after: int = 0, stop_in: int | None = None, rank: int = 0, last: int = STEPS) -> None:
+    """A session that continues after step `after`, to the step `last` or to a SIGTERM in step `stop_in` on one of the ranks."""
     training_step, trained = LossModule.training_step, set()
 
     def noted_step(module: LossModule, batch: Batch, batch_idx: int) -> Tensor:
@@ -50,7 +50,7 @@ def train(folder: Path, *, after: int = 0, stop_in: int | None = None, rank: int
     with patch.object(LossModule, "training_step", noted_step):
         record = execute(RunFolder(folder))
     assert record.status == ("interrupted" if stop_in else "completed"), record
-    assert trained == set(range(after + 1, (stop_in or STEPS) + 1))
+    assert trained == set(range(after + 1, (stop_in or last) + 1))
 
 
 def remains(folder: Path) -> dict[str, Any]:

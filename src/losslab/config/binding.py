@@ -6,6 +6,7 @@ import importlib
 import inspect
 import types
 import typing
+from enum import Enum
 from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -119,6 +120,8 @@ def _bind(where: str, node: dict[str, Any], mistakes: list[str], *, late: set[st
             continue
         if parameter.default is parameter.empty:
             mistakes.append(f"{where}.{key} is missing: {target.__name__} needs it")
+        elif isinstance(parameter.default, Enum):
+            bound[key] = parameter.default.value
         elif isinstance(parameter.default, bool | int | float | str | list | tuple | dict | None):
             bound[key] = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
     return bound

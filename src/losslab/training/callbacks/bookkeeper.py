@@ -12,7 +12,7 @@ from losslab.training.callbacks.validation_hooks import show
 from losslab.training.module import LossModule
 from losslab.training.random import seed_callbacks
 
-_UNSAVED = ("_defer_save_until_validation", "_last_checkpoint_saved", "_last_global_step_saved")
+_UNSAVED = ("current_score", "_defer_save_until_validation", "_last_checkpoint_saved", "_last_global_step_saved")
 """State of Lightning's ModelCheckpoint that its own `state_dict` leaves out: a run killed between a step at which it
 was to save and the validation whose metric it waits for would not save at all."""
 

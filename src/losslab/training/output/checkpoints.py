@@ -174,6 +174,7 @@ def _check_parts(content: dict[str, Any], path: Path) -> None:
         "losslab.latest": _are_numbers(state.get("latest", {})),
         "losslab.due": _are_numbers(state.get("due") or {}),
         "losslab.shown": _are_numbers(state.get("shown", {})),
+        "losslab.logged": _are_numbers(state.get("logged", {})),
         "losslab.stopped": _is_stop(state.get("stopped")),
         "state_dict": all(
             isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content["state_dict"].items()
