@@ -37,7 +37,7 @@ def make_run(folder: Path, config: dict[str, Any]) -> None:
 
 
 def train(folder: Path, *, after: int = 0, stop_in: int | None = None, rank: int = 0, last: int = STEPS) -> None:
-    """A session that continues after step `after`, to the step `last` or to a SIGTERM in step `stop_in` on one of the ranks."""
+    """A session that continues after step `after`, to step `last` or to a SIGTERM in step `stop_in` on a rank."""
     training_step, trained = LossModule.training_step, set()
 
     def noted_step(module: LossModule, batch: Batch, batch_idx: int) -> Tensor:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from stopped_runs import make_run, remains, train
 from test_every_step import make_config
 
