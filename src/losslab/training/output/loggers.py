@@ -217,7 +217,9 @@ class Loggers:
 
     def _lose(self, name: str, error: BaseException) -> None:
         _log.info("%s", traceback.format_exc())
-        told = error_sentence(error) if isinstance(error, Exception) else f"it called sys.exit({error})"
+        told = f"it called sys.exit({error})"
+        if isinstance(error, Exception):
+            told = str(error) if isinstance(error, UserError) else error_sentence(error)
         note(f"loggers.{name} is lost from step {self._step} on, and the run goes on without it: {told}")
         kept = self._record.provenance.setdefault(LOGGERS, {}).setdefault(name, {})
         kept.setdefault("lost", []).append({"step": self._step, "error": told})
