@@ -122,3 +122,16 @@ def test_a_folder_without_runs_is_told(folder: str) -> None:
     Path("empty").mkdir()
     with pytest.raises(UserError, match=folder):
         status(Path(folder), watch=False, as_json=False)
+
+
+def test_a_debug_run_and_the_reports_of_a_profiler_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = add("h", status="completed", provenance={"debug": {"trainer.fast_dev_run": 1}})
+    (folder / "profile").mkdir()
+    (folder / "profile" / "fit-simple.txt").touch()
+    assert status(folder, watch=False, as_json=False) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "h: debug run (trainer.fast_dev_run=1), which compare leaves out" in said
+    assert "h: trainer.profiler wrote profile/fit-simple.txt" in said
+    assert status(folder, watch=False, as_json=True) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["debug"], run["profile"]) == ({"trainer.fast_dev_run": 1}, ["profile/fit-simple.txt"])

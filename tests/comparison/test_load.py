@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from made_runs import Sweep, comparison_of, edit_record, read, rows_of, write_scores
 
-from losslab.comparison import load_runs
+from losslab.comparison import analyse, load_runs
+from losslab.comparison.output.prose import caption
 from losslab.errors import UserError
 from losslab.records import SCHEMA
 from losslab.run_folder import RunFolder
@@ -211,3 +212,22 @@ def test_where_that_nothing_has_is_told(where: str, reason: str, sweep: Sweep) -
     with pytest.raises(UserError) as caught:
         load_runs(sweep.folder, where=[where])
     assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_debug_runs_are_left_out_and_said_unless_there_are_no_others(sweep: Sweep) -> None:
+    limited = {"trainer.limit_train_batches": 3}
+    for loss in ("cross_entropy", "square"):
+        for seed in (1, 2):
+            sweep.add(loss, seed, 3.0)
+            sweep.add(loss, seed, 1.0, changes=limited)
+    sweep.add("square", 3, 1.0, changes={"trainer.fast_dev_run": 1})
+    loaded = load_runs(sweep.folder)
+    assert {run.best("test/nll_scaled") for run in loaded.runs} == {3.0}
+    (told,) = loaded.problems
+    assert told.startswith("5 debug runs are left out (trainer.fast_dev_run, trainer.limit_train_batches)")
+    assert told in comparison_of(sweep).caveats
+    assert "Debug runs" not in caption(comparison_of(sweep))
+    alone = load_runs(sweep.folder, where=["trainer.limit_train_batches=3"])
+    assert (len(alone.runs), alone.problems) == (4, [])
+    noted = caption(analyse(alone))
+    assert noted.startswith("Debug runs (trainer.limit_train_batches), whose numbers are no result: test/nll_scaled")
