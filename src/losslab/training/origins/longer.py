@@ -13,7 +13,7 @@ from losslab.run_folder import RunFolder
 from losslab.training.factory import hash_inputs
 from losslab.training.origins.origin import KEY, Origins
 
-_BUDGET = ("trainer.max_steps", "trainer.max_tokens")
+_BUDGET = ("trainer.max_steps", "trainer.max_tokens", "trainer.max_epochs")
 _REPLACED = (*_BUDGET, KEY, "fresh")
 _CONFIG_DIR = re.compile(r"(--config-dir|-cd)[= ](\S+)")
 
@@ -28,6 +28,8 @@ def refuse_other_budget(run: RunFolder, record: Record, config: dict[str, Any], 
 
 def _answer(run: RunFolder, record: Record, config: dict[str, Any], key: str, value: str) -> str:
     budget = config["trainer"]["max_steps"]
+    if key == _BUDGET[2]:
+        return f"{key} belongs to the run, whose budget is {budget:,} steps: ask for a longer one by {_BUDGET[0]}=N"
     try:
         asked = int(float(value))
     except (ValueError, OverflowError):

@@ -26,7 +26,7 @@ from losslab.training.scoring.teacher import teacher_hash
 
 RESUMABLE = (
     LOGGERS,
-    *(key for key in NOT_IDENTITY if "." in key and key != "trainer.max_tokens"),
+    *(key for key in NOT_IDENTITY if "." in key and key not in ("trainer.max_tokens", "trainer.max_epochs")),
 )
 """Keys that a continued run may override."""
 
