@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from losslab.config.binding import bind_components
 from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
 from losslab.contracts import Share
+from losslab.errors import UserError
 from losslab.run_folder import RunFolder
 from losslab.training.factory import build_network, open_data
 from losslab.training.limits import Limits
@@ -101,6 +103,19 @@ def test_an_overfitted_run_is_validated_on_what_it_trains_on_whatever_the_ranks(
     fitting = list(limits.train_batches(data, Share(), "fit", 1))
     assert sum(float((batch.extras["fit"] * batch.weight).sum()) for batch in fitting) >= 1
     assert len(fitting) == 1
+
+
+def test_a_single_position_cannot_be_overfitted(overfitted: tuple[RunFolder, dict[str, Any]]) -> None:
+    info = replace(open_data(*overfitted).info, mean_positions=1)
+    config = overfitted[1] | {"data": overfitted[1]["data"] | {"batch_size": 1}}
+    assert Limits.of(config, info).repeats_after == 2
+    config["trainer"] = config["trainer"] | {"overfit_batches": 1}
+    with pytest.raises(UserError, match=r"overfit_batches=1 with data.batch_size=1 is a single position"):
+        Limits.of(config, info)
+    config["trainer"] |= {"micro_batch_size": 1}
+    data = open_data(overfitted[0], config)
+    (window,) = Limits.of(config, data.info).train_batches(data, Share(), "all", None)
+    assert window.extras["fit"][0].tolist() == [1, 0] * 16  # of one window, every other position
 
 
 def test_limits_score_a_part_of_a_split_that_no_share_of_the_work_changes(

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from losslab.config.flags import LIMITS
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset
+from losslab.errors import UserError
 
 _VAL = "val"
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,17 @@ class Limits:
 
     @classmethod
     def of(cls, config: dict[str, Any], info: DataInfo) -> Limits:
-        """The limits of a configuration whose flags are worked out (`resolve_passes`)."""
+        """The limits of a configuration whose flags are worked out (`resolve_passes`).
+
+        Raises:
+            UserError: where a single position is to be overfitted, of which no half can fit a calibrator.
+        """
         trainer, batch_size = config["trainer"], config["data"]["batch_size"]
+        if (count := trainer["overfit_batches"]) and count * batch_size * info.mean_positions < _FEWEST:
+            raise UserError(
+                f"trainer.overfit_batches={count} with data.batch_size={batch_size} is a single position, and a "
+                f"validation needs {_FEWEST}: one half fits the temperature, the other is scored"
+            )
         batches = {split: trainer["fast_dev_run"] or trainer[key] for key, split in LIMITS.items() if split != "train"}
         return cls(
             repeats_after=cycle_of(config),
