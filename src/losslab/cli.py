@@ -125,6 +125,20 @@ def generate(
 
 
 @app.command()
+def predict(
+    run_dir: RunDir,
+    table: Annotated[Path, typer.Argument(help="Rows: .csv, .tsv or .jsonl, with or without the target's column.")],
+    output: Annotated[Path | None, typer.Option(help="A .jsonl or .csv; default: JSON lines, printed.")] = None,
+    checkpoint: Checkpoint = "best",
+    trust: Trust = None,
+) -> None:
+    """Predict labels or values of rows with a trained model."""
+    from losslab.commands.predict import predict as run
+
+    raise typer.Exit(run(run_dir, table, output=output, checkpoint=checkpoint, trust=trust or []))
+
+
+@app.command()
 def status(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder, such as outputs/first, or outputs.")],
     watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds while something runs.")] = False,

@@ -229,3 +229,15 @@ def test_runs_of_two_folders_are_not_compared(swept: losslab.Sweep, tmp_path: Pa
 def test_a_run_is_loaded(swept: losslab.Sweep, path: Callable[[losslab.Run], object]) -> None:
     loaded = losslab.load(path(swept[0]))  # type: ignore[arg-type]
     assert loaded.step == swept[0].metrics["step"]
+
+
+def test_a_language_model_scores_predicts_and_writes(swept: losslab.Sweep) -> None:
+    loaded = swept[0].load()
+    log_probs = loaded.log_probs("the ca")
+    assert torch.equal(log_probs, loaded.log_probs(loaded.encode("the ca"))) and log_probs.shape == (1, 7, 257)
+    (told,) = loaded.predict(["the ca"])
+    values, ids = log_probs[0, -1].exp().topk(5)
+    assert [entry["id"] for entry in told["next"]] == ids.tolist()
+    assert [entry["probability"] for entry in told["next"]] == pytest.approx(values.tolist(), rel=1e-4)
+    text = loaded.generate("the ca", max_tokens=12, seed=4)
+    assert text == loaded.generate("the ca", max_tokens=12, seed=4) != loaded.generate("the ca", max_tokens=12, seed=5)

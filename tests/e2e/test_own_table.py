@@ -1,10 +1,15 @@
 """A person's own table, from the command line to the record."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import losslab
+from losslab.commands.predict import predict
+from losslab.errors import UserError
 
 COLORS = ("red", "green", "blue")
 
@@ -22,3 +27,27 @@ def test_a_table_is_trained_on(run_tiny: Callable[..., int], capsys: pytest.Capt
     record = json.loads(path.read_text())
     assert record["status"] == "completed"
     assert {"tokenizer", "labels", "data"} <= record["hashes"].keys()
+    check_predictions(path.parent, capsys)
+
+
+def check_predictions(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("new.csv").write_text("id;sentence\n1;number 3, red\n2;blue\n")
+    assert predict(run, Path("new.csv"), output=None, checkpoint="best", trust=[]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["id"] for row in printed] == ["1", "2"] and {row["predicted"] for row in printed} <= set(COLORS)
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in printed)
+    assert predict(run, Path("new.csv"), output=Path("out.csv"), checkpoint="best", trust=[]) == 0
+    assert "2 rows with predictions: out.csv" in capsys.readouterr().out
+    with Path("out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "sentence", "predicted", "probability"]
+    for row, told in zip(rows, printed, strict=True):
+        assert row["predicted"] == told["predicted"]
+        assert float(row["probability"]) == max(told["probabilities"].values())
+    (told,) = losslab.load(run).predict(["blue"])
+    assert told["predicted"] == printed[1]["predicted"]
+    assert told["probabilities"] == pytest.approx(printed[1]["probabilities"], rel=1e-5)
+    with pytest.raises(UserError, match="'predicted' already"):
+        predict(run, Path("out.csv"), output=None, checkpoint="best", trust=[])
+    with pytest.raises(UserError, match=r"must end in \.jsonl or \.csv"):
+        predict(run, Path("new.csv"), output=Path("out.parquet"), checkpoint="best", trust=[])

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losslab.contracts import ColumnKind
+from losslab.contracts import ColumnKind, DataInfo
 from losslab.data.tables import Row
-from losslab.data.tokenizer import Tokenizer, artifacts_of, make_tokenizer
+from losslab.data.tokenizer import Tokenizer, artifacts_of, make_tokenizer, tokenizer_of
 from losslab.errors import UserError
 
 Columns = Mapping[str, ColumnKind]
@@ -213,6 +213,25 @@ class Vocabularies:
                 f"train has no row whose {name} is {shown}, and a split to evaluate on has: add such rows to train, or "
                 "leave them out of the other"
             )
+
+
+def restored(columns: Columns, context: int, info: DataInfo) -> Vocabularies:
+    """The vocabularies that a checkpoint or an export holds. Raises UserError where an artifact is missing."""
+    try:
+        words = json.loads(info.artifacts[WORDS_FILE]) if "words" in columns.values() else []
+        needs_labels = any(kind in _CLASSES for kind in columns.values())
+        labels = json.loads(info.artifacts[LABELS_FILE]) if needs_labels else {}
+    except KeyError as error:
+        raise UserError(f"the data of this run left no {error.args[0]}: it made its rows in a way of its own") from None
+    tokenizer = tokenizer_of(info.artifacts) if "text" in columns.values() else None
+    return Vocabularies(
+        columns,
+        context,
+        tokenizer,
+        {word: i for i, word in enumerate(words, start=1)},
+        {name: {label: i for i, label in enumerate(own)} for name, own in labels.items()},
+        {name: info.num_values or 1 for name, kind in columns.items() if kind == "values"},
+    )
 
 
 def learn(columns: Columns, train: Sequence[Row], *, context: int, tokenizer: str, vocab_size: int) -> Vocabularies:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,10 @@ from losslab.errors import UserError
 from losslab.run_folder import RunFolder
 from losslab.training.compute import precision_context
 from losslab.training.factory import build_network
+from losslab.training.generation.text_generator import TextGenerator
 from losslab.training.network import Network
 from losslab.training.output.checkpoints import read_checkpoint
+from losslab.training.scoring.predicting import predict
 
 PREFIX = "network."
 """The prefix of the network's weights in a checkpoint, where they are a LightningModule's."""
@@ -89,13 +91,64 @@ class Loaded:
         scores = self.network.loss.scores(hidden.flatten(0, 1), self.network.projection)
         return scores.reshape(*tokens.shape, -1)
 
-    def log_probs(self, tokens: Tensor) -> Tensor:
-        """int64 [B, T] → log-probabilities [B, T, V] of the token after each position, as this loss predicts them.
+    def log_probs(self, tokens: Tensor | str) -> Tensor:
+        """int64 [B, T] → log-probabilities [B, T, V] of the token after each position, as this loss predicts them; a
+        text stands for `encode(text)`.
 
         Those of the run's nll, that is: the temperature of nll_scaled is not applied, but where the loss itself does.
         """
+        tokens = self.encode(tokens) if isinstance(tokens, str) else tokens
         log_probs = self.network.loss.predict_log_probs(self.logits(tokens).flatten(0, 1))
         return log_probs.reshape(*tokens.shape, -1)
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        calibrated: bool = False,
+    ) -> str:
+        """A continuation of the prompt, without it: that of `losslab generate` with these options.
+
+        Args:
+            calibrated: predict by the temperature of nll_scaled, instead of the loss's own way.
+            Others: see `TextGenerator`.
+
+        Raises:
+            UserError: for settings out of range, and a task that predicts no next tokens.
+        """
+        text_generator = TextGenerator(
+            self.network,
+            self.tokenizer,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            context=self.config["data"].get("context"),
+            scale=self.scale if calibrated else None,
+            forward_context=self.autocast,
+        )
+        return "".join(text_generator.stream(prompt))
+
+    def predict(self, rows: Sequence[Mapping[str, Any] | str]) -> list[dict[str, Any]]:
+        """Predictions for rows, or for what comes after texts, as this loss makes them.
+
+        Args:
+            rows: of a task with rows, cells by column, or texts alone; of a task of next tokens, texts.
+
+        Returns:
+            A dict for each: `predicted`, and of a label `probabilities` by label (`RowPredictor`); of a text `next`,
+            its most probable next tokens with `token`, `id` and `probability`.
+
+        Raises:
+            UserError: naming the row that cannot be used, and for a task whose targets are of another kind.
+        """
+        return predict(self.network, self.info, self.config, rows, self.autocast)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The context that Lightning puts around the run's forward passes."""

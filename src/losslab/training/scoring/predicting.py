@@ -1,0 +1,176 @@
+"""Predictions for rows that have no target yet, and for the token after a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from losslab.contracts import DataInfo, Features, LossSum, Projection, no_objective, to_device
+from losslab.data.columns import Vocabularies, parse_row, restored, target_of
+from losslab.data.tokenizer import tokenizer_of
+from losslab.errors import UserError
+from losslab.losses.base import Loss
+from losslab.training.generation.prediction import ForwardContext, NextToken
+from losslab.training.generation.text_generator import encode_prompt
+from losslab.training.network import Network
+
+Row = Mapping[str, Any]
+_PREDICTED = ("label", "tags", "value", "values")
+_SHOWN = 5
+
+
+class RowPredictor:
+    """Predicts the target of rows: `RowPredictor(network, info, data)([{"text": "…"}])`.
+
+    Predictions are the loss's own: `predict_log_probs` of labels and tags, `predict_values` of values.
+
+    Args:
+        network: in evaluation mode.
+        info: of the data that it was trained on.
+        data: the run's data configuration, whose `columns` name the file's columns.
+        forward_context: makes the context of each forward pass.
+
+    Raises:
+        UserError: for a task without rows, or with a target of another kind.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        info: DataInfo,
+        data: Mapping[str, Any],
+        forward_context: ForwardContext,
+    ) -> None:
+        name, columns = type(network.task).__name__, network.task.columns
+        self.target = target_of(columns)
+        if self.target is None:
+            raise UserError(f"task={name} has no column to predict in rows")
+        if columns[self.target] not in _PREDICTED:
+            raise UserError(
+                f"task={name} predicts {columns[self.target]} in its column {self.target!r}, and predict gives "
+                f"{', '.join(_PREDICTED)}"
+            )
+        self.network = network
+        self.kind = columns[self.target]
+        self.vocabularies: Vocabularies = restored(columns, int(data["context"]), info)
+        self.names = {key: (data.get("columns") or {}).get(key, key) for key in columns if key != self.target}
+        """The task's name of each column that it reads → the file's."""
+        self.batch_size = int(data["val_batch_size"])
+        self.cut_off = 0
+        """Rows so far of which a sequence was longer than the context."""
+        self._forward_context = forward_context
+
+    def __call__(self, rows: Sequence[Row | str]) -> list[dict[str, Any]]:
+        """A dict for each row: `predicted`, a label, a list of labels, a number or numbers; and of a label
+        `probabilities` by label.
+
+        Args:
+            rows: cells by the columns' names in the file, the target's left out or not; or, where there is one column
+                alone, its cells.
+
+        Raises:
+            UserError: naming the row and the column that cannot be used.
+        """
+        parsed = [self._parse(row, number) for number, row in enumerate(rows, start=1)]
+        found: list[dict[str, Any]] = []
+        for first in range(0, len(parsed), self.batch_size):
+            found += self._predict(parsed[first : first + self.batch_size])
+        return found
+
+    def _parse(self, row: Row | str, number: int) -> dict[str, Any]:
+        if isinstance(row, str):
+            if len(self.names) != 1:
+                raise UserError(f"row {number} is one text, and the columns are {', '.join(self.names.values())}")
+            row = dict.fromkeys(self.names.values(), row)
+        if missing := [column for column in self.names.values() if column not in row]:
+            raise UserError(f"row {number} has no column {missing[0]!r}, but {', '.join(map(repr, row)) or 'nothing'}")
+        cells = {name: row[column] for name, column in self.names.items()}
+        inputs = {name: kind for name, kind in self.vocabularies.columns.items() if name != self.target}
+        try:
+            return parse_row(cells, inputs)
+        except ValueError as error:
+            raise UserError(f"row {number} cannot be used: {error}") from None
+
+    @torch.no_grad()
+    def _predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        assert self.target is not None
+        given = [{**row, self.target: self._placeholder(row)} for row in rows]
+        columns = {}
+        for name in self.vocabularies.columns:
+            columns[name], longer = self.vocabularies.encode(name, given)
+            self.cut_off += longer
+        task = self.network.task
+        examples = [task.example({name: column[i] for name, column in columns.items()}) for i in range(len(rows))]
+        device = self.network.projection.weight.device
+        batch = to_device(task.collate(examples), device)
+        outputs: list[Tensor] = []
+
+        def observe(features: Features | None, loss: Loss, projection: Projection) -> LossSum:
+            assert features is not None
+            outputs.append(self._outputs(loss, loss.scores(features.hidden, projection)).float().cpu())
+            return no_objective(projection.weight)
+
+        with self._forward_context(device):
+            self.network(batch, observe)
+        shaped = outputs[0].reshape(*batch.weight.shape, -1)
+        return [self._told(output, row) for output, row in zip(shaped, rows, strict=True)]
+
+    def _outputs(self, loss: Loss, scores: Tensor) -> Tensor:
+        return loss.predict_values(scores) if self.kind in ("value", "values") else loss.predict_log_probs(scores)
+
+    def _placeholder(self, row: Mapping[str, Any]) -> Any:
+        """A target that a row may have, which no prediction reads."""
+        assert self.target is not None
+        if self.kind == "value":
+            return 0.0
+        if self.kind == "values":
+            return [0.0] * self.vocabularies.widths[self.target]
+        label = next(iter(self.vocabularies.labels[self.target]))
+        if self.kind == "label":
+            return label
+        words = next(name for name, kind in self.vocabularies.columns.items() if kind == "words")
+        return [label] * len(row[words])
+
+    def _told(self, output: Tensor, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs of a row, [V] or [T, V] → what is said of it."""
+        assert self.target is not None
+        if self.kind == "value":
+            return {"predicted": output.flatten()[0].item()}
+        if self.kind == "values":
+            return {"predicted": output.flatten().tolist()}
+        labels = list(self.vocabularies.labels[self.target])
+        if self.kind == "label":
+            shares = dict(zip(labels, output.flatten().exp().tolist(), strict=True))
+            return {"predicted": labels[int(output.argmax())], "probabilities": shares}
+        words = next(name for name, kind in self.vocabularies.columns.items() if kind == "words")
+        return {"predicted": [labels[int(place)] for place in output.argmax(dim=-1)[: len(row[words])]]}
+
+
+def predict(
+    network: Network,
+    info: DataInfo,
+    config: Mapping[str, Any],
+    rows: Sequence[Row | str],
+    forward_context: ForwardContext,
+) -> list[dict[str, Any]]:
+    """See `Loaded.predict`."""
+    if isinstance(rows, str | Mapping):
+        raise UserError("predict takes a list of rows or texts, and not one alone: write [row]")
+    if not network.task.causal:
+        return RowPredictor(network, info, config["data"], forward_context)(rows)
+    tokenizer = tokenizer_of(info.artifacts)
+    if tokenizer is None:
+        raise UserError(f"a run of {type(network.task).__name__} on this data has no tokenizer")
+    found = []
+    for text in rows:
+        if not isinstance(text, str):
+            raise UserError(f"task={type(network.task).__name__} continues texts, and {text!r} is none")
+        next_token = NextToken(network, context=config["data"].get("context"), forward_context=forward_context)
+        log_probs = next_token(encode_prompt(tokenizer, text))
+        values, ids = log_probs.topk(min(_SHOWN, len(log_probs)))
+        table = zip(ids.tolist(), values.exp().tolist(), strict=True)
+        found.append({"next": [{"token": tokenizer.decode([i]), "id": i, "probability": p} for i, p in table]})
+    return found
