@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -28,8 +29,9 @@ from losslab.commands.compare import compare
 from losslab.commands.train import train as command
 from losslab.run_folder import find_runs
 from losslab.sweeps.local import Sweep as LocalSweep
-from runs import TINY
+from runs import TINY, make_text
 
+PAGE = Path(__file__).parents[2] / "docs/python.md"
 FIRST = [*TINY, "name=swept"]
 
 
@@ -131,13 +133,8 @@ def test_a_failed_run_raises_alone_and_is_listed_in_a_sweep(swept: losslab.Sweep
 
 
 def test_an_interrupted_run_is_saved_and_goes_on(swept: losslab.Sweep) -> None:
-    words = [
-        *TINY,
-        "name=stopped",
-        "trainer.max_steps=400",
-        "trainer.val_check_interval=10",
-        "checkpoints.every_n_steps=5",
-    ]
+    words = [*TINY, "name=stopped", "trainer.max_steps=400", "trainer.val_check_interval=200"]
+    words += ["checkpoints.every_n_steps=25", "trainer.log_every_n_steps=25"]
     folder = Path("outputs/stopped")
 
     def press() -> None:
@@ -241,3 +238,19 @@ def test_a_language_model_scores_predicts_and_writes(swept: losslab.Sweep) -> No
     assert [entry["probability"] for entry in told["next"]] == pytest.approx(values.tolist(), rel=1e-4)
     text = loaded.generate("the ca", max_tokens=12, seed=4)
     assert text == loaded.generate("the ca", max_tokens=12, seed=4) != loaded.generate("the ca", max_tokens=12, seed=5)
+
+
+def test_the_script_of_the_page_runs(
+    swept: losslab.Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    script = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    assert len([line for line in script.splitlines() if line]) <= 15
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text(make_text(), encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(script, "python.md", "exec"), names)
+    assert Path("curves.pdf").is_file()
+    assert "runs: 3 completed, 1 skipped" in (printed := capsys.readouterr().out)
+    assert "Which final loss gives the smallest test/nll_scaled" in printed and "'probability'" in printed
+    assert isinstance(names["answer"], losslab.Comparison)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
+from losslab.api.loading import load_network
 from losslab.api.run import Run, Sweep, ended
 from losslab.api.surroundings import borrowed
 from losslab.api.words import checked_words, refuse_objects
@@ -140,9 +141,7 @@ def load(path: Folder | Run, *, checkpoint: str = "best", trust: Iterable[str] =
     """
     if isinstance(path, Run):
         return path.load(checkpoint, trust=trust)
-    from losslab.training.scoring import loading  # torch takes seconds to import
-
-    return loading.load(Path(path), checkpoint=checkpoint, trust=trust)
+    return load_network(Path(path), checkpoint=checkpoint, trust=trust)
 
 
 def _line(

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from losslab.api.comparison import Comparison, compare
+from losslab.api.loading import load_network
 from losslab.api.surroundings import borrowed
 from losslab.api.tables import as_table
 from losslab.api.words import checked_words
 from losslab.commands.trusted import one_run
+from losslab.console import figure
 from losslab.errors import UserError
 from losslab.records import DONE, Record
 from losslab.sweeps.single import Single
@@ -92,10 +94,8 @@ class Run:
 
     def load(self, checkpoint: str = "best", *, trust: Iterable[str] = ()) -> Loaded:
         """The trained network: see `losslab.load`."""
-        from losslab.training.scoring import loading  # torch takes seconds to import
-
         given = [trust] if isinstance(trust, str) else list(trust)
-        return loading.load(self.folder, checkpoint=checkpoint, trust=[*self._trust, *given])
+        return load_network(self.folder, checkpoint=checkpoint, trust=[*self._trust, *given])
 
     def resume(self, overrides: Sequence[str] = (), *, progress: bool = True) -> Run:
         """Continue an unfinished run in place, from its last checkpoint, as `losslab resume` does; returns it.
@@ -219,4 +219,4 @@ def _number(text: str, *, whole: bool) -> float:
 
 def _cells(name: str, metrics: dict[str, float]) -> list[str]:
     values = [metrics.get(f"{part}/{name}") for part in _SHOWN]
-    return [escape(name), *("" if value is None else f"{value:.4f}" for value in values)]
+    return [escape(name), *("" if value is None else figure(value).strip() for value in values)]

@@ -1,0 +1,20 @@
+"""Rebuild a trained network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from losslab.training.scoring.loading import Loaded
+
+
+def load_network(path: Path, *, checkpoint: str, trust: Iterable[str]) -> Loaded:
+    """See `losslab.load`."""
+    with warnings.catch_warnings():
+        # Lightning imports tqdm's bar for notebooks, which nothing here shows.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from losslab.training.scoring import loading  # torch takes seconds to import
+    return loading.load(path, checkpoint=checkpoint, trust=trust)
