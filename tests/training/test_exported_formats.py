@@ -222,3 +222,40 @@ def test_a_missing_package_is_one_sentence(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"needs the package {package}: pip install 'losslab\[{extra}\]'"):
         export(make(), tmp_path)
+
+
+TASK = """
+task: own_text
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}, cache_dir: {cache}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{text}}}}"
+metric_list: [{{metric: bits_per_byte}}]
+"""
+PAGE = Path(__file__).parents[2] / "docs/generate_and_export.md"
+
+
+def test_lm_evaluation_harness_finds_the_same_bits_per_byte(transformers: Any, tmp_path: Path) -> None:
+    evaluation = pytest.importorskip("lm_eval")
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    loaded, text = make(mlp="swiglu"), TEXT * 3
+    assert 3 * CONTEXT < len(text.encode()) % CONTEXT + 3 * CONTEXT < len(text.encode())
+    export_transformers(loaded, tmp_path / "export")
+    (tmp_path / "own.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    (tmp_path / "own.yaml").write_text(TASK.format(data=tmp_path / "own.jsonl", cache=tmp_path / "cache"))
+    found = evaluation.simple_evaluate(
+        model=HFLM(pretrained=str(tmp_path / "export"), device="cpu", dtype="float32", batch_size=1),
+        tasks=["own_text"],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        bootstrap_iters=0,
+    )
+    theirs = found["results"]["own_text"]["bits_per_byte,none"]
+    (code,) = [code for code in PAGE.read_text().split("```python\n")[1:] if "def bits_per_byte" in code]
+    names: dict[str, Any] = {}
+    exec(code.partition("```")[0].partition("\n\nloaded =")[0], names)
+    loaded.config["data"] = {"context": CONTEXT}
+    assert names["bits_per_byte"](loaded, text) == pytest.approx(theirs, abs=1e-4, rel=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,10 +89,7 @@ def _read(path: Path) -> str:
 
 def _continue(text_generator: TextGenerator, prompt: str, num_samples: int) -> None:
     for sample in range(num_samples):
-        _head(sample, num_samples)
-        for piece in text_generator.stream(prompt, sample=sample):
-            write(piece)
-        say("")
+        _print(text_generator, prompt, sample, num_samples)
 
 
 def _converse(text_generator: TextGenerator, num_samples: int) -> None:
@@ -100,13 +98,18 @@ def _converse(text_generator: TextGenerator, num_samples: int) -> None:
         complain(_HINT)
     for prompt in _lines():
         for sample in range(num_samples):
-            _head(sample, num_samples)
-            try:
-                for piece in text_generator.stream(prompt, sample=sample):
-                    write(piece)
-            except KeyboardInterrupt:
-                pass
-            say("")
+            with suppress(KeyboardInterrupt):
+                _print(text_generator, prompt, sample, num_samples)
+
+
+def _print(text_generator: TextGenerator, prompt: str, sample: int, num_samples: int) -> None:
+    if num_samples > 1:
+        say(f"--- sample {sample + 1} of {num_samples}")
+    try:
+        for piece in text_generator.stream(prompt, sample=sample):
+            write(piece)
+    finally:
+        say("")
 
 
 def _lines() -> Iterator[str]:
@@ -117,8 +120,3 @@ def _lines() -> Iterator[str]:
             return
         except UnicodeDecodeError as error:
             raise UserError(f"standard input is not UTF-8 text: {error}") from None
-
-
-def _head(sample: int, num_samples: int) -> None:
-    if num_samples > 1:
-        say(f"--- sample {sample + 1} of {num_samples}")
