@@ -42,6 +42,21 @@ class LSTM(nn.Module):
         return hidden
 
 
+class Remembering(LSTM):
+    """It keeps its state for generation."""
+
+    def new_cache(self) -> dict[str, Any]:
+        return {"state": None}
+
+    def forward(self, inputs: dict[str, Tensor], cache: dict[str, Any] | None = None) -> Tensor:
+        before = None if cache is None else cache["state"]
+        hidden, after = self.layers(self.embedding(inputs["tokens"]), before)
+        if cache is not None:
+            cache["state"] = after
+        states: Tensor = hidden
+        return states
+
+
 class GRU(LSTM):
     def __init__(self, *, width: int = 16, vocab_size: int) -> None:
         super().__init__(width=width, vocab_size=vocab_size)

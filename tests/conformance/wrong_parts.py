@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from right_parts import LSTM, Encoder, Pool, Rows, Tagging
+from right_parts import LSTM, Encoder, Pool, Remembering, Rows, Tagging
 from torch import Tensor, nn
 
 from losslab.contracts import (
@@ -47,6 +47,20 @@ class Wrong(NamedTuple):
     """The outcome of `losslab train`, where that is the cheap part of it: `refuses`, `notes`."""
     said_in_training: str = ""
     """Its words, where it meets another fault first."""
+
+
+class Forgets(Remembering):
+    def new_cache(self) -> dict[str, Any]:
+        class Forgetful(dict[str, Any]):
+            def __setitem__(self, name: str, value: Any) -> None:
+                pass
+
+        return Forgetful(state=None)
+
+
+class CannotGoOn(Remembering):
+    def new_cache(self) -> dict[str, Any]:
+        return {}
 
 
 class NoWidth(LSTM):
@@ -559,6 +573,8 @@ MODELS: list[Any] = [
     Wrong(Centred, "other samples", r"in training mode .* other samples of its batch \(batch norm", "notes"),
     Wrong(ReadsAhead, "causality", r"before position 1 change with the inputs from there on, and task=", "refuses"),
     Wrong(ReadsAheadBehindAGate, "causality", r"before position 1 change", "refuses"),
+    Wrong(Forgets, "cache", r"given one after the other have other hidden states than all at once"),
+    Wrong(CannotGoOn, "cache", r"with a cache forward raises KeyError"),
     Wrong(TiedToAnother, "projection", r"TiedToAnother has \d+ outputs of width 16, and task and loss want", "refuses"),
     Wrong(PlainState, "saved state", r"a tensor in a plain attribute or list is drawn or changed", "refuses"),
     Wrong(LooseBuffer, "saved state", r"the buffer shift \(persistent=False\) is drawn or changed", "refuses"),

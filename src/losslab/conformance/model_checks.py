@@ -61,6 +61,13 @@ def declarations(trial: ModelTrial) -> str:
     return ", ".join(parts)
 
 
+def cache(trial: ModelTrial) -> str:
+    """A cache changes nothing, where the task predicts what follows and text can be generated."""
+    if not trial.task.causal:
+        return f"task={type(trial.task).__name__} generates no text"
+    return trials.cached(trial)
+
+
 CHECKS: dict[str, Callable[[ModelTrial], str]] = {
     FIRST: trials.shape,
     "declarations": declarations,
@@ -69,6 +76,7 @@ CHECKS: dict[str, Callable[[ModelTrial], str]] = {
     "other samples": trials.batch_composition,
     "mask": trials.padding,
     "causality": causality,
+    "cache": cache,
     "projection": weights.projection_fits,
     "saved state": weights.round_trip,
     "gradients": weights.gradients,
