@@ -86,7 +86,9 @@ class Gradients(transformers.TrainerCallback):
         self.found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def train_step(model: Any, folder: Path, *, accumulate: int = 1, **given: Any) -> tuple[dict[str, Tensor], Any]:
+def train_step(
+    model: Any, folder: Path, *, accumulate: int = 1, bf16: bool = False, **given: Any
+) -> tuple[dict[str, Tensor], Any]:
     """The gradients of one step of the real Trainer, and that Trainer."""
     kept = Gradients()
     arguments = transformers.TrainingArguments(
@@ -96,6 +98,7 @@ def train_step(model: Any, folder: Path, *, accumulate: int = 1, **given: Any) -
         gradient_accumulation_steps=accumulate,
         max_grad_norm=0.0,
         use_cpu=True,
+        bf16=bf16,
         report_to=[],
         save_strategy="no",
         logging_steps=1,
@@ -271,6 +274,28 @@ def test_fsdp_and_gradient_checkpointing_change_no_gradient(tmp_path: Path) -> N
         distributed.destroy_process_group()
 
 
+def test_mixed_precision_multiplies_in_bfloat16_and_leaves_a_model_that_can_be_unpatched(tmp_path: Path) -> None:
+    model = make("llama")
+    own, _ = train_step(deepcopy(model), tmp_path, bf16=True)
+    exact, _ = train_step(deepcopy(model), tmp_path)
+    patch(model, "cross_entropy")
+    found, trainer = train_step(model, tmp_path, bf16=True)
+    assert largest_error(found, exact) > 1e-5 and largest_error(found, own) < 2e-2
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    copied = unpatch(deepcopy(model))
+    copied.forward = copied.forward
+    with pytest.raises(UserError, match="another tool has replaced the forward of this LlamaForCausalLM"):
+        patch(copied)
+    assert unpatch(model)(**collated()).logits is not None
+
+
+def test_a_head_that_an_adapter_replaces_later_is_refused() -> None:
+    model = patch(make("gpt2"))
+    model.lm_head = nn.Sequential(model.lm_head)
+    with pytest.raises(UserError, match="are a Sequential, not a plain"):
+        model(**collated())
+
+
 class WithParameters(Loss):
     def bind(self, spec: OutputSpec) -> None:
         self.scale = nn.Parameter(torch.ones(spec.num_outputs))
@@ -319,7 +344,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "another head": (
         with_other_head,
         {},
-        "embeddings of LlamaForCausalLM are a Sequential, and must be a plain",
+        "embeddings of LlamaForCausalLM are a Sequential, not a plain",
     ),
     "no model": (lambda: nn.Linear(2, 2), {}, "Linear is no PreTrainedModel"),
     "parameters": (lambda: make("gpt2"), {"loss": WithParameters()}, r"parameters of its own \(scale\)"),

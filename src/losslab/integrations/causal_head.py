@@ -58,11 +58,18 @@ def output_head(model: Any) -> nn.Linear:
                 f"{name} {what} (config.{key}={value}), which would be left out: use losslab.functional.linear_loss "
                 "with a loss that does the same"
             )
-    head = model.get_output_embeddings()
-    if head is None or model.base_model is model:
+    if model.get_output_embeddings() is None or model.base_model is model:
         raise UserError(f"{name} has no output embeddings over a body: give a model for causal language modelling")
+    return plain_head(model)
+
+
+def plain_head(model: Any) -> nn.Linear:
+    """Raises UserError where the output embeddings are more than a matrix and a bias: an adapter, a quantised layer."""
+    head = model.get_output_embeddings()
     if type(head) is not nn.Linear:
-        raise UserError(f"the output embeddings of {name} are a {type(head).__name__}, and must be a plain nn.Linear")
+        raise UserError(
+            f"the output embeddings of {type(model).__name__} are a {type(head).__name__}, not a plain nn.Linear"
+        )
     return head
 
 

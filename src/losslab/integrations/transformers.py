@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from losslab.errors import UserError
 from losslab.functional import LinearLoss, linear_loss, previous_tokens
-from losslab.integrations.causal_head import check_head, import_transformers, output_head
+from losslab.integrations.causal_head import check_head, import_transformers, output_head, plain_head
 from losslab.losses.base import Loss
 
 _ATTRIBUTE = "_losslab_loss"
@@ -47,6 +47,10 @@ def patch(model: Any, loss: str | Loss = "focal", *, class_counts: Tensor | None
     import_transformers()
     unpatch(model)
     head = output_head(model)
+    if "forward" in vars(model):
+        raise UserError(
+            f"another tool has replaced the forward of this {type(model).__name__}: patch a model without it"
+        )
     made = _loss_for(head, loss, class_counts, options)
     check_head(model, head)
     kind = type(model)
@@ -68,6 +72,7 @@ def unpatch(model: Any) -> Any:
         raise UserError(f"{type(model).__name__} was wrapped after it was patched: unwrap it first, or load it again")
     model.__class__ = type(model).__bases__[0]
     del model.__dict__[_ATTRIBUTE]
+    model.__dict__.pop("forward", None)  # accelerate's, under mixed precision: it calls the patched one
     return model
 
 
@@ -181,7 +186,8 @@ def _outputs(model: Any, given: dict[str, Any]) -> Any:
             raise UserError(f"{type(loss.loss).__name__} reads the tokens before each target: give input_ids")
         extras["previous"] = previous_tokens(given["input_ids"], count)
     hidden = outputs.last_hidden_state
-    value = _divided(loss, model.get_output_embeddings(), hidden, target, items, ignored=ignored, extras=extras)
+    head = plain_head(model)  # adapters may have replaced it since
+    value = _divided(loss, head, hidden, target, items, ignored=ignored, extras=extras)
     known = {field.name for field in fields(Output)}
     result = Output(loss=value, **{name: part for name, part in outputs.items() if name in known})
     return result if (model.config.return_dict if as_dict is None else as_dict) else result.to_tuple()
