@@ -110,9 +110,10 @@ def _answer(sending: Connection, case: Case, repeats: int, threads: int) -> None
     sending.send(measure(case, repeats))
 
 
-def measure_apart(case: Case, *, repeats: int = 2, threads: int = 1, method: str = "spawn") -> Measured:
-    """`measure`, in a process of its own."""
-    context = multiprocessing.get_context(method)
+def measure_apart(case: Case, *, repeats: int = 2, threads: int = 1) -> Measured:
+    """`measure` in a process of its own. It is forked, since importing everything takes longer than measuring; so the
+    caller must not have computed with more than one thread."""
+    context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sending, case, repeats, threads))
     process.start()
