@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -213,11 +214,14 @@ def test_a_patched_model_is_the_model_in_everything_but_its_loss(tmp_path: Path)
     assert torch.equal(model.generate(batch["input_ids"][:1, :4], max_new_tokens=3, do_sample=False), tokens)
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
-    copied = deepcopy(model)
-    assert torch.equal(copied(**batch).loss, model(**batch).loss)
+    copies = [deepcopy(model), pickle.loads(pickle.dumps(model))]
+    assert all(torch.equal(copied(**batch).loss, model(**batch).loss) for copied in copies)
     assert type(unpatch(unpatch(model))) is kind
     assert model(**batch).logits is not None
-    assert copied(**batch).logits is None
+    for copied in copies:
+        assert copied(**batch).logits is None
+        assert not any(one is other for one, other in zip(copied.parameters(), model.parameters(), strict=True))
+        assert type(unpatch(copied)) is kind
 
 
 def test_each_way_to_call_forward_is_served() -> None:

@@ -53,10 +53,8 @@ def patch(model: Any, loss: str | Loss = "focal", *, class_counts: Tensor | None
         )
     made = _loss_for(head, loss, class_counts, options)
     check_head(model, head)
-    kind = type(model)
-    body = {"forward": _forward_of(kind), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    model.__class__ = type(kind.__name__, (kind,), {**body, _ATTRIBUTE: ()})
-    model.__dict__[_ATTRIBUTE] = (made,)
+    model.__class__ = _patched(type(model))
+    setattr(model, _ATTRIBUTE, (made,))
     return model
 
 
@@ -71,7 +69,7 @@ def unpatch(model: Any) -> Any:
     if _ATTRIBUTE not in vars(type(model)):
         raise UserError(f"{type(model).__name__} was wrapped after it was patched: unwrap it first, or load it again")
     model.__class__ = type(model).__bases__[0]
-    del model.__dict__[_ATTRIBUTE]
+    delattr(model, _ATTRIBUTE)
     model.__dict__.pop("forward", None)  # accelerate's, under mixed precision: it calls the patched one
     return model
 
@@ -150,6 +148,25 @@ def _loss_for(head: nn.Linear, loss: str | Loss, class_counts: Tensor | None, op
     return made
 
 
+def _patched(kind: type) -> type:
+    """A subclass that differs in its forward alone, and that pickles although no module holds it."""
+    body = {
+        "forward": _forward_of(kind),
+        "__reduce_ex__": lambda self, protocol: (_unpickled, (kind,), self.__dict__),
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        _ATTRIBUTE: (),
+    }
+    return type(kind.__name__, (kind,), body)
+
+
+def _unpickled(kind: type) -> Any:
+    """An empty object of the patched class."""
+    made = kind.__new__(kind)
+    made.__class__ = _patched(kind)
+    return made
+
+
 def _forward_of(kind: type) -> Callable[..., Any]:
     """The forward of a patched model, with the signature of its own: the Trainer reads that."""
     original: Callable[..., Any] = kind.forward  # type: ignore[attr-defined]
@@ -178,7 +195,7 @@ def _outputs(model: Any, given: dict[str, Any]) -> Any:
     outputs = model.base_model(**body, return_dict=True)
     if outputs.get("router_logits") is not None:
         raise UserError("output_router_logits adds a loss of the router, which would be left out: call without it")
-    (loss,) = model.__dict__[_ATTRIBUTE]
+    (loss,) = getattr(model, _ATTRIBUTE)
     target = _shifted(labels, ignored) if shifted is None else shifted
     extras = {}
     if count := loss.loss.needs.get("previous"):
