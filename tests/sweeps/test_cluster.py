@@ -68,13 +68,13 @@ def test_what_ends_with_the_command_is_waited_for() -> None:
 
 
 def test_a_wrong_value_is_told_before_anything_is_composed(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losslab.commands.train.job_overrides", lambda *_: pytest.fail("the jobs were expanded"))
+    monkeypatch.setattr("losslab.commands.expand.job_overrides", lambda *_: pytest.fail("the jobs were expanded"))
     with pytest.raises(UserError, match=r"hydra\.launcher\.mem_gb must be a number above 0"):
         train(["-m", "hydra/launcher=slurm", "hydra.launcher.mem_gb=0", "seed=1,2"])
 
 
 def test_a_launcher_of_ones_own_is_checked_as_early(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losslab.commands.train.job_overrides", lambda *_: pytest.fail("the jobs were expanded"))
+    monkeypatch.setattr("losslab.commands.expand.job_overrides", lambda *_: pytest.fail("the jobs were expanded"))
     own = Path("conf/hydra/launcher/mine.yaml")
     own.parent.mkdir(parents=True)
     own.write_text("defaults: [slurm]\nmem_gb: lots\n")

@@ -10,7 +10,8 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobStatus
 
 from losslab.commands.command_line import CommandLine, parse
-from losslab.commands.train import _expand, train
+from losslab.commands.expand import expand
+from losslab.commands.train import train
 from losslab.config.jobs import job_overrides, open_multirun
 from losslab.errors import UserError
 from losslab.sweeps.multirun import Multirun, RunFailed
@@ -42,7 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, warmed: list[str]) -> Any:
 
     person = Asked()
     person.questions = []
-    monkeypatch.setattr("losslab.commands.train.typer.confirm", person.confirm)
+    monkeypatch.setattr("losslab.commands.expand.typer.confirm", person.confirm)
     monkeypatch.setattr("sys.stdin.isatty", lambda: person.terminal, raising=False)
     return person
 
@@ -132,54 +133,54 @@ def test_flags_and_overrides_may_stand_anywhere(typed: list[str]) -> None:
 
 
 def test_the_jobs_are_those_that_were_typed(warmed: list[str]) -> None:
-    jobs, of_hydra = _expand(parse(["loss=square", "-m", "seed=1,2", "hydra.launcher.slots=2"]))
+    jobs, of_hydra = expand(parse(["loss=square", "-m", "seed=1,2", "hydra.launcher.slots=2"]))
     assert jobs == [["loss=square", "seed=1"], ["loss=square", "seed=2"]]
     assert of_hydra == ["hydra.launcher.slots=2"]
     assert warmed == ["warm"]
 
 
 def test_the_server_starts_for_right_settings_of_our_launcher_only(warmed: list[str]) -> None:
-    _expand(parse(["-m", "seed=1,2", "hydra/launcher=basic"]))
+    expand(parse(["-m", "seed=1,2", "hydra/launcher=basic"]))
     with pytest.raises(UserError, match=r"hydra\.launcher\.slots"):
-        _expand(parse(["-m", "seed=1,2", "hydra.launcher.slots=none"]))
+        expand(parse(["-m", "seed=1,2", "hydra.launcher.slots=none"]))
     assert warmed == []
 
 
 def test_a_multirun_under_torchrun_is_refused(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UserError, match="without torchrun"):
-        _expand(parse(["-m", "seed=1,2"]))
+        expand(parse(["-m", "seed=1,2"]))
     assert warmed == []
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_thousand_runs_are_not_asked_about(terminal: bool, asked: Any) -> None:
     asked.terminal = terminal
-    assert len(_expand(parse(["-m", "seed=range(0,1000)"]))[0]) == 1000
+    assert len(expand(parse(["-m", "seed=range(0,1000)"]))[0]) == 1000
     assert asked.questions == []
 
 
 def test_more_runs_are_asked_about_on_a_terminal(asked: Any) -> None:
     with pytest.raises(UserError, match="nothing was started"):
-        _expand(parse(["-m", "seed=range(0,1001)"]))
+        expand(parse(["-m", "seed=range(0,1001)"]))
     asked.answers = True
-    assert len(_expand(parse(["-m", "seed=range(0,1001)"]))[0]) == 1001
+    assert len(expand(parse(["-m", "seed=range(0,1001)"]))[0]) == 1001
     assert asked.questions == ["these are 1,001 runs; start them?"] * 2
 
 
 def test_more_runs_are_refused_where_nobody_can_be_asked(asked: Any) -> None:
     asked.terminal = False
     with pytest.raises(UserError, match="these are 1,001 runs: add --yes"):
-        _expand(parse(["-m", "seed=range(0,1001)"]))
+        expand(parse(["-m", "seed=range(0,1001)"]))
     with pytest.raises(UserError, match=r"these are 10,000,000,000 runs"):
-        _expand(parse(["-m", "seed=range(0,100000)", "data.batch_size=range(1,100001)"]))
+        expand(parse(["-m", "seed=range(0,100000)", "data.batch_size=range(1,100001)"]))
     assert asked.questions == []
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_yes_answers_for_its_person(terminal: bool, asked: Any) -> None:
     asked.terminal = terminal
-    assert len(_expand(parse(["-m", "--yes", "seed=range(0,1001)"]))[0]) == 1001
+    assert len(expand(parse(["-m", "--yes", "seed=range(0,1001)"]))[0]) == 1001
     assert asked.questions == []
 
 

@@ -122,11 +122,11 @@ def test_a_claim_that_takes_its_time_is_waited_for(monkeypatch: pytest.MonkeyPat
     claim = Finder.claim
     tries: list[str] = []
 
-    def claim_late(self: Finder, place: Any, status: str | None, threads: int | None = None) -> Any:
+    def claim_late(self: Finder, place: Any, status: str | None, *arguments: Any) -> Any:
         tries.append(place.folder.name)
         if len(tries) < 3:
             raise Held("another invocation makes the folder")
-        return claim(self, place, status, threads)
+        return claim(self, place, status, *arguments)
 
     monkeypatch.setattr(Finder, "claim", claim_late)
     assert [run.status for run in planned("seed=1").runs] == ["planned"]

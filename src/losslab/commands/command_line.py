@@ -46,7 +46,7 @@ class CommandLine:
     foreign_launcher: str = ""
     """The launcher of somebody else's that a multirun has, if it has one."""
     search: Searched | None = None
-    """The search of a multirun that has one."""
+    """The search of a multirun, if it has one."""
     for_hydra: list[str] | None = None
     """Overrides for Hydra instead of `overrides`: of a multirun, the words that all jobs share."""
 

@@ -45,7 +45,7 @@ class Multirun:
     search: dict[str, Any] | None = None
     """The keys of hydra.sweeper where it searches; None: every combination runs."""
     dimensions: dict[str, Dimension] = field(default_factory=dict)
-    """Key → the values that are searched."""
+    """Searched keys and their values."""
 
 
 def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multirun:

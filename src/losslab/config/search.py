@@ -32,7 +32,7 @@ class Dimension:
     text: str
     """Its values, as typed."""
     values: tuple[str, ...] = ()
-    """Words of a list or a range that may follow the equals sign; empty for an interval."""
+    """Each value of a list or a range, as it stands behind the equals sign. Empty for an interval."""
     low: Number = 0
     """The smallest value, where these are numbers in order."""
     high: Number = 0

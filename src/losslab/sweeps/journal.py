@@ -37,7 +37,7 @@ def check_optuna() -> None:
 
 @dataclass(frozen=True)
 class About:
-    """Description of a study; one is found again by `fixed`, and must agree in all else."""
+    """Description of a study. It is found again by `fixed`, and must agree in all else."""
 
     fixed: dict[str, Any]
     """The settings of its runs: dotted key → value, without the seed and what is searched."""

@@ -64,7 +64,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Looked:
-    """Facts about a study before its first trial."""
+    """Facts on a study before its first trial."""
 
     primary: Metric
     """By whose best value on val trials are told apart."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from losslab.config.search import StudySpace, with_hint
 from losslab.config.words import bare
 from losslab.console import complain, note, say
 from losslab.errors import UserError
+from losslab.run_folder import RunFolder, runs_of_sweep
 from losslab.sweeps import job
 from losslab.sweeps.followed_run import Run
 from losslab.sweeps.journal import About, Journal
@@ -54,7 +56,7 @@ class Tuning(Multirun):
         self._settings = settings
         self._of_hydra = of_hydra
         self._names = _labels(spaces, [jobs[tuple(space.samples()[0])][1] for space in spaces])
-        """The label of each study, for people."""
+        """Words that distinguish each study, for people."""
 
     @property
     def jobs(self) -> list[tuple[str, ...]]:
@@ -70,7 +72,7 @@ class Tuning(Multirun):
         self._check_interrupts()
         self.launched = True
         for mistake in survey.mistakes:
-            complain(with_hint(mistake, self._spaces))
+            self._on_mistake(with_hint(mistake, self._spaces))
         if survey.mistakes or survey.sharing is None:
             self.statuses.append(REFUSED)
             return [REFUSED] * len(job_overrides)
@@ -80,6 +82,7 @@ class Tuning(Multirun):
         sweep = Sweep(search, survey.studies[0].folder, survey.sharing.slots, local)
         self.stopped = sweep.work()
         self._report(search, sweep, survey.studies[0])
+        self.folders = _runs_of(survey.studies[0].folder, {study.name for study in studies})
         failed = {study.name for study in studies if {"failed", REFUSED} & set(study.statuses())}
         return ["failed" if study.name in failed else "completed" for study in studies]
 
@@ -156,6 +159,17 @@ class Tuning(Multirun):
             say(text)
             if spent := counts["failed"] + counts[REFUSED]:
                 note(f"{name}: {_counted(spent, 'trial')} of its budget failed, and no other comes instead")
+
+
+def _runs_of(folder: Path, studies: set[str]) -> list[RunFolder]:
+    """The runs of these studies, in the order of their trials."""
+    found = []
+    for run in runs_of_sweep(folder):
+        with suppress(UserError):  # a damaged record is reported where it is in the way
+            trial = run.record().trial
+            if trial and trial["study"] in studies:
+                found.append((trial["study"], trial["number"], run))
+    return [run for *_, run in sorted(found)]
 
 
 def describe(study: Study, drawn: Drawn) -> str:
