@@ -13,7 +13,19 @@ YAMLS = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml
 CHOICES = [
     f"{path.parent.as_posix()}={path.stem}" for path in YAMLS if path.parent.parts and path.parent.parts[0] != "hydra"
 ]
-GROUPS = ["loss", "model", "model/size", "task", "data", "optimizer", "scheduler", "trainer", "loggers", "experiment", "debug"]
+GROUPS = [
+    "loss",
+    "model",
+    "model/size",
+    "task",
+    "data",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "loggers",
+    "experiment",
+    "debug",
+]
 
 
 def test_every_group_has_files() -> None:

@@ -162,7 +162,7 @@ def _patched(kind: type) -> type:
 
 def _unpickled(kind: type) -> Any:
     """An empty object of the patched class."""
-    made = kind.__new__(kind)
+    made: Any = object.__new__(kind)
     made.__class__ = _patched(kind)
     return made
 

@@ -18,6 +18,7 @@ from lightning.fabric.plugins.io import CheckpointIO
 from losslab.errors import UserError, error_sentence
 from losslab.files import TEMPORARY, replacing, sync_folder, write_atomic
 from losslab.run_folder import RunFolder
+from losslab.training.output.checkpoint_parts import wrong_part
 from losslab.training.output.messages import note
 from losslab.training.output.streaming import stream
 
@@ -145,7 +146,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is damaged: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in _PARTS):
         raise Damaged(f"{path} is no checkpoint of losslab: it lacks {', '.join(_PARTS)}")
-    _check_parts(content, path)
+    if wrong := wrong_part(content):
+        raise Damaged(f"{path} is damaged: its {wrong} is not what losslab writes there")
     return content
 
 
@@ -163,64 +165,6 @@ def is_whole(path: Path, step: float) -> bool:
         return bool(read_checkpoint(path)["losslab"]["step"] == step)
     except UserError:
         return False
-
-
-def _check_parts(content: dict[str, Any], path: Path) -> None:
-    state = content["losslab"]
-    step = state.get("step")
-    right = {
-        "losslab.step": isinstance(step, int) and content.get("global_step", step) == step,
-        "losslab.best": _are_numbers(state.get("best", {})),
-        "losslab.latest": _are_numbers(state.get("latest", {})),
-        "losslab.due": _are_numbers(state.get("due") or {}),
-        "losslab.shown": _are_numbers(state.get("shown", {})),
-        "losslab.logged": _are_numbers(state.get("logged", {})),
-        "losslab.stopped": _is_stop(state.get("stopped")),
-        "state_dict": all(
-            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content["state_dict"].items()
-        ),
-        "vocab_size": isinstance(content.get("vocab_size", 1), int),
-        "tokenizer": isinstance(content.get("tokenizer"), str | None),
-        "ema": _is_average(content.get("ema")),
-        "data": _is_data(content.get("data")),
-    }
-    for name in (name for name, is_right in right.items() if not is_right):
-        raise Damaged(f"{path} is damaged: its {name} is not what losslab writes there")
-
-
-def _is_average(average: Any) -> bool:
-    """Averages of the weights, as `callbacks=ema` keeps them; None for most runs."""
-    return average is None or (
-        isinstance(average, dict)
-        and isinstance(average.get("updates"), int)
-        and isinstance(average.get("weights"), dict)
-        and all(isinstance(value, torch.Tensor) for value in average["weights"].values())
-    )
-
-
-def _is_stop(stopped: Any) -> bool:
-    """Who ended a run where and why, as `RunState.stopped` keeps it; None for most runs."""
-    kinds = {"step": int, "by": str, "reason": str}
-    return stopped is None or (
-        isinstance(stopped, dict) and all(isinstance(stopped.get(key), kind) for key, kind in kinds.items())
-    )
-
-
-def _is_data(data: Any) -> bool:
-    """Sizes and artifacts, as `DataInfo.stored` gives them; older checkpoints have none."""
-    if data is None:
-        return True
-    sizes = ("mean_positions", "vocab_size", "num_classes", "num_values")
-    return (
-        isinstance(data, dict)
-        and all(isinstance(data.get(name), int | float | None) for name in sizes)
-        and isinstance(data.get("artifacts"), dict)
-        and all(isinstance(part, str) for item in data["artifacts"].items() for part in item)
-    )
-
-
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, dict) and all(isinstance(value, int | float) for value in values.values())
 
 
 def newest(run: RunFolder) -> ReadCheckpoint | None:

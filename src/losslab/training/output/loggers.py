@@ -164,7 +164,7 @@ class Loggers:
             self._log(step, values)
 
     def of_callbacks(self) -> dict[str, float]:
-        """What callbacks have logged since the last row."""
+        """Values that callbacks have logged since the last row."""
         found: dict[str, float] = {}
         for one in self._opened():
             found |= one.of_callbacks
