@@ -167,7 +167,7 @@ def test_shares_and_passes_are_recorded_as_batches_and_steps(run_tiny: Callable[
 
 
 def test_a_profiler_and_detect_anomaly_change_no_number(run_tiny: Callable[..., int]) -> None:
-    steps = ["trainer.max_steps=7", "trainer.val_check_interval=4"]
+    steps = ["trainer.max_steps=5", "trainer.val_check_interval=5"]
     watched = ["trainer.profiler=pytorch", "trainer.detect_anomaly=true"]
     assert run_tiny("name=plain", *steps) == 0
     assert run_tiny("name=watched", *steps, *watched) == 0
