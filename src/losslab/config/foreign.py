@@ -38,6 +38,7 @@ _INSTEAD: dict[str, str] = {
     "check_val_every_n_epoch": "write trainer.val_check_interval=1.0, once a pass over train, or =N in optimizer steps",
     "inference_mode": "evaluation takes no gradients: leave it out",
     "gradient_clip_algorithm": "gradients are clipped by their norm: trainer.gradient_clip_val=X",
+    "callbacks": "write callbacks=early_stopping, ema, …, or several: callbacks=[early_stopping,ema]",
     "logger": _LOGGING,
     "plugins": "trainer.strategy=ddp or fsdp, and trainer.precision, say what Lightning is given",
     "benchmark": "it chooses other kernels in each run: leave it out; trainer.deterministic=true is the opposite",
