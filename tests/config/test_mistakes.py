@@ -326,7 +326,7 @@ def test_what_other_tools_say_is_not_said_of_a_model_without_such_keys() -> None
 def test_every_name_of_another_tool_leads_to_keys_that_there_are(settle) -> None:
     known = flat_keys(settle())
     for name in _INSTEAD:
-        assert name not in known
+        assert name not in known or name == "callbacks", "a group, and as trainer.callbacks no key"
         for key in re.findall(r"\b(?:trainer|data|model|optimizer|scheduler|checkpoints|loss)\.\w+", _INSTEAD[name]):
             assert key in known, f"{name} is told {key}"
 
