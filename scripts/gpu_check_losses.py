@@ -13,7 +13,6 @@ from torch import Tensor
 from losslab.contracts import Features
 from losslab.models.projection import OutputProjection
 
-POSITIONS = 997
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Relative, of the sum and of the gradient in the hidden states; float64 sees the same rounded inputs."""
 
@@ -27,24 +26,24 @@ def losses_equal_float64(sizes: Sizes) -> list[Table]:
     worst: dict[str, list[float]] = {}
     for case in CASES:
         for column, (dtype, tolerance) in enumerate(TOLERANCE.items()):
-            error = _error(case, dtype, sizes.device)
+            error = _error(case, dtype, sizes)
             worst.setdefault(case.name, [0.0] * len(TOLERANCE))
             worst[case.name][column] = max(worst[case.name][column], error)
             if not error <= tolerance:
                 table.wrong.append(f"{case} in {dtype} is off by {error:.1e}, more than {tolerance:.0e}")
     table.rows = [[name, *errors] for name, errors in sorted(worst.items())]
     table.note = (
-        f"Largest relative error of value and gradient over {POSITIONS} positions and each loss's variants; of "
-        f"{', '.join(KINKED)}, whose gradient jumps, in half precision that of the value."
+        f"Largest relative error of value and gradient over {sizes.loss_positions} positions and each loss's variants; "
+        f"of {', '.join(KINKED)}, whose gradient jumps, in half precision that of the value."
     )
     return [table]
 
 
-def _error(case: Case, dtype: torch.dtype, device: str) -> float:
-    features, weight = problem_for(case, POSITIONS)
+def _error(case: Case, dtype: torch.dtype, sizes: Sizes) -> float:
+    features, weight = problem_for(case, sizes.loss_positions)
     hidden = (features.hidden / 2).to(dtype)
     weight = weight.to(dtype)
-    value, gradient = _ours(case, features, hidden, weight, device)
+    value, gradient = _ours(case, features, hidden, weight, sizes.device)
     exact_value, exact_gradient = _exact(case, features, hidden.double(), weight.double())
     of_value = abs(value - exact_value) / max(abs(exact_value), 1e-3)
     if case.name in KINKED and dtype != torch.float32:

@@ -22,6 +22,8 @@ class Sizes:
     device: str
     half: str
     """The precision whose scaler is tried; a CPU has no float16 training."""
+    loss_positions: int
+    """Targets of each loss that is compared with float64."""
     positions: int
     width: int
     num_outputs: int
@@ -35,12 +37,12 @@ class Sizes:
     @classmethod
     def full(cls) -> Sizes:
         gpt2 = ("model.num_layers=12", "model.num_heads=12", "model.width=768")
-        return cls("cuda", "16-mixed", 8192, 4096, 128256, 3, gpt2, 50304, 1024, 32, 60)
+        return cls("cuda", "16-mixed", 997, 8192, 4096, 128256, 3, gpt2, 50304, 1024, 32, 60)
 
     @classmethod
     def small(cls) -> Sizes:
         tiny = ("model.num_layers=2", "model.num_heads=2", "model.width=32")
-        return cls("cpu", "bf16-mixed", 64, 16, 512, 1, tiny, 512, 64, 4, 6)
+        return cls("cpu", "bf16-mixed", 97, 64, 16, 512, 1, tiny, 512, 64, 4, 6)
 
     @property
     def trainer(self) -> list[str]:

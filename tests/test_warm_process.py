@@ -97,14 +97,14 @@ def test_a_killed_process_takes_its_fork_with_it(script: str) -> None:
         assert process.stdout.read() == ""  # whoever has it open has ended
 
 
-@pytest.mark.parametrize("how", ["another program", "another package", "cold"])
+@pytest.mark.parametrize("how", ["another program", "another losslab", "another torch", "cold"])
 def test_whatever_is_no_process_of_ours_is_a_new_one(script: str, tmp_path: Path, how: str) -> None:
     Path(script).write_text("import sys\nprint('lightning' in sys.modules, sys.executable)\n")
     program, environment = script, dict(os.environ)
     if how == "another program":
         program = str(Path(script).rename(tmp_path / "mine.py"))
-    if how == "another package":
-        (tmp_path / "lightning").mkdir()
+    if how.removeprefix("another ") in ("losslab", "torch"):
+        (tmp_path / how.split()[1]).mkdir()
         environment["PYTHONPATH"] = str(tmp_path)
     if how == "cold":
         with starting_cold():

@@ -22,11 +22,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
+import losslab
 import warm_python
 from warm_python import SERVER, stand_in
 
 PYTHON = sys.executable
 """The interpreter itself, for a test of a command's first seconds, or of what it imports."""
+SOURCE = str(Path(losslab.__file__).resolve().parents[1])
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 """NumPy's library opens its threads while it is imported."""
 
@@ -105,7 +107,7 @@ def starting_cold() -> Iterator[None]:
 
 def can_fork() -> bool:
     """Whether `WarmProcess` starts a command as a new process of Python would."""
-    return SERVER in os.environ and warm_python.can_fork(["-m", "losslab"])
+    return SERVER in os.environ and warm_python.can_fork(["-m", "losslab"], SOURCE)
 
 
 def install() -> None:
@@ -116,7 +118,7 @@ def install() -> None:
         folder = Path(tempfile.mkdtemp(prefix="losslab-tests-"))
         os.environ[SERVER] = str(folder / "socket")
         source = Path(warm_python.__file__).read_text(encoding="utf-8")
-        Path(stand_in()).write_text(f"#!{PYTHON} -IS\n{source}\n\n_start({PYTHON!r})\n", encoding="utf-8")
+        Path(stand_in()).write_text(f"#!{PYTHON} -IS\n{source}\n\n_start({PYTHON!r}, {SOURCE!r})\n", encoding="utf-8")
         Path(stand_in()).chmod(0o755)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(os.environ[SERVER])

@@ -17,12 +17,16 @@ import sys
 SERVER = "LOSSLAB_TESTS_SERVER"
 """The socket of tests/warm_process.py; nothing is forked where this is not set."""
 MODULES = {"losslab", "losslab.training.process.worker", "torch.distributed.run", "submitit.core._submit"}
-PROGRAMS = ("from multiprocessing.forkserver import main; ", "import sys; from losslab.cli import main; ")
-SCRIPTS = ("rank_weights.py", "stopped_runs.py", "continued_runs.py")
+PROGRAMS = (
+    "from multiprocessing.forkserver import main; ",
+    "import sys; from losslab.cli import main; ",
+    "import cloudpickle, pickle, sys\n",
+)
+SCRIPTS = ("rank_weights.py", "stopped_runs.py", "continued_runs.py", "gpu_check.py")
 FLAGS = {"-u", "-B"}
 _SAME = ("PYTHON", "LD_", "MALLOC_", "KMP_", "TORCH_LOGS", "TRITON_")
 """Beginnings of the names of variables that Python and libraries read while they start."""
-_ANY = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+_ANY = {"PYTHON", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
 """Those of them that a fork follows."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -37,13 +41,17 @@ def strict(environment: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in environment.items() if name.startswith(_SAME) and name not in _ANY}
 
 
-def can_fork(arguments: list[str]) -> bool:
-    """Whether the command is one of losslab's, in the environment and with the packages of the server."""
+def can_fork(arguments: list[str], source: str) -> bool:
+    """Whether the command is one of losslab's, in the environment and with the packages of the server.
+
+    Args:
+        source: the folder from which the server imports losslab.
+    """
     if strict(dict(os.environ)) or any(
         os.path.exists(f"{folder}/{package}")  # noqa: PTH110
         for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        for package in ("torch", "lightning")
-        if folder and not folder.endswith("site-packages")
+        for package in ("torch", "lightning", "losslab")
+        if folder and os.path.realpath(folder) != source and not folder.endswith("site-packages")
     ):
         return False
     rest = list(arguments)
@@ -108,10 +116,10 @@ def _is_open(file: int) -> bool:
     return True
 
 
-def _start(python: str) -> None:
+def _start(python: str, source: str) -> None:
     """Run the command that was typed after the name of this program."""
     arguments = sys.argv[1:]
-    if SERVER in os.environ and can_fork(arguments):
+    if SERVER in os.environ and can_fork(arguments, source):
         main(arguments)
     else:
         os.execv(python, [python, *arguments])

@@ -31,6 +31,7 @@ from losslab.errors import Interrupted, UserError
 from losslab.training.callbacks.run_callback import RunCallback
 from losslab.training.process import worker
 from runs import TINY, make_text, only_run
+from warm_process import PYTHON
 
 COMMON = [*TINY, "data.tokenizer=bpe", "data.vocab_size=300", "checkpoints.every_n_steps=2"]
 STOPPED_AT = 6
@@ -757,9 +758,9 @@ def enter(arguments: list[str]) -> int:
 
 
 def start(arguments: list[str]) -> tuple[int, str, str]:
-    """The same in a process of its own, with what it said."""
+    """The same in a process that imports everything itself, with what it said."""
     module = "losslab.training.process.worker" if arguments[0] == "worker" else "losslab"
-    command = [sys.executable, "-m", module, *(arguments[1:] if arguments[0] == "worker" else arguments)]
+    command = [PYTHON, "-m", module, *(arguments[1:] if arguments[0] == "worker" else arguments)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return process.returncode, process.stdout, process.stderr
 
