@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from losslab.records import Record, read
-from runs import TINY, find_runs, losslab
+from losslab.training import run as training_run
+from runs import TINY, find_runs, losslab, stopping_after
 from wandb_records import Part, parts, read_part
 
 BOTH = ["loggers=[wandb,mlflow]", "loggers.wandb.mode=offline", "name=compared", "checkpoints.every_n_steps=2"]
 RUN = [*BOTH, "trainer.log_every_n_steps=1"]
 KILLER = """
+import os
 from lightning.pytorch.loggers import CSVLogger
 
 class Killer(CSVLogger):
@@ -55,6 +59,35 @@ def test_both_hold_four_runs_each_step_once(compared: list[tuple[Path, Record]])
     (killed,) = [run for run, _ in compared if len(parts(run)) == 2]
     before, after = map(read_part, parts(killed))
     assert before.id == after.id and before.exit_code is None
+
+
+def test_a_run_that_is_stopped_or_fails_has_its_status_there(
+    run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is stopped, fails, and is completed, each time as the same run."""
+    assert statuses(run_tiny, 4) == ("KILLED", 1, "interrupted", True)
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "build_network", MagicMock(side_effect=RuntimeError("no such thing")))
+        assert statuses(run_tiny, None) == ("FAILED", 1, "failed", False)
+    assert statuses(run_tiny, None) == ("FINISHED", 0, "completed", False)
+    (run,) = find_runs(Path("outputs/compared"))
+    *_, failed, completed = map(read_part, parts(run))
+    assert [row["_step"] for row in failed.rows] == [1, 2, 3, 4], "the newest folder alone is the whole run"
+    assert [row["_step"] for row in completed.rows] == list(range(1, 9))
+    assert len({read_part(part).id for part in parts(run)}) == 1
+
+
+def statuses(run_tiny: Callable[..., int], stop: int | None) -> tuple[str, int | None, str, bool]:
+    """MLflow's status, and W&B's exit code, status and whether the run is said to go on, after a session."""
+    from mlflow.tracking import MlflowClient
+
+    with nullcontext() if stop is None else stopping_after(stop):
+        run_tiny(*RUN)
+    (run,) = find_runs(Path("outputs/compared"))
+    client = MlflowClient(tracking_uri=f"sqlite:///{Path('outputs/mlflow.db').absolute()}")
+    status = client.get_run(read(run).provenance["loggers"]["mlflow"]["run_id"]).info.status
+    part = read_part(parts(run)[-1])
+    return status, part.exit_code, part.summary["status"], part.preempting
 
 
 def check_wandb(compared: list[tuple[Path, Record]]) -> None:

@@ -70,7 +70,9 @@ FILES = {
 """Every file that a run writes, in the groups that are tested together."""
 BORNE = [("link", "best.ckpt"), ("open", "train.log"), ("write", "train.log")]
 BORNE += [("fsync", ".cache"), ("fsync", "the cache's folder")]
-"""Failures that a run may survive: a copy replaces a hard link, and a log may miss a line. The cache notes hashes and
+BORNE += [(kind, "events") for kind in ("open", "write", "fsync", "rename")]
+"""Failures that a run may survive: a copy replaces a hard link, a log may miss a line, and TensorBoard's files
+are written again when the run ends. The cache notes hashes and
 verified files as short cuts, and syncs a folder for them."""
 MODES = ("ENOSPC", "EIO", "partial")
 CAUSES = [os.strerror(number) for number in (errno.ENOSPC, errno.EIO, errno.EFBIG)]

@@ -55,7 +55,7 @@ def open_log(folder: Path, step: int, **changes: Any) -> OneLog:
 def note_failure(folder: Path, step: int) -> None:
     """A session that ends before it trains."""
     loggers = loggers_of(folder, config(), {})
-    loggers.begin([], step=step, metrics=NAMES, trains=False)
+    loggers.begin(lambda until: [], step=step, metrics=NAMES, trains=False)
     loggers.close("failed")
 
 
@@ -125,7 +125,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "data": {"corpus": None, "path": "/somewhere/book.txt", "batch_size": 4},
         "optimizer": {"_target_": "a.AdamW", "lr": 3e-3},
         "scheduler": {"_target_": "a.Cosine", "warmup_steps": 2},
-        "trainer": {"max_steps": 6, "gradient_clip_val": None, "precision": "32-true"},
+        "trainer": {"fast_dev_run": None, "max_steps": 6, "gradient_clip_val": None, "precision": "32-true"},
     }
     return plain | changes
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch.loggers.logger import Logger
 
@@ -46,6 +46,9 @@ class RunLogger(Logger):
     for each new one, `save` before each checkpoint, `finalize` with the run's status: completed, failed, diverged or
     interrupted.
     """
+
+    is_local: ClassVar[bool] = False
+    """Whether a log that was lost is written again when the run ends: where that takes no network."""
 
     def begin(self, session: Session) -> int:
         """Open the log of a session. Returns the first step whose row is to be logged, of those recorded before."""

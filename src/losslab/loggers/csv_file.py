@@ -13,6 +13,8 @@ class CSV(CSVLogger, RunLogger):
     Lightning's logger begins an empty file in every session, so that it receives all rows again.
     """
 
+    is_local = True
+
     def __init__(self, *, save_dir: str, flush_logs_every_n_steps: int = 100) -> None:
         super().__init__(save_dir, name="", version="csv", flush_logs_every_n_steps=flush_logs_every_n_steps)
 

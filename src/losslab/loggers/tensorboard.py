@@ -16,6 +16,8 @@ _SUCCESS = {"completed": True, "failed": False, "diverged": False}
 class TensorBoard(RunLogger):
     """Values as scalars, one row of the run in the HParams tab."""
 
+    is_local = True
+
     def __init__(self, *, save_dir: str) -> None:
         super().__init__()
         self._folder = Path(save_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from losslab.records import Record, now
 from losslab.run_folder import RunFolder
 from losslab.training.network import Network
 from losslab.training.output.loggers import Loggers
-from losslab.training.output.logs import Shown, read_rows
+from losslab.training.output.logs import Shown
 from losslab.training.output.messages import note
 from losslab.training.output.provenance import hardware, hash_code, versions
 from losslab.training.scoring.teacher import teacher_hash
@@ -74,9 +75,8 @@ def note_end(run: RunFolder, record: Record, loggers: Loggers) -> None:
     lost = len(str(record.provenance.get(LOGGERS)))
     if not loggers.has_begun and record.status in ("failed", "diverged") and record.metrics_info:
         step = record.step
-        rows = read_rows(run.metrics, until=step)
         shown = Shown(record.primary_metric, record.names_shown("events"), record.max_steps)
-        loggers.begin(shown.history(rows), step=step, metrics=shown.names, trains=False)
+        loggers.begin(partial(shown.history, run.metrics), step=step, metrics=shown.names, trains=False)
     loggers.close(record.status)
     if len(str(record.provenance.get(LOGGERS))) != lost:
         _write(run, record)

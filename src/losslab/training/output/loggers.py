@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 from lightning.pytorch.loggers.logger import DummyLogger, Logger
@@ -27,6 +28,13 @@ from losslab.training.random import untouched_streams
 _GUARDED = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint")
 _LIGHTNINGS = {"completed": "success"}
 """Statuses in Lightning's words; every other is `failed`."""
+
+_LONGEST = 300
+"""Characters of somebody else's words that a note holds; train.log has the rest."""
+_ENDED = ("completed", "failed", "diverged")
+Rows = list[tuple[int, dict[str, float]]]
+"""Values by optimizer step."""
+History = Callable[[int], Rows]
 
 _log = logging.getLogger("losslab")
 
@@ -99,6 +107,9 @@ class Loggers:
         self._has_begun = False
         self._step = record.step
         self._waiting: tuple[int, dict[str, float]] | None = None
+        self._history: History
+        self._about: Callable[..., Session]
+        self._mending = False
 
     @property
     def lightning(self) -> list[Logger]:
@@ -107,7 +118,7 @@ class Loggers:
 
     def begin(
         self,
-        rows: Sequence[tuple[int, dict[str, float]]],
+        history: History,
         *,
         step: int,
         metrics: Sequence[str],
@@ -117,41 +128,41 @@ class Loggers:
         """Open each logger, describe the run, and log what it lacks.
 
         Args:
-            rows: what the run has logged up to `step`.
+            history: the rows that the run has logged up to a step.
             metrics: names of those that final values have.
             trains: False where the run has ended before it could train.
             of_callbacks: what callbacks logged at `step`.
         """
-        self._has_begun, self._step = True, step
-        is_last_again = trains and bool(rows) and rows[-1][0] == step == self._total
-        hparams = hparams_of(self._config, self._record)
+        self._has_begun, self._step, self._history = True, step, history
+        rows = history(step)
+        again = trains and bool(rows) and rows[-1][0] == step == self._total
+        if again:
+            self._waiting = step, rows.pop()[1] | dict(of_callbacks or {})
+        self._about = partial(
+            Session,
+            run=self._run.absolute(),
+            sweep=self._record.name,
+            tags=_tags(self._config, self._record),
+            metrics=metrics,
+            trains=trains,
+            keep=partial(self._run.write, self._record),
+        )
         for one in self._opened():
-            first = step + 1 - is_last_again
-            if isinstance(one.logger, RunLogger):
-                kept = self._record.provenance.setdefault(LOGGERS, {}).setdefault(one.name, {})
-                session = Session(
-                    run=self._run.absolute(),
-                    sweep=self._record.name,
-                    tags=_tags(self._config, self._record),
-                    step=step,
-                    metrics=metrics,
-                    is_last_again=is_last_again,
-                    trains=trains,
-                    had_lost=bool(kept.pop("lost", None)),
-                    kept=kept,
-                    keep=partial(self._run.write, self._record),
-                )
-                first = one.call(one.logger.begin, session)
-                if one.lost:
-                    continue
-                if one.logger.place and trains:
-                    say(f"log    {one.logger.place}")
-            one.logger.log_hyperparams(dict(hparams))
-            for number, values in rows:
-                if number >= first and not (is_last_again and number == step):
-                    one.log(number, dict(values))
-        if is_last_again:
-            self._waiting = step, rows[-1][1] | dict(of_callbacks or {})
+            had_lost = isinstance(one.logger, RunLogger) and bool(self._kept(one.name).pop("lost", None))
+            self._open(one, rows, had_lost=had_lost, is_last_again=again)
+
+    def _open(self, one: _Guarded, rows: Rows, *, had_lost: bool, is_last_again: bool = False) -> None:
+        first = self._step + 1
+        if isinstance(one.logger, RunLogger):
+            kept, step = self._kept(one.name), self._step
+            session = self._about(step=step, kept=kept, had_lost=had_lost, is_last_again=is_last_again)
+            first = one.call(one.logger.begin, session)
+            if not one.lost and session.trains and one.logger.place:
+                say(f"log    {one.logger.place}")
+        one.logger.log_hyperparams(hparams_of(self._config, self._record))
+        for step, values in rows if not one.lost else ():
+            if step >= first:
+                one.log(step, dict(values))
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Log an optimizer step; the last one waits for `finish`."""
@@ -182,18 +193,31 @@ class Loggers:
     def finish(self, step: int, values: dict[str, float]) -> None:
         """Log the final values together with the row of the last step, and close the logs."""
         _, row = self._waiting or (step, {})
-        self._waiting = None
-        self._log(step, row | values)
+        self._waiting = step, row | values
         self.close("completed")
 
     def close(self, status: str) -> None:
         """Close the logs with the status of the run, once; those that were never opened stay so."""
-        if self._waiting is not None and status in ("failed", "diverged"):
-            self._log(*self._waiting)
+        last = [self._waiting] if self._waiting is not None and status in _ENDED else []
+        for step, values in last:
+            self._log(step, values)
         self._waiting = None
         for one in self._guarded or ():
             one.close(status)
+            if one.lost and isinstance(one.logger, RunLogger) and one.logger.is_local and status in _ENDED:
+                self._mend(one, status, last)
         self._guarded = []
+
+    def _mend(self, one: _Guarded, status: str, last: Rows) -> None:
+        """Write a log once more from the first row on: a disk that failed for a moment may work again."""
+        self._mending, one.lost = True, False
+        self._open(one, self._history(self._step - len(last)), had_lost=True)
+        for step, values in last:
+            one.log(step, dict(values))
+        one.close(status)
+        if not one.lost:
+            self._kept(one.name).pop("lost", None)
+            _log.info("loggers.%s is whole again", one.name)
 
     @property
     def has_begun(self) -> bool:
@@ -212,6 +236,10 @@ class Loggers:
             ]
         return self._guarded
 
+    def _kept(self, name: str) -> dict[str, Any]:
+        kept: dict[str, Any] = self._record.provenance.setdefault(LOGGERS, {}).setdefault(name, {})
+        return kept
+
     def _make(self, name: str, node: dict[str, Any]) -> Logger:
         return make_logger(name, node, str(self._run.absolute()))
 
@@ -220,9 +248,10 @@ class Loggers:
         told = f"it called sys.exit({error})"
         if isinstance(error, Exception):
             told = str(error) if isinstance(error, UserError) else error_sentence(error)
-        note(f"loggers.{name} is lost from step {self._step} on, and the run goes on without it: {told}")
-        kept = self._record.provenance.setdefault(LOGGERS, {}).setdefault(name, {})
-        kept.setdefault("lost", []).append({"step": self._step, "error": told})
+        told = shorten(told, _LONGEST, placeholder=" …")
+        if not self._mending:
+            note(f"loggers.{name} is lost from step {self._step} on, and the run goes on without it: {told}")
+        self._kept(name).setdefault("lost", []).append({"step": self._step, "error": told})
 
 
 def make_logger(name: str, node: dict[str, Any], save_dir: str) -> Logger:

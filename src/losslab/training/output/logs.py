@@ -7,13 +7,14 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from losslab.config.optimizer_groups import REST
 from losslab.files import naming, write_atomic
 from losslab.metric import Metric, better
 from losslab.run_folder import RunFolder
-from losslab.training.output.loggers import Loggers
+from losslab.training.output.loggers import Loggers, Rows
 
 
 def metric_columns(
@@ -58,11 +59,11 @@ class Shown:
             return {name: value for name, value in values.items() if not name.startswith("val/")}
         return values | (self._best("val/", best) if f"val/{self.primary.name}" in values else {})
 
-    def history(self, rows: Iterable[dict[str, str]]) -> list[tuple[int, dict[str, float]]]:
-        """Values that were logged before, by step, out of the rows of metrics.csv."""
+    def history(self, path: Path, until: int) -> Rows:
+        """Values of metrics.csv up to a step."""
         best: dict[str, float] = {}
         found = []
-        for row in rows:
+        for row in read_rows(path, until=until):
             values = {name: float(text) for name, text in row.items() if text and name != "step"}
             primary = f"val/{self.primary.name}"
             if primary in values and (not best or better(self.primary, values[primary], best[primary])):
@@ -107,8 +108,8 @@ class MetricsLog:
         self.columns = ["step", *columns]
         self.shown = shown
         self.loggers = loggers
-        rows = self._cut(step)
-        loggers.begin(shown.history(rows), step=step, metrics=shown.names, of_callbacks=of_callbacks)
+        self._cut(step)
+        loggers.begin(partial(shown.history, self.path), step=step, metrics=shown.names, of_callbacks=of_callbacks)
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self.columns, restval="")
 
@@ -133,6 +134,7 @@ class MetricsLog:
 
     def finish(self, step: int, metrics: dict[str, dict[str, float]]) -> None:
         """The run's results, for the loggers."""
+        self._file.flush()  # a log that was lost is written again, out of this one
         self.loggers.finish(step, self.shown.final(self.columns, metrics))
 
     def flush(self) -> None:
@@ -148,15 +150,14 @@ class MetricsLog:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def _cut(self, step: int) -> list[dict[str, str]]:
-        """Keep whole rows up to `step`, and return them."""
+    def _cut(self, step: int) -> None:
+        """Keep whole rows up to `step`."""
         kept = io.StringIO()
         writer = csv.DictWriter(kept, self.columns, restval="")
         writer.writeheader()
         rows = [{name: row.get(name, "") for name in self.columns} for row in read_rows(self.path, until=step)]
         writer.writerows(rows)
         write_atomic(self.path, kept.getvalue().encode())
-        return rows
 
 
 def read_rows(path: Path, *, until: int) -> list[dict[str, str]]:
