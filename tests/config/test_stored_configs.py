@@ -6,8 +6,10 @@ import pytest
 
 from losslab.config import stored
 from losslab.config.compose import typed
+from losslab.config.identity import fingerprint
 from losslab.config.stored import filled, override
 from losslab.config.words import ready
+from losslab.errors import UserError
 
 
 def test_a_key_that_a_stored_configuration_lacks_has_its_old_value(settle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +42,39 @@ def test_a_separator_of_any_characters_is_read_as_it_is_typed(separator: str) ->
 @pytest.mark.parametrize("written", ["null", ""])
 def test_a_separator_can_be_taken_away(written: str) -> None:
     assert override({"data": {}}, [f"data.separator={written}"], ("data.separator",))["data"]["separator"] is None
+
+
+TENSORBOARD = {"tensorboard": {"_target_": "losslab.loggers.tensorboard.TensorBoard"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "loggers"), [({"enabled": True}, TENSORBOARD), ({"enabled": False}, {}), (None, TENSORBOARD)]
+)
+def test_a_run_from_before_there_were_several_loggers_keeps_its_own(settle, before, loggers) -> None:
+    config = settle("data=text", "data.path=book.txt")
+    del config["loggers"]
+    found = filled(config | ({} if before is None else {"logger": before}), Path("config.yaml"))
+    assert found["loggers"] == loggers and "logger" not in found
+    inputs = {"data.path": "0" * 64}
+    assert fingerprint(found, inputs) == fingerprint(config | {"logger": before}, inputs)
+
+
+@pytest.mark.parametrize(("before", "said"), [("yes", "not 'yes'"), ({"enabled": 3}, "not {'enabled': 3}")])
+def test_a_logger_from_before_that_losslab_did_not_write_is_refused(settle, before, said: str) -> None:
+    config = settle() | {"logger": before}
+    del config["loggers"]
+    with pytest.raises(UserError, match="logger must hold keys of its own") as caught:
+        filled(config, Path("config.yaml"))
+    assert said in str(caught.value)
+
+
+def test_other_loggers_can_be_given_to_a_run_that_goes_on(settle) -> None:
+    config, allowed = settle(), ("loggers",)
+    several = override(config, ["loggers=[csv,mlflow]", "loggers.csv.flush_logs_every_n_steps=2"], allowed)["loggers"]
+    assert several["csv"]["flush_logs_every_n_steps"] == 2 and several.keys() == {"csv", "mlflow"}
+    assert override(config, ["loggers=none"], allowed)["loggers"] == {}
+    with pytest.raises(UserError, match="there is no loggers named 'tensorbord': did you mean 'tensorboard'"):
+        override(config, ["loggers=tensorbord"], allowed)
+    with pytest.raises(UserError, match="no key 'logger': write loggers="):
+        override(config, ["logger=none"], allowed)
+    assert config["loggers"].keys() == {"tensorboard"}

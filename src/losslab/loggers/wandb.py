@@ -87,19 +87,23 @@ class WandB(RunLogger):
             finish_timeout=self._finish_timeout,
             finish_timeout_raises=True,
         )
-        self._run = wandb.init(
-            project=self._project,
-            entity=self._entity,
-            mode=self._mode,
-            id=session.kept["id"],
-            resume="allow",
-            reinit="create_new",
-            name=session.run.name,
-            group=session.sweep,
-            tags=[f"{key}={value}"[:_LONGEST_TAG] for key, value in session.tags.items()],
-            dir=self._folder,
-            settings=settings,
-        )
+        try:
+            self._run = wandb.init(
+                project=self._project,
+                entity=self._entity,
+                mode=self._mode,
+                id=session.kept["id"],
+                resume="allow",
+                reinit="create_new",
+                name=session.run.name,
+                group=session.sweep,
+                tags=[f"{key}={value}"[:_LONGEST_TAG] for key, value in session.tags.items()],
+                dir=self._folder,
+                settings=settings,
+            )
+        except BaseException:
+            _end_service(WandB._open)
+            raise
         WandB._open += 1
         self._first = self._run.starting_step
         return self._first
