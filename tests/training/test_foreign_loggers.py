@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, call
 
 import pytest
 from lightning.pytorch.callbacks import LearningRateMonitor
 
 import losslab.loggers
 from losslab.errors import UserError
+from losslab.loggers.base import Session
+from losslab.loggers.wandb import WandB
+from losslab.run_folder import RunFolder
 from losslab.training import run as training_run
 from runs import find_runs, only_run, stopping_after
 
@@ -116,19 +120,19 @@ def test_loggers_that_fail_are_named_once_and_change_no_number(
     assert after.metrics == before.metrics and after.identity == before.identity
     assert [error["step"] for error in after.provenance["loggers"]["dying"]["lost"]] == [4]
     check_calls(before.metrics)
-    logged = [call[2] for call in calls() if call[0] == "metrics"]
+    logged = [made[2] for made in calls() if made[0] == "metrics"]
     assert any(name.startswith("lr-") for values in logged for name in values), "Lightning's callbacks find the loggers"
 
 
 def check_calls(metrics: dict[str, dict[str, float]]) -> None:
-    first, *others, last = (call if len(call) == 3 else (*call, None, None)[:3] for call in calls())
+    first, *others, last = ((*made, None, None)[:3] for made in calls())
     assert first[0] == "hparams" and first[1]["loss"] == "cross_entropy" and first[1]["width"] == 16
     assert last[:2] == ("finalize", "success"), "once, behind the final values"
     rows = {step: values for kind, step, values in others if kind == "metrics" and "train/objective" in values}
     assert [*rows] == [1, 2, 4, 6, 8]
     assert rows[4]["val/nll"] == rows[4]["best/val/nll"]
     assert {name: rows[8][name] for name in ("val/nll", "test/nll")}.items() <= metrics["final"].items()
-    kinds = [call[0] for call in others]
+    kinds = [made[0] for made in others]
     assert kinds.count("finalize") == 0 and kinds.count("save") >= 2
 
 
@@ -137,7 +141,7 @@ def test_a_run_that_is_stopped_or_fails_says_so(
 ) -> None:
     with stopping_after(4):
         assert run_tiny(*add(notes="Notes")) == 1
-    assert [call[1] for call in calls() if call[0] == "metrics"] == [1, 2, 4]
+    assert [made[1] for made in calls() if made[0] == "metrics"] == [1, 2, 4]
     assert calls()[-1] == ("finalize", "failed"), "Lightning has no other word"
     calls().clear()
 
@@ -146,7 +150,7 @@ def test_a_run_that_is_stopped_or_fails_says_so(
 
     monkeypatch.setattr(training_run, "build_network", fail)
     assert run_tiny(*add(notes="Notes")) == 1
-    assert [call[0] for call in calls()] == ["hparams", "finalize"], "it did not come to train"
+    assert [made[0] for made in calls()] == ["hparams", "finalize"], "it did not come to train"
 
 
 @pytest.mark.parametrize(
@@ -190,3 +194,26 @@ def test_nothing_of_others_is_imported_where_it_was_not_chosen() -> None:
         tree = ast.parse((Path(losslab.loggers.__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
         outside = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert not [line for line in outside if re.match(rf"(import|from) {name}\b", line)]
+
+
+def test_a_run_that_the_server_has_goes_on_where_it_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps up to 5 were sent by a session that was killed behind the checkpoint of step 3."""
+    package = MagicMock(run=None)
+    there = package.init.return_value
+    there.starting_step, there.offline = 6, False
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    logger = WandB(save_dir=str(tmp_path), project="p", entity="e", finish_timeout=7.0)
+    session = Session(run=RunFolder(tmp_path / "run"), sweep="s", tags={"seed": "1"}, step=3, kept={"id": "abc"})
+    assert logger.begin(session) == 6
+    chosen = package.init.call_args.kwargs
+    assert (chosen["id"], chosen["resume"], chosen["group"], chosen["name"]) == ("abc", "allow", "s", "run")
+    assert (chosen["project"], chosen["entity"], chosen["tags"]) == ("p", "e", ["seed=1"])
+    assert package.Settings.call_args.kwargs["finish_timeout"] == 7.0
+    for step in (4, 5, 6):
+        logger.log_metrics({"val/nll": float(step)}, step=step)
+    assert there.log.call_args_list == [call({"val/nll": 6.0}, step=6)]
+    assert there.summary.update.call_args_list == [call({"val/nll": 4.0}), call({"val/nll": 5.0})]
+    there.finish.side_effect = TimeoutError("still uploading")
+    with pytest.raises(TimeoutError):
+        logger.finalize("completed")
+    package.teardown.assert_called_once()
