@@ -16,7 +16,8 @@ SOURCE = Path(losslab.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 ROWS = [
     {"__main__"},
-    {"cli", "api"},
+    {"cli"},
+    {"cli_tools", "api"},
     {"commands"},
     {"comparison"},
     {"sweeps"},
@@ -49,6 +50,7 @@ LATE = {"losslab": "its functions import what they need when they are called, an
 WITHOUT_TORCH = [
     "losslab",
     "losslab.cli",
+    "losslab.cli_tools",
     "losslab.console",
     "losslab.errors",
     "losslab.event_file",

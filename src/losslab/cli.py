@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import losslab
+from losslab.cli_tools import tools
 from losslab.commands.usage import sentence
 from losslab.console import complain, say
 from losslab.errors import UserError, error_sentence
@@ -219,61 +220,7 @@ def compare(
     raise typer.Exit(code)
 
 
-@app.command()
-def losses(
-    name: Annotated[
-        str | None, typer.Argument(help="A name of conf/loss, or a class of yours: my_losses.MyLoss; none: all.")
-    ] = None,
-    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """List the losses, or show all about one: formula, gradient, when to use it, weaknesses, options."""
-    from losslab.commands.trusted import append_current_folder
-    from losslab.conformance.cards import run
-
-    append_current_folder()
-    raise typer.Exit(run(name, config_dir, as_json=as_json))
-
-
-@app.command()
-def check(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="[loss|model|data|task] NAME",
-            help="A name of conf/, or a class of yours: model my_models.MyModel; without the first, a loss.",
-        ),
-    ],
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Its options, and what it goes with: task=lm.")
-    ] = None,
-    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
-) -> None:
-    """Name what is wrong with a loss, model, data set or task, yours or ours: a table of checks; exit code 1 if any
-    failed."""
-    from losslab.commands.trusted import append_current_folder
-    from losslab.conformance.configure import KINDS
-    from losslab.conformance.kit import run
-
-    append_current_folder()
-    kind, given = (what, words or []) if what in KINDS else ("loss", [what, *(words or [])])
-    raise typer.Exit(run(kind, given, config_dir))
-
-
-@app.command()
-def bench(
-    overrides: Annotated[
-        list[str], typer.Argument(metavar="loss=A,B,… [KEY=VALUE]…", help="The losses, and the shape of a run.")
-    ],
-    rounds: Annotated[int, typer.Option(help="The losses take turns; medians count.")] = 3,
-    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
-) -> None:
-    """Time and memory of losses at the shape of a run: batch_size × context positions, model.width, data.vocab_size."""
-    from losslab.commands.trusted import append_current_folder
-    from losslab.conformance.bench import bench as run
-
-    append_current_folder()
-    raise typer.Exit(run(overrides, rounds=rounds, config_dir=config_dir))
+app.add_typer(tools)
 
 
 def main() -> None:

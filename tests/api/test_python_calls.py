@@ -21,11 +21,13 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import torch
+from hydra import initialize
 from hydra.core.global_hydra import GlobalHydra
 from swept_words import WORDS
 
 import losslab
 from losslab.commands.compare import compare
+from losslab.commands.doctor import examine
 from losslab.commands.train import train as command
 from losslab.run_folder import find_runs
 from losslab.sweeps.local import Sweep as LocalSweep
@@ -96,6 +98,13 @@ def test_a_running_event_loop_is_no_obstacle(swept: losslab.Sweep) -> None:
     assert asyncio.run(cell()) == swept[0]
 
 
+def test_an_application_of_hydra_may_call(swept: losslab.Sweep) -> None:
+    with initialize(version_base=None):
+        running = GlobalHydra.instance().hydra
+        assert losslab.train(FIRST, progress=False) == swept[0]
+        assert GlobalHydra.instance().hydra is running
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
@@ -130,6 +139,9 @@ def test_a_failed_run_raises_alone_and_is_listed_in_a_sweep(swept: losslab.Sweep
         losslab.train([*words, "loss._target_=api_losses.Breaks"], progress=False)
     assert caught.value.run == runs[1]
     assert "Traceback" in runs[1].log.read_text()
+    assert runs[1].load("last").step > 0, "its classes are those that this program named"
+    with pytest.raises(losslab.UserError, match=r"api_losses\.Breaks"):
+        losslab.load(runs[1].folder, checkpoint="last")
 
 
 def test_an_interrupted_run_is_saved_and_goes_on(swept: losslab.Sweep) -> None:
@@ -254,3 +266,9 @@ def test_the_script_of_the_page_runs(
     assert "runs: 3 completed, 1 skipped" in (printed := capsys.readouterr().out)
     assert "Which final loss gives the smallest test/nll_scaled" in printed and "'probability'" in printed
     assert isinstance(names["answer"], losslab.Comparison)
+
+
+def test_the_doctor_starts_a_process_as_a_call_does(swept: losslab.Sweep) -> None:
+    assert examine(Path("outputs"))["processes"] | {"seconds": 0} == {
+        "method": "forkserver" if sys.platform == "linux" else "spawn", "works": True, "seconds": 0, "error": None,
+    }  # fmt: skip

@@ -52,6 +52,13 @@ class Task:
     """KEY=VALUE as of `losslab resume`; None: the run as it was planned."""
 
 
+def probe(answer: Connection) -> None:
+    """Say that a process started, with all that a run imports."""
+    from losslab.training.process import worker
+
+    answer.send(worker.__name__)
+
+
 def make_plan(jobs: list[Job], slots: int | None, here: bool, surroundings: Surroundings, answer: Connection) -> None:
     """Send the `Plan` of these jobs."""
     _enter_planning(surroundings)

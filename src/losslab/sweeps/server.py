@@ -15,7 +15,7 @@ from typing import Any
 
 from losslab.errors import UserError
 
-_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """Forking a process that holds macOS's frameworks is not safe."""
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 """Threads that spin for each other come almost to a stop when something else needs the cores; those that fall asleep
@@ -23,12 +23,12 @@ at once wait for each other's waking at every product. A microsecond of spinning
 _ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Libraries must not open a pool of threads while they are imported: forked children have none of them."""
 
-context = multiprocessing.get_context(_METHOD)
+context = multiprocessing.get_context(METHOD)
 
 
 def warm_up() -> None:
     """Let the server begin with its imports, which take seconds; this returns at once."""
-    if _METHOD == "forkserver":
+    if METHOD == "forkserver":
         context.set_forkserver_preload(["losslab.sweeps.preload"])
         path = os.pathsep.join(path for path in sys.path if path)
         # The current folder is there only if this process imports from it, and at the same place in the order.

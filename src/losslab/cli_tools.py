@@ -1,0 +1,78 @@
+"""Commands about components and about this installation. They only dispatch, as those of cli.py do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+tools = typer.Typer()
+
+
+@tools.command()
+def losses(
+    name: Annotated[
+        str | None, typer.Argument(help="A name of conf/loss, or a class of yours: my_losses.MyLoss; none: all.")
+    ] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the losses, or show all about one: formula, gradient, when to use it, weaknesses, options."""
+    from losslab.commands.trusted import append_current_folder
+    from losslab.conformance.cards import run
+
+    append_current_folder()
+    raise typer.Exit(run(name, config_dir, as_json=as_json))
+
+
+@tools.command()
+def check(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[loss|model|data|task] NAME",
+            help="A name of conf/, or a class of yours: model my_models.MyModel; without the first, a loss.",
+        ),
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Its options, and what it goes with: task=lm.")
+    ] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
+) -> None:
+    """Name what is wrong with a loss, model, data set or task, yours or ours: a table of checks; exit code 1 if any
+    failed."""
+    from losslab.commands.trusted import append_current_folder
+    from losslab.conformance.configure import KINDS
+    from losslab.conformance.kit import run
+
+    append_current_folder()
+    kind, given = (what, words or []) if what in KINDS else ("loss", [what, *(words or [])])
+    raise typer.Exit(run(kind, given, config_dir))
+
+
+@tools.command()
+def bench(
+    overrides: Annotated[
+        list[str], typer.Argument(metavar="loss=A,B,… [KEY=VALUE]…", help="The losses, and the shape of a run.")
+    ],
+    rounds: Annotated[int, typer.Option(help="The losses take turns; medians count.")] = 3,
+    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
+) -> None:
+    """Time and memory of losses at the shape of a run: batch_size × context positions, model.width, data.vocab_size."""
+    from losslab.commands.trusted import append_current_folder
+    from losslab.conformance.bench import bench as run
+
+    append_current_folder()
+    raise typer.Exit(run(overrides, rounds=rounds, config_dir=config_dir))
+
+
+@tools.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="The folder that runs are to be written to.")] = Path("outputs"),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show versions, devices, threads, what is optional and missing, and whether bfloat16 and processes work here."""
+    from losslab.commands.doctor import doctor as run
+
+    raise typer.Exit(run(folder, as_json=as_json))
