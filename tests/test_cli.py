@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import losslab
 from losslab.cli import main
 
 
@@ -34,3 +35,10 @@ def test_a_mistake_in_the_arguments_is_one_sentence(
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"losslab: {told}")
+
+
+def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["losslab", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and capsys.readouterr().out == f"{losslab.__version__}\n"

@@ -107,14 +107,12 @@ def sweep(
         mistakes: list[str] = []
         with Interrupts() as interrupts:
             multirun = _open(line, interrupts, mistakes)
-            if line.foreign_launcher == "" and "hydra/launcher=basic" in line.overrides:
-                raise UserError("hydra/launcher=basic trains in the calling process: leave it out")
             whole = run_all(multirun, line, interrupts)
         _refuse(mistakes)
         if multirun.stopped:
             raise KeyboardInterrupt
         if not whole and not multirun.folders:
-            raise UserError("the launcher gave up before any run began; its reason stands above")
+            raise UserError("the launcher gave up before any run began; HYDRA_FULL_ERROR=1 shows why")
     classes = {name: None for config, _ in multirun.checked for name in foreign_targets(config)}
     return Sweep(Run(folder.path, trust=classes) for folder in multirun.folders)
 
@@ -154,7 +152,7 @@ def _line(
         raise UserError(f"{flags[0]!r} is a flag of the command line; losslab.{function} takes overrides alone")
     line = parse(words)
     line.config_dir = None if config_dir is None else Path(config_dir)
-    line.yes, line.asks = yes, False
+    line.yes, line.called = yes, True
     return line
 
 

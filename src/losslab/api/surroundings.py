@@ -36,6 +36,15 @@ def borrowed(command: str, *, progress: bool) -> Iterator[None]:
 
 
 @contextmanager
+def current_folder(*, searched: bool) -> Iterator[None]:
+    """Let classes be imported from the current folder, where the caller vouches for any."""
+    with _turn, _paths():
+        if searched:
+            append_current_folder()
+        yield
+
+
+@contextmanager
 def _paths() -> Iterator[None]:
     before, argv = list(sys.path), list(sys.argv)
     folder = os.getcwd()  # noqa: PTH109

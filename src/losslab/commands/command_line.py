@@ -40,8 +40,8 @@ class CommandLine:
     multirun: bool = False
     yes: bool = False
     """A very large multirun is meant, and so are other settings than those of the runs that are there."""
-    asks: bool = True
-    """Whether a person may be asked on a terminal."""
+    called: bool = False
+    """The words come from a program: nobody is asked, and no job trains in its process."""
     config_dir: Path | None = None
     foreign_launcher: str = ""
     """The launcher of somebody else's that a multirun has, if it has one."""

@@ -20,7 +20,8 @@ from losslab.training.process.slurm import is_task_of_many
 
 _SWEEPER = "hydra.sweeper._target_=hydra_plugins.losslab_launcher.ListedSweeper"
 _LOCAL, _SLURM = "local", "hydra_plugins.losslab_launcher.SlurmLauncher"
-_KNOWN_LAUNCHERS = ("hydra_plugins.losslab_launcher.", "hydra._internal.core_plugins.")
+_IN_PROCESS = "hydra._internal.core_plugins."
+_KNOWN_LAUNCHERS = ("hydra_plugins.losslab_launcher.", _IN_PROCESS)
 _MANY = 1000
 """A multirun with more runs is one only if its person says so."""
 
@@ -35,6 +36,8 @@ def expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
         LocalSettings.of(opened.settings)
     elif opened.target == _SLURM:  # which a person's own file may name as well
         check_executor(SlurmSettings.of(opened.settings))
+    if line.called and opened.target.startswith(_IN_PROCESS):
+        raise UserError(f"hydra/launcher={opened.launcher} trains in the calling process: leave it out")
     if not opened.target.startswith(_KNOWN_LAUNCHERS):
         line.foreign_launcher = opened.launcher
     if opened.launcher == _LOCAL or opened.target == _SLURM:
@@ -61,7 +64,7 @@ def ask(line: CommandLine, fact: str, question: str, way_out: str) -> None:
     """Go on only where a person means what was found. Raises UserError otherwise."""
     if line.yes:
         return
-    if not (line.asks and sys.stdin.isatty()):
+    if line.called or not sys.stdin.isatty():
         raise UserError(f"{fact}: {way_out}")
     try:
         meant = typer.confirm(f"{fact}; {question}")
