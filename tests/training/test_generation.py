@@ -163,6 +163,11 @@ def test_pieces_of_a_trained_tokenizer_join_to_the_text() -> None:
     assert "🙂" in pieces and not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 
+def test_a_prompt_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the prompt 'a\\udcff' is not UTF-8 text"):
+        TextGenerator(make_network().eval(), ByteTokenizer()).stream("a\udcff")
+
+
 def test_an_empty_prompt_needs_an_end_of_text() -> None:
     tokenizer = Letters(end=None)
     with pytest.raises(UserError, match="no end-of-text token to begin with"):

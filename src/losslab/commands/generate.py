@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from losslab.commands.trusted import let_import, one_run
-from losslab.console import complain, out, say, write
+from losslab.console import err, out, say, write
 from losslab.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _continue(text_generator: TextGenerator, prompt: str, num_samples: int) -> N
 def _converse(text_generator: TextGenerator, num_samples: int) -> None:
     """Continue each line of standard input; Ctrl-C ends a sample, and nothing else."""
     if sys.stdin.isatty():
-        complain(_HINT)
+        err.print(_HINT, markup=False)
     for prompt in _lines():
         for sample in range(num_samples):
             with suppress(KeyboardInterrupt):
@@ -118,5 +118,9 @@ def _lines() -> Iterator[str]:
             yield input("> " if sys.stdin.isatty() else "")
         except EOFError:
             return
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            say("")
         except UnicodeDecodeError as error:
             raise UserError(f"standard input is not UTF-8 text: {error}") from None

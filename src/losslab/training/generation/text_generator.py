@@ -63,7 +63,7 @@ class TextGenerator:
             sample: names the stream of random numbers: sample 3 is the same, however many others are made.
 
         Raises:
-            UserError: at once, for an empty prompt where the tokenizer has no end of text.
+            UserError: at once, for a prompt that is no text, or empty where the tokenizer has no end of text.
         """
         tokens = encode_prompt(self.tokenizer, prompt)
         return self._pieces(tokens, generator(self.seed, f"generate/{sample}"))
@@ -83,7 +83,15 @@ class TextGenerator:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The end of text, if there is one, and then the prompt's tokens. Raises UserError where that is nothing."""
+    """The end of text, if there is one, and then the prompt's tokens.
+
+    Raises:
+        UserError: where that is nothing, and for bytes that are no text.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:  # Python keeps such bytes of arguments and standard input as half characters
+        raise UserError(f"the prompt {prompt!r} is not UTF-8 text") from None
     ((tokens, _),) = tokenizer.encode([prompt])
     if tokenizer.end is None and not tokens:
         raise UserError("the tokenizer has no end-of-text token to begin with: give a prompt")
