@@ -42,8 +42,7 @@ class CausalSelfAttention(nn.Module):
             )
         else:
             k, v = cache.append(k, v)
-            seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen.tril(k.shape[-2] - q.shape[-2]))
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=_earlier(q.shape[-2], k.shape[-2], q.device))
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(-2))
         return output
 
@@ -64,6 +63,14 @@ class CausalSelfAttention(nn.Module):
         if self.rotary is not None:
             q, k = self.rotary(q, start), self.rotary(k, start)
         return q, k, v
+
+
+def _earlier(queries: int, keys: int, device: torch.device) -> Tensor | None:
+    """The keys that each of the last positions attends to, bool [queries, keys]; None for the very last, which attends
+    to all."""
+    if queries == 1:
+        return None
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 class AttentionCache:

@@ -43,6 +43,8 @@ class Sampling:
             chosen[int(log_probs.argmax())] = 1
             return chosen
         p = ((log_probs - log_probs.max()) / self.temperature).softmax(dim=-1)
+        if self.top_k is None and self.top_p == 1:
+            return p
         order = p.argsort(descending=True, stable=True)
         if self.top_k is not None:
             p = _without(p, order[self.top_k :])
