@@ -23,6 +23,8 @@ from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, r
 
 WAYS = ("own", "patch", "trainer_arguments")
 LOSSES = ("cross_entropy", "focal", "kl_divergence")
+LONGEST = 300
+"""Seconds for a measurement."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,11 @@ def measure_apart(case: Case, *, repeats: int = 2, threads: int = 1) -> Measured
     process.start()
     sending.close()
     try:
+        if not receiving.poll(LONGEST):
+            raise TimeoutError(f"{case} took more than {LONGEST} s")
         found: Measured = receiving.recv()
     finally:
+        process.kill()  # it has answered, or hangs
         process.join()
     return found
 

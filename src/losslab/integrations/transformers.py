@@ -28,8 +28,8 @@ def patch(model: Any, loss: str | Loss = "focal", *, class_counts: Tensor | None
     transformers has them, the same as `input_ids`, with -100 where a position is ignored; the next token is the target.
     The loss is divided by `num_items_in_batch` where the caller gives it, as the Trainer does, else by the weight of
     the positions that count. The class of this one object is replaced by a subclass of the same name, so that the patch
-    works inside DDP and FSDP and in deep copies; patch before anything wraps the model. A second call replaces the
-    loss.
+    works inside DDP and FSDP and in copies; patch before anything wraps the model. A second call replaces the loss.
+    `TrainingArguments(label_smoothing_factor=…)` takes the labels away, and the Trainer then computes its own loss.
 
     Args:
         model: a PreTrainedModel whose logits are hidden states times `get_output_embeddings()`, and nothing else:
@@ -160,7 +160,7 @@ def _patched(kind: type) -> type:
     return type(kind.__name__, (kind,), body)
 
 
-def _unpickled(kind: type) -> Any:
+def _unpickled(kind: Any) -> Any:
     """An empty object of the patched class."""
     made: Any = object.__new__(kind)
     made.__class__ = _patched(kind)
