@@ -237,7 +237,11 @@ def tuning_caveats(contenders: Sequence[Contender], metric: str, declared: Decla
 
 def _unequal_budgets(contenders: Sequence[Contender]) -> list[str]:
     if (searches := searches_of(contenders)) is not None:
-        return [] if searches.are_equal else [f"the losses were searched with unequal budgets: {searches}"]
+        return (
+            []
+            if searches.are_equal
+            else [f"the losses were searched with unequal budgets: {searches}; more trials find more"]
+        )
     budgets = {contender.label: budget_of(contender) for contender in contenders}
     if len({tuple(sorted(map(str, budget.items()))) for budget in budgets.values()}) < 2:
         return []
