@@ -120,6 +120,9 @@ def install() -> None:
         source = Path(warm_python.__file__).read_text(encoding="utf-8")
         Path(stand_in()).write_text(f"#!{PYTHON} -IS\n{source}\n\n_start({PYTHON!r}, {SOURCE!r})\n", encoding="utf-8")
         Path(stand_in()).chmod(0o755)
+        if not os.access(stand_in(), os.X_OK) or " " in PYTHON or len(PYTHON) > 100 or len(os.environ[SERVER]) > 100:
+            del os.environ[SERVER]  # no program may lie there, or a path is too long for the kernel
+            return shutil.rmtree(folder)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(os.environ[SERVER])
         listener.listen(100)
