@@ -29,7 +29,8 @@ provenance  commit, dirty, diff (SHA-256 of what is not committed), command (as 
             → [given, found]: shares and passes of the data, and the batches or steps that they are),
             init_from (of a run with init_from: taken and not_taken, names and shapes of weights),
             monitors (callback → the metric that it monitors, and its side), not_repeatable (callbacks that go by a
-            clock), weights (`averaged` where a callback puts averages in their place); each only where there is one
+            clock), observers (callbacks of one's own that only observe), weights (`averaged` where a callback puts
+            averages in their place); each only where there is one
 timing      started, updated (ISO 8601, UTC), seconds (training time over all sessions, validations included),
             validation_seconds (those of the validations; null in older records),
             first_step (seconds from the start of the last session to its first optimizer step)
@@ -186,6 +187,7 @@ def _checked(record: Record, path: Path) -> Record:
             raise UserError(f"{path} holds metrics that are no numbers; move it away to run this configuration again")
     plain = {
         "hashes": all(isinstance(value, str) for value in record.hashes.values()),
+        "stopped": not record.stopped or _is_stop(record.stopped),
         "versions": all(isinstance(value, str) for value in record.versions.values()),
         "hardware.threads": isinstance(record.hardware.get("threads"), int | None),
         "trial": not record.trial or is_trial(record.trial),
@@ -193,6 +195,7 @@ def _checked(record: Record, path: Path) -> Record:
         "timing.validation_seconds": record.timing.get("validation_seconds") is None
         or _is_number(record.timing["validation_seconds"]),
         "provenance.choices": isinstance(record.provenance.get("choices", {}), dict),
+        "provenance.observers": isinstance(record.provenance.get("observers", []), list),
         "provenance.folder": isinstance(record.provenance.get("folder"), str | None),
         "provenance.text": isinstance(record.provenance.get("text", {}), dict),
         "provenance.debug": isinstance(record.provenance.get("debug", {}), dict),
@@ -217,6 +220,10 @@ def is_trial(trial: dict[str, Any]) -> bool:
         and isinstance(searched, list)
         and all(isinstance(key, str) for key in searched)
     )
+
+
+def _is_stop(stopped: dict[str, Any]) -> bool:
+    return all(isinstance(stopped.get(key), kind) for key, kind in (("step", int), ("by", str), ("reason", str)))
 
 
 def _is_number(value: Any) -> bool:

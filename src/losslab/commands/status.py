@@ -54,6 +54,8 @@ class Line:
     error: str | None
     debug: dict[str, Any]
     """The flags that make it a debug run, with their values; empty for any other."""
+    stopped: dict[str, Any]
+    """Step, name and reason of the callback that ended it before its budget; empty for any other."""
     profile: list[str]
     """Its profiler's reports, below the run's folder."""
     trial: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +126,7 @@ def _line(run: RunFolder, folder: Path) -> Line:
     try:
         record = run.record()
     except UserError as error:
-        return Line(name, "damaged", 0, 0, "", None, None, None, None, "", str(error), {}, [])
+        return Line(name, "damaged", 0, 0, "", None, None, None, None, "", str(error), {}, {}, [])
     state = record.status
     if state not in DONE:
         held = run.is_locked()
@@ -144,9 +146,15 @@ def _line(run: RunFolder, folder: Path) -> Line:
         host=str(record.hardware.get("host", "")),
         error=record.error.splitlines()[-1] if record.error and state not in ("completed", "running") else None,
         debug=record.provenance.get("debug") or {},
+        stopped=record.stopped,
         profile=sorted(path.relative_to(run.path).as_posix() for path in run.profile.glob("*")),
         trial=record.trial,
     )
+
+
+def _told_stop(stopped: dict[str, Any], max_steps: int) -> str:
+    """`stopped after step 300 of 1,000 by callbacks.early_stopping: …`."""
+    return f"stopped after step {stopped['step']:,} of {max_steps:,} by callbacks.{stopped['by']}: {stopped['reason']}"
 
 
 def _notes(line: Line) -> list[str]:
@@ -155,6 +163,7 @@ def _notes(line: Line) -> list[str]:
     return [
         *([line.error] if line.error else []),
         *([f"debug run ({flags}), which compare leaves out"] if flags else []),
+        *([_told_stop(line.stopped, line.max_steps)] if line.stopped else []),
         *([f"trainer.profiler wrote {', '.join(line.profile)}"] if line.profile else []),
     ]
 

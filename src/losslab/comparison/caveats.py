@@ -11,6 +11,7 @@ from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, sho
 from losslab.comparison.runs.evaluations import OF_TEXT
 from losslab.comparison.runs.load import Run
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
+from losslab.comparison.stopping import some, stopping_caveats
 from losslab.comparison.tuning import tuning_caveats
 from losslab.records import SHORT
 
@@ -25,8 +26,6 @@ TRAINED_START = (
 )
 ALONE = "there is only one loss here: nothing to compare it with"
 _LONGEST_ERROR = 200
-_NAMED = 4
-"""Runs that a sentence lists at most."""
 
 
 def caveats(
@@ -46,6 +45,7 @@ def caveats(
     if any(run.settings.get("init_from") for c in contenders for run in c.runs.values()):
         found.append(TRAINED_START)
     found += _unequal_origins(contenders)
+    found += stopping_caveats(contenders)
     found += _unequal_validations(contenders)
     found += _unequal_tokenizers(contenders, metric, declared)
     found += _late_bests(contenders)
@@ -73,7 +73,7 @@ def _several_codes(contenders: Sequence[Contender]) -> list[str]:
                 codes[code].append(f"{c.label} seed {seed}")
     if len(codes) > 1:
         most, *others = sorted(codes, key=lambda code: -len(codes[code]))
-        told = "; ".join(f"{len(codes[code])} by {code[:SHORT]}: {_some(codes[code])}" for code in others)
+        told = "; ".join(f"{len(codes[code])} by {code[:SHORT]}: {some(codes[code])}" for code in others)
         pairs = (
             "--mixed pairs them all the same"
             if any(c.across_code for c in contenders)
@@ -95,10 +95,6 @@ def _several_codes(contenders: Sequence[Contender]) -> list[str]:
                 "over all of them: fresh=true makes a run again with the code of now"
             )
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def start_caveats(contenders: Sequence[Contender], baselines: dict[Setting, Contender]) -> list[str]:
@@ -273,7 +269,7 @@ def _few_seeds(rows: Sequence[Row], *, is_table: bool) -> list[str]:
 
 def _still_improving(contenders: Sequence[Contender]) -> list[str]:
     runs = [run for c in contenders for run in c.runs.values() if run.record.max_steps and run.best("step") is not None]
-    last = [run for run in runs if run.best("step") == run.record.max_steps]
+    last = [run for run in runs if run.best("step") == run.record.stopped.get("step", run.record.max_steps)]
     if not last:
         return []
     return [

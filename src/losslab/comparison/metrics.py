@@ -10,7 +10,7 @@ from typing import Any
 
 from losslab.comparison.runs.load import Run
 from losslab.errors import UserError
-from losslab.metric import Metric
+from losslab.metric import AVERAGED, Metric
 from losslab.metrics.table import METRICS, NLL, PRIMARY
 
 _HIGHER = (
@@ -87,8 +87,9 @@ class Declarations:
 
 
 def short(metric: str) -> str:
-    """`test/nll_scaled` → `nll_scaled`."""
-    return metric.rpartition("/")[2]
+    """`test/nll_scaled` → `nll_scaled`, and `test/ema/nll_scaled` → `ema/nll_scaled`."""
+    before, _, name = metric.rpartition("/")
+    return f"{AVERAGED}{name}" if f"{before}/".endswith(f"/{AVERAGED}") else name
 
 
 def _by_words(name: str) -> Metric:

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from losslab.config.callbacks import OBSERVERS
 from losslab.config.flags import DEBUG
 from losslab.config.identity import ADDED_LATER, NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.nearest import nearest
@@ -176,7 +177,8 @@ def _read_folder(folder: Path) -> Loaded:
 def _read_run(run: RunFolder) -> Run:
     record = run.record()
     config = filled(run.config(), run.config_file)
-    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", *_PATHS]))
+    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", *_PATHS, "callbacks"]))
+    settings |= _callbacks(config["callbacks"], record)
     settings = ADDED_LATER | settings
     settings["data.content"] = record.hashes.get("data")
     settings["init_from"] = record.hashes.get("init_from")
@@ -185,6 +187,17 @@ def _read_run(run: RunFolder) -> Run:
     choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
     plain = _is_plain(choices["loss"], settings, record.overrides)
     return Run(run, record, loss_label(choices), config["seed"], settings, plain)
+
+
+def _callbacks(nodes: dict[str, Any], record: Record) -> dict[str, Any]:
+    """The callbacks that may change a run's numbers: their names in one setting, and the keys of each. No class is
+    imported: which ones only observe is a table, and for others in the record."""
+    observers = record.provenance.get("observers", [])
+    own = {name: node for name, node in nodes.items() if node["_target_"] not in OBSERVERS and name not in observers}
+    if not own:
+        return {}
+    keys = {name: {key: value for key, value in node.items() if key != "_target_"} for name, node in own.items()}
+    return {"callbacks": "+".join(sorted(own))} | flatten({"callbacks": keys})
 
 
 def _is_plain(choice: str, settings: dict[str, Any], overrides: Sequence[str]) -> bool:

@@ -89,6 +89,7 @@ def note_callbacks(record: Record, callbacks: dict[str, pl.Callback], stopped: d
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None
     }
     about: dict[str, Any] = {"monitors": monitors, "not_repeatable": not_repeatable(callbacks)}
+    about["observers"] = [name for name, callback in callbacks.items() if getattr(callback, "observes_only", False)]
     about["weights"] = "averaged" if averages_weights(callbacks.values()) else None
     record.provenance |= {key: value for key, value in about.items() if value}
     record.stopped = stopped or {}
