@@ -144,7 +144,7 @@ def test_a_failed_run_raises_alone_and_is_listed_in_a_sweep(swept: losslab.Sweep
         losslab.load(runs[1].folder, checkpoint="last")
 
 
-def test_an_interrupted_run_is_saved_and_goes_on(swept: losslab.Sweep) -> None:
+def test_an_interrupted_run_is_saved_and_goes_on(swept: losslab.Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TINY, "name=stopped", "trainer.max_steps=400", "trainer.val_check_interval=200"]
     words += ["checkpoints.every_n_steps=25", "trainer.log_every_n_steps=25"]
     folder = Path("outputs/stopped")
@@ -159,8 +159,9 @@ def test_an_interrupted_run_is_saved_and_goes_on(swept: losslab.Sweep) -> None:
 
     threading.Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
-        losslab.train(words, progress=False)
+        losslab.train(words)
     (run,) = losslab.runs(folder)
+    assert f"stopped; the same call continues {run.folder} after step {run.record.step}" in capsys.readouterr().out
     assert run.status == "interrupted" and 0 < run.record.step < 400
     with pytest.raises(losslab.UserError, match=r"optimizer\.lr"):
         run.resume(["optimizer.lr=1"])

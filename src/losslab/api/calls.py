@@ -72,7 +72,11 @@ def train(
         if planned.status in DONE:
             say(f"already {planned.status}: {run.folder}")
             return run
-        record = Single(planned.folder, planned.trust, label=planned.label).work()
+        try:
+            record = Single(planned.folder, planned.trust, label=planned.label).work()
+        except KeyboardInterrupt:
+            say(f"stopped; the same call continues {run.folder} after step {run.record.step}")
+            raise
         if record.status in DONE:
             say(f"{record.status}: {run.folder}  {record.headline('test')}".rstrip())
     return ended(run, record)

@@ -47,7 +47,10 @@ class RowPredictor:
         name, columns = type(network.task).__name__, network.task.columns
         self.target = target_of(columns)
         if self.target is None:
-            raise UserError(f"task={name} has no column to predict in rows")
+            raise UserError(
+                f"task={name} has no column to predict in rows; for a task of next tokens: losslab generate, or "
+                "losslab.load(RUN_DIR).predict([text])"
+            )
         if columns[self.target] not in _PREDICTED:
             raise UserError(
                 f"task={name} predicts {columns[self.target]} in its column {self.target!r}, and predict gives "
