@@ -217,8 +217,9 @@ def test_clean_frees_what_nothing_needs_and_says_how_much(
 ) -> None:
     assert run_tiny(*BETTER_EARLY, "checkpoints.keep=3") == 0
     run, record = only_run(Path("outputs/runs"))
-    torn = run / "checkpoints/.last.ckpt.abc.tmp"
-    torn.write_bytes(bytes(100_000))
+    (run / "export-onnx/.onnx.abc.tmp").mkdir(parents=True)
+    for torn in ("checkpoints/.last.ckpt.abc.tmp", "export-onnx/.onnx.abc.tmp/model.onnx"):
+        (run / torn).write_bytes(bytes(100_000))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
     def used() -> int:
@@ -235,6 +236,7 @@ def test_clean_frees_what_nothing_needs_and_says_how_much(
     assert did == would.replace("would free", "freed")
     assert float(did.split()[1]) == pytest.approx((space - used()) / 1024, abs=12)  # KiB; files end in half blocks
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt"]
+    assert not list((run / "export-onnx").iterdir())
     assert score(run) == part(record.metrics["best"], "test")
     assert run_tiny(*BETTER_EARLY, "checkpoints.keep=3") == 0
     assert read(run).metrics == record.metrics

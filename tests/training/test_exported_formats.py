@@ -25,6 +25,7 @@ from losslab.losses.stablemax import StableMax
 from losslab.models.decoder import Decoder
 from losslab.tasks.classification import Classification
 from losslab.tasks.lm import LanguageModeling
+from losslab.training.export import onnx_format
 from losslab.training.export.onnx_format import export_onnx
 from losslab.training.export.output_layer import output_layer
 from losslab.training.export.transformers_format import export_transformers
@@ -198,19 +199,36 @@ def test_half_precision_stays_half(transformers: Any, tmp_path: Path) -> None:
     assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.float32
 
 
-def test_onnx_computes_the_same_predictions(tmp_path: Path) -> None:
+def test_onnx_computes_the_same_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    loaded = make(StableMax(), mlp="swiglu")
-    paths = export_onnx(loaded, tmp_path)
-    assert (
-        [path.name for path in paths] == ["model.onnx", "tokenizer.json"] == sorted(p.name for p in tmp_path.iterdir())
-    )
-    session = runtime.InferenceSession(paths[0])
+    loaded = make(StableMax(), mlp="swiglu", num_layers=1)
+    (small, large), save = (tmp_path / "small", tmp_path / "large"), onnx_format._save
+
+    def save_both(program: Any, folder: Path, **options: bool) -> list[Path]:
+        large.mkdir()
+        assert save(program, large, large=True) == [large / "model.onnx", large / "model.onnx.data"]
+        return save(program, folder, **options)
+
+    monkeypatch.setattr(onnx_format, "_save", save_both)
+    assert export_onnx(loaded, small) == [small / "model.onnx", small / "tokenizer.json"] == sorted(small.iterdir())
+    sessions = [runtime.InferenceSession(folder / "model.onnx") for folder in (small, large)]
     for tokens in (some_tokens(loaded), some_tokens(loaded)[:1, :1], some_tokens(loaded)[:, :7]):
-        (logits,) = session.run(["logits"], {"input_ids": tokens.numpy()})
-        log_probs = torch.from_numpy(logits).log_softmax(dim=-1)
-        torch.testing.assert_close(log_probs, loaded.log_probs(tokens), rtol=0, atol=1e-4)
+        for session in sessions:
+            (logits,) = session.run(["logits"], {"input_ids": tokens.numpy()})
+            log_probs = torch.from_numpy(logits).log_softmax(dim=-1)
+            torch.testing.assert_close(log_probs, loaded.log_probs(tokens), rtol=0, atol=1e-4)
+
+
+def test_a_model_that_cannot_be_traced_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("no such\noperator")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(UserError, match=r"^torch\.onnx cannot trace Decoder: no such operator$"):
+        export_onnx(make(), tmp_path)
 
 
 @pytest.mark.parametrize(

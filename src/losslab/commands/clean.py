@@ -81,7 +81,7 @@ def _look(run: RunFolder, found: dict[str, list[Path]], *, checkpoints: bool) ->
     if run.is_locked():
         say(f"left alone, because it is running: {run}")
         return []
-    found[LEFT_OVERS] += [*run.path.glob(_TORN), *run.checkpoints.glob(_TORN)]
+    found[LEFT_OVERS] += [*run.path.glob(_TORN), *run.path.glob(f"*/{_TORN}")]  # of checkpoints and exports
     if record.status != "completed" or not run.best.is_file():
         return []
     if not checkpoints:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from losslab.contracts import context_of
 from losslab.data.tokenizer import as_json
 from losslab.errors import UserError
-from losslab.files import write_atomic
+from losslab.files import TEMPORARY, write_atomic
 from losslab.training.export.packages import need
 from losslab.training.network import Network
 from losslab.training.scoring.exporting import make_folder
@@ -79,13 +79,19 @@ def export_onnx(loaded: Loaded, folder: Path) -> list[Path]:
         raise UserError(f"torch.onnx cannot trace {type(network.backbone).__name__}: {words:.300}") from None
     assert program is not None
     large = sum(parameter.nbytes for parameter in network.parameters()) > _LARGE
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        program.save(Path(temporary) / FILE, external_data=large)
-        written = [folder / path.name for path in Path(temporary).iterdir()]
-        for path in written:
-            (Path(temporary) / path.name).replace(path)
+    written = _save(program, folder, large=large)
     write_atomic(folder / TOKENIZER, as_json(loaded.tokenizer).encode())
-    return [*sorted(written), folder / TOKENIZER]
+    return [*written, folder / TOKENIZER]
+
+
+def _save(program: torch.onnx.ONNXProgram, folder: Path, *, large: bool) -> list[Path]:
+    """Write the graph, and a large one's weights into a file beside it, which takes its name first."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx.", suffix=TEMPORARY) as temporary:
+        program.save(Path(temporary) / FILE, external_data=large)
+        names = sorted((path.name for path in Path(temporary).iterdir()), reverse=True)
+        for name in names:
+            (Path(temporary) / name).replace(folder / name)
+    return [folder / name for name in reversed(names)]
 
 
 @contextmanager
