@@ -13,7 +13,7 @@ from made_runs import Sweep, comparison_of, read, rows_of
 
 from losslab.comparison.metrics import CUSTOMARY
 from losslab.comparison.runs.contenders import Contender, Group
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.comparison.tuning import axes_of, choose, expected_best, expected_maximum, validation_of
 from losslab.errors import UserError
 from losslab.records import Record

@@ -19,8 +19,9 @@ from losslab.comparison.noise import Noises
 from losslab.comparison.pairs import Pair, make_pairs
 from losslab.comparison.rows import Row, make_rows
 from losslab.comparison.runs.contenders import Contender, Setting, find_baselines, group_runs
-from losslab.comparison.runs.load import Loaded, Run
+from losslab.comparison.runs.load import Loaded
 from losslab.comparison.runs.naming import BEST_FIRST, parse_labels, positions, rename
+from losslab.comparison.runs.run import Run
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
 from losslab.errors import UserError
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.config.nearest import nearest
 from losslab.errors import UserError
 

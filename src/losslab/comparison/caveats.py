@@ -9,7 +9,7 @@ from losslab.comparison.metrics import Declarations, short
 from losslab.comparison.rows import Row, shared_starts, unequal_start
 from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, shown
 from losslab.comparison.runs.evaluations import OF_TEXT
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.stopping import some, stopping_caveats
 from losslab.comparison.tuning import tuning_caveats

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from losslab.comparison.runs.contenders import Contender
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.comparison.tuning import tokens_of
 from losslab.run_folder import RunFolder
 

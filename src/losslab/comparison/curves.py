@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from losslab.comparison.costs import NOTICEABLE, Costs
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.errors import UserError
 
 GRADIENT_NORM, LOGIT_NORM = "grad_norm/all", "val/logit_norm"

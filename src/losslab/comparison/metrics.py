@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.errors import UserError
 from losslab.metric import AVERAGED, Metric
 from losslab.metrics.table import METRICS, NLL, PRIMARY

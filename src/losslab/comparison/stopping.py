@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from losslab.comparison.runs.contenders import Contender
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 
 _NAMED = 4
 """Runs that a sentence lists at most."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender, Group, Setting, order, shown, spell
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.comparison.searches import searches_of
 
 _ENDED = ("completed", "diverged", "failed", "pruned")

@@ -10,7 +10,7 @@ from losslab.comparison.analysis import Comparison
 from losslab.comparison.output.numbers import interval, number, p_value
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import order, shown, spell
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.comparison.searches import searches_of
 from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import tokens_of

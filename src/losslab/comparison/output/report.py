@@ -17,7 +17,7 @@ from losslab.comparison.output.prose import caption, name_of, pairs_caption, pro
 from losslab.comparison.output.tables import answer_cells, pair_cells
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import shown
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.comparison.statistics import SEEDS_FOR_BCA
 
 _STYLE = (resources.files("losslab.comparison.output") / "report.css").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from losslab.comparison.runs.load import Run
+from losslab.comparison.runs.run import Run
 from losslab.config.nearest import closest
 from losslab.errors import UserError
 from losslab.records import DONE, SHORT

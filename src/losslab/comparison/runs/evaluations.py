@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from losslab.comparison.runs.load import Loaded, Run
+from losslab.comparison.runs.load import Loaded
+from losslab.comparison.runs.run import Run
 from losslab.errors import UserError
 from losslab.migrations import with_metrics
 from losslab.records import SHORT

@@ -1,0 +1,95 @@
+"""A run as the comparison sees it: its record, curves and scores. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from losslab.config.flags import DEBUG
+from losslab.errors import UserError
+from losslab.records import Record
+from losslab.run_folder import RunFolder
+
+_DEBUG = tuple(f"trainer.{key}" for key in DEBUG)
+_DAMAGED = (OSError, ValueError, KeyError, EOFError)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the comparison sees it."""
+
+    folder: RunFolder | None
+    """None for a line of somebody's table."""
+    record: Record
+    loss: str
+    """The name of its loss: the choice of conf/loss."""
+    seed: int
+    settings: dict[str, Any]
+    """Dotted key → value of everything in its identity but the seed."""
+    plain: bool
+    """Its loss and regularizers are at the defaults of that choice."""
+    of_test: bool = True
+    """Its metrics are those of its own test, and not of another text."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name if self.folder is not None else self.record.name
+
+    @property
+    def debug(self) -> dict[str, Any]:
+        """The flags that make it a debug run, with their values; empty for any other."""
+        return {key: value for key in _DEBUG if (value := self.settings.get(key)) is not None}
+
+    def best(self, metric: str) -> float | None:
+        """A metric at the best checkpoint; None where it is missing or was not finite."""
+        return self.record.metrics.get("best", {}).get(metric)
+
+    def curves(self, wanted: Collection[str]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Metric → (steps, values), out of metrics.csv; of those wanted, the ones that have values.
+
+        Raises:
+            UserError: where the file is damaged.
+        """
+        if self.folder is None or not (path := self.folder.metrics).exists():
+            return {}
+        try:
+            *lines, torn = path.read_text(encoding="utf-8").split("\n")
+            if torn or not lines:
+                raise ValueError("its last line is torn")  # an empty file has not even a first one
+            # Numbers without quotes: splitting lines takes a third of the time of the csv module and numpy.
+            header = lines[0].split(",")
+            rows = [line.split(",") for line in lines[1:]]
+            if {len(row) for row in rows} - {len(header)}:
+                raise ValueError("its lines differ in length")
+            shown = [(name, place) for place, name in enumerate(header) if name in wanted]
+            places = [header.index("step"), *(place for _, place in shown)]
+            table = np.array([[float(row[place] or "nan") for place in places] for row in rows])
+            found = {}
+            for column, (name, _) in enumerate(shown, start=1):
+                told = np.array([row[places[column]] != "" for row in rows])
+                if told.any():
+                    found[name] = (table[told, 0], table[told, column])
+            return found
+        except _DAMAGED as error:
+            raise UserError(f"{path} is damaged ({error}); its curves are left out") from None
+
+    def scores(self) -> dict[str, NDArray[Any]] | None:
+        """The content of test_scores.npz (`RunFolder.scores`); None where there is none.
+
+        Raises:
+            UserError: where the file is damaged.
+        """
+        if self.folder is None or not self.of_test or not (path := self.folder.scores).exists():
+            return None
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                found = {name: content[name] for name in ("unit", "units", "reliability")}
+            if len(found["units"]) != 4 or found["reliability"].shape[:2] != (2, 3):
+                raise ValueError("it holds arrays of another shape")
+            return found
+        except Exception as error:  # zipfile and numpy raise half a dozen kinds
+            raise UserError(f"{path} is damaged ({error}); it is left out") from None
