@@ -70,7 +70,7 @@ def with_changes(changes: dict[str, Any]) -> dict[str, Any]:
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in CONFIG.items()}
     for key, value in changes.items():
         section, _, last = key.rpartition(".")
-        (config[section] if section else config)[last] = value
+        (config.setdefault(section, {}) if section else config)[last] = value
     return config
 
 

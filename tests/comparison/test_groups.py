@@ -28,9 +28,11 @@ def test_one_contender_for_each_loss_with_a_run_for_each_seed(paired_sweep: Swee
 
 OTHER = {
     **dict.fromkeys(("name", "output_dir", "continue_from", "trainer.accelerator", "trainer.strategy"), "something"),
-    **dict.fromkeys(("fresh", "trainer.compile"), True),
+    **dict.fromkeys(("fresh", "trainer.compile", "trainer.detect_anomaly"), True),
     **dict.fromkeys(("trainer.enable_progress_bar", "logger.enabled"), False),
-    "trainer.max_tokens": None,
+    **dict.fromkeys(("trainer.max_tokens", "trainer.max_epochs")),
+    "trainer.profiler": "simple",
+    "loggers.tensorboard": {"_target_": "losslab.loggers.tensorboard.TensorBoard"},
 }
 
 
