@@ -491,7 +491,7 @@ METRICS = [
 
 TYPED_OF_RUNS = [
     row(f"{verb} {what}", f"{verb} {what}", what, lambda: Path("empty").mkdir())
-    for verb in ("resume", "evaluate", "export", "compare", "clean", "load")
+    for verb in ("resume", "evaluate", "export", "generate", "compare", "clean", "load")
     for what in ("nowhere", "book.txt", "empty")
     if f"{verb} {what}" != "clean empty"
 ]
@@ -550,7 +550,7 @@ CODE: list[tuple[str, Callable[[str], Spoil]]] = [
     ("a pickled object", lambda pattern: write(pattern, saved({"state_dict": {}, "losslab": Shell(), "config": {}}))),
     ("a pickle of older torch", lambda pattern: write(pattern, saved(Shell(), _use_new_zipfile_serialization=False))),
 ]
-LOADERS = ["evaluate DONE", "export DONE", "load DONE"]
+LOADERS = ["evaluate DONE", "export DONE", "generate DONE --prompt a", "load DONE"]
 CHECKPOINTS = [
     *[row(f"last.ckpt is {name}", "resume CUT", "from best.ckpt", how(LAST), code=0) for name, how in DAMAGES],
     *[row(f"all are {name}", "resume CUT", "no checkpoint in", how(EITHER)) for name, how in DAMAGES],
