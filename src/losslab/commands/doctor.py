@@ -22,7 +22,7 @@ from losslab.sweeps.job import probe
 _OWN_EXTRA = "dev"
 """Names what only work on losslab itself needs."""
 _SIZE, _ROUNDS = 512, 5
-"""Rows and columns of the products that are timed."""
+"""Width of the products that are timed, and how often each is."""
 _PATIENCE = 120.0
 """Seconds."""
 _REQUIREMENT = re.compile(r"^\s*([\w.-]+)[^;]*(?:;.*extra\s*==\s*['\"]([\w-]+)['\"])?")
