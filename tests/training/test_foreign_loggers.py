@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, call
@@ -16,6 +17,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 import losslab.loggers
 from losslab.errors import UserError
 from losslab.loggers.base import Session
+from losslab.loggers.mlflow import MLflow
 from losslab.loggers.wandb import WandB
 from losslab.run_folder import RunFolder
 from losslab.training import run as training_run
@@ -194,6 +196,18 @@ def test_nothing_of_others_is_imported_where_it_was_not_chosen() -> None:
         tree = ast.parse((Path(losslab.loggers.__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
         outside = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert not [line for line in outside if re.match(rf"(import|from) {name}\b", line)]
+
+
+@pytest.mark.parametrize(
+    ("uri", "right"),
+    [("sqlite:///runs.db", True), ("https://a.org", True), ("databricks", True), ("runs", False), ("file:///a", False)],
+)
+def test_mlflow_takes_databases_and_servers(uri: str, right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with nullcontext() if right else pytest.raises(UserError, match="name a database, such as sqlite:///mlflow.db"):
+        MLflow(save_dir="", tracking_uri=uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with nullcontext() if right else pytest.raises(UserError, match=f"{uri} is a folder"):
+        MLflow(save_dir="")
 
 
 def test_a_run_that_the_server_has_goes_on_where_it_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,10 @@ _STATUSES = {"completed": "FINISHED", "failed": "FAILED", "diverged": "FAILED", 
 _DATABASE = "mlflow.db"
 _SQLITE = "sqlite:///"
 _URI = "MLFLOW_TRACKING_URI"
+_HOSTED = ("databricks", "uc")
+"""Stores that are named by a word."""
+_LONGEST_WAIT = 60.0
+"""Seconds for which other runs may hold the database."""
 _MANY = 1000
 """Metrics that the store takes at once."""
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
@@ -42,7 +46,11 @@ class MLflow(RunLogger):
         need("mlflow", "mlflow")
         self._folder = Path(save_dir)
         self._uri = tracking_uri or os.environ.get(_URI) or ""
-        if self._uri and ("://" not in self._uri or self._uri.startswith("file:")):
+        if (
+            self._uri
+            and not self._uri.startswith(_HOSTED)
+            and ("://" not in self._uri or self._uri.startswith("file:"))
+        ):
             raise UserError(
                 f"loggers.mlflow.tracking_uri={self._uri} is a folder, and MLflow keeps no runs in folders any more: "
                 f"name a database, such as {_SQLITE}{_DATABASE}, or a server, or leave it out"
@@ -77,7 +85,7 @@ class MLflow(RunLogger):
         outputs = session.run.sweep.parent
         self._uri = self._uri or f"{_SQLITE}{outputs / _DATABASE}"
         if self._uri.startswith(_SQLITE):  # its tables are made once, and of several writers one may find it locked
-            self._lock = FileLock(f"{self._uri.removeprefix(_SQLITE)}.lock")
+            self._lock = FileLock(f"{self._uri.removeprefix(_SQLITE)}.lock", timeout=_LONGEST_WAIT)
         with self._alone():
             self._client = _make_client(self._uri)
             self._find(session, outputs)
