@@ -86,12 +86,15 @@ def export(
     format: Annotated[str, typer.Option(help="safetensors (losslab's own), transformers or onnx.")] = "safetensors",
     checkpoint: Checkpoint = "best",
     output: Annotated[Path | None, typer.Option(help="Where to write; default: in the run's folder.")] = None,
+    weights: Annotated[str, typer.Option(help="raw, or ema: the averages that callbacks=ema kept.")] = "raw",
     trust: Trust = None,
 ) -> None:
     """Write a trained network for other programs, with its tokenizer."""
     from losslab.commands.export import export as run
 
-    raise typer.Exit(run(run_dir, format=format, checkpoint=checkpoint, output=output, trust=trust or []))
+    raise typer.Exit(
+        run(run_dir, format=format, checkpoint=checkpoint, output=output, trust=trust or [], weights=weights)
+    )
 
 
 @app.command()

@@ -136,14 +136,14 @@ def runs(folder: Folder) -> Sweep:
     return Sweep(Run(run) for run in found)
 
 
-def load(path: Folder | Run, *, checkpoint: str = "best", trust: Iterable[str] = ()) -> Loaded:
+def load(path: Folder | Run, *, checkpoint: str = "best", trust: Iterable[str] = (), weights: str = "raw") -> Loaded:
     """Rebuild tokenizer, model and loss from a run, its folder, a checkpoint or an export; runs no code out of them.
 
     See `losslab.training.scoring.loading.load`.
     """
     if isinstance(path, Run):
-        return path.load(checkpoint, trust=trust)
-    return load_network(Path(path), checkpoint=checkpoint, trust=trust)
+        return path.load(checkpoint, trust=trust, weights=weights)
+    return load_network(Path(path), checkpoint=checkpoint, trust=trust, weights=weights)
 
 
 def _line(

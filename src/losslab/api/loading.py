@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from losslab.training.scoring.loading import Loaded
 
 
-def load_network(path: Path, *, checkpoint: str, trust: Iterable[str]) -> Loaded:
+def load_network(path: Path, *, checkpoint: str, trust: Iterable[str], weights: str = "raw") -> Loaded:
     """See `losslab.load`."""
     names = [trust] if isinstance(trust, str) else list(trust)
     with current_folder(searched=bool(names)), warnings.catch_warnings():
@@ -21,4 +21,4 @@ def load_network(path: Path, *, checkpoint: str, trust: Iterable[str]) -> Loaded
         warnings.filterwarnings("ignore", message="IProgress not found")
         from losslab.training.scoring import loading  # torch takes seconds to import
 
-        return loading.load(path, checkpoint=checkpoint, trust=names)
+        return loading.load(path, checkpoint=checkpoint, trust=names, weights=weights)

@@ -92,10 +92,10 @@ class Run:
         """The file of warnings, notes and tracebacks."""
         return self._folder.log
 
-    def load(self, checkpoint: str = "best", *, trust: Iterable[str] = ()) -> Loaded:
+    def load(self, checkpoint: str = "best", *, trust: Iterable[str] = (), weights: str = "raw") -> Loaded:
         """The trained network: see `losslab.load`."""
         given = [trust] if isinstance(trust, str) else list(trust)
-        return load_network(self.folder, checkpoint=checkpoint, trust=[*self._trust, *given])
+        return load_network(self.folder, checkpoint=checkpoint, trust=[*self._trust, *given], weights=weights)
 
     def resume(self, overrides: Sequence[str] = (), *, progress: bool = True) -> Run:
         """Continue an unfinished run in place, from its last checkpoint, as `losslab resume` does; returns it.

@@ -13,7 +13,15 @@ FOLDERS = {"safetensors": "export", "transformers": "export-transformers", "onnx
 """Formats, and the folders that they are written to."""
 
 
-def export(folder: Path, *, checkpoint: str, output: Path | None, trust: list[str], format: str = "safetensors") -> int:
+def export(
+    folder: Path,
+    *,
+    checkpoint: str,
+    output: Path | None,
+    trust: list[str],
+    format: str = "safetensors",
+    weights: str = "raw",
+) -> int:
     """Write a trained network for other programs; returns the exit code. Raises UserError for bad input."""
     if format not in FOLDERS:
         raise UserError(f"--format cannot be {format!r}: {nearest(format, FOLDERS)}")
@@ -26,18 +34,19 @@ def export(folder: Path, *, checkpoint: str, output: Path | None, trust: list[st
     from losslab.training.scoring.loading import find_checkpoint, rebuild
 
     open_config(run.config(), trust, run.config_file)
-    loaded = rebuild(find_checkpoint(run, checkpoint), trust)
+    loaded = rebuild(find_checkpoint(run, checkpoint), trust, weights)
     place = output or folder / FOLDERS[format]
-    weights = f"the weights after step {loaded.step}"
+    which = "averages of the weights" if weights == "ema" else "weights"
+    what = f"the {which} after step {loaded.step}"
     if format == "transformers":
         paths, about = export_transformers(loaded, place)
-        told = f'{weights}, as {about}; read them with transformers.AutoModelForCausalLM.from_pretrained("{place}")'
+        told = f'{what}, as {about}; read them with transformers.AutoModelForCausalLM.from_pretrained("{place}")'
     elif format == "onnx":
         paths = export_onnx(loaded, place)
-        told = f"{weights}: input_ids [batch, time] → logits [batch, time, vocabulary]"
+        told = f"{what}: input_ids [batch, time] → logits [batch, time, vocabulary]"
     else:
         paths = export_safetensors(loaded, place)
-        told = f'{weights}; read them back with losslab.load("{place}")'
+        told = f'{what}; read them back with losslab.load("{place}")'
     for path in paths:
         say(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
     say(told)

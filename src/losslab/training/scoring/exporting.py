@@ -11,6 +11,7 @@ import losslab
 from losslab.data.tokenizer import as_json, tokenizer_of
 from losslab.errors import UserError
 from losslab.files import write_atomic
+from losslab.training.scoring.averaged import AVERAGES
 from losslab.training.scoring.loading import DESCRIPTION, TOKENIZER, WEIGHTS, Loaded
 
 
@@ -18,7 +19,8 @@ def export(loaded: Loaded, folder: Path) -> list[Path]:
     """Write weights, description and the data's artifacts (tokenizer.json, labels.json) into `folder`.
 
     Returns their paths. A tied projection is left out: it is the embedding. `losslab.load(folder)` reads the
-    export back, bit for bit.
+    export back, bit for bit. Averages of the weights (callbacks=ema) stand in ema.safetensors, in float32, which
+    `losslab.load(folder, weights="ema")` reads.
 
     Raises:
         UserError: when the folder cannot be made.
@@ -42,6 +44,10 @@ def export(loaded: Loaded, folder: Path) -> list[Path]:
         "config": loaded.config,
     }
     contents = {WEIGHTS: save(weights, metadata={"format": "pt"})}
+    if loaded.averaged is not None:
+        averages = {name: value.contiguous() for name, value in loaded.averaged.weights.items() if name in weights}
+        contents[AVERAGES] = save(averages, metadata={"format": "pt"})
+        about["ema_scale"] = loaded.averaged.scale
     contents |= {name: text.encode() for name, text in loaded.info.artifacts.items() if text}
     if tokenizer is not None:
         contents[TOKENIZER] = as_json(tokenizer).encode()

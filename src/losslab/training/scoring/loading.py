@@ -25,6 +25,7 @@ from losslab.training.factory import build_network
 from losslab.training.generation.text_generator import TextGenerator
 from losslab.training.network import Network
 from losslab.training.output.checkpoints import read_checkpoint
+from losslab.training.scoring.averaged import AVERAGES, Averaged, averaged_in, choose
 from losslab.training.scoring.predicting import predict
 
 PREFIX = "network."
@@ -48,6 +49,8 @@ class Loaded:
     """Optimizer steps that the weights have seen."""
     scale: float
     """s of softmax(s · z), as nll_scaled fitted it at the last validation before that step; 1 before the first."""
+    averaged: Averaged | None = None
+    """Averages of the weights beside them, whichever of both the network has (`callbacks=ema`)."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -155,13 +158,14 @@ class Loaded:
         return precision_context(self.config["trainer"]["precision"], device)()
 
 
-def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = ()) -> Loaded:
+def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = (), weights: str = "raw") -> Loaded:
     """Rebuild tokenizer, model and loss.
 
     Args:
         path: a run's folder, a checkpoint file, or the folder of an export.
         checkpoint: `best` or `last`, of a run's folder.
         trust: the classes outside losslab that the stored configuration may name, such as my_losses.Poly1.
+        weights: `raw`, or `ema`: the averages that callbacks=ema kept.
 
     Raises:
         UserError: when there is nothing to load, it is damaged, or it names code that nobody vouched for.
@@ -169,8 +173,8 @@ def load(path: str | Path, *, checkpoint: str = "best", trust: Iterable[str] = (
     path = Path(path)
     names = [trust] if isinstance(trust, str) else list(trust)
     if (path / WEIGHTS).is_file():
-        return _load_export(path, names)
-    return rebuild(find_checkpoint(RunFolder(path), checkpoint) if path.is_dir() else path, names)
+        return _load_export(path, names, weights)
+    return rebuild(find_checkpoint(RunFolder(path), checkpoint) if path.is_dir() else path, names, weights)
 
 
 def find_checkpoint(run: RunFolder, choice: str) -> Path:
@@ -190,7 +194,7 @@ def find_checkpoint(run: RunFolder, choice: str) -> Path:
     return path
 
 
-def rebuild(path: Path, trust: list[str]) -> Loaded:
+def rebuild(path: Path, trust: list[str], choice: str = "raw") -> Loaded:
     """The network that a checkpoint file holds."""
     content = read_checkpoint(path)
     config = bind_components(open_config(content["config"], trust, path))
@@ -199,8 +203,10 @@ def rebuild(path: Path, trust: list[str]) -> Loaded:
         raise UserError(f"{path} was written by an older losslab, without its tokenizer; continue its run once")
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     state = content["losslab"]
+    averaged = averaged_in(content)
     scale = state.get("latest", {}).get("val/scale", 1.0)
-    return _assemble(path, config, weights, info, state["step"], scale)
+    weights, scale = choose(choice, weights, scale, averaged, path)
+    return _assemble(path, config, weights, info, state["step"], scale, averaged)
 
 
 def stored_info(content: dict[str, Any]) -> DataInfo | None:
@@ -220,7 +226,7 @@ def stored_info(content: dict[str, Any]) -> DataInfo | None:
         raise UserError(f"a checkpoint holds no sizes of its data ({error}): it is damaged") from None
 
 
-def _load_export(folder: Path, trust: list[str]) -> Loaded:
+def _load_export(folder: Path, trust: list[str], choice: str) -> Loaded:
     try:
         about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if "model_type" in about:
@@ -231,6 +237,8 @@ def _load_export(folder: Path, trust: list[str]) -> Loaded:
         weights = load_file(folder / WEIGHTS)
         info = exported_info(folder, about)
         config, step, scale = (about[key] for key in ("config", "step", "scale"))
+        averages = folder / AVERAGES
+        averaged = Averaged(load_file(averages), float(about["ema_scale"])) if averages.is_file() else None
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
@@ -241,14 +249,9 @@ def _load_export(folder: Path, trust: list[str]) -> Loaded:
         or not isinstance(scale, int | float)
     ):
         raise UserError(f"{folder} is no whole export: {DESCRIPTION} does not hold what losslab writes there")
-    return _assemble(
-        folder,
-        bind_components(open_config(config, trust, folder / DESCRIPTION)),
-        weights,
-        info,
-        step,
-        scale,
-    )
+    weights, scale = choose(choice, weights, scale, averaged, folder)
+    config = bind_components(open_config(config, trust, folder / DESCRIPTION))
+    return _assemble(folder, config, weights, info, step, scale, averaged)
 
 
 def exported_info(folder: Path, about: dict[str, Any]) -> DataInfo:
@@ -270,6 +273,7 @@ def _assemble(
     info: DataInfo,
     step: int,
     scale: float,
+    averaged: Averaged | None,
 ) -> Loaded:
     embedding = weights.get(EMBEDDING)
     if embedding is not None and (embedding.ndim == 0 or len(embedding) != info.vocab_size):
@@ -285,7 +289,7 @@ def _assemble(
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"the weights of {path} do not fit its configuration: {' '.join(str(error).split())}") from None
-    return Loaded(network.eval(), info, config, step, scale)
+    return Loaded(network.eval(), info, config, step, scale, averaged)
 
 
 def _dtype_of(weights: dict[str, Tensor]) -> torch.dtype:
