@@ -65,7 +65,8 @@ class Averages:
 
     def state(self) -> dict[str, Any]:
         """`updates`, and `weights`: whole float32 tensors on the CPU, by the names that a checkpoint has for weights. A
-        collective where the network is sharded."""
+        collective where the network is sharded. On a CPU they are the averages themselves, as in `Module.state_dict`.
+        """
         assert self._network is not None
         self._parameters()
         names = {id(parameter): name for name, parameter in self._network.named_parameters()}
