@@ -32,14 +32,13 @@ OTHER = {
     **dict.fromkeys(("trainer.enable_progress_bar", "logger.enabled"), False),
     **dict.fromkeys(("trainer.max_tokens", "trainer.max_epochs")),
     "trainer.profiler": "simple",
-    "loggers.tensorboard": {"_target_": "losslab.loggers.tensorboard.TensorBoard"},
 }
 
 
 @pytest.mark.parametrize(
     "key",
     [key for key in NOT_IDENTITY if key not in ("logger", "loggers")]
-    + ["logger.enabled", "loggers.tensorboard", "data.path", "checkpoints.every_n_steps", "continue_from"],
+    + ["logger.enabled", "data.path", "checkpoints.every_n_steps", "continue_from"],
 )
 def test_what_does_not_belong_to_the_identity_parts_no_runs(key: str, sweep: Sweep) -> None:
     sweep.add("square", 1, 3.0)

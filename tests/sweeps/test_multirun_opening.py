@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from hydra.core.utils import JobStatus
 from losslab.commands.command_line import CommandLine, parse
 from losslab.commands.expand import expand
 from losslab.commands.train import train
-from losslab.config.jobs import job_overrides, open_multirun
+from losslab.config.check import check_run
+from losslab.config.compose import compose_job, compose_plain
+from losslab.config.jobs import is_multirun, job_overrides, open_multirun
 from losslab.errors import UserError
 from losslab.sweeps.multirun import Multirun, RunFailed
 from losslab.sweeps.settings import LocalSettings
+from losslab.training.process.claim import Finder
+from runs import TINY
 
 SWEEP = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: range(0,40)\n      loss: square,kl_divergence\n"
 
@@ -230,3 +235,49 @@ def test_the_launcher_gets_each_job_and_the_settings_that_were_typed(
 def test_an_experiment_is_no_value_of_a_sweep() -> None:
     with pytest.raises(UserError, match="one at a time"):
         open_multirun(["experiment=smoke,lr_fairness"])
+
+
+def printed_jobs(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[list[str]], str]:
+    """Words of each line that --print-jobs prints, and what it says beside them."""
+    assert train([*TINY, *arguments, "--print-jobs"]) == 0
+    said = capsys.readouterr()
+    return [shlex.split(line) for line in said.out.splitlines()], said.err
+
+
+def test_a_shell_line_is_printed_for_each_missing_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-m", "name=a b", "loss=cross_entropy,focal", "loss.gamma=1,2", "seed=1,2"]
+    jobs, said = printed_jobs(capsys, *words)
+    assert len(jobs) == 6 and all(job[:2] == ["losslab", "train"] for job in jobs)
+    assert jobs[2][-4:] == [r"name=a\ b", "loss=focal", "loss.gamma=1", "seed=1"]
+    assert "6 to run, 0 done" in said and "runs once" in said
+    assert not list(Path("outputs").rglob("run.json")), "nothing is claimed"
+    config, choices = compose_job(jobs[2][2:])
+    assert config["name"] == "a b"
+    place = Finder().find(check_run(config), defaults=compose_plain([]), choices=choices, overrides=[])
+    Finder().claim(place, "completed")
+    rest, said = printed_jobs(capsys, *words)
+    assert rest == [job for job in jobs if job != jobs[2]] and "5 to run, 1 done" in said
+
+
+def test_printed_jobs_of_an_experiment_are_single_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workplace / "conf" / "experiment").mkdir(parents=True)
+    (workplace / "conf" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{SWEEP}")
+    arguments = ["--config-dir", "conf", "experiment=mine", "seed=1,2", "--yes"]
+    jobs, _ = printed_jobs(capsys, *arguments)
+    assert len(jobs) == 4
+    for job in jobs:
+        line = parse(job[2:])
+        assert line.yes and line.config_dir == Path("conf")
+        assert not is_multirun(line.overrides, line.config_dir)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seed=1"], "--print-jobs is about a multirun: add -m"),
+        (["-m", "hydra/sweeper=optuna", "optimizer.lr=interval(0,1)"], "start the same command in several jobs"),
+    ],
+)
+def test_what_has_no_list_of_jobs_says_so(workplace: Path, words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train([*TINY, *words, "--print-jobs"])

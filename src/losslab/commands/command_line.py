@@ -42,6 +42,8 @@ class CommandLine:
     """A very large multirun is meant, and so are other settings than those of the runs that are there."""
     called: bool = False
     """The words come from a program: nobody is asked, and no job trains in its process."""
+    print_jobs: bool = False
+    """A shell line for each missing run of a multirun is printed, and nothing runs."""
     config_dir: Path | None = None
     foreign_launcher: str = ""
     """The launcher of somebody else's that a multirun has, if it has one."""
@@ -68,6 +70,8 @@ def parse(arguments: list[str]) -> CommandLine:
             line.multirun = True
         elif argument == "--yes":
             line.yes = True
+        elif argument == "--print-jobs":
+            line.print_jobs = True
         elif flag in ("--config-dir", "-cd"):
             line.config_dir = Path(_value(flag, attached or next(rest, "")))
         elif flag in _VALUED:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def train(arguments: list[str]) -> int:
         return 0
     typed = shlex.join(["losslab", "train", *arguments])
     with Interrupts() as interrupts, server.changed_environment({COMMAND: typed}):
-        return _train(line, interrupts)
+        return _print_jobs(line, interrupts) if line.print_jobs else _train(line, interrupts)
 
 
 def open_runs(line: CommandLine, interrupts: Interrupts, on_mistake: Callable[[str], None] = complain) -> Multirun:
@@ -85,6 +85,30 @@ def open_runs(line: CommandLine, interrupts: Interrupts, on_mistake: Callable[[s
     multirun = _make_multirun(line, interrupts, list(line.overrides), on_mistake)
     interrupts.check()
     return multirun
+
+
+def _print_jobs(line: CommandLine, interrupts: Interrupts) -> int:
+    """Print a shell line for each run without a result, for any queue; everything else goes to standard error."""
+    with redirect_stdout(sys.stderr):
+        multirun = open_runs(line, interrupts)
+        if not line.multirun:
+            raise UserError("--print-jobs is about a multirun: add -m, or leave it out")
+        if line.search is not None:
+            raise UserError(
+                "--print-jobs has no list of a search, whose trials follow from results: start the same command in "
+                "several jobs, which share the studies (docs/tuning.md)"
+            )
+        found = multirun.missing()
+        interrupts.check()
+        if found.mistakes:
+            return 2
+        say(f"{len(found.jobs)} to run, {found.done} done" + (f", {found.running} running" * (found.running > 0)))
+    flags = ["--yes"] if line.yes else []
+    flags += ["--config-dir", str(line.config_dir)] if line.config_dir is not None else []
+    for job in (multirun.jobs[place] for place in found.jobs):
+        single = ["hydra.mode=RUN"] if is_multirun(list(job), line.config_dir) else []
+        say(shlex.join(["losslab", "train", *flags, *job, *single]))
+    return 0
 
 
 def _train(line: CommandLine, interrupts: Interrupts) -> int:

@@ -88,6 +88,15 @@ def plan_one(job: Job, number: int, threads: int, surroundings: Surroundings, an
         answer.send(plan_one(job, number=number, threads=threads))
 
 
+def find_missing(jobs: list[Job], surroundings: Surroundings, answer: Connection) -> None:
+    """Send which runs of these jobs are `Missing`."""
+    _enter_planning(surroundings)
+    from losslab.sweeps.planning import find_missing
+
+    with suppress(BrokenPipeError):
+        answer.send(find_missing(jobs))
+
+
 def look_up(jobs: list[Job], since: str, surroundings: Surroundings, answer: Connection) -> None:
     """Send what the records say of these jobs."""
     _enter_planning(surroundings)

@@ -19,9 +19,9 @@ from losslab.run_folder import RunFolder
 from losslab.sweeps import server
 from losslab.sweeps.cluster import Cluster
 from losslab.sweeps.followed_run import Run, failure_line
-from losslab.sweeps.job import Surroundings, look_up, make_plan
+from losslab.sweeps.job import Surroundings, find_missing, look_up, make_plan
 from losslab.sweeps.local import Sweep
-from losslab.sweeps.plan import Ended, Job, Plan
+from losslab.sweeps.plan import Ended, Job, Missing, Plan
 from losslab.sweeps.scheduler import Shape
 from losslab.sweeps.settings import LocalSettings, SlurmSettings
 from losslab.sweeps.slots import Sharing
@@ -168,6 +168,13 @@ class Multirun:
         for mistake in plan.mistakes:
             self._on_mistake(mistake)
         return plan
+
+    def missing(self) -> Missing:
+        """The runs that have no result, looked for in a process of its own; its mistakes are reported."""
+        found: Missing = self._ask(find_missing, self._list_jobs([list(job) for job in self._jobs]))
+        for mistake in found.mistakes:
+            self._on_mistake(mistake)
+        return found
 
     def _list_jobs(self, job_overrides: list[list[str]]) -> list[Job]:
         jobs = []

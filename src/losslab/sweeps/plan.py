@@ -85,6 +85,17 @@ class Survey:
     mistakes: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Missing:
+    """Runs of a multirun that have no result and that nobody trains; or, in `mistakes`, why it cannot start."""
+
+    jobs: list[int] = field(default_factory=list)
+    """The first job of each such run."""
+    done: int = 0
+    running: int = 0
+    mistakes: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Ended:
     """The result of a job that somebody else's launcher ran, as the record says."""

@@ -12,7 +12,7 @@ from losslab.config.trust import foreign_targets
 from losslab.errors import Held, UserError, error_sentence
 from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder, runs_of_sweep
-from losslab.sweeps.plan import Ended, Job, Looked, Plan, PlannedRun, Survey
+from losslab.sweeps.plan import Ended, Job, Looked, Missing, Plan, PlannedRun, Survey
 from losslab.sweeps.slots import Sharing, share
 from losslab.training.factory import build_task
 from losslab.training.process.claim import Finder, Place
@@ -100,6 +100,29 @@ def plan_one(job: Job, *, number: int, threads: int) -> Plan:
         result.runs.append(_claim(finder, number, job, _find(finder, job), threads))
     except (UserError, OSError) as error:
         result.mistakes.append(_sentence(error))
+    return result
+
+
+def find_missing(jobs: list[Job]) -> Missing:
+    """Look for the runs of these jobs. Nothing is written."""
+    result, finder = Missing(), Finder(here=False)
+    seen: set[RunFolder] = set()
+    for i, job in enumerate(jobs):
+        try:
+            place = _find(finder, job)
+        except (UserError, OSError) as error:
+            result.mistakes.append(_sentence(error))
+            continue
+        if place.folder in seen:
+            continue
+        seen.add(place.folder)
+        if place.done:
+            result.done += 1
+        elif place.record is not None and place.folder.is_locked():
+            result.running += 1
+        else:
+            result.jobs.append(i)
+    result.mistakes = list(dict.fromkeys(result.mistakes))
     return result
 
 
