@@ -157,7 +157,9 @@ def status(
 @app.command()
 def clean(
     folder: Annotated[Path, typer.Argument(help="A run's folder, a sweep's, or outputs.")],
-    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Also the best ones of completed runs.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also the best ones of completed runs, and those of pruned ones.")
+    ] = False,
     cache: Annotated[bool, typer.Option("--cache", help="Also tokenised texts; the next run rebuilds them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from made_studies import GAMMA, LR, make_settings, open_studies, open_study
 
+from losslab.commands.command_line import parse
+from losslab.commands.expand import expand
+from losslab.commands.train import train
 from losslab.errors import UserError
 from losslab.metric import Metric
 from losslab.sweeps.journal import JOURNAL
@@ -188,3 +191,28 @@ def test_a_grid_over_an_interval_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"optimizer.lr=.* has no end: list them with choice"):
         check_grid(study.space)
     assert isinstance(study.settings, SearchSettings)
+
+
+def test_a_missing_optuna_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("losslab.sweeps.journal.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'losslab\[tune\]'"):
+        expand(parse(["-m", "hydra/sweeper=optuna", LR]))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([LR, "hydra/launcher=basic"], "works with hydra/launcher=local, not basic"),
+        (["optimizer.lr=1e-3,1e-2"], "finds nothing to search"),
+        ([LR, "hydra.sweeper.sampler=grid"], "has no end"),
+    ],
+)
+def test_searches_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
+    monkeypatch.setattr("losslab.sweeps.server.warm_up", lambda: None)
+    with pytest.raises(UserError, match=message):
+        expand(parse(["-m", "hydra/sweeper=optuna", *words]))
+
+
+def test_the_sweeper_belongs_to_a_multirun(workplace: Path) -> None:
+    with pytest.raises(UserError, match="hydra/sweeper=optuna is about a multirun: add -m"):
+        train(["hydra/sweeper=optuna"])

@@ -25,15 +25,17 @@ LEFT_OVERS = "left-overs of writes that were cut off"
 CONTINUATION = "checkpoints that only a continuation needs"
 STATES = "optimizer states in best checkpoints"
 BESTS = "best checkpoints"
+PRUNED = "checkpoints of pruned runs"
 TEXTS = "tokenised texts"
 
 
 def clean(folder: Path, *, checkpoints: bool, cache: bool, dry_run: bool) -> int:
     """Remove left-overs of killed writes below `folder`, and from completed runs what only a continuation needs: every
-    checkpoint but the best, and its optimizer states. Runs that are not completed, or are running, keep all of theirs.
+    checkpoint but the best, and its optimizer states. Runs that are not completed, or are running, keep all of
+    theirs.
 
     Args:
-        checkpoints: also the best checkpoints of completed runs.
+        checkpoints: also the best checkpoints of completed runs, and all of pruned ones.
         cache: also the tokens of texts, which the next run makes again.
         dry_run: only say what would be removed.
 
@@ -82,6 +84,8 @@ def _look(run: RunFolder, found: dict[str, list[Path]], *, checkpoints: bool) ->
         say(f"left alone, because it is running: {run}")
         return []
     found[LEFT_OVERS] += [*run.path.glob(_TORN), *run.path.glob(f"*/{_TORN}")]  # of checkpoints and exports
+    if record.status == "pruned" and checkpoints:
+        found[PRUNED] += run.checkpoint_files()
     if record.status != "completed" or not run.best.is_file():
         return []
     if not checkpoints:

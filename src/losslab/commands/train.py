@@ -27,6 +27,7 @@ from losslab.config.compose import CONFIG_NAME, compose_job, compose_plain, grou
 from losslab.config.jobs import is_multirun, single_job
 from losslab.config.paths import conf_dir
 from losslab.config.search import with_hint
+from losslab.config.words import bare
 from losslab.console import complain, say, working
 from losslab.data.text_files import find_files
 from losslab.errors import UserError, error_sentence
@@ -197,6 +198,8 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
     for note in notes:
         say(f"note: {note}")
     keys = [override.partition("=")[0] for override in line.overrides]
+    if line.search is not None:  # an experiment may search keys that nobody types
+        keys += [bare(one.key) for space in line.search.spaces for one in space.dimensions]
     if forgotten := find_forgotten(jobs.values(), keys):
         ask(line, forgotten.sentence, "start them?" if line.multirun else "start it?", forgotten.way_out)
     return jobs
