@@ -58,7 +58,7 @@ def caveats(
     known = any("optimizer.lr" in run.settings for c in contenders for run in c.tried)
     if len(rates) == 1 and known and len(contenders) > 1:
         found.append(ONE_LEARNING_RATE)
-    found += _few_seeds(rows, is_table=all(run.folder is None for c in contenders for run in c.tried))
+    found += _few_seeds(rows, contenders)
     found += _still_improving(contenders)
     return found
 
@@ -255,12 +255,16 @@ def _late_bests(contenders: Sequence[Contender]) -> list[str]:
     ]
 
 
-def _few_seeds(rows: Sequence[Row], *, is_table: bool) -> list[str]:
+def _few_seeds(rows: Sequence[Row], contenders: Sequence[Contender]) -> list[str]:
     few = sorted({row.paired.n for row in rows if row.paired is not None and row.paired.n < SEEDS_FOR_A_CLAIM})
     if not few:
         return []
     told = " or ".join(map(str, few))
-    more = "" if is_table else "; add some: the same command with more seeds runs only the missing ones"
+    runs = [run for c in contenders for run in c.tried]
+    more = "; add some: the same command with more seeds runs only the missing ones"
+    if any(run.record.trial for run in runs):  # a study keeps its seeds
+        more = "; train the chosen settings with more seeds, under another name=…"
+    more = "" if all(run.folder is None for run in runs) else more
     return [
         f"{told} shared seed{'s' * (few != [1])}: too few for a claim, because no exact test can reach p < 0.05 with "
         f"fewer than {SEEDS_FOR_A_CLAIM}{more}"
