@@ -206,7 +206,7 @@ def test_a_signal_lets_the_runs_save(
 def test_a_second_ctrl_c_ends_at_once(workplace: Path) -> None:
     wrong = write_wrong(workplace)
     process = losslab("train", "-m", *TINY, *wrong, "name=c", "loss.how=hang", cwd=workplace)
-    wait_until(lambda: any(is_locked(run) for run in find_runs(Path("outputs/c"))), process)
+    wait_until(lambda: any(read(run).status == "running" for run in find_runs(Path("outputs/c"))), process)
     jobs = descendants(process.pid)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
@@ -221,7 +221,7 @@ def test_a_second_ctrl_c_ends_the_ranks_too(workplace: Path) -> None:
     wrong = write_wrong(workplace)
     ranks = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
     process = losslab("train", "-m", *TINY, *wrong, *ranks, "name=y", "loss.how=hang", cwd=workplace)
-    wait_until(lambda: any(is_locked(run) for run in find_runs(Path("outputs/y"))), process)
+    wait_until(lambda: any(read(run).status == "running" for run in find_runs(Path("outputs/y"))), process)
     everybody = descendants(process.pid)
     assert len(everybody) > 5
     for _ in range(2):

