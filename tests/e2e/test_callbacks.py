@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import own_callbacks
+import torch
 from stopped_runs import make_run, remains, train
 from test_every_step import make_config
 
@@ -30,6 +33,14 @@ OPTIONS = [
     "trainer.log_every_n_steps=3",
     "scheduler.warmup_steps=2",
     "loss=square",
+]
+
+
+SHORT = [
+    "trainer.val_check_interval=2",
+    "trainer.interim_eval_tokens=0",
+    "trainer.log_every_n_steps=2",
+    "scheduler.warmup_steps=2",
 ]
 
 
@@ -66,3 +77,49 @@ def test_a_run_with_every_callback_stopped_at_any_step_ends_as_the_undisturbed_o
         train(run, stop_in=step)
         train(run, after=step, last=STOPPED)
         assert left(run) == expected, step
+
+
+def test_averages_of_lightning_in_the_place_of_the_weights_are_scored_kept_and_resumed(tmp_path: Path) -> None:
+    averaging = [
+        "+callbacks.averages._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
+        "+callbacks.averages.decay=0.5",
+    ]
+    config = make_config(tmp_path, *averaging, *SHORT, "trainer.max_steps=4")
+    for name in ("whole", "cut", "scored twice"):
+        make_run(tmp_path / name, config)
+    train(tmp_path / "whole", last=4)
+    train(tmp_path / "cut", stop_in=3)
+    train(tmp_path / "cut", after=3, last=4)
+    train(tmp_path / "scored twice", stop_in=4)
+    train(tmp_path / "scored twice", after=4, last=4)
+    expected = remains(tmp_path / "whole")
+    assert remains(tmp_path / "cut") == expected
+    assert remains(tmp_path / "scored twice") == expected
+    record = records.read(tmp_path / "whole")
+    assert record.provenance["weights"] == "averaged"
+    kept = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)
+    name = "network.backbone.embedding.weight"
+    assert not torch.equal(kept["state_dict"][name], kept["current_model_state"][name])
+
+
+def test_hooks_come_in_lightnings_order_and_a_timer_may_stop_before_any_validation(tmp_path: Path) -> None:
+    config = make_config(
+        tmp_path,
+        "+callbacks.mine._target_=own_callbacks.Remembers",
+        "+callbacks.mine.monitor=val/nll",
+        "callbacks=[timer,early_stopping]",
+        "callbacks.timer.duration=00:00:00:00",
+        *SHORT,
+        "trainer.max_steps=4",
+    )
+    make_run(tmp_path / "run", config)
+    hooks: list[str] = []
+    with patch.object(own_callbacks.Remembers, "_note", lambda self, hook, trainer, module: hooks.append(hook)):
+        train(tmp_path / "run", last=1)
+    assert hooks == ["start", "epoch_start", "epoch_end", "end"]
+    record = records.read(tmp_path / "run")
+    assert (record.status, record.step) == ("completed", 1)
+    assert record.stopped == {"step": 1, "by": "timer", "reason": "its time was over"}
+    assert record.provenance["not_repeatable"] == ["timer"]
+    assert record.metrics["best"]["step"] == 1
+    assert {"test/nll_scaled", "val/ece"} <= record.metrics["final"].keys(), "scored thoroughly"

@@ -35,6 +35,8 @@ OPTIONS = [
 TWO_RANKS = {"ddp": "trainer.accumulate_grad_batches=1", "fsdp": "trainer.accumulate_grad_batches=3"}
 """Strategy → how its batch is split."""
 OPTIMIZER = {"ddp": "optimizer=adamw", "fsdp": "optimizer=muon"}
+DECAY = {"ddp": 0.5, "fsdp": 0.0}
+"""Strategy → decay of the averaged weights, which the ranks keep by shards; at 0 they are the weights themselves."""
 
 
 ONE_CYCLE = {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.3, "total_steps": STEPS}
@@ -84,7 +86,9 @@ def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
 def test_two_ranks_stopped_at_any_step_end_as_the_undisturbed_ones(tmp_path: Path) -> None:
     for strategy, split in TWO_RANKS.items():
         on_cpu = ["trainer.accelerator=cpu", "trainer.precision=32-true"]
-        config = make_config(tmp_path, f"trainer={strategy}", *on_cpu, "model.dropout=0.1", split, OPTIMIZER[strategy])
+        averaging = ["callbacks=ema", f"callbacks.ema.decay={DECAY[strategy]}"]
+        parts = [*on_cpu, "model.dropout=0.1", split, OPTIMIZER[strategy], *averaging]
+        config = make_config(tmp_path, f"trainer={strategy}", *parts)
         (tmp_path / f"{strategy}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = subprocess.run(
@@ -95,3 +99,7 @@ def test_two_ranks_stopped_at_any_step_end_as_the_undisturbed_ones(tmp_path: Pat
         expected, *stopped = (remains(tmp_path / f"{strategy}/{step}") for step in range(STEPS + 1))
         for step, found in enumerate(stopped, start=1):
             assert found == expected, step
+        averaged, whole = expected["last.ckpt"]["ema"]["weights"], expected["last.ckpt"]["state_dict"]
+        assert averaged.keys() == {name.removeprefix("network.") for name in whole}
+        equal = [name for name, value in averaged.items() if value == whole[f"network.{name}"]]
+        assert (set(equal) == averaged.keys()) == (DECAY[strategy] == 0), equal

@@ -40,6 +40,10 @@ class StepReport:
     """A rank received a signal."""
 
 
+_OF_TRAINING = ("make_optimizer", "make_scheduler", "stop_requested", "step_targets", "complete_checkpoint")
+"""Attributes that reach into a run: its data, signals and callbacks."""
+
+
 class LossModule(pl.LightningModule):
     """Trains a Network with token-exact gradients.
 
@@ -83,6 +87,10 @@ class LossModule(pl.LightningModule):
         self.report: StepReport | None = None
         self.complete_checkpoint: Callable[[dict[str, Any]], None] | None = None
         """Adds to a checkpoint what losslab keeps beside weights and states."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, such as Lightning's WeightAveraging makes, holds weights: what trains and saves stays here."""
+        return {**super().__getstate__(), **dict.fromkeys(_OF_TRAINING)}
 
     def configure_model(self) -> None:
         """Shard the network. Lightning calls this before the optimizer is made, which must get the shards."""

@@ -65,6 +65,8 @@ def build_callbacks(
         if not isinstance(callback, pl.Callback):
             raise UserError(f"{where}: {kind} does not derive from lightning.pytorch.Callback")
         _check(where, callback, node)
+        if isinstance(callback, WeightAveraging) and config["trainer"]["strategy"] == "fsdp":
+            raise UserError(f"{where}: {kind} cannot average sharded weights (trainer=fsdp): take callbacks=ema")
         built[name] = callback
     _check_states(built)
     averages = [name for name, callback in built.items() if isinstance(callback, EMA)]
