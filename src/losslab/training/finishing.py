@@ -30,7 +30,7 @@ def finish(
     """
     module.to(evaluator.device)
     earlier = state.best.get("step", state.step) != state.step
-    if averaged:  # Lightning's callbacks put them there at the end of training, which a resumed run has behind it
+    if averaged and run.last.is_file():  # as they are at the end of training, which a resumed run has behind it
         load_weights(module, read_checkpoint(run.last)["state_dict"])
     if state.stopped is not None:
         _score_thoroughly(run, module, evaluator, state, keep=keep)
@@ -56,7 +56,7 @@ def _score_thoroughly(run: RunFolder, module: LossModule, evaluator: Evaluator, 
     is_best = state.best.get("step", state.step) == state.step
     if is_best:
         state.best = {**state.latest, "step": state.step}
-    if evaluator.share.rank != 0:
+    if evaluator.share.rank != 0 or not run.last.is_file():  # a trial (fast_dev_run) keeps no checkpoint
         return
     buffers = {f"network.loss.{name}": value for name, value in module.network.loss.named_buffers()}
     amend(run.last, dict(vars(state)), buffers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import DeviceStatsMonitor, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from losslab.config.components import build
@@ -147,6 +148,8 @@ def _check(where: str, callback: pl.Callback, node: dict[str, Any]) -> None:
         raise UserError(f"{where}.check_on_train_epoch_end=true never stops a run, which is one epoch: leave it out")
     if node["_target_"].endswith(".Timer") and node.get("interval", "step") != "step":
         raise UserError(f"{where}.interval=epoch never stops a run, which is one epoch: leave it out")
+    if isinstance(callback, DeviceStatsMonitor) and node.get("cpu_stats") is not False and find_spec("psutil") is None:
+        raise UserError(f"{where} needs the package psutil for the load of the CPU: pip install psutil")
     if isinstance(callback, ModelCheckpoint) and (node.get("every_n_epochs") or 1) > 1:
         raise UserError(f"{where}.every_n_epochs never comes in a run, which is one epoch: write every_n_train_steps=N")
 

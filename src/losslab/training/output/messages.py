@@ -18,6 +18,8 @@ from losslab.training.limits import Limits
 from losslab.training.network import Network
 
 _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
+_CALLBACKS = "lightning.pytorch.callbacks"
+"""Whose information is kept, too: a person chose them."""
 
 _log = logging.getLogger("losslab")
 
@@ -117,6 +119,7 @@ def logging_to(run: RunFolder, rank: int) -> Iterator[None]:
     for log in loggers:
         log.handlers, log.propagate = [handler], False
         log.setLevel(logging.WARNING if log.name in _LIGHTNING else logging.INFO)
+    logging.getLogger(_CALLBACKS).setLevel(logging.INFO)
     handler.setLevel(logging.NOTSET if rank == 0 else logging.ERROR)
     logging.captureWarnings(True)
     try:
@@ -126,6 +129,7 @@ def logging_to(run: RunFolder, rank: int) -> Iterator[None]:
             yield
     finally:
         logging.captureWarnings(False)
+        logging.getLogger(_CALLBACKS).setLevel(logging.NOTSET)
         for log, handlers, propagate, level in saved:
             log.handlers, log.propagate = handlers, propagate
             log.setLevel(level)
