@@ -135,3 +135,17 @@ def test_a_debug_run_and_the_reports_of_a_profiler_are_named(capsys: pytest.Capt
     assert status(folder, watch=False, as_json=True) == 0
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     assert (run["debug"], run["profile"]) == ({"trainer.fast_dev_run": 1}, ["profile/fit-simple.txt"])
+
+
+def test_a_run_that_a_callback_ended_says_where_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = {"step": 40, "by": "early_stopping", "reason": "val/nll did not improve"}
+    add("h", status="completed", step=40, stopped=stopped)
+    assert status(Path("outputs/first"), watch=False, as_json=False) == 0
+    assert (
+        "h: stopped after step 40 of 100 by callbacks.early_stopping: val/nll did not improve"
+        in capsys.readouterr().out.splitlines()
+    )
+    assert status(Path("outputs/first"), watch=False, as_json=True) == 0
+    runs = {run["run"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
+    assert runs["h"]["stopped"] == stopped
+    assert runs["a"]["stopped"] == {}
