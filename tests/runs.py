@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,19 @@ def make_text(seed: int = 0, paragraphs: int = 120) -> str:
 def find_runs(folder: Path) -> list[Path]:
     """The folders of the runs below `folder`, or that folder itself where it is one."""
     return [run.path for run in run_folder.find_runs(folder)]
+
+
+@contextmanager
+def unimported(*packages: str) -> Iterator[None]:
+    """Modules of these packages are imported again in here, and by whoever comes after."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+            del sys.modules[name]
+
+    forget()
+    yield
+    forget()
 
 
 def only_run(folder: Path) -> tuple[Path, Record]:

@@ -76,3 +76,11 @@ def doctor(
     from losslab.commands.doctor import doctor as run
 
     raise typer.Exit(run(folder, as_json=as_json))
+
+
+@tools.command()
+def new(project: Annotated[Path, typer.Argument(help="The folder to make; its package has the same name.")]) -> None:
+    """Write a small research project: a loss and a model of its own, an experiment, and tests."""
+    from losslab.commands.new import new as run
+
+    raise typer.Exit(run(project))

@@ -62,7 +62,7 @@ def test_an_own_file_with_a_shipped_name_is_refused_by_name(workplace: Path) -> 
     assert "square.yaml" in output and "rename it" in output
 
 
-def test_the_wheel_trains_from_an_empty_folder_with_an_own_loss(workplace: Path) -> None:
+def test_the_wheel_writes_a_project_and_trains_its_loss(workplace: Path) -> None:
     checkout = Path(__file__).parents[2]
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(workplace / "dist")]
     subprocess.run([*build, str(checkout)], check=True, capture_output=True, timeout=120)
@@ -73,20 +73,23 @@ def test_the_wheel_trains_from_an_empty_folder_with_an_own_loss(workplace: Path)
     assert shipped == {path.relative_to(checkout / "conf") for path in (checkout / "conf").rglob("*.yaml")}
     package = checkout / "src/losslab"
     sources = {path.relative_to(package) for path in package.rglob("*.*") if "__pycache__" not in path.parts}
-    assert {path.suffix for path in sources} >= {".py", ".css", ".js"}
+    assert {path.suffix for path in sources} >= {".py", ".css", ".js", ".in", ".typed"}
     assert {path for path in sources if not (site / "losslab" / path).is_file()} == set()
-    empty = workplace / "empty"
-    empty.mkdir()
-    write_own_loss(empty)
-    (empty / "book.txt").write_text((workplace / "book.txt").read_text())
-    result = subprocess.run(
-        [sys.executable, "-m", "losslab", "train", *TINY, *OWN],
-        cwd=empty,
-        env=os.environ | {"PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    made, trained = (
+        subprocess.run(
+            [sys.executable, "-m", "losslab", *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        for folder, words in (
+            (workplace, ["new", "mine"]),
+            (workplace / "mine", ["train", *TINY, "data.path=../book.txt", "--config-dir=conf", "loss=taylor"]),
+        )
     )
-    assert result.returncode == 0, result.stdout + result.stderr
-    run, _ = only_run(empty / "outputs/runs")
-    assert "my_losses.Poly1" in (run / "config.yaml").read_text()
+    assert made.returncode == trained.returncode == 0, made.stderr + trained.stdout + trained.stderr
+    run, _ = only_run(workplace / "mine/outputs/runs")
+    assert "mine.losses.Taylor" in (run / "config.yaml").read_text()

@@ -8,13 +8,14 @@ import re
 import shlex
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from losslab.cli import app
 from losslab.records import read
-from runs import find_runs
+from runs import find_runs, unimported
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMALL = ["trainer.max_steps=4", "trainer.val_check_interval=4", "scheduler.warmup_steps=1", "loggers=none"]
@@ -57,19 +58,16 @@ def run(command: str, *options: str) -> int:
 
 
 @pytest.fixture
-def project(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(workplace: Path) -> Iterator[Path]:
     """A current folder whose modules no other test has imported, with tagged sentences."""
-    for name in [
-        name for name in sys.modules if name.partition(".")[0] in ("my_models", "my_data", "my_tasks", "my_project")
-    ]:
-        monkeypatch.delitem(sys.modules, name)
     rng = random.Random(0)
     (workplace / "tagged").mkdir()
     for split, size in (("train", 60), ("val", 30), ("test", 30)):
         rows = [[rng.randrange(50) for _ in range(rng.randint(2, 9))] for _ in range(size)]
         lines = [json.dumps({"words": words, "tags": [word % 3 for word in words]}) for words in rows]
         (workplace / f"tagged/{split}.jsonl").write_text("\n".join(lines))
-    return workplace
+    with unimported("my_models", "my_data", "my_tasks", "my_project"):
+        yield workplace
 
 
 @pytest.mark.parametrize("page", ["own_model.md", "own_data.md", "own_task.md"])
@@ -106,23 +104,25 @@ def test_the_pages_of_data_and_tasks(project: Path, capsys: pytest.CaptureFixtur
     assert all(record.primary == "nll_scaled" and record.status == "completed" for record in records)
 
 
-def test_the_page_of_projects(project: Path) -> None:
-    parts = {"models": "own_model.md", "data": "own_data.md", "tasks": "own_task.md"}
+def test_the_page_of_projects(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("losslab new my_project") == 0
+    (project / "tagged").rename(project / "my_project/tagged")
+    project /= "my_project"
+    monkeypatch.chdir(project)
+    parts = {"data": "own_data.md", "tasks": "own_task.md"}
     write(project, *parts.values(), "own_project.md")
-    (project / "my_project").mkdir()
-    (project / "my_project/__init__.py").touch()
     for name in parts:
         (project / f"my_{name}.py").rename(project / f"my_project/{name}.py")
     for path in (project / "my_conf").rglob("*.yaml"):
         place = project / "conf" / path.relative_to(project / "my_conf")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(re.sub(r"my_(\w+)\.(?=[A-Z])", r"my_project.\1.", path.read_text()))
-    namespace: dict[str, object] = {"__file__": str(project / "tests/test_parts.py")}
+    namespace: dict[str, object] = {"__file__": str(project / "tests/test_tagging.py")}
     sys.path.append(str(project))
-    exec((project / "tests/test_parts.py").read_text(), namespace)
+    exec((project / "tests/test_tagging.py").read_text(), namespace)
     for kind in ("model", "data", "task"):
         namespace["test_the_kit_passes"](kind)  # type: ignore[operator]
     train, status, compare = commands("own_project.md")
     assert run(train, *SMALL, *SMALL_MODEL) == 0
     assert run(status) == run(compare) == 0
-    assert len(find_runs(project / "outputs/main")) == 4
+    assert len(find_runs(project / "outputs/tagging")) == 4
