@@ -90,6 +90,11 @@ def open_runs(line: CommandLine, interrupts: Interrupts, on_mistake: Callable[[s
 
 def _print_jobs(line: CommandLine, interrupts: Interrupts) -> int:
     """Print a shell line for each run without a result, for any queue; everything else goes to standard error."""
+    for word in line.overrides:
+        if word.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher")):
+            raise UserError(f"{word} is about a launcher, and --print-jobs leaves the launching to you: leave it out")
+        if word.startswith("fresh=") and word != "fresh=false":
+            raise UserError(f"{word} repeats a run at each start of a line: leave it out of --print-jobs")
     with redirect_stdout(sys.stderr):
         multirun = open_runs(line, interrupts)
         if not line.multirun:
