@@ -44,7 +44,7 @@ TYPED = [
     ("max_epochs=3", "did you mean 'trainer.max_epochs'?"),
     ("epochs=3", "trainer.max_epochs=N"),
     ("ckpt_path=last.ckpt", "losslab resume RUN_DIR"),
-    ("debug=default", "there is no debug named 'default': there are fdr, limit, overfit, profiler"),
+    ("debug=default", "there is no debug named 'default': write debug=fdr"),
     ("callbacks.early_stopping.patience=3", "early_stopping has callbacks.early_stopping.patience"),
     ("callbacks=[erly_stopping]", "did you mean 'early_stopping'"),
     ("trainer.patience=3", "callbacks=early_stopping"),

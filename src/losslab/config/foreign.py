@@ -22,6 +22,7 @@ _PLACES = "write output_dir=FOLDER and name=NAME; runs live in FOLDER/NAME"
 _TEST = "every run is tested at its end; losslab evaluate RUN_DIR scores it again"
 _TAGS = "name=NAME says which comparison a run belongs to"
 _SWEEP = "write -m and list values, as in -m optimizer.lr=1e-3,3e-3; losslab compare takes each loss's best"
+_CONFIG = "losslab train --cfg job prints the configuration, and a run keeps its own in config.yaml"
 _WARMUP = "write scheduler.warmup_steps=N"
 _WIDTH, _LAYERS, _HEADS = "write model.width=N", "write model.num_layers=N", "write model.num_heads=N"
 _CONTEXT = "write model.context=N"
@@ -57,10 +58,17 @@ _INSTEAD: dict[str, str] = {
     "train": "losslab train trains; losslab evaluate RUN_DIR only scores",
     "tags": _TAGS,
     "task_name": _TAGS,
-    "hparams_search": _SWEEP,
+    "hparams_search": "write -m hydra/sweeper=optuna, and what is searched: docs/tuning.md",
     "paths": _PLACES,
-    "extras": _BARS,
-    "optimized_metric": _SWEEP,
+    "extras": _CONFIG,
+    "print_config": _CONFIG,
+    "ignore_warnings": "warnings go to the run's train.log: leave it out",
+    "enforce_tags": _TAGS,
+    "local": "write --config-dir DIR, a folder of your own yaml files that need not be in git",
+    "pin_memory": "batches go to the device as they are: leave it out",
+    "stochastic_weight_avg": "write callbacks=ema, which averages weights beside those that train",
+    "tpu_cores": "write trainer.accelerator=tpu, which nobody has tried",
+    "optimized_metric": "a search goes by the primary metric of the task: leave it out",
     "compile_model": "write trainer.compile=true",
     # Hugging Face's TrainingArguments
     "learning_rate": _LR,
@@ -167,6 +175,13 @@ CHOICES: dict[tuple[str, str], str] = {
     },
     **{("loggers", name): _LOGGING for name in ("aim", "many_loggers")},
     ("trainer", "mps"): "write trainer=cpu trainer.accelerator=mps",
+    ("trainer", "ddp_sim"): "write trainer=ddp trainer.accelerator=cpu trainer.devices=N",
+    ("debug", "default"): "write debug=fdr: one step, one batch of val and of test",
+    (
+        "callbacks",
+        "default",
+    ): "write callbacks=[early_stopping,model_checkpoint,model_summary]; the progress bar is there",
+    ("callbacks", "rich_progress_bar"): "it is there: trainer.enable_progress_bar=false leaves it out",
     ("experiment", "example"): "losslab train --help lists the experiments",
 }
 """Group and choice of lightning-hydra-template's that there are not here."""
