@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runs import TINY
+import pytest
+
+from losslab.records import read
+from runs import TINY, find_runs
 
 LAUNCHER = '''
 import pickle, subprocess, sys
@@ -75,8 +78,8 @@ class FailsFrom(Loss):
 """
 
 
-def sweep(workplace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`losslab train -m` under that launcher, with that loss."""
+def sweep(workplace: Path, *arguments: str, launcher: str = "elsewhere") -> subprocess.CompletedProcess[str]:
+    """`losslab train -m` under a launcher, with that loss."""
     (workplace / "site/hydra_plugins").mkdir(parents=True)
     (workplace / "site/hydra_plugins/elsewhere.py").write_text(LAUNCHER)
     (workplace / "fails.py").write_text(LOSS)
@@ -86,7 +89,7 @@ def sweep(workplace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     }.items():
         (workplace / f"my_conf/{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
         (workplace / f"my_conf/{name}.yaml").write_text(text)
-    command = ["-m", "losslab", "train", "-m", "--config-dir", "my_conf", *TINY, "hydra/launcher=elsewhere"]
+    command = ["-m", "losslab", "train", "-m", "--config-dir", "my_conf", *TINY, f"hydra/launcher={launcher}"]
     return subprocess.run(
         [sys.executable, *command, "loss=fails", *arguments],
         cwd=workplace,
@@ -120,3 +123,18 @@ def test_a_launcher_that_gives_up_over_a_killed_run_is_a_sentence_and_the_record
     assert "runs: 1 completed, 1 failed\n" in result.stdout, said
     assert "[2/2] failed: loss.step=-3: its process ended before the run did; see " in result.stderr
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("launcher", "settings"),
+    [("joblib", ["hydra.launcher.n_jobs=2"]), ("submitit_local", ["hydra.launcher.timeout_min=5"])],
+)
+def test_hydras_own_launchers_survive_a_crashed_run(launcher: str, settings: list[str], workplace: Path) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    result = sweep(workplace, "loss.step=3,0", "trainer.max_steps=4", *settings, launcher=launcher)
+    said = result.stdout + result.stderr
+    assert result.returncode == 1, said
+    assert "runs: 1 completed, 1 failed\n" in result.stdout, said
+    assert "[1/2] failed: loss.step=3: ArithmeticError: no luck here; see " in result.stderr, said
+    assert "Traceback" not in said
+    assert sorted(read(run).status for run in find_runs(workplace / "outputs/runs")) == ["completed", "failed"]
