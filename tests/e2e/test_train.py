@@ -29,8 +29,8 @@ def test_a_run_leaves_its_record_metrics_and_checkpoints(run_tiny: Callable[...,
     assert run_tiny() == 0
     folder, record = only_run(RUNS)
     assert set(json.loads((folder / "run.json").read_text())) == set(
-        "schema identity name overrides status step max_steps stopped trial metrics metrics_info primary hashes versions "
-        "provenance timing hardware throughput memory error".split()
+        "schema identity name overrides status step max_steps stopped trial metrics metrics_info primary hashes "
+        "versions provenance timing hardware throughput memory error".split()
     )
     assert (record.status, record.step, record.max_steps, record.error) == ("completed", 8, 8, None)
     assert set(record.hashes) == {"backbone_init", "projection_init", "batches", "data", "tokenizer", "code"}
