@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from losslab.training.output.step_logger import StepLogger
 
 from losslab.metric import Metric
 from losslab.metrics.table import METRICS
@@ -56,7 +55,6 @@ def keep(
         metrics_log=None,
         record=None,
         callbacks={},
-        logger=StepLogger(),
         before_fit=absent,
         began=0.0,
     )
