@@ -213,6 +213,7 @@ def test_mlflow_takes_databases_and_servers(uri: str, right: bool, monkeypatch: 
 def test_a_run_that_the_server_has_goes_on_where_it_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps up to 5 were sent by a session that was killed behind the checkpoint of step 3."""
     package = MagicMock(run=None)
+    package.__spec__ = MagicMock()  # find_spec asks for it
     there = package.init.return_value
     there.starting_step, there.offline = 6, False
     monkeypatch.setitem(sys.modules, "wandb", package)

@@ -87,7 +87,7 @@ def attention_weights(
     found: list[Tensor] = []
     block = backbone.layers[layer - 1]
     assert isinstance(block, DecoderLayer)
-    hook = block.attention.register_forward_pre_hook(lambda module, inputs: found.append(module.weights(*inputs)))
+    hook = block.attention.register_forward_pre_hook(lambda module, inputs: found.append(module.weights(inputs[0])))
     try:
         with torch.no_grad(), context():
             backbone({"tokens": tokens_BT})
