@@ -78,17 +78,17 @@ class EndsLate(CrossEntropy):
 def main(folder: Path) -> None:
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     distributed.init_process_group("gloo")
-    finish = training_run._finish
+    finish = training_run.finish
 
-    def keep_weights(run: RunFolder, module: LossModule, *rest: Any) -> None:
+    def keep_weights(run: RunFolder, module: LossModule, *rest: Any, **options: Any) -> None:
         whole = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in module.network.named_parameters()}
         sharded = [n for n, p in module.network.named_parameters() if isinstance(p, DTensor)]
         torch.save(
             [{n: p.detach().clone() for n, p in whole.items()}, sharded], run.path / f"{distributed.get_rank()}.pt"
         )
-        finish(run, module, *rest)
+        finish(run, module, *rest, **options)
 
-    training_run._finish = keep_weights
+    training_run.finish = keep_weights
     for run in sorted(RunFolder(path.parent) for path in folder.glob("*/config.yaml")):
         record = training_run.execute(run)
         assert record.status == ("diverged" if "nan" in run.name else "completed"), record

@@ -52,16 +52,16 @@ def part(metrics: dict[str, float], split: str) -> dict[str, float]:
 def trained_logits(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The logits of the networks whose training ends, on TOKENS."""
     seen: list[Tensor] = []
-    finish = training_run._finish
+    finish = training_run.finish
 
-    def look(run: RunFolder, module: LossModule, evaluator: Any, state: Any, record: Any) -> None:
+    def look(run: RunFolder, module: LossModule, evaluator: Any, *rest: Any, **options: Any) -> None:
         network = module.network.eval()
         with torch.no_grad(), evaluator.context():
             hidden = network.backbone({"tokens": TOKENS})
         seen.append(network.loss.scores(hidden.flatten(0, 1), network.projection).detach().reshape(2, 32, -1))
-        finish(run, module, evaluator, state, record)
+        finish(run, module, evaluator, *rest, **options)
 
-    monkeypatch.setattr(training_run, "_finish", look)
+    monkeypatch.setattr(training_run, "finish", look)
     return seen
 
 
@@ -111,7 +111,7 @@ def test_a_sentence_is_scored_as_the_docs_say(run_tiny: Callable[..., int]) -> N
     log_probs = loaded.log_probs(tokens[:, :-1])
     picked = log_probs.gather(-1, tokens[:, 1:, None])
     assert picked.shape == (1, tokens.shape[1] - 1, 1) and bool((picked < 0).all())
-    for wrong in ("a text", tokens[0], tokens.float(), torch.full((1, 3), 300), torch.zeros(1, 33, dtype=torch.int64)):
+    for wrong in (7, tokens[0], tokens.float(), torch.full((1, 3), 300), torch.zeros(1, 33, dtype=torch.int64)):
         with pytest.raises(UserError, match="tokens must be"):
             loaded.log_probs(wrong)  # type: ignore[arg-type]
 
