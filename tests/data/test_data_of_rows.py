@@ -99,7 +99,7 @@ def test_every_row_is_in_one_split(write, tmp_path) -> None:
     found = everything(data)
     assert Counter(text for split in found.values() for text in split) == Counter(row(i)["text"] for i in range(300))
     assert {split: len(rows) for split, rows in found.items()} == {"train": 150, "val": 75, "test": 75}
-    assert data.info.splits["val"]._replace(words=None) == (75, 75, "sample", None)
+    assert data.info.splits["val"]._replace(words=None) == (75, 75, "sample", None, None)
 
 
 def test_labels_are_classes_in_the_order_of_their_names(write, tmp_path) -> None:
