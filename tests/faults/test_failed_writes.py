@@ -182,7 +182,7 @@ def sample(operations: list[Operation], files: list[str], mode: str, *, most: in
     chosen = []
     for (kind, file), found in kinds.items():
         modes = MODES if kind == "write" else MODES[:2]
-        if file.endswith(".npy") and mode != modes[files.index(file) % len(modes)]:
+        if files is FILES["cache"] and mode != modes[files.index(file) % len(modes)]:
             continue
         first = found[:1] if mode == "EIO" and most > 1 else []
         chosen += first + rng.sample(found[1:], 1) if len(found) > 1 else found

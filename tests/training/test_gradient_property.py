@@ -171,14 +171,14 @@ def test_a_step_of_two_ranks_has_the_gradient_of_the_whole_batch(
 
 def test_a_mean_of_micro_batch_means_is_another_gradient() -> None:
     """So the draws can tell the two apart, wherever the parts' weights differ at all."""
-    errors = {}
-    for draw in DRAWS:
+    errors, tried = {}, DRAWS[::3]
+    for draw in tried:
         network, parts = draw.network(), draw.parts()
         if len({network(part).weight.item() for part in parts}) > 1:
             means = [token_mean_gradient(network, part).nan_to_num() for part in parts]
             expected = token_mean_gradient(network, draw.batch())
             errors[str(draw)] = relative_error(torch.stack(means).mean(dim=0), expected)
-    assert len(errors) > COUNT / 2
+    assert len(errors) > len(tried) / 2
     assert min(errors.values()) > 1e-2, min(errors, key=errors.__getitem__)
 
 

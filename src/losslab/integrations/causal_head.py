@@ -35,7 +35,8 @@ def import_transformers() -> ModuleType:
         raise UserError(
             "transformers is not installed: pip install 'losslab[hf]' brings it, and accelerate for its Trainer"
         ) from None
-    return transformers
+    found: ModuleType = transformers
+    return found
 
 
 def output_head(model: Any) -> nn.Linear:
