@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -43,6 +44,16 @@ def pytest_collection_finish() -> None:
 def _composed_once() -> Iterator[None]:
     with composing_once():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _environment_restored() -> Iterator[None]:
+    """Some packages set variables while they are imported; commands are forked where the environment is as it was."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture
