@@ -198,7 +198,7 @@ def to_summary(c: Comparison) -> str:
     if c.pairs is not None:
         parts += ["", "## All pairs", "", pairs_to_markdown(c), "", escape_markdown(pairs_caption(c))]
     if kept:
-        parts += ["", "## What to keep in mind", "", *(f"- {text}" for text in kept)]
+        parts += ["", "## Caveats", "", *(f"- {text}" for text in kept)]
     parts += ["", "## Protocol", "", *(f"{text}\n" for text in done)]
     if c.curves:
         parts.append(f"![val/{c.declared.primary} against the optimizer step]({FIGURES}/curves.png)\n")

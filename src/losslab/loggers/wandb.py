@@ -101,7 +101,7 @@ class WandB(RunLogger):
                 dir=self._folder,
                 settings=settings,
             )
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: no service may outlive a run; raised again
             _end_service(WandB._open)
             raise
         WandB._open += 1

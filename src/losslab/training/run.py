@@ -212,7 +212,7 @@ def _fit(
     try:
         path = None if checkpoint is None else checkpoint.path
         trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-    except BaseException:
+    except BaseException:  # a signal and Ctrl-C, too; raised again
         write_reports(trainer)  # Lightning does so at a run's end alone
         raise
     finally:

@@ -47,7 +47,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
     if c.equal_time:
         parts.append(f"<p>{escape(_equal_time(c))}</p>")
     if c.caveats:
-        parts += ["<h2>What to keep in mind</h2>", _list(c.caveats)]
+        parts += ["<h2>Caveats</h2>", _list(c.caveats)]
     parts += ["<h2>Protocol</h2>", *(f"<p>{escape(text)}</p>" for text in protocol(c))]
     for section, items in groupby(drawn, key=lambda item: item[0].section):
         parts.append(f"<h2>{escape(section)}</h2>")
