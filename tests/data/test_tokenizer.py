@@ -167,3 +167,19 @@ def test_the_smallest_vocabulary_works(documents) -> None:
     ((ids, sizes),) = smallest.encode(["naïve 🙂"])
     assert len(ids) == len("naïve 🙂".encode()) == sum(sizes)
     assert smallest.decode(ids) == "naïve 🙂"
+
+
+def test_a_bpe_of_lower_case_carries_its_normalizer(documents, tmp_path) -> None:
+    made = make_tokenizer("bpe", 300, documents, lowercase=True)
+    made.save(tmp_path)
+    for tokenizer in (made, load_tokenizer(tmp_path)):
+        (upper, sizes), (lower, _) = tokenizer.encode(["THE Loss of İ", "the loss of i̇"])
+        assert upper == lower and sum(sizes) == len("THE Loss of İ".encode())
+    assert made.digest() != make_tokenizer("bpe", 300, documents).digest()
+    assert tokenizer.decode(upper) == "the loss of i̇"
+
+
+@pytest.mark.parametrize("choice", ["bytes", "some.json"])
+def test_lower_case_goes_with_a_trained_bpe(choice: str) -> None:
+    with pytest.raises(UserError, match=r"data\.lowercase=true goes with data\.tokenizer=bpe.*, not with"):
+        check_choice(choice, 300, lowercase=True)

@@ -51,6 +51,7 @@ ADDED_LATER: dict[str, Any] = {
     "data.val_fraction": None,
     "data.test_fraction": None,
     "data.rules": 1,
+    "data.lowercase": False,
     "trainer.fast_dev_run": None,
     "trainer.overfit_batches": None,
     "trainer.limit_train_batches": None,

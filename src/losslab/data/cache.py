@@ -87,18 +87,20 @@ def without_ends(split: TokenSplit, tokenizer: Tokenizer) -> Iterator[list[int]]
         start += length
 
 
-def build_cache(root: Path, settings: dict[str, Any], corpus: Corpus, tokenizer: str, vocab_size: int) -> TokenCache:
+def build_cache(
+    root: Path, settings: dict[str, Any], corpus: Corpus, tokenizer: str, vocab_size: int, *, lowercase: bool = False
+) -> TokenCache:
     """Open the cache for `settings`, or build it."""
 
     def write(folder: Path) -> None:
-        _write(folder, settings, corpus, tokenizer, vocab_size)
+        made = make_tokenizer(tokenizer, vocab_size, corpus.documents["train"], lowercase=lowercase)
+        _write(folder, settings, corpus, made)
 
     return open_or_build(root / cache_key(settings), open_cache, write)
 
 
-def _write(folder: Path, settings: dict[str, Any], corpus: Corpus, choice: str, vocab_size: int) -> None:
+def _write(folder: Path, settings: dict[str, Any], corpus: Corpus, tokenizer: Tokenizer) -> None:
     by_split = corpus.documents
-    tokenizer = make_tokenizer(choice, vocab_size, by_split["train"])
     tokenizer.save(folder)
     meta: dict[str, Any] = {"settings": settings, "tokenizer": tokenizer.digest(), "vocab_size": tokenizer.vocab_size}
     meta |= {"tokens": {}, "documents": {}, "words": corpus.words, "how": corpus.how}

@@ -234,18 +234,28 @@ def restored(columns: Columns, context: int, info: DataInfo) -> Vocabularies:
     )
 
 
-def learn(columns: Columns, train: Sequence[Row], *, context: int, tokenizer: str, vocab_size: int) -> Vocabularies:
+def learn(
+    columns: Columns,
+    train: Sequence[Row],
+    *,
+    context: int,
+    tokenizer: str,
+    vocab_size: int,
+    lowercase: bool = False,
+) -> Vocabularies:
     """The vocabularies of train.
 
     Args:
         tokenizer: bpe, bytes, or the path of a tokenizer.json, for columns of text.
         vocab_size: of a trained bpe; and the most words, the most frequent ones, that have an id beside 0.
+        lowercase: of a trained bpe.
 
     Raises:
         UserError: for a column with fewer than two labels.
     """
     texts = [name for name, kind in columns.items() if kind == "text"]
-    made = make_tokenizer(tokenizer, vocab_size, [row[name] for row in train for name in texts]) if texts else None
+    read = [row[name] for row in train for name in texts]
+    made = make_tokenizer(tokenizer, vocab_size, read, lowercase=lowercase) if texts else None
     counts = Counter(word for name, kind in columns.items() if kind == "words" for row in train for word in row[name])
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 1]
     labels = {}

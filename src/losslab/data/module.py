@@ -42,6 +42,7 @@ class TextDataModule(DataModule):
         rules: 2, or 1 for the documents and splits of losslab before `separator` was there (`TextSource`).
         tokenizer: bpe (trained on the train split), bytes, or the path of a tokenizer.json.
         vocab_size: of the trained bpe.
+        lowercase: the trained bpe lowers the case of what it reads; a text does not come back from its tokens then.
         context: T, tokens in a window.
         batch_size: windows in one optimizer step, over all devices and micro-batches.
         val_batch_size: windows evaluated at once on each device.
@@ -66,6 +67,7 @@ class TextDataModule(DataModule):
         rules: sources.Rules = 1,
         tokenizer: str = "bpe",
         vocab_size: int = 4096,
+        lowercase: bool = False,
         context: int,
         batch_size: int = 16,
         val_batch_size: int = 32,
@@ -84,7 +86,7 @@ class TextDataModule(DataModule):
             raise UserError(f"data.max_eval_tokens must be above 0, or null for all, not {max_eval_tokens}")
         if num_workers < 0:
             raise UserError(f"data.num_workers must be 0 or above, not {num_workers}")
-        check_choice(tokenizer, vocab_size)
+        check_choice(tokenizer, vocab_size, lowercase=lowercase)
         own = {"val_path": val_path, "test_path": test_path, "separator": separator}
         own |= {"val_fraction": val_fraction, "test_fraction": test_fraction}  # type: ignore[dict-item]
         self.text: Text = BuiltInText()
@@ -97,6 +99,7 @@ class TextDataModule(DataModule):
         self.documents: DocumentRule = documents
         self.tokenizer_choice = tokenizer
         self.vocab_size = vocab_size
+        self.lowercase = lowercase
         self.context = context
         self.max_eval_tokens = max_eval_tokens
         self.num_workers = num_workers
@@ -137,11 +140,18 @@ class TextDataModule(DataModule):
             settings["vocab_size"] = str(self.vocab_size)
         elif self.tokenizer_choice != "bytes":
             settings["tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
-        settings |= self.text.rules()
+        settings |= self.text.rules() | ({"lowercase": "true"} if self.lowercase else {})
         try:
             self._cache = open_cache(cache / cache_key(settings))
         except DAMAGED:
-            self._cache = build_cache(cache, settings, self.text.corpus(), self.tokenizer_choice, self.vocab_size)
+            self._cache = build_cache(
+                cache,
+                settings,
+                self.text.corpus(),
+                self.tokenizer_choice,
+                self.vocab_size,
+                lowercase=self.lowercase,
+            )
         self.sampler = TextSampler(self.context, cache)
         self.sampler.take_cache(self._cache)
         for split, count in self._cache.meta["tokens"].items():

@@ -86,6 +86,7 @@ def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: C
         context=settings["context"],
         tokenizer=tokenizer,
         vocab_size=settings["vocab_size"],
+        lowercase=settings.get("lowercase", False),
     )
     truncated = dict.fromkeys(SPLITS, 0)
     target = target_of(columns)

@@ -40,6 +40,7 @@ class RowsDataModule(DataModule):
         quotes: of csv: cells may stand in quotation marks.
         tokenizer: bytes, bpe (trained on the train split), or the path of a tokenizer.json.
         vocab_size: of the trained bpe; of columns of words, the most that have an id of their own.
+        lowercase: the trained bpe lowers the case of what it reads.
         context: T, the longest sequence; what is longer is cut off, and counted.
         batch_size: rows in one optimizer step, over all devices and micro-batches.
         val_batch_size: rows evaluated at once on each device.
@@ -62,6 +63,7 @@ class RowsDataModule(DataModule):
         quotes: bool = True,
         tokenizer: str = "bytes",
         vocab_size: int = 4096,
+        lowercase: bool = False,
         context: int,
         batch_size: int = 16,
         val_batch_size: int = 32,
@@ -78,7 +80,7 @@ class RowsDataModule(DataModule):
         for name, column in (columns or {}).items():
             if not isinstance(column, str):
                 raise UserError(f"data.columns.{name} must be the name of a column, not {column!r}")
-        check_choice(tokenizer, vocab_size)
+        check_choice(tokenizer, vocab_size, lowercase=lowercase)
         self.source = RowSource(
             path,
             val_path=val_path,
@@ -91,6 +93,7 @@ class RowsDataModule(DataModule):
         self.source.check()
         self.tokenizer_choice = tokenizer
         self.vocab_size = vocab_size
+        self.lowercase = lowercase
         self.context = context
         self.num_workers = num_workers
         self._store: RowStore | None = None
@@ -144,7 +147,7 @@ class RowsDataModule(DataModule):
             "tokenizer": self.tokenizer_choice if self.tokenizer_choice in ("bpe", "bytes") else "file",
             "vocab_size": self.vocab_size,
             "context": self.context,
-        }
+        } | ({"lowercase": True} if self.lowercase else {})
         self._store = open_rows(cache, settings, self.source, task.columns, self.tokenizer_choice)
         return self._describe()
 

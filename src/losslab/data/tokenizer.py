@@ -104,12 +104,18 @@ class FileTokenizer:
         return cls(content, path)
 
     @classmethod
-    def train(cls, documents: list[str], vocab_size: int) -> FileTokenizer:
-        """Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes: Radford et al. 2019)."""
+    def train(cls, documents: list[str], vocab_size: int, *, lowercase: bool = False) -> FileTokenizer:
+        """Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes: Radford et al. 2019).
+
+        Args:
+            lowercase: its tokenizer.json lowers the case of all that it reads.
+        """
         from tokenizers import Tokenizer as Backend
-        from tokenizers import decoders, models, pre_tokenizers, trainers
+        from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
         backend = Backend(models.BPE())
+        if lowercase:
+            backend.normalizer = normalizers.Lowercase()
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
@@ -144,8 +150,13 @@ class FileTokenizer:
         (folder / "tokenizer.json").write_bytes(self.content.encode())
 
 
-def check_choice(tokenizer: str, vocab_size: int) -> None:
+def check_choice(tokenizer: str, vocab_size: int, *, lowercase: bool = False) -> None:
     """Refuse, before any text is read, what cannot work. Raises UserError."""
+    if lowercase and tokenizer != "bpe":
+        raise UserError(
+            f"data.lowercase=true goes with data.tokenizer=bpe, which is trained on lower case, not with {tokenizer}: "
+            "bytes are taken as they are, and a tokenizer.json has a normalizer of its own"
+        )
     if tokenizer == "bpe" and vocab_size < _SMALLEST_BPE:
         raise UserError(
             f"data.vocab_size must be at least {_SMALLEST_BPE} (256 bytes and an end of text), not {vocab_size}"
@@ -154,10 +165,10 @@ def check_choice(tokenizer: str, vocab_size: int) -> None:
         FileTokenizer.read(tokenizer)
 
 
-def make_tokenizer(choice: str, vocab_size: int, train_documents: list[str]) -> Tokenizer:
+def make_tokenizer(choice: str, vocab_size: int, train_documents: list[str], *, lowercase: bool = False) -> Tokenizer:
     """`bpe`, `bytes`, or the path of a tokenizer.json."""
     if choice == "bpe":
-        return FileTokenizer.train(train_documents, vocab_size)
+        return FileTokenizer.train(train_documents, vocab_size, lowercase=lowercase)
     return ByteTokenizer() if choice == "bytes" else FileTokenizer.read(choice)
 
 
