@@ -57,6 +57,7 @@ ADDED_LATER: dict[str, Any] = {
     "trainer.limit_train_batches": None,
     "trainer.limit_val_batches": None,
     "trainer.limit_test_batches": None,
+    "task.pooling": "mean",
 }
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
