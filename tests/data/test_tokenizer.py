@@ -6,11 +6,15 @@ from hypothesis import strategies as st
 
 from losslab.data.tokenizer import (
     END_OF_TEXT,
+    MASK,
     ByteTokenizer,
     FileTokenizer,
+    artifacts_of,
+    as_json,
     check_choice,
     load_tokenizer,
     make_tokenizer,
+    tokenizer_of,
 )
 from losslab.errors import UserError
 
@@ -127,6 +131,39 @@ def test_a_saved_tokenizer_is_the_same_tokenizer(tokenizer, tmp_path) -> None:
     assert type(loaded) is type(tokenizer)
     assert loaded.digest() == tokenizer.digest()
     assert list(loaded.encode(TEXTS)) == list(tokenizer.encode(TEXTS))
+
+
+@pytest.mark.parametrize("choice", ["bpe", "bytes", "lowering", "dropping", "prefixing"])
+def test_a_mask_token_is_one_more_id_that_no_text_is_encoded_to(choice, documents, tokenizer_json, tmp_path) -> None:
+    choice = choice if choice in ("bpe", "bytes") else str(tokenizer_json(choice))
+    plain = make_tokenizer(choice, 300, documents)
+    masked = make_tokenizer(choice, 300, documents, masks=True)
+    assert plain.mask is None
+    assert masked.mask == plain.vocab_size == masked.vocab_size - 1
+    assert masked.end == plain.end
+    assert masked.digest() != plain.digest()
+    texts = [*TEXTS, f"a {MASK} b"]
+    assert list(masked.encode(texts)) == list(plain.encode(texts))
+    assert masked.decode([masked.mask]) == ""
+    masked.save(tmp_path)
+    kept = tokenizer_of(artifacts_of(masked))
+    assert kept is not None
+    for found in (load_tokenizer(tmp_path), kept):
+        assert (found.mask, found.vocab_size, found.digest()) == (masked.mask, masked.vocab_size, masked.digest())
+    assert FileTokenizer(as_json(masked), "written").mask == masked.mask
+
+
+def test_a_files_own_mask_token_is_used(bpe, tmp_path) -> None:
+    from tokenizers import Tokenizer, models
+
+    own = Tokenizer(models.WordLevel({"[UNK]": 0, "[MASK]": 1, "loss": 2}, unk_token="[UNK]"))
+    own.save(str(tmp_path / "own.json"))
+    found = make_tokenizer(str(tmp_path / "own.json"), 1, [], masks=True)
+    assert (found.mask, found.vocab_size) == (1, 3)
+    assert found.content == FileTokenizer.read(str(tmp_path / "own.json")).content
+    Tokenizer(models.WordLevel({"[UNK]": 0, "loss": 2}, unk_token="[UNK]")).save(str(tmp_path / "gaps.json"))
+    with pytest.raises(UserError, match=r"gaps\.json has gaps in its ids"):
+        make_tokenizer(str(tmp_path / "gaps.json"), 1, [], masks=True)
 
 
 def test_bytes_that_are_no_text_still_decode() -> None:

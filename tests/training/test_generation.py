@@ -29,8 +29,8 @@ class Letters(ByteTokenizer):
 
     vocab_size = V
 
-    def __init__(self, end: int | None) -> None:
-        self.end = end
+    def __init__(self, end: int | None, mask: int | None = None) -> None:
+        self.end, self.mask = end, mask
 
     def encode(self, documents: list[str]) -> Any:
         for text in documents:
@@ -129,6 +129,16 @@ def test_a_text_ends_at_the_end_of_text() -> None:
         network.projection.weight.zero_()
         network.projection.weight[V - 1] = hidden
     assert list(TextGenerator(network, Letters(end=V - 1)).stream("b")) == []
+
+
+def test_the_mask_token_is_never_produced() -> None:
+    network = make_network().eval()
+    likeliest = int(NextToken(network)([0]).argmax())
+    without = NextToken(network, never=likeliest)([0])
+    assert without[likeliest] == -torch.inf
+    assert math.isclose(without.exp().sum(), 1, rel_tol=1e-5)
+    generator = TextGenerator(network, Letters(end=None, mask=likeliest), max_tokens=LENGTH)
+    assert chr(ord("a") + likeliest) not in "".join(generator.stream("a"))
 
 
 def test_a_network_that_cannot_generate_is_refused() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Task
 from losslab.data.module import TextDataModule
-from losslab.data.tokenizer import ByteTokenizer, FileTokenizer
+from losslab.data.tokenizer import make_tokenizer
 from losslab.training.factory import build_data
 from losslab.training.random import derive_seed, global_stream
 from losslab.training.trial.forms import check_info
@@ -32,7 +32,7 @@ def few_samples(config: dict[str, Any], task: Task, stack: ExitStack) -> tuple[D
     data = build_data({**config, "data": {**config["data"], **own}})
     data.check_task(task)
     if isinstance(data, TextDataModule):
-        return _stream(data)
+        return _stream(data, task)
     prepared(data, config, task, Path(stack.enter_context(tempfile.TemporaryDirectory())))
     found = {"train": rows(data.train_batch(0, Share()), slice(0, COUNT))}
     for split in data.splits[1:]:
@@ -56,13 +56,12 @@ def rows(batch: Batch, chosen: slice) -> Batch:
     return Batch(inputs, batch.target[chosen], batch.weight[chosen], extras)
 
 
-def _stream(data: TextDataModule) -> tuple[DataInfo, dict[str, Batch]]:
+def _stream(data: TextDataModule, task: Task) -> tuple[DataInfo, dict[str, Batch]]:
     """Tokens at random, as long as the data's windows: no text is read."""
-    vocab_size = data.vocab_size
-    if data.tokenizer_choice == "bytes":
-        vocab_size = ByteTokenizer.vocab_size
-    elif data.tokenizer_choice != "bpe":
-        vocab_size = FileTokenizer.read(data.tokenizer_choice).vocab_size
+    vocab_size, mask = data.vocab_size + task.masks, data.vocab_size if task.masks else None
+    if data.tokenizer_choice != "bpe":
+        tokenizer = make_tokenizer(data.tokenizer_choice, data.vocab_size, [], masks=task.masks)
+        vocab_size, mask = tokenizer.vocab_size, tokenizer.mask
     tokens = torch.randint(vocab_size, (COUNT, data.context + 1), generator=torch.Generator().manual_seed(0))
     number = torch.arange(COUNT)[:, None].expand(COUNT, data.context)
     extras = {"fit": (number + 1) % 2, "unit": number, "bytes": torch.ones(COUNT, data.context)}
@@ -71,6 +70,7 @@ def _stream(data: TextDataModule) -> tuple[DataInfo, dict[str, Batch]]:
         splits=dict.fromkeys(data.splits, size),
         mean_positions=data.context,
         vocab_size=vocab_size,
+        mask=mask,
         class_counts=torch.ones(vocab_size, dtype=torch.float64),
     )
     batch = Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], torch.ones(COUNT, data.context), extras)

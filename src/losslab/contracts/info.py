@@ -33,6 +33,8 @@ class DataInfo:
     """Positions of a training sample, on average."""
     vocab_size: int | None = None
     """V, where inputs are tokens."""
+    mask: int | None = None
+    """The id of the mask token, where the task or the data's augmentation needs one. It is never a target."""
     num_classes: int | None = None
     """C, where targets are classes of their own; None where they are tokens, or no classes."""
     num_values: int | None = None

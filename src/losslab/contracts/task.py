@@ -99,6 +99,8 @@ class Task(ABC):
     """No hidden state may depend on inputs after its position, for the targets stand there."""
     of_stream: ClassVar[bool] = False
     """It reads windows of a stream of tokens, as `data=text` gives them."""
+    masks: ClassVar[bool] = False
+    """It hides tokens behind a mask token: the tokenizer then has one (`DataInfo.mask`)."""
     columns: ClassVar[Mapping[str, ColumnKind]] = {}
     """The columns that it reads of data that has rows (`data=csv`, `data=jsonl`), by its own name for each: what they
     are called in the file is the data's to say (`data.columns.text=question`). Checked before data is read. The first

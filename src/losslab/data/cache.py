@@ -20,6 +20,8 @@ from losslab.data.store import growing, key_of, map_array, open_or_build, read_m
 from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 
 _FORMAT = 5
+MASKS = "masks"
+"""Setting of a cache whose tokenizer has a mask token; others lack it."""
 _AT_ONCE = 2**24
 _KINDS = ("tokens", "bytes", "fit", "lengths")
 
@@ -93,7 +95,8 @@ def build_cache(
     """Open the cache for `settings`, or build it."""
 
     def write(folder: Path) -> None:
-        made = make_tokenizer(tokenizer, vocab_size, corpus.documents["train"], lowercase=lowercase)
+        train, masks = corpus.documents["train"], MASKS in settings
+        made = make_tokenizer(tokenizer, vocab_size, train, lowercase=lowercase, masks=masks)
         _write(folder, settings, corpus, made)
 
     return open_or_build(root / cache_key(settings), open_cache, write)

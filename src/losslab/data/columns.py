@@ -242,6 +242,7 @@ def learn(
     tokenizer: str,
     vocab_size: int,
     lowercase: bool = False,
+    masks: bool = False,
 ) -> Vocabularies:
     """The vocabularies of train.
 
@@ -249,13 +250,14 @@ def learn(
         tokenizer: bpe, bytes, or the path of a tokenizer.json, for columns of text.
         vocab_size: of a trained bpe; and the most words, the most frequent ones, that have an id beside 0.
         lowercase: of a trained bpe.
+        masks: the tokenizer has a mask token.
 
     Raises:
         UserError: for a column with fewer than two labels.
     """
     texts = [name for name, kind in columns.items() if kind == "text"]
     read = [row[name] for row in train for name in texts]
-    made = make_tokenizer(tokenizer, vocab_size, read, lowercase=lowercase) if texts else None
+    made = make_tokenizer(tokenizer, vocab_size, read, lowercase=lowercase, masks=masks) if texts else None
     counts = Counter(word for name, kind in columns.items() if kind == "words" for row in train for word in row[name])
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 1]
     labels = {}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
 from losslab.data import sources
-from losslab.data.cache import TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
+from losslab.data.cache import MASKS, TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
 from losslab.data.corpora import BuiltInText, OwnText, Text
 from losslab.data.documents import DocumentRule
 from losslab.data.introduction import introduce_text
@@ -141,6 +141,7 @@ class TextDataModule(DataModule):
         elif self.tokenizer_choice != "bytes":
             settings["tokenizer"] = FileTokenizer.read(self.tokenizer_choice).digest()
         settings |= self.text.rules() | ({"lowercase": "true"} if self.lowercase else {})
+        settings |= {MASKS: "true"} if task.masks else {}
         try:
             self._cache = open_cache(cache / cache_key(settings))
         except DAMAGED:
@@ -175,6 +176,7 @@ class TextDataModule(DataModule):
             splits=splits,
             mean_positions=self.context,
             vocab_size=int(meta["vocab_size"]),
+            mask=tokenizer.mask,
             class_counts=torch.as_tensor(self.train_counts),
             artifacts=artifacts_of(tokenizer),
         )

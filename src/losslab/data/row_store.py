@@ -87,6 +87,7 @@ def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: C
         tokenizer=tokenizer,
         vocab_size=settings["vocab_size"],
         lowercase=settings.get("lowercase", False),
+        masks=settings.get("masks", False),
     )
     truncated = dict.fromkeys(SPLITS, 0)
     target = target_of(columns)
@@ -104,5 +105,6 @@ def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: C
                 meta["class_counts"] = np.bincount(column.values, minlength=len(classes)).tolist()
     values = None if target is None or classes is not None else made.widths.get(target, 1)
     meta |= {"rows": {split: len(read.rows[split]) for split in SPLITS}, "truncated": truncated}
-    meta |= {"vocab_size": made.vocab_size, "num_classes": None if classes is None else len(classes)}
+    mask = None if made.tokenizer is None else made.tokenizer.mask
+    meta |= {"vocab_size": made.vocab_size, "mask": mask, "num_classes": None if classes is None else len(classes)}
     write_meta(folder, meta | {"num_values": values, "artifacts": made.artifacts()})

@@ -147,7 +147,7 @@ class RowsDataModule(DataModule):
             "tokenizer": self.tokenizer_choice if self.tokenizer_choice in ("bpe", "bytes") else "file",
             "vocab_size": self.vocab_size,
             "context": self.context,
-        } | ({"lowercase": True} if self.lowercase else {})
+        } | {key: True for key, on in (("lowercase", self.lowercase), ("masks", task.masks)) if on}
         self._store = open_rows(cache, settings, self.source, task.columns, self.tokenizer_choice)
         return self._describe()
 
@@ -165,6 +165,7 @@ class RowsDataModule(DataModule):
             splits=splits,
             mean_positions=mean,
             vocab_size=meta["vocab_size"],
+            mask=meta.get("mask"),
             num_classes=meta["num_classes"],
             num_values=meta["num_values"],
             class_counts=None if meta["class_counts"] is None else torch.tensor(meta["class_counts"]).double(),

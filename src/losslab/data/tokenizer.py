@@ -14,10 +14,14 @@ from losslab.console import working
 from losslab.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
+MASK = "<|mask|>"
 _KNOWN_ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
+_KNOWN_MASKS = (MASK, "[MASK]", "<mask>")
 _BATCH = 512
 _FILE, _BYTES = "tokenizer.json", "tokenizer.bytes"
-"""Artifacts; that of plain bytes is empty."""
+"""Artifacts; that of plain bytes is empty, or the word below."""
+_MASKED_BYTES = "mask"
+"""Content of the artifact of bytes with a mask token."""
 _SMALLEST_BPE = 257
 """256 bytes and the end of text."""
 
@@ -28,6 +32,8 @@ class Tokenizer(Protocol):
     vocab_size: int
     end: int | None
     """The id that ends each document, if the vocabulary has one."""
+    mask: int | None
+    """The id that stands for a hidden token, if the vocabulary has one. No text is encoded to it."""
 
     @property
     def content(self) -> str | None:
@@ -45,11 +51,20 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """One token a byte, and 256 for the end of text."""
+    """One token a byte, and 256 for the end of text.
+
+    Args:
+        masks: 257 is the mask token.
+    """
 
     vocab_size = 257
     end: int | None = 256
+    mask: int | None = None
     content: str | None = None
+
+    def __init__(self, *, masks: bool = False) -> None:
+        if masks:
+            self.vocab_size, self.mask = 258, 257
 
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         for text in documents:
@@ -60,10 +75,12 @@ class ByteTokenizer:
         return bytes(token for token in tokens if token < 256).decode(errors="replace")
 
     def digest(self) -> str:
-        return hashlib.sha256(b"losslab bytes 1").hexdigest()
+        return hashlib.sha256(b"losslab bytes 1" + (b"" if self.mask is None else b" mask")).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Nothing to keep."""
+        """Keep whether there is a mask token: of plain bytes there is nothing to keep."""
+        if self.mask is not None:
+            (folder / _BYTES).write_text(_MASKED_BYTES)
 
 
 class FileTokenizer:
@@ -91,6 +108,7 @@ class FileTokenizer:
         self.name = name
         self.vocab_size = max(vocabulary.values()) + 1
         self.end = next((vocabulary[end] for end in _KNOWN_ENDS if end in vocabulary), None)
+        self.mask = next((vocabulary[mask] for mask in _KNOWN_MASKS if mask in vocabulary), None)
 
     @classmethod
     def read(cls, path: str) -> FileTokenizer:
@@ -129,6 +147,24 @@ class FileTokenizer:
         )
         return cls(backend.to_str(), "bpe")
 
+    def with_mask(self) -> FileTokenizer:
+        """The same with a mask token: its own ([MASK], <mask>), else one more id, the last.
+
+        Raises:
+            UserError: where the vocabulary has gaps, so that the library would give a used id to the new token.
+        """
+        if self.mask is not None:
+            return self
+        from tokenizers import AddedToken
+        from tokenizers import Tokenizer as Backend
+
+        backend = Backend.from_str(self.content)
+        used = set(backend.get_vocab(with_added_tokens=True).values())
+        backend.add_special_tokens([AddedToken(MASK, special=True)])
+        if backend.token_to_id(MASK) in used:
+            raise UserError(f"data.tokenizer={self.name} has gaps in its ids: give it a [MASK] token of its own")
+        return FileTokenizer(backend.to_str(), self.name)
+
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         for start in range(0, len(documents), _BATCH):
             texts = documents[start : start + _BATCH]
@@ -165,22 +201,35 @@ def check_choice(tokenizer: str, vocab_size: int, *, lowercase: bool = False) ->
         FileTokenizer.read(tokenizer)
 
 
-def make_tokenizer(choice: str, vocab_size: int, train_documents: list[str], *, lowercase: bool = False) -> Tokenizer:
-    """`bpe`, `bytes`, or the path of a tokenizer.json."""
+def make_tokenizer(
+    choice: str, vocab_size: int, train_documents: list[str], *, lowercase: bool = False, masks: bool = False
+) -> Tokenizer:
+    """`bpe`, `bytes`, or the path of a tokenizer.json.
+
+    Args:
+        lowercase: of a trained bpe.
+        masks: with a mask token, which `vocab_size` does not count.
+    """
+    if choice == "bytes":
+        return ByteTokenizer(masks=masks)
     if choice == "bpe":
-        return FileTokenizer.train(train_documents, vocab_size, lowercase=lowercase)
-    return ByteTokenizer() if choice == "bytes" else FileTokenizer.read(choice)
+        made = FileTokenizer.train(train_documents, vocab_size, lowercase=lowercase)
+    else:
+        made = FileTokenizer.read(choice)
+    return made.with_mask() if masks else made
 
 
 def artifacts_of(tokenizer: Tokenizer) -> dict[str, str]:
     """The file that restores a tokenizer, for checkpoints and exports: name → content."""
-    return {_BYTES: ""} if tokenizer.content is None else {_FILE: tokenizer.content}
+    if tokenizer.content is None:
+        return {_BYTES: "" if tokenizer.mask is None else _MASKED_BYTES}
+    return {_FILE: tokenizer.content}
 
 
 def tokenizer_of(artifacts: Mapping[str, str]) -> Tokenizer | None:
     """The tokenizer among the artifacts of a data set, if there is one."""
     if _BYTES in artifacts:
-        return ByteTokenizer()
+        return ByteTokenizer(masks=artifacts[_BYTES] == _MASKED_BYTES)
     return restore_tokenizer(artifacts[_FILE]) if _FILE in artifacts else None
 
 
@@ -201,7 +250,8 @@ def as_json(tokenizer: Tokenizer) -> str:
     backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(END_OF_TEXT, special=True)])
+    special = [END_OF_TEXT] if tokenizer.mask is None else [END_OF_TEXT, MASK]
+    backend.add_special_tokens([AddedToken(token, special=True) for token in special])
     content: str = backend.to_str()
     return content
 
@@ -209,7 +259,7 @@ def as_json(tokenizer: Tokenizer) -> str:
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that was saved in a cache folder."""
     path = folder / "tokenizer.json"
-    return FileTokenizer.read(str(path)) if path.is_file() else ByteTokenizer()
+    return FileTokenizer.read(str(path)) if path.is_file() else ByteTokenizer(masks=(folder / _BYTES).is_file())
 
 
 def byte_characters() -> list[str]:

@@ -119,13 +119,14 @@ def _tokenizer_json(tokenizer: Tokenizer) -> bytes:
 
 
 def _tokenizer_config(tokenizer: Tokenizer, loaded: Loaded) -> bytes:
+    from tokenizers import Tokenizer as Backend
+
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": loaded.network.backbone.context,
         "clean_up_tokenization_spaces": False,
     }
-    if tokenizer.end is not None:
-        added = json.loads(as_json(tokenizer))["added_tokens"]
-        end = next(token["content"] for token in added if token["id"] == tokenizer.end)
-        settings |= {"bos_token": end, "eos_token": end}
+    named = {"bos_token": tokenizer.end, "eos_token": tokenizer.end, "mask_token": tokenizer.mask}
+    backend = Backend.from_str(as_json(tokenizer))
+    settings |= {name: backend.id_to_token(token) for name, token in named.items() if token is not None}
     return json.dumps(settings, indent=2).encode() + b"\n"

@@ -41,6 +41,7 @@ class NextToken:
         network: in evaluation mode, of a task that predicts next tokens.
         context: the longest window; default: the longest that the model reads.
         scale: s of softmax(s · z), instead of the loss's own way from scores to predictions.
+        never: an id that no text holds, the mask token's: it gets no probability.
         forward_context: makes the context of each forward pass; default: none.
 
     Raises:
@@ -53,6 +54,7 @@ class NextToken:
         *,
         context: int | None = None,
         scale: float | None = None,
+        never: int | None = None,
         forward_context: ForwardContext | None = None,
     ) -> None:
         if not network.task.causal:
@@ -64,6 +66,7 @@ class NextToken:
         self.network = network
         self.context = context_of(network.backbone) if context is None else context
         self.scale = scale
+        self.never = never
         self.forward_context = forward_context or (lambda device: nullcontext())
         self._start = 0
         self._seen = 0
@@ -85,7 +88,11 @@ class NextToken:
             log_probs = self.network.loss.predict_log_probs(scores)
         else:
             log_probs = (self.scale * scores).log_softmax(dim=-1)
-        return log_probs[0].float().cpu()
+        found = log_probs[0].float().cpu()
+        if self.never is not None:
+            found[self.never] = -torch.inf
+            found = found - found.logsumexp(dim=-1)
+        return found
 
     def _read(self, tokens: list[int]) -> Tensor:
         """The hidden state after the last token, [1, D]."""

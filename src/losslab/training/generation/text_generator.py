@@ -53,7 +53,9 @@ class TextGenerator:
         self.max_tokens = max_tokens
         self.sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         self.seed = seed
-        self._predictor = partial(NextToken, network, context=context, scale=scale, forward_context=forward_context)
+        self._predictor = partial(
+            NextToken, network, context=context, scale=scale, never=tokenizer.mask, forward_context=forward_context
+        )
         self._predictor()
 
     def stream(self, prompt: str, *, sample: int = 0) -> Iterator[str]:

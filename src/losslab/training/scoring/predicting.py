@@ -171,7 +171,9 @@ def predict(
     for text in rows:
         if not isinstance(text, str):
             raise UserError(f"task={type(network.task).__name__} continues texts, and {text!r} is none")
-        next_token = NextToken(network, context=config["data"].get("context"), forward_context=forward_context)
+        next_token = NextToken(
+            network, context=config["data"].get("context"), never=tokenizer.mask, forward_context=forward_context
+        )
         log_probs = next_token(encode_prompt(tokenizer, text))
         values, ids = log_probs.topk(min(_SHOWN, len(log_probs)))
         table = zip(ids.tolist(), values.exp().tolist(), strict=True)
