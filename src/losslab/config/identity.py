@@ -57,6 +57,7 @@ ADDED_LATER: dict[str, Any] = {
     "trainer.limit_train_batches": None,
     "trainer.limit_val_batches": None,
     "trainer.limit_test_batches": None,
+    "task.pair": False,
     "task.pooling": "mean",
 }
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the

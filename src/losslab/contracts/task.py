@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -101,11 +102,14 @@ class Task(ABC):
     """It reads windows of a stream of tokens, as `data=text` gives them."""
     masks: ClassVar[bool] = False
     """It hides tokens behind a mask token: the tokenizer then has one (`DataInfo.mask`)."""
-    columns: ClassVar[Mapping[str, ColumnKind]] = {}
+    columns: Mapping[str, ColumnKind] = MappingProxyType({})
     """The columns that it reads of data that has rows (`data=csv`, `data=jsonl`), by its own name for each: what they
     are called in the file is the data's to say (`data.columns.text=question`). Checked before data is read. The first
     column of labels, tags or values is the target: its classes are `DataInfo.num_classes` and `class_counts`, its
-    values `DataInfo.num_values`. Empty: it reads no rows."""
+    values `DataInfo.num_values`. Empty: it reads no rows. Of the class, or set by the constructor."""
+    joined: Sequence[str] = ()
+    """Those of its columns of text that it makes one sequence of, such as a pair: the data cuts them so that together
+    they fit into the context, the longest first, and each keeps its end of text. Other texts are cut alone."""
 
     @abstractmethod
     def target_size(self, info: DataInfo) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from losslab.contracts import ColumnKind, DataInfo
 from losslab.data.tables import Row
+from losslab.data.text_columns import Tokens, encode_texts
 from losslab.data.tokenizer import Tokenizer, artifacts_of, make_tokenizer, tokenizer_of
 from losslab.errors import UserError
 
@@ -28,12 +29,14 @@ _CLASSES = ("label", "labels", "tags")
 _NUMBERS = ("value", "values")
 _ONE = ("label", "value")
 """Kinds that give a row one number."""
-_SEQUENCES = ("text", "words", "tags")
+_WORDS = ("words", "tags")
 _SHOWN = 40
 
 
-def check_kinds(columns: Columns, task: str) -> None:
+def check_kinds(columns: Columns, task: str, joined: Sequence[str] = ()) -> None:
     """Refuse kinds that there are not, and columns that do not go together. Raises UserError naming the task."""
+    if strangers := [name for name in joined if columns.get(name) != "text"]:
+        raise UserError(f"task: {task} joins its column {strangers[0]!r}, which is none of its columns of text")
     for name, kind in columns.items():
         if kind not in get_args(ColumnKind):
             kinds = ", ".join(get_args(ColumnKind))
@@ -145,6 +148,8 @@ class Vocabularies:
 
     columns: Columns
     context: int
+    joined: tuple[str, ...] = ()
+    """Columns of text that become one sequence (`Task.joined`)."""
     tokenizer: Tokenizer | None = None
     words: dict[str, int] = field(default_factory=dict)
     """Word → id, from 1."""
@@ -168,41 +173,44 @@ class Vocabularies:
             found[LABELS_FILE] = json.dumps({name: list(labels) for name, labels in self.labels.items()}, indent=1)
         return found
 
-    def encode(self, name: str, rows: Sequence[Row]) -> tuple[Column, int]:
-        """A column, and how many of its rows were cut to the context.
+    def encode(self, rows: Sequence[Row]) -> tuple[dict[str, Column], int]:
+        """Each column by name, and how many sequences were cut to the context.
 
         Raises:
             UserError: for labels that train lacks, values of different lengths, and text without a token.
         """
-        kind, cells = self.columns[name], [row[name] for row in rows]
-        if kind == "value":
-            return Column(kind, np.array(cells, dtype=np.float64), None), 0
-        if kind in _CLASSES:
-            self._check_labels(name, cells)
-        if kind == "label":
-            return Column(kind, np.array([self.labels[name][cell] for cell in cells], dtype=np.int64), None), 0
-        found = self._numbers(name, cells)
-        if name in self.widths and (other := {len(numbers) for numbers in found} - {self.widths[name]}):
-            raise UserError(f"{name} has {self.widths[name]} values in one row and {min(other)} in another")
-        if kind == "text" and not all(found):
-            raise UserError(f"{name} holds text that the tokenizer gives no token, and it has no end of text")
-        longer = sum(len(numbers) > self.context for numbers in found) if kind in _SEQUENCES else 0
-        if longer:
-            found = [numbers[: self.context] for numbers in found]
-        ends = np.cumsum([len(numbers) for numbers in found], dtype=np.int64)
-        dtype = np.float64 if kind == "values" else np.int32
-        return Column(kind, np.array([n for numbers in found for n in numbers], dtype=dtype), ends), longer
+        names = [name for name, kind in self.columns.items() if kind == "text"]
+        texts: Tokens = {}
+        longer = 0
+        if self.tokenizer is not None:
+            texts, longer = encode_texts(names, self.joined, rows, self.tokenizer, self.context)
+        columns = {}
+        for name, kind in self.columns.items():
+            cells = [row[name] for row in rows]
+            if kind in _CLASSES:
+                self._check_labels(name, cells)
+            if kind == "value":
+                columns[name] = Column(kind, np.array(cells, dtype=np.float64), None)
+            elif kind == "label":
+                columns[name] = Column(
+                    kind, np.array([self.labels[name][cell] for cell in cells], dtype=np.int64), None
+                )
+            else:
+                found = texts[name] if kind == "text" else self._numbers(name, cells)
+                if kind in _WORDS:
+                    longer += sum(len(numbers) > self.context for numbers in found)
+                    found = [numbers[: self.context] for numbers in found]
+                columns[name] = _column(kind, found)
+        return columns, longer
 
     def _numbers(self, name: str, cells: list[Any]) -> list[list[Any]]:
         kind = self.columns[name]
-        if kind == "text":
-            assert self.tokenizer is not None
-            end = [] if self.tokenizer.end is None else [self.tokenizer.end]
-            return [ids + end for ids, _ in self.tokenizer.encode(cells)]
         if kind == "words":
             return [[self.words.get(word, UNKNOWN) for word in words] for words in cells]
         if kind in _CLASSES:
             return [[self.labels[name][label] for label in labels] for labels in cells]
+        if other := {len(numbers) for numbers in cells} - {self.widths[name]}:
+            raise UserError(f"{name} has {self.widths[name]} values in one row and {min(other)} in another")
         return list(cells)
 
     def _check_labels(self, name: str, cells: list[Any]) -> None:
@@ -215,7 +223,13 @@ class Vocabularies:
             )
 
 
-def restored(columns: Columns, context: int, info: DataInfo) -> Vocabularies:
+def _column(kind: ColumnKind, found: list[list[Any]]) -> Column:
+    ends = np.cumsum([len(numbers) for numbers in found], dtype=np.int64)
+    dtype = np.float64 if kind == "values" else np.int32
+    return Column(kind, np.array([n for numbers in found for n in numbers], dtype=dtype), ends)
+
+
+def restored(columns: Columns, context: int, info: DataInfo, joined: Sequence[str] = ()) -> Vocabularies:
     """The vocabularies that a checkpoint or an export holds. Raises UserError where an artifact is missing."""
     try:
         words = json.loads(info.artifacts[WORDS_FILE]) if "words" in columns.values() else []
@@ -227,6 +241,7 @@ def restored(columns: Columns, context: int, info: DataInfo) -> Vocabularies:
     return Vocabularies(
         columns,
         context,
+        tuple(joined),
         tokenizer,
         {word: i for i, word in enumerate(words, start=1)},
         {name: {label: i for i, label in enumerate(own)} for name, own in labels.items()},
@@ -239,6 +254,7 @@ def learn(
     train: Sequence[Row],
     *,
     context: int,
+    joined: Sequence[str],
     tokenizer: str,
     vocab_size: int,
     lowercase: bool = False,
@@ -247,6 +263,7 @@ def learn(
     """The vocabularies of train.
 
     Args:
+        joined: columns of text that become one sequence.
         tokenizer: bpe, bytes, or the path of a tokenizer.json, for columns of text.
         vocab_size: of a trained bpe; and the most words, the most frequent ones, that have an id beside 0.
         lowercase: of a trained bpe.
@@ -268,7 +285,8 @@ def learn(
                 raise UserError(f"every row of train has the same {name}: there is nothing to tell apart")
             labels[name] = {label: i for i, label in enumerate(_sorted(there))}
     widths = {name: len(train[0][name]) for name, kind in columns.items() if kind == "values"}
-    return Vocabularies(columns, context, made, {word: i for i, word in enumerate(frequent, start=1)}, labels, widths)
+    ids = {word: i for i, word in enumerate(frequent, start=1)}
+    return Vocabularies(columns, context, tuple(joined), made, ids, labels, widths)
 
 
 def _sorted(labels: set[str]) -> list[str]:

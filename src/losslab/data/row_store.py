@@ -45,6 +45,9 @@ class RowStore:
 def open_rows(root: Path, settings: dict[str, Any], source: RowSource, columns: Columns, tokenizer: str) -> RowStore:
     """Open the folder for `settings`, or read and encode the rows.
 
+    Args:
+        settings: all that decides what is kept; `context` and `vocab_size`, and `joined`, where columns are, are read.
+
     Raises:
         UserError: for rows that cannot be used.
     """
@@ -84,6 +87,7 @@ def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: C
         columns,
         read.rows["train"],
         context=settings["context"],
+        joined=settings.get("joined", ()),
         tokenizer=tokenizer,
         vocab_size=settings["vocab_size"],
         lowercase=settings.get("lowercase", False),
@@ -95,12 +99,11 @@ def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: C
     meta: dict[str, Any] = {"settings": settings, "how": read.how, "copies": read.copies, "class_counts": None}
     for split in SPLITS:
         np.save(folder / f"{split}.hashes.npy", np.array(read.hashes[split], dtype=np.uint64))
-        for i, name in enumerate(columns):
-            column, longer = made.encode(name, read.rows[split])
+        encoded, truncated[split] = made.encode(read.rows[split])
+        for i, (name, column) in enumerate(encoded.items()):
             np.save(folder / f"{split}.{i}.npy", column.values)
             if column.ends is not None:
                 np.save(folder / f"{split}.{i}.ends.npy", column.ends)
-            truncated[split] += longer
             if split == "train" and name == target and classes is not None:
                 meta["class_counts"] = np.bincount(column.values, minlength=len(classes)).tolist()
     values = None if target is None or classes is not None else made.widths.get(target, 1)

@@ -112,7 +112,7 @@ class RowsDataModule(DataModule):
                 f"task={name} reads no rows: its class declares no `columns`, and data=csv and data=jsonl give nothing "
                 "else"
             )
-        check_kinds(task.columns, name)
+        check_kinds(task.columns, name, task.joined)
         if strangers := sorted(self.source.columns.keys() - task.columns.keys()):
             known = ", ".join(f"data.columns.{column}" for column in task.columns)
             raise UserError(f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}")
@@ -148,6 +148,8 @@ class RowsDataModule(DataModule):
             "vocab_size": self.vocab_size,
             "context": self.context,
         } | {key: True for key, on in (("lowercase", self.lowercase), ("masks", task.masks)) if on}
+        if task.joined:
+            settings["joined"] = list(task.joined)
         self._store = open_rows(cache, settings, self.source, task.columns, self.tokenizer_choice)
         return self._describe()
 

@@ -1,17 +1,17 @@
-"""Classification: one class for each text."""
+"""Classification: one class for each text, or for each pair of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task, padded
-from losslab.contracts.task import ColumnKind
+from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task
 from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import CLASS_METRICS, PRIMARY
 from losslab.metrics.temperature import Temperature
+from losslab.tasks.pairs import joined_columns, text_columns, text_inputs
 from losslab.tasks.pooling import Pooling, pooled
 
 
@@ -19,16 +19,19 @@ class Classification(Task):
     """The hidden state that stands for a text is projected; a model may as well return one hidden state for each text.
 
     Args:
+        pair: read two texts, the columns `text` and `text_pair`, as one sequence.
         pooling: the one that stands for a text: of its first position, the mean over its positions, or of its last.
     """
 
     accepts = frozenset({TargetKind.CLASSES, TargetKind.DISTRIBUTIONS, TargetKind.LABELS})
     metrics = CLASS_METRICS
     primary = PRIMARY
-    columns: ClassVar[Mapping[str, ColumnKind]] = {"text": "text", "label": "label"}
 
-    def __init__(self, *, pooling: Pooling = "mean") -> None:
+    def __init__(self, *, pair: bool = False, pooling: Pooling = "mean") -> None:
+        self.pair = pair
         self.pooling = pooling
+        self.columns = {**text_columns(pair=pair), "label": "label"}
+        self.joined = joined_columns(pair=pair)
 
     def target_size(self, info: DataInfo) -> int:
         """The number of labels in train."""
@@ -36,10 +39,9 @@ class Classification(Task):
         return info.num_classes
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> Batch:
-        """`tokens`, int64 [B, T], `mask`, bool [B, T], and a class [B]."""
-        tokens, mask = padded([example["text"] for example in examples])
+        """`tokens` and `mask`, of pairs `types`, too (`text_inputs`), and a class [B]."""
         target = torch.tensor([example["label"] for example in examples])
-        return Batch({"tokens": tokens, "mask": mask}, target, torch.ones(len(examples)), {})
+        return Batch(text_inputs(examples, pair=self.pair), target, torch.ones(len(examples)), {})
 
     def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
         """Run the backbone and pool: a row for each of B texts."""

@@ -58,7 +58,7 @@ class RowPredictor:
             )
         self.network = network
         self.kind = columns[self.target]
-        self.vocabularies: Vocabularies = restored(columns, int(data["context"]), info)
+        self.vocabularies: Vocabularies = restored(columns, int(data["context"]), info, network.task.joined)
         self.names = {key: (data.get("columns") or {}).get(key, key) for key in columns if key != self.target}
         """The task's name of each column that it reads → the file's."""
         self.batch_size = int(data["val_batch_size"])
@@ -101,10 +101,8 @@ class RowPredictor:
     def _predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         assert self.target is not None
         given = [{**row, self.target: self._placeholder(row)} for row in rows]
-        columns = {}
-        for name in self.vocabularies.columns:
-            columns[name], longer = self.vocabularies.encode(name, given)
-            self.cut_off += longer
+        columns, longer = self.vocabularies.encode(given)
+        self.cut_off += longer
         task = self.network.task
         examples = [task.example({name: column[i] for name, column in columns.items()}) for i in range(len(rows))]
         device = self.network.projection.weight.device

@@ -1,0 +1,59 @@
+"""Columns of text as tokens: each cut to the context, or those that become one sequence cut together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from losslab.data.tables import Row
+from losslab.data.tokenizer import Tokenizer
+from losslab.errors import UserError
+
+Tokens = dict[str, list[list[int]]]
+"""Column → the tokens of each row."""
+
+
+def encode_texts(
+    names: Sequence[str], joined: Sequence[str], rows: Sequence[Row], tokenizer: Tokenizer, context: int
+) -> tuple[Tokens, int]:
+    """Each column's tokens, the end of text after them, and how many sequences were longer than the context.
+
+    A text alone is cut at the context, its end with it. Joined texts have at most `context` tokens together: the
+    longest are cut first, and each keeps its end, which divides it from the next.
+
+    Args:
+        names: the columns of text.
+        joined: those of them that become one sequence.
+
+    Raises:
+        UserError: for text without a token.
+    """
+    end = [] if tokenizer.end is None else [tokenizer.end]
+    found = {name: [ids for ids, _ in tokenizer.encode([row[name] for row in rows])] for name in names}
+    for name in names:
+        if not end and not all(found[name]):
+            raise UserError(f"{name} holds text that the tokenizer gives no token, and it has no end of text")
+    longer = 0
+    for name in names:
+        if name not in joined:
+            whole = [[*ids, *end] for ids in found[name]]
+            longer += sum(len(ids) > context for ids in whole)
+            found[name] = [ids[:context] for ids in whole]
+    if together := [name for name in names if name in joined]:
+        room = context - len(together) * len(end)
+        if room < len(together):
+            raise UserError(f"data.context={context} has no room for {' and '.join(together)} and the ends of both")
+        for i in range(len(rows)):
+            lengths = [len(found[name][i]) for name in together]
+            longer += sum(lengths) > room
+            for name, kept in zip(together, longest_cut(lengths, room), strict=True):
+                found[name][i] = [*found[name][i][:kept], *end]
+    return found, longer
+
+
+def longest_cut(lengths: Sequence[int], room: int) -> list[int]:
+    """How many tokens each sequence keeps, so that together they have at most `room`: the longest are cut first."""
+    kept, left = [0] * len(lengths), room
+    for done, i in enumerate(sorted(range(len(lengths)), key=lambda i: (lengths[i], -i))):
+        kept[i] = min(lengths[i], left // (len(lengths) - done))
+        left -= kept[i]
+    return kept
