@@ -76,9 +76,10 @@ class RunFolder:
     def scores(self) -> Path:
         """The scores of the best weights on test, for the comparison.
 
-        `unit`: document or window; `units`, float32 [4, U]: of each of them the weight, and the sums of nll_scaled, nll
-        and hits; `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group of confidence the
-        weight, and the sums of hits and confidence.
+        `unit`: sample, document or window; `units`, float32 [1 + M, U]: of each of them the weight, and the sums of M
+        metrics; `unit_metrics`, [M]: their names (without it nll_scaled, nll, top1). Where predictions are
+        probabilities, `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group of confidence the
+        weight, and the sums of hits and confidence. Tasks add arrays of their own (`Meter.arrays`).
         """
         return self.path / "test_scores.npz"
 

@@ -77,6 +77,22 @@ def test_scores_are_the_arrays_of_the_file(sweep: Sweep) -> None:
     assert str(scores["unit"]) == "document"
     assert scores["units"].tolist() == np.arange(12.0).reshape(4, 3).tolist()
     assert scores["reliability"].shape == (2, 3, 15)
+    assert scores["unit_metrics"].tolist() == ["nll_scaled", "nll", "top1"]
+
+
+def test_units_keep_the_metrics_that_the_file_names(sweep: Sweep) -> None:
+    """`nll_scaled` of the second file stands in another place, `mse` in the first alone; neither has a reliability."""
+    units = np.abs(np.random.default_rng(0).standard_normal((3, 20))) + 1
+    names = {"cross_entropy": (["mse", "nll_scaled"], [0, 2, 1]), "square": (["nll_scaled"], [0, 1])}
+    for loss, (own, rows) in names.items():
+        for seed in (1, 2, 3):
+            folder = sweep.add(loss, seed, 3.0 + seed)
+            worse = units + np.array([[0], [0.5], [0]]) * units[0] * (loss == "square")
+            np.savez(folder / "test_scores.npz", unit="sample", units=worse[rows], unit_metrics=np.array(own))
+    c = comparison_of(sweep)
+    assert c.noises.keys() == {"square"} and c.noises["square"].keys() == {"test/nll_scaled"}
+    assert c.noises["square"]["test/nll_scaled"].mean == pytest.approx(0.5)
+    assert (c.unit, c.reliability) == ("sample", {})
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -15,8 +15,6 @@ from losslab.comparison.runs.contenders import Contender, Setting
 from losslab.comparison.statistics import Paired
 from losslab.errors import UserError
 
-OF_DOCUMENTS = {"test/nll_scaled": 1, "test/nll": 2, "test/top1": 3}
-"""Metrics that each run keeps for every document, and their place in test_scores.npz."""
 Content = Mapping[str, NDArray[np.generic]]
 
 
@@ -50,7 +48,8 @@ def read_scores(
             scores[id(run)] = content
     reliability = {}
     for c in contenders:
-        own = [np.asarray(scores[id(run)]["reliability"], np.float64) for run in c.runs.values() if id(run) in scores]
+        kept = [scores[id(run)] for run in c.runs.values() if id(run) in scores]
+        own = [np.asarray(content["reliability"], np.float64) for content in kept if "reliability" in content]
         if own:
             reliability[c.label] = np.stack(own)
     units = {str(content["unit"]) for content in scores.values()}
@@ -72,14 +71,16 @@ def _compare_documents(
         reference = baselines.get(c.stratum)
         if reference is None or reference is c:
             continue
-        pairs = [
-            (np.asarray(scores[id(own)]["units"], np.float64), np.asarray(scores[id(other)]["units"], np.float64))
+        both = [
+            (scores[id(own)], scores[id(other)])
             for seed in pairs_of(c, reference)
             for own, other in [(c.runs[seed], reference.runs[seed])]
             if id(own) in scores and id(other) in scores
         ]
-        if not pairs:
+        if not both:
             continue
+        metrics = _agreed_metrics([content for pair in both for content in pair])
+        pairs = [(_units(own, metrics), _units(other, metrics)) for own, other in both]
         if any(not np.array_equal(own[0], pairs[0][1][0]) for pair in pairs for own in pair):
             problems.append(
                 f"{c.label}: its runs were scored on other documents than the baseline's: no two noises for it"
@@ -89,14 +90,26 @@ def _compare_documents(
         if hash(weight.tobytes()) not in resamples:
             resamples[hash(weight.tobytes())] = Documents(weight)
         noises[c.label] = {
-            name: resamples[hash(weight.tobytes())].compare(
+            f"test/{name}": resamples[hash(weight.tobytes())].compare(
                 np.stack([own[at] - other[at] for own, other in pairs]), level=result.level, spread=result.spread
             )
-            for name, at in OF_DOCUMENTS.items()
-            if (result := _result(tables.get(name, []), c.label)) is not None
+            for at, name in enumerate(metrics, start=1)
+            if (result := _result(tables.get(f"test/{name}", []), c.label)) is not None
             and all(math.isfinite(float(part[at].sum())) for pair in pairs for part in pair)
         }
     return noises
+
+
+def _agreed_metrics(contents: Sequence[Content]) -> list[str]:
+    """The metrics that all of these files keep for each unit, in the order of the first."""
+    first, *others = ([str(name) for name in content["unit_metrics"]] for content in contents)
+    return [name for name in first if all(name in other for other in others)]
+
+
+def _units(content: Content, metrics: Sequence[str]) -> NDArray[np.float64]:
+    """[1 + M, U]: each unit's weight, and its sums of these metrics."""
+    names = [str(name) for name in content["unit_metrics"]]
+    return np.asarray(content["units"], np.float64)[[0, *(1 + names.index(name) for name in metrics)]]
 
 
 def _result(rows: Sequence[Row], label: str) -> Paired | None:

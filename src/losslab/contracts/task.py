@@ -81,7 +81,7 @@ class Meter(Scored):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays for the comparison, kept beside the record: `units` [1 + M, U], of each unit of test its weight and
-        the sums of M metrics; `unit_metrics` [M], their names. Default: nothing."""
+        the sums of M metrics; `unit_metrics` [M], their names; and others, see `RunFolder.scores`. Default: nothing."""
         return {}
 
 

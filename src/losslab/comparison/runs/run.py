@@ -15,6 +15,8 @@ from losslab.records import Record
 from losslab.run_folder import RunFolder
 
 _DEBUG = tuple(f"trainer.{key}" for key in DEBUG)
+_UNIT_METRICS = ("nll_scaled", "nll", "top1")
+"""Metrics of units in files that name none."""
 _DAMAGED = (OSError, ValueError, KeyError, EOFError)
 
 
@@ -87,8 +89,13 @@ class Run:
             return None
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                found = {name: content[name] for name in ("unit", "units", "reliability")}
-            if len(found["units"]) != 4 or found["reliability"].shape[:2] != (2, 3):
+                found = {name: content[name] for name in content.files}
+            found.setdefault("unit_metrics", np.array(_UNIT_METRICS))
+            if {"unit", "units"} - found.keys():
+                raise ValueError("it lacks an array")
+            if found["units"].ndim != 2 or len(found["units"]) != 1 + len(found["unit_metrics"]):
+                raise ValueError("it holds arrays of another shape")
+            if "reliability" in found and found["reliability"].shape[:2] != (2, 3):
                 raise ValueError("it holds arrays of another shape")
             return found
         except Exception as error:  # zipfile and numpy raise half a dozen kinds
