@@ -44,6 +44,16 @@ def test_a_key_added_later_counts_once_it_holds_another_value(key: str, settle) 
     *sections, last = key.split(".")
     holder = config
     for section in sections:
-        holder = holder.setdefault(section, {})
+        holder[section] = holder.get(section) or {}
+        holder = holder[section]
     holder[last] = "another value"
     assert fingerprint(config, INPUTS) != before
+
+
+def test_a_section_added_later_counts_for_nothing_while_all_of_it_is_off(settle) -> None:
+    config = settle("task=classification", "data=csv", "data.path=rows.csv", "data.context=64")
+    found = {fingerprint(config, TEXT_INPUTS)}
+    for augment in (None, {}, {"deletion": 0.0}):
+        found.add(fingerprint({**config, "data": {**config["data"], "augment": augment}}, TEXT_INPUTS))
+    found.add(fingerprint({**config, "data": {k: v for k, v in config["data"].items() if k != "augment"}}, TEXT_INPUTS))
+    assert len(found) == 1

@@ -59,9 +59,17 @@ ADDED_LATER: dict[str, Any] = {
     "trainer.limit_test_batches": None,
     "task.pair": False,
     "task.pooling": "mean",
+    "data.augment": None,
+    "data.augment.deletion": 0,
+    "data.augment.label_noise": 0,
+    "data.augment.label_noise_kind": "uniform",
+    "data.augment.label_noise_seed": None,
 }
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
+
+EMPTY_LATER = ("data.augment",)
+"""Sections added later: while all of their keys are left out of the hash, they are, too."""
 
 HASHED_METRICS = (
     *"step nll nll_scaled nll_linked nll_linked_clipped perplexity word_perplexity bits_per_byte top1".split(),
@@ -102,6 +110,7 @@ def canonical(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
         content.setdefault(section, {})[last] = value
     known = flatten(content)
     content = without(content, [key for key, old in ADDED_LATER.items() if key in known and known[key] == old])
+    content = without(content, [key for key in EMPTY_LATER if _at(content, key) == {}])
     # A regularizer that is off is none, whether it was said or not.
     content["regularizers"] = {k: v for k, v in content.get("regularizers", {}).items() if v}
     if not content["regularizers"]:
@@ -176,6 +185,14 @@ def without(config: dict[str, Any], keys: list[str]) -> dict[str, Any]:
         if isinstance(holder, dict):
             holder.pop(last, None)
     return content
+
+
+def _at(config: dict[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where there is none."""
+    found: Any = config
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

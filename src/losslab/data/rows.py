@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
+from losslab.data.augmentation import Augmentation
 from losslab.data.columns import check_kinds
 from losslab.data.row_source import RowSource, hash_files
 from losslab.data.row_store import RowStore, open_rows
-from losslab.data.sampler import EvalSamples, count_positions, pass_order
+from losslab.data.sampler import EvalSamples, count_positions
 from losslab.data.stamps import kept
 from losslab.data.tables import TableFormat
 from losslab.data.tokenizer import FileTokenizer, check_choice
+from losslab.data.train_rows import TrainRows
 from losslab.errors import UserError
 
 _SAMPLE = 4096
@@ -42,6 +44,7 @@ class RowsDataModule(DataModule):
         vocab_size: of the trained bpe; of columns of words, the most that have an id of their own.
         lowercase: the trained bpe lowers the case of what it reads.
         context: T, the longest sequence; what is longer is cut off, and counted.
+        augment: changes to the rows of train (`Augmentation`).
         batch_size: rows in one optimizer step, over all devices and micro-batches.
         val_batch_size: rows evaluated at once on each device.
         num_workers: processes that make batches.
@@ -65,6 +68,7 @@ class RowsDataModule(DataModule):
         vocab_size: int = 4096,
         lowercase: bool = False,
         context: int,
+        augment: dict[str, Any] | None = None,
         batch_size: int = 16,
         val_batch_size: int = 32,
         num_workers: int = 0,
@@ -81,6 +85,7 @@ class RowsDataModule(DataModule):
             if not isinstance(column, str):
                 raise UserError(f"data.columns.{name} must be the name of a column, not {column!r}")
         check_choice(tokenizer, vocab_size, lowercase=lowercase)
+        self.augmentation = Augmentation.of(augment)
         self.source = RowSource(
             path,
             val_path=val_path,
@@ -98,6 +103,7 @@ class RowsDataModule(DataModule):
         self.num_workers = num_workers
         self._store: RowStore | None = None
         self._task: Task | None = None
+        self._train: TrainRows | None = None
         self._samplers: dict[str, EvalSamples] = {}
 
     def check_task(self, task: Task) -> None:
@@ -116,6 +122,7 @@ class RowsDataModule(DataModule):
         if strangers := sorted(self.source.columns.keys() - task.columns.keys()):
             known = ", ".join(f"data.columns.{column}" for column in task.columns)
             raise UserError(f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}")
+        self.augmentation.check_columns(task.columns, name)
         self.source.check_columns(task.columns)
 
     def content_hashes(self, task: Task) -> dict[str, str]:
@@ -151,6 +158,7 @@ class RowsDataModule(DataModule):
         if task.joined:
             settings["joined"] = list(task.joined)
         self._store = open_rows(cache, settings, self.source, task.columns, self.tokenizer_choice)
+        self._train = None
         return self._describe()
 
     def _describe(self) -> DataInfo:
@@ -163,6 +171,7 @@ class RowsDataModule(DataModule):
             order = self.store.order(split)
             self._samplers[split] = sampler = EvalSamples(order, self._positions(split, range(len(order))))
             splits[split] = SplitInfo(int(sampler.positions.sum()), sampler.num_units, "sample")
+        counts = self.train.class_counts()
         return DataInfo(
             splits=splits,
             mean_positions=mean,
@@ -170,7 +179,7 @@ class RowsDataModule(DataModule):
             mask=meta.get("mask"),
             num_classes=meta["num_classes"],
             num_values=meta["num_values"],
-            class_counts=None if meta["class_counts"] is None else torch.tensor(meta["class_counts"]).double(),
+            class_counts=None if counts is None else torch.tensor(counts).double(),
             artifacts=meta["artifacts"],
         )
 
@@ -189,6 +198,13 @@ class RowsDataModule(DataModule):
         assert self._task is not None, "prepare() comes first"
         return self._task
 
+    @property
+    def train(self) -> TrainRows:
+        """The rows of train under `seed`."""
+        if self._train is None or self._train.seed != self.seed:
+            self._train = TrainRows(self.store, self.task, self.augmentation, self.seed)
+        return self._train
+
     def _collate(self, split: str, rows: Iterable[int]) -> Batch:
         return self.task.collate([self.task.example(self.store.row(split, row)) for row in rows])
 
@@ -197,7 +213,8 @@ class RowsDataModule(DataModule):
         has an order of its own."""
         rows = share.rows(self.batch_size)
         first = step * self.batch_size + rows.start
-        return self._collate("train", pass_order(self.store.count("train"), self.seed, first, rows.stop - rows.start))
+        chosen = self.train.rows_at(first, rows.stop - rows.start)
+        return self.task.collate([self.train.example(row, first + i) for i, row in enumerate(chosen)])
 
     def eval_batches(
         self, split: str, share: Share, subset: Subset = "all", most: int | None = None
@@ -219,7 +236,8 @@ class RowsDataModule(DataModule):
     def summary(self) -> dict[str, Any]:
         """The rows as the record keeps them: how many, how they were split, copies, and what was cut off."""
         keys = ("how", "rows", "copies", "truncated")
-        return super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
+        found = super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
+        return found | self.train.summary()
 
     def introduction(self, interim: int) -> Iterator[tuple[str, bool]]:
         """Files, rows, copies between splits, and rows that were cut off."""
@@ -241,6 +259,7 @@ class RowsDataModule(DataModule):
         vocabulary = f", vocabulary {self.info.vocab_size:,}" if self.info.vocab_size else ""
         classes = f", {self.info.num_classes:,} classes" if self.info.num_classes else ""
         yield f"data   {sizes} positions{vocabulary}{classes}", False
+        yield from ((line, False) for line in self.train.told())
 
 
 def _counted(numbers: Mapping[str, int]) -> str:

@@ -1,0 +1,199 @@
+"""Changes to the rows of train: functions of seed and place, on train alone, and refusals."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from losslab.contracts import Batch, Share, padded
+from losslab.data.augmentation import Augmentation, RowChanges
+from losslab.data.label_noise import noisy_labels
+from losslab.data.rows import RowsDataModule
+from losslab.errors import UserError
+from losslab.tasks.classification import Classification
+
+ROWS = 400
+END = 256
+
+
+class Tags(Classification):
+    columns: Mapping[str, Any] = {"words": "words", "tags": "tags"}
+
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        words, mask = padded([example["words"] for example in examples])
+        tags, _ = padded([example["tags"] for example in examples])
+        return Batch({"tokens": words, "mask": mask}, tags, mask.float(), {})
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("augmented")
+    rows = (
+        {
+            "text": f"row {i} is number {i % 4} of four, and longer {'x' * (i % 9)}",
+            "label": i % 4,
+            "words": [f"w{i}", *(f"v{j}" for j in range(i % 5))],
+            "tags": ["N", *(f"T{j}" for j in range(i % 5))],
+        }
+        for i in range(ROWS)
+    )
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def prepare(table: Path, augment: Any = None, *, seed: int = 3, task: Any = None, **more: Any) -> RowsDataModule:
+    keys = {"context": 64, "batch_size": 12, "val_batch_size": 100, "augment": augment} | more
+    data = RowsDataModule(path=str(table / "rows.jsonl"), **keys)
+    task = task or Classification()
+    data.check_task(task)
+    data.seed = seed
+    data.info = data.prepare(table / "cache", task)
+    return data
+
+
+def same(left: Batch, right: Batch) -> bool:
+    tensors = [(left.inputs[name], right.inputs[name]) for name in left.inputs] + [(left.target, right.target)]
+    return all(torch.equal(a, b) for a, b in tensors)
+
+
+def test_label_noise_flips_its_share_once_and_for_all(table) -> None:
+    clean, noisy = prepare(table), prepare(table, {"label_noise": 0.4})
+    assert noisy.train.labels is not None
+    true = np.asarray(clean.store.columns["train"]["label"].values)
+    flipped = noisy.train.labels != true
+    assert abs(flipped.mean() - 0.4) < 3 * np.sqrt(0.24 / len(true))
+    assert set(((noisy.train.labels - true) % 4)[flipped]) == {1, 2, 3}
+    steps = -(-2 * len(true) // 12)  # two passes: each row has the same label in both
+    for step in range(steps):
+        place = range(step * 12, step * 12 + 12)
+        rows = [noisy.train.rows_at(i, 1)[0] for i in place]
+        assert noisy.train_batch(step, Share()).target.tolist() == noisy.train.labels[rows].tolist()
+    summary = noisy.summary()["augment"]
+    assert summary == {"label_noise": 0.4, "flipped": flipped.sum(), "flipped_share": flipped.mean()}
+    assert any(f"{flipped.sum()} of {len(true)} labels" in line for line, _ in noisy.introduction(0))
+    assert noisy.info.class_counts is not None
+    assert noisy.info.class_counts.tolist() == np.bincount(noisy.train.labels, minlength=4).tolist()
+
+
+def test_splits_to_evaluate_on_stay_as_they_are(table) -> None:
+    clean, changed = prepare(table), prepare(table, {"label_noise": 1.0, "deletion": 0.5})
+    for split in ("val", "test"):
+        found = zip(clean.eval_batches(split, Share()), changed.eval_batches(split, Share()), strict=True)
+        assert all(same(a, b) for a, b in found)
+    assert not same(clean.train_batch(0, Share()), changed.train_batch(0, Share()))
+
+
+def test_the_noise_follows_its_own_seed_where_it_has_one(table) -> None:
+    def labels(seed: int, noise_seed: int | None) -> list[int]:
+        found = prepare(table, {"label_noise": 0.4, "label_noise_seed": noise_seed}, seed=seed).train.labels
+        assert found is not None
+        return found.tolist()
+
+    assert labels(1, None) != labels(2, None)
+    assert labels(1, 7) == labels(2, 7) != labels(1, 8)
+
+
+def test_pair_noise_goes_to_the_next_class(table) -> None:
+    data = prepare(table, {"label_noise": 0.5, "label_noise_kind": "pair"})
+    assert data.train.labels is not None
+    shift = (data.train.labels - np.asarray(data.store.columns["train"]["label"].values)) % 4
+    assert set(shift.tolist()) == {0, 1}
+
+
+@given(st.integers(2, 200), st.sampled_from(["uniform", "pair"]), st.integers(0, 2**63 - 1))
+@settings(max_examples=20, deadline=None)
+def test_a_flipped_label_is_always_another_class(classes, kind, seed) -> None:
+    hashes = np.random.default_rng(seed).integers(0, 2**64, 500, dtype=np.uint64)
+    labels = np.arange(500) % classes
+    found = noisy_labels(labels, hashes, classes, share=1.0, kind=kind, seed=seed)
+    assert (found != labels).all()
+    assert ((found >= 0) & (found < classes)).all()
+    order = np.random.default_rng(0).permutation(500)  # a row's label depends on no other row
+    again = noisy_labels(labels[order], hashes[order], classes, share=1.0, kind=kind, seed=seed)
+    assert (again == found[order]).all()
+
+
+def test_uniform_noise_reaches_each_other_class_as_often() -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**64, 60_000, dtype=np.uint64)
+    found = noisy_labels(np.zeros(60_000, np.int64), hashes, 7, share=0.6, kind="uniform", seed=1)
+    counts = np.bincount(found, minlength=7)
+    wanted = np.array([0.4, *[0.1] * 6]) * 60_000
+    assert (((counts - wanted) ** 2 / wanted).sum()) < 22.5  # the 99.9th percentile of chi-square with 6 degrees
+
+
+def test_deletion_leaves_out_its_share_and_keeps_order_and_end() -> None:
+    changes = RowChanges(Augmentation(deletion=0.3), {"text": "text"}, END, 5)
+    tokens = torch.cat([torch.arange(200), torch.tensor([END])])
+    found = [changes({"text": tokens}, place)["text"] for place in range(100)]
+    assert all(part[-1] == END and bool((part[1:] > part[:-1]).all()) for part in found)
+    kept = sum(len(part) - 1 for part in found) / 20_000
+    assert abs(kept - 0.7) < 4 * np.sqrt(0.21 / 20_000)
+    assert len({tuple(part.tolist()) for part in found}) == 100
+    assert torch.equal(found[7], changes({"text": tokens}, 7)["text"])
+
+
+def test_one_token_stays_whatever_the_probability() -> None:
+    changes = RowChanges(Augmentation(deletion=1.0), {"text": "text"}, END, 5)
+    for tokens in ([1, 2, 3, END], [1, 2, 3], [4, END], [4]):
+        found = changes({"text": torch.tensor(tokens)}, 0)["text"].tolist()
+        assert len([token for token in found if token != END]) == 1
+        assert (found[-1] == END) == (tokens[-1] == END)
+    assert changes({"text": torch.tensor([END])}, 0)["text"].tolist() == [END]
+
+
+def test_a_tag_leaves_with_its_word(table) -> None:
+    data = prepare(table, {"deletion": 0.4}, task=Tags())
+    words = json.loads(data.info.artifacts["words.json"])
+    tags = json.loads(data.info.artifacts["labels.json"])["tags"]
+    batch = data.train_batch(0, Share())
+    for row, mask, target in zip(batch.inputs["tokens"], batch.inputs["mask"], batch.target, strict=True):
+        for word, tag in zip(row[mask].tolist(), target[mask].tolist(), strict=True):
+            assert tags[tag] == ("N" if words[word - 1].startswith("w") else f"T{words[word - 1][1:]}")
+
+
+@pytest.mark.parametrize("augment", [{"deletion": 0.3}, {"deletion": 0.3, "label_noise": 0.2}])
+def test_changes_are_the_same_on_any_ranks_and_in_any_order(table, augment) -> None:
+    data = prepare(table, augment)
+    whole = [data.train_batch(step, Share()) for step in (5, 60)]
+    other = prepare(table, augment)
+    for step, batch in zip((60, 5), reversed(whole), strict=True):
+        parts = [other.train_batch(step, Share(rank, 2, micro, 2)) for micro in range(2) for rank in range(2)]
+        assert batch.target.tolist() == [t for part in parts for t in part.target.tolist()]
+        rows = [row[mask].tolist() for row, mask in zip(*_tokens(batch), strict=True)]
+        assert rows == [row[mask].tolist() for part in parts for row, mask in zip(*_tokens(part), strict=True)]
+    assert data.hash_batches(4) == other.hash_batches(4)
+    assert data.hash_batches(4) != prepare(table, augment, seed=4).hash_batches(4)
+    assert data.hash_batches(4) != prepare(table).hash_batches(4)
+
+
+def _tokens(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch.inputs["tokens"], batch.inputs["mask"]
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"),
+    [
+        ({"deletion": 1.5}, r"data\.augment\.deletion must be a probability from 0 to 1, not 1\.5"),
+        ({"label_noise": "much"}, r"data\.augment\.label_noise must be a probability from 0 to 1, not 'much'"),
+        ({"label_noise": True}, "must be a probability"),
+        ({"label_noise": 0.1, "label_noise_kind": "mean"}, "must be uniform or pair, not 'mean'"),
+        ({"label_noise": 0.1, "label_noise_seed": -1}, "must be a whole number from 0 on, not -1"),
+        ({"label_noise_seed": 3}, r"label_noise_seed goes with data\.augment\.label_noise, which is 0"),
+        ({"delete": 0.1}, r"there is no key 'data\.augment\.delete': the keys are deletion, "),
+        (3, "data.augment must be keys with values"),
+    ],
+)
+def test_a_bad_value_is_one_sentence(table, augment, words) -> None:
+    with pytest.raises(UserError, match=words):
+        prepare(table, augment)
+
+
+def test_a_task_without_a_label_takes_no_label_noise(table) -> None:
+    with pytest.raises(UserError, match="the target of task=Tags is none"):
+        prepare(table, {"label_noise": 0.4}, task=Tags())
