@@ -6,7 +6,7 @@ first asked for, so that `losslab.functional` imports torch alone.
 
 from typing import TYPE_CHECKING, Any
 
-from losslab.contracts.info import DataInfo, SplitInfo
+from losslab.contracts.info import DataInfo, SplitInfo, ValueStats
 from losslab.contracts.model import Backbone, Teacher, blocks_of, cache_of, context_of, flops_of, projection_of
 from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
@@ -50,6 +50,7 @@ __all__ = [
     "TargetKind",
     "Task",
     "Teacher",
+    "ValueStats",
     "Values",
     "added",
     "blocks_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,6 +25,16 @@ class SplitInfo(NamedTuple):
     None: passes have none."""
 
 
+class ValueStats(NamedTuple):
+    """Statistics of train's values, each [K], in the unit of the data."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    """Of all of train, divided by N."""
+    min: Sequence[float]
+    max: Sequence[float]
+
+
 @dataclass(frozen=True)
 class DataInfo:
     """Facts of a data set, known once it is prepared."""
@@ -39,6 +50,8 @@ class DataInfo:
     """C, where targets are classes of their own; None where they are tokens, or no classes."""
     num_values: int | None = None
     """K, where targets are values."""
+    value_stats: ValueStats | None = None
+    """Statistics of each of the K values in train."""
     class_counts: Tensor | None = None
     """float64 [C]: how often each class is a target in train."""
     artifacts: dict[str, str] = field(default_factory=dict)
@@ -47,7 +60,10 @@ class DataInfo:
 
     def stored(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps, so that its network can be built without the data."""
-        return {name: getattr(self, name) for name in _STORED}
+        found = {name: getattr(self, name) for name in _STORED}
+        if self.value_stats is not None:
+            found[_STATS] = {name: list(each) for name, each in self.value_stats._asdict().items()}
+        return found
 
     @classmethod
     def restored(cls, content: dict[str, Any]) -> DataInfo:
@@ -56,7 +72,13 @@ class DataInfo:
         Raises:
             TypeError, KeyError: for another content.
         """
-        return cls(splits={}, **{name: content[name] for name in _STORED})
+        stats = content.get(_STATS)
+        return cls(
+            splits={},
+            value_stats=None if stats is None else ValueStats(**stats),
+            **{name: content[name] for name in _STORED},
+        )
 
 
+_STATS = "value_stats"
 _STORED = ("mean_positions", "vocab_size", "num_classes", "num_values", "artifacts")

@@ -30,7 +30,7 @@ ColumnKind = Literal["text", "words", "label", "labels", "tags", "value", "value
     tags      a list of them, as many as     int64 [T]: a class for each word
               there are words
     value     a number                       float
-    values    a list of numbers              float32 [K]: as many in every row
+    values    a list of numbers              float64 [K]: as many in every row
 
 Where a file cannot hold lists (csv), their items stand between white space.
 """
@@ -90,9 +90,9 @@ class Task(ABC):
 
     accepts: ClassVar[frozenset[TargetKind]]
     """The kinds of targets that it can give a loss."""
-    metrics: ClassVar[tuple[Metric, ...]]
-    """All that its meter returns."""
-    primary: ClassVar[str]
+    metrics: tuple[Metric, ...]
+    """All that its meter returns. Of the class, or set by the constructor."""
+    primary: str
     """The metric that chooses the best checkpoint, and that a comparison is about."""
     provides: ClassVar[frozenset[str]] = frozenset()
     """Names of extras that it can add where `Loss.needs` asks for them."""
@@ -110,6 +110,13 @@ class Task(ABC):
     joined: Sequence[str] = ()
     """Those of its columns of text that it makes one sequence of, such as a pair: the data cuts them so that together
     they fit into the context, the longest first, and each keeps its end of text. Other texts are cut alone."""
+
+    def bind(self, info: DataInfo) -> None:  # noqa: B027 (a hook that most tasks leave empty)
+        """Receive the facts of the data, once they are known, before any other function. Default: needs none.
+
+        Raises:
+            UserError: for data that the task cannot be trained on.
+        """
 
     @abstractmethod
     def target_size(self, info: DataInfo) -> int:
@@ -137,6 +144,16 @@ class Task(ABC):
     def calibrator(self, info: DataInfo) -> Calibrator | None:
         """A fresh calibrator, where predictions need one. Default: none."""
         return None
+
+    def in_units(self, values: Tensor) -> Tensor:
+        """Values [N, K] as `Features.target` has them → in the unit of the data. Default: they are."""
+        return values
+
+    def value_range(self, info: DataInfo) -> tuple[float, float] | None:
+        """The least and the largest target of train, as `Features.target` has them; None where that is unknown.
+        Default: of `DataInfo.value_stats`, in the unit of the data."""
+        stats = info.value_stats
+        return None if stats is None else (min(stats.min), max(stats.max))
 
     def flat_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Target [N] and weight [N] of a batch's positions, without a model, for `Loss.prepare_step`."""

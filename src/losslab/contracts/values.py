@@ -163,3 +163,5 @@ class OutputSpec:
     """The head_init stream, for losses with parameters of their own."""
     class_counts: Tensor | None = None
     """float64 [V]: how often each class is a target in train; None where there are no classes."""
+    value_range: tuple[float, float] | None = None
+    """The least and the largest target of train, as `Features.target` has them; None where targets are no values."""

@@ -139,7 +139,7 @@ class Column:
             found: int | float = self.values[row].item()
             return found
         part = self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
-        return torch.from_numpy(part.astype(np.float32 if self.kind in _NUMBERS else np.int64))
+        return torch.from_numpy(part.astype(np.float64 if self.kind in _NUMBERS else np.int64))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losslab.contracts import ColumnKind
+from losslab.contracts import ColumnKind, ValueStats
 from losslab.data.columns import Column, Columns, learn, target_of
 from losslab.data.row_source import RowSource
 from losslab.data.splits import SPLITS
@@ -36,6 +36,16 @@ class RowStore:
         """[N]: the rows of a split in an order of hashes of their inputs: that of the low bits, for the high ones have
         decided about the split."""
         return np.argsort(self.hashes[split].astype("<u8").byteswap(), kind="stable")
+
+    def value_stats(self) -> ValueStats | None:
+        """Statistics of the target's values in train; None where the target is no value."""
+        target = target_of(self.meta["settings"]["kinds"])
+        width: int | None = self.meta["num_values"]
+        if target is None or width is None:
+            return None
+        values = self.columns["train"][target].values.reshape(-1, width).astype(np.float64)
+        found = (values.mean(axis=0), values.std(axis=0), values.min(axis=0), values.max(axis=0))
+        return ValueStats(*(each.tolist() for each in found))
 
     def row(self, split: str, number: int) -> dict[str, int | float | Tensor]:
         """Each column of a row by name, as `ColumnKind` says."""

@@ -179,6 +179,7 @@ class RowsDataModule(DataModule):
             mask=meta.get("mask"),
             num_classes=meta["num_classes"],
             num_values=meta["num_values"],
+            value_stats=self.store.value_stats(),
             class_counts=None if counts is None else torch.tensor(counts).double(),
             artifacts=meta["artifacts"],
         )

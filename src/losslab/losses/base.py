@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from torch import Tensor, nn
@@ -59,6 +59,8 @@ class Loss(nn.Module):
     reads_teacher: bool = False
     """It learns from a trained run: `teacher` names its folder, `features.extras["teacher_hidden"]` [N, D'] holds that
     run's hidden states, and `teacher_log_probs` turns those into its predictions [N, V]."""
+    levels: tuple[float, ...] = ()
+    """The quantiles that it predicts and no others, as rising numbers in (0, 1); empty: none, or any."""
     teacher: str | None = None
     teacher_log_probs: Callable[[Tensor], Tensor] | None = None
 
@@ -179,6 +181,16 @@ class Loss(nn.Module):
     def predict_values(self, logits: Tensor) -> Tensor:
         """The values [N, K] that the model predicts, where targets are values. Default: the outputs themselves."""
         return logits
+
+    def log_density(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """log p(y) of target [N, K] under the predicted distribution of each value, [N, K]; −∞ where it has no mass.
+        None where a loss predicts no density. Default: none."""
+        return None
+
+    def predict_quantiles(self, logits: Tensor, levels: Sequence[float]) -> Tensor | None:
+        """Quantiles [N, K, L] of the predicted distribution at L levels in (0, 1); None where a loss does not predict
+        them. Default: none."""
+        return None
 
     def posterior(self, logits: Tensor) -> Tensor | None:
         """The class probabilities [N, V] under which `logits` would minimise the expected loss, before clipping: they

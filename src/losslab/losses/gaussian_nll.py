@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -59,8 +60,7 @@ class GaussianNLL(Loss):
 
     def position_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         # F.gaussian_nll_loss takes the variance itself, which overflows where its logarithm does not.
-        mean, log_variance = logits.chunk(2, dim=-1)
-        log_variance = torch.logaddexp(log_variance, log_variance.new_full((), math.log(self.variance_floor)))
+        mean, log_variance = self._moments(logits)
         values = (log_variance + (target.to(mean.dtype) - mean).square() * (-log_variance).exp()) / 2
         if self.beta > 0:
             values = values * (self.beta * log_variance.detach()).clamp(max=_LARGEST_LOG_WEIGHT).exp()
@@ -68,3 +68,19 @@ class GaussianNLL(Loss):
 
     def predict_values(self, logits: Tensor) -> Tensor:
         return logits.chunk(2, dim=-1)[0]
+
+    def log_density(self, logits: Tensor, target: Tensor) -> Tensor:
+        mean, log_variance = self._moments(logits)
+        squares = (target.to(mean.dtype) - mean).square() * (-log_variance).exp()
+        return -(log_variance + squares + math.log(2 * math.pi)) / 2
+
+    def predict_quantiles(self, logits: Tensor, levels: Sequence[float]) -> Tensor:
+        mean, log_variance = self._moments(logits)
+        scores = torch.special.ndtri(torch.tensor(levels, dtype=logits.dtype, device=logits.device))
+        quantiles: Tensor = mean[..., None] + (log_variance / 2).exp()[..., None] * scores
+        return quantiles
+
+    def _moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and logarithms of the variances, each [N, K]."""
+        mean, log_variance = logits.chunk(2, dim=-1)
+        return mean, torch.logaddexp(log_variance, log_variance.new_full((), math.log(self.variance_floor)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -59,6 +60,11 @@ class Quantile(Loss):
     def predict_values(self, logits: Tensor) -> Tensor:
         middle = min(range(len(self.levels)), key=lambda i: abs(self.levels[i] - 0.5))
         return self._by_level(logits)[..., middle]
+
+    def predict_quantiles(self, logits: Tensor, levels: Sequence[float]) -> Tensor | None:
+        if not set(levels) <= set(self.levels):
+            return None
+        return self._by_level(logits)[..., [self.levels.index(level) for level in levels]]
 
     def _by_level(self, logits: Tensor) -> Tensor:
         """[N, K, Q]."""

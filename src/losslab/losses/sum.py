@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class Sum(Loss):
             raise UserError(f"the losses of a sum must want the same targets, not {sorted(k.value for k in kinds)}")
         self.target_kind = kinds.pop()
         self.terms = tuple(losses)
+        self.levels = self._all[0].levels
         self.needs = {
             name: max(loss.needs.get(name, 0) for loss in self._all)
             for name in {n for loss in self._all for n in loss.needs}
@@ -99,7 +101,13 @@ class Sum(Loss):
         return first.softmax_factor() if type(first).map_logits is Loss.map_logits else None
 
     def predict_values(self, logits: Tensor) -> Tensor:
-        return self._all[0].predict_values(logits)
+        return self._all[0].predict_values(self._all[0].map_logits(logits))
+
+    def log_density(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        return self._all[0].log_density(self._all[0].map_logits(logits), target)
+
+    def predict_quantiles(self, logits: Tensor, levels: Sequence[float]) -> Tensor | None:
+        return self._all[0].predict_quantiles(self._all[0].map_logits(logits), levels)
 
 
 def _check_term(name: str, loss: Loss) -> None:

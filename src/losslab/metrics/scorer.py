@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -37,3 +38,19 @@ class Scorer(Protocol):
     def posterior_reads_softmax(self) -> bool: ...
 
     def posterior_of_softmax(self, p: Tensor, log_p: Tensor) -> Tensor | None: ...
+
+
+class ValueScorer(Protocol):
+    """Objective and predictions of a loss whose targets are values; see `losses.base.Loss` for each."""
+
+    levels: tuple[float, ...]
+
+    def __call__(self, features: Features, projection: Projection) -> LossSum: ...
+
+    def scores(self, hidden: Tensor, projection: Projection) -> Tensor: ...
+
+    def predict_values(self, logits: Tensor) -> Tensor: ...
+
+    def log_density(self, logits: Tensor, target: Tensor) -> Tensor | None: ...
+
+    def predict_quantiles(self, logits: Tensor, levels: Sequence[float]) -> Tensor | None: ...

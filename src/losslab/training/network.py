@@ -44,6 +44,7 @@ class Network(nn.Module):
         self, *, backbone: nn.Module, loss: Loss, task: Task, info: DataInfo, head_init: torch.Generator
     ) -> None:
         super().__init__()
+        task.bind(info)
         self.target_size = task.target_size(info)
         num_outputs = loss.num_outputs(self.target_size)
         width: int = backbone.width  # type: ignore[assignment]
@@ -55,8 +56,9 @@ class Network(nn.Module):
         self.task = task
         self.teacher: Teacher | None = None
         spec = OutputSpec(
-            num_outputs=num_outputs, hidden_size=width, generator=head_init, class_counts=info.class_counts
-        )
+            num_outputs=num_outputs, hidden_size=width, generator=head_init,
+            class_counts=info.class_counts, value_range=task.value_range(info),
+        )  # fmt: skip
         with global_stream(head_init.initial_seed(), "bind"):
             loss.bind(spec)
 

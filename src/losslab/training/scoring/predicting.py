@@ -25,7 +25,7 @@ _SHOWN = 5
 class RowPredictor:
     """Predicts the target of rows: `RowPredictor(network, info, data)([{"text": "…"}])`.
 
-    Predictions are the loss's own: `predict_log_probs` of labels and tags, `predict_values` of values.
+    Predictions are the loss's own: `predict_log_probs` of labels and tags, `predict_values` of values, in their unit.
 
     Args:
         network: in evaluation mode.
@@ -111,7 +111,7 @@ class RowPredictor:
 
         def observe(features: Features | None, loss: Loss, projection: Projection) -> LossSum:
             assert features is not None
-            outputs.append(self._outputs(loss, loss.scores(features.hidden, projection)).float().cpu())
+            outputs.append(self._outputs(loss, loss.scores(features.hidden, projection)).cpu())
             return no_objective(projection.weight)
 
         with self._forward_context(device):
@@ -120,7 +120,9 @@ class RowPredictor:
         return [self._told(output, row) for output, row in zip(shaped, rows, strict=True)]
 
     def _outputs(self, loss: Loss, scores: Tensor) -> Tensor:
-        return loss.predict_values(scores) if self.kind in ("value", "values") else loss.predict_log_probs(scores)
+        if self.kind in ("value", "values"):
+            return self.network.task.in_units(loss.predict_values(scores))
+        return loss.predict_log_probs(scores).float()
 
     def _placeholder(self, row: Mapping[str, Any]) -> Any:
         """A target that a row may have, which no prediction reads."""
