@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from losslab.conformance.subject import Subject
 from losslab.contracts import Features, TargetKind
+from losslab.losses.asymmetric import Asymmetric
 from losslab.losses.base import Loss
 from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
 from losslab.losses.brier import Brier
+from losslab.losses.class_balanced import ClassBalanced
 from losslab.losses.confidence_penalty import ConfidencePenalty
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
@@ -312,6 +314,31 @@ def binary_cross_entropy(*, weight: float = 1.0) -> Reference:
     return reference
 
 
+def asymmetric(*, positive: float = 0.0, negative: float = 4.0, clip: float = 0.05) -> Reference:
+    """−Σ_j [y_j (1 − p)^γ₊ log p + (1 − y_j) q^γ₋ log(1 − q)], q = max(p − m, 0)."""
+
+    def reference(logits: Tensor, target: Tensor) -> Tensor:
+        p, rest = 1 / (1 + (-logits).exp()), 1 / (1 + logits.exp())
+        present = rest**positive * p.log()
+        absent = (p - clip).clamp(min=0) ** negative * (rest + clip).clamp(max=1).log()
+        return -(target * present + (1 - target) * absent).sum(dim=-1)
+
+    return reference
+
+
+def effective_weights(beta: float) -> list[float]:
+    """(1 − β) / (1 − β^n) for the counts 1, 2, … of these tests, with the mean 1; as float32 has them."""
+    weights = [(1 - beta) / (1 - beta**count) for count in range(1, NUM_OUTPUTS + 1)]
+    return torch.tensor([NUM_OUTPUTS * weight / sum(weights) for weight in weights], dtype=torch.float32).tolist()
+
+
+def class_balanced(inner: Reference, beta: float) -> Reference:
+    def reference(logits: Tensor, target: Tensor) -> Tensor:
+        return torch.tensor(effective_weights(beta), dtype=logits.dtype)[target] * inner(logits, target)
+
+    return reference
+
+
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """−Σ_j q_j log p_j."""
     return -(target * _softmax(logits).log()).sum(dim=-1)
@@ -374,6 +401,12 @@ def _cross_entropy_case(
     kwargs = {"label_smoothing": smoothing, "temperature": temperature, "class_weights": weights}
     reference = cross_entropy(smoothing=smoothing, temperature=temperature, weights=weights)
     return Case("cross_entropy", variant, CrossEntropy, reference, kwargs, class_weights=weights)
+
+
+def _class_balanced_case(variant: str, inner: Loss, reference: Reference, beta: float) -> Case:
+    kwargs = {"inner": inner, "beta": beta}
+    weights = effective_weights(beta)
+    return Case("class_balanced", variant, ClassBalanced, class_balanced(reference, beta), kwargs, weights)
 
 
 def _beta_nll_case(beta: float) -> Case:
@@ -502,5 +535,17 @@ CASES = [
         {"positive_weight": 4.0},
         is_softmax=False,
     ),
+    Case("asymmetric", "defaults", Asymmetric, asymmetric(), is_softmax=False),
+    Case(
+        "asymmetric",
+        "focused on both sides",
+        Asymmetric,
+        asymmetric(positive=0.5, negative=2.0, clip=0.0),
+        {"gamma_positive": 0.5, "gamma_negative": 2.0, "clip": 0.0},
+        is_softmax=False,
+    ),
+    _class_balanced_case("cross_entropy", CrossEntropy(), cross_entropy(), 0.999),
+    _class_balanced_case("smoothed", CrossEntropy(label_smoothing=0.1), cross_entropy(smoothing=0.1), 0.9),
+    _class_balanced_case("focal", Focal(), of_probability(lambda p: -((1 - p) ** 2) * p.log()), 0.9),
     Case("soft_cross_entropy", "defaults", SoftCrossEntropy, soft_cross_entropy),
 ]

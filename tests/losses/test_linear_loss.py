@@ -109,7 +109,7 @@ def test_every_name_of_the_catalogue_works_or_is_refused_in_a_sentence() -> None
     refused = {}
     for case in EACH_LOSS:
         problem = Problem(case)
-        options = {} if case.name == "sum" else case.kwargs
+        options = {} if case.name in ("sum", "class_balanced") else case.kwargs
         try:
             value = linear_loss(
                 problem.hidden, problem.weight, problem.target, loss=case.name, extras=problem.extras, **options
@@ -118,8 +118,9 @@ def test_every_name_of_the_catalogue_works_or_is_refused_in_a_sentence() -> None
             refused[case.name] = str(error)
         else:
             assert value.isfinite()
-    assert refused.keys() == {"sum", "distillation", "logit_adjustment"}
+    assert refused.keys() == {"sum", "class_balanced", "distillation", "logit_adjustment"}
     assert refused["sum"] == "loss='sum' is made of losses: give an instance, Sum(first=…, second=…)"
+    assert refused["class_balanced"].endswith("give an instance, ClassBalanced(inner=…)")
     assert "its teach(log_probs)" in refused["distillation"]
     assert "LinearLoss(class_counts=…)" in refused["logit_adjustment"]
 

@@ -161,9 +161,9 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], choices: dict[
 
 
 def loss_label(choices: dict[str, str]) -> str:
-    """The name of a run's loss: the file chosen for it, or for a sum, those of its terms."""
+    """The name of a run's loss: the file chosen for it; of a sum, those of its terms; of one around another, both."""
     terms = [choice for group, choice in sorted(choices.items()) if group.startswith("loss@")]
-    return "+".join(terms) or choices["loss"]
+    return "+".join(terms if len(terms) > 1 else [choices["loss"], *terms])
 
 
 def _rank(key: str) -> int:

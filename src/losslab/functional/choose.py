@@ -57,7 +57,10 @@ def build_loss(loss: object, options: dict[str, Any]) -> Loss:
     node = yaml.safe_load(names[loss].read_text(encoding="utf-8"))
     if "defaults" in node:
         kind = node["_target_"].rpartition(".")[2]
-        raise UserError(f"loss={loss!r} is made of losses: give an instance, {kind}(first=…, second=…)")
+        inside = ", ".join(
+            f"{group.partition('@')[2]}=…" for entry in node["defaults"] if entry != "_self_" for group in entry
+        )
+        raise UserError(f"loss={loss!r} is made of losses: give an instance, {kind}({inside})")
     built: Loss = build(bind_component("loss", {**node, **options}), "loss")
     if built.teacher is not None:
         raise UserError("loss.teacher is read by losslab train alone: give an instance, and call its teach(log_probs)")

@@ -174,9 +174,13 @@ class Loss(nn.Module):
         """The log-probabilities [N, V] that the model predicts with. Default: softmax, at the loss's temperature."""
         return (logits if self.temperature == 1 else logits / self.temperature).log_softmax(dim=-1)
 
+    def predicts_softmax(self) -> bool:
+        """Whether `predict_log_probs` is the default."""
+        return type(self).predict_log_probs is Loss.predict_log_probs
+
     def softmax_factor(self) -> float | None:
         """f, where `predict_log_probs` is log softmax(f · logits); None where it is something else."""
-        return 1 / self.temperature if type(self).predict_log_probs is Loss.predict_log_probs else None
+        return 1 / self.temperature if self.predicts_softmax() else None
 
     def predict_values(self, logits: Tensor) -> Tensor:
         """The values [N, K] that the model predicts, where targets are values. Default: the outputs themselves."""

@@ -232,8 +232,11 @@ def check_backend(loss: Loss) -> None:
 
 def _check_softmax(loss: Loss) -> None:
     kind = type(loss)
-    own_way = kind.predict_log_probs is not Loss.predict_log_probs
-    if own_way or loss.target_kind not in _OF_SOFTMAX or loss.written_as() not in _OF_STATISTICS + _OF_LOGITS:
+    if (
+        not loss.predicts_softmax()
+        or loss.target_kind not in _OF_SOFTMAX
+        or loss.written_as() not in _OF_STATISTICS + _OF_LOGITS
+    ):
         raise UserError(
             f"regularizers join single losses that predict softmax(z), and {kind.__name__} is none; leave out "
             "regularizers.*"
