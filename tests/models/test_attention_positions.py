@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from losslab.models.attention import CausalSelfAttention, RotaryPositions, sinusoidal_positions
+from losslab.models.attention import SelfAttention
+from losslab.models.positions import RotaryPositions, sinusoidal_positions
 
 HEADS, HEAD_WIDTH, LENGTH = 2, 8, 12
 
@@ -23,7 +24,7 @@ def queries() -> Tensor:
     return torch.randn(3, HEADS, LENGTH, HEAD_WIDTH, generator=torch.Generator().manual_seed(0))
 
 
-def attend(attention: CausalSelfAttention, hidden: Tensor) -> Tensor:
+def attend(attention: SelfAttention, hidden: Tensor) -> Tensor:
     """One window [T, D], position by position, each over itself and those before, in float64."""
     weight, output = attention.qkv.weight.double(), attention.output.weight.double()
     q, k, v = (part.unflatten(-1, (HEADS, HEAD_WIDTH)) for part in (hidden.double() @ weight.T).chunk(3, dim=-1))
@@ -35,9 +36,9 @@ def attend(attention: CausalSelfAttention, hidden: Tensor) -> Tensor:
     return mixed.flatten(1) @ output.T
 
 
-def make(*, dropout: float = 0.0) -> CausalSelfAttention:
+def make(*, dropout: float = 0.0) -> SelfAttention:
     torch.manual_seed(0)
-    return CausalSelfAttention(
+    return SelfAttention(
         width=HEADS * HEAD_WIDTH, num_heads=HEADS, context=LENGTH, rotary=False, bias=False, dropout=dropout
     )
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from losslab.errors import UserError
-from losslab.models.attention import sinusoidal_positions
 from losslab.models.decoder import Decoder
+from losslab.models.positions import sinusoidal_positions
 
 V, CONTEXT = 13, 8
 POSITIONS, MLPS, NORMS = ("rotary", "learned", "sinusoidal"), ("gelu", "relu", "swiglu"), ("rms", "layer")

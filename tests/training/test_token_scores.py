@@ -21,7 +21,7 @@ from losslab.commands.tokens import score_runs
 from losslab.data.tokenizer import ByteTokenizer, FileTokenizer
 from losslab.errors import UserError
 from losslab.metrics.token_scores import TokenScores, is_up_to_date
-from losslab.models.attention import CausalSelfAttention
+from losslab.models.attention import SelfAttention
 from losslab.records import read
 from losslab.run_folder import RunFolder
 from losslab.training.scoring.token_scores import attention_weights, score_tokens, token_bytes
@@ -78,7 +78,7 @@ def test_the_weights_are_those_that_mix_the_values(positions: str, norm: str) ->
     tokens = torch.randint(V, (1, CONTEXT), generator=torch.Generator().manual_seed(0))
     weights = torch.from_numpy(attention_weights(backbone, tokens, 2, nullcontext)).float()
     attention = backbone.layers[1].attention
-    assert isinstance(attention, CausalSelfAttention)
+    assert isinstance(attention, SelfAttention)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     attention.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
     with torch.no_grad():

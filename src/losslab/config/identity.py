@@ -64,6 +64,12 @@ ADDED_LATER: dict[str, Any] = {
     "data.augment.label_noise": 0,
     "data.augment.label_noise_kind": "uniform",
     "data.augment.label_noise_seed": None,
+    "model.norm_placement": "pre",
+    "model.embedding_norm": False,
+    "model.qk_norm": False,
+    "model.num_kv_heads": None,
+    "model.window": None,
+    "model.num_types": 0,
 }
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""

@@ -7,7 +7,17 @@ first asked for, so that `losslab.functional` imports torch alone.
 from typing import TYPE_CHECKING, Any
 
 from losslab.contracts.info import DataInfo, SplitInfo, ValueStats
-from losslab.contracts.model import Backbone, Teacher, blocks_of, cache_of, context_of, flops_of, projection_of
+from losslab.contracts.model import (
+    Backbone,
+    Teacher,
+    blocks_of,
+    cache_of,
+    context_of,
+    flops_of,
+    mixes_samples,
+    projection_of,
+    reads_ahead,
+)
 from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
     Batch,
@@ -58,11 +68,13 @@ __all__ = [
     "context_of",
     "flat_hidden",
     "flops_of",
+    "mixes_samples",
     "no_objective",
     "padded",
     "previous_tokens",
     "projection_of",
     "raw_bytes",
+    "reads_ahead",
     "to_device",
 ]
 

@@ -21,6 +21,10 @@ class Backbone(Protocol):
             gradient norms are measured at; each takes and returns hidden states. Default: none.
         `flops_per_sample() -> int`: of a forward and backward pass without the projection. Default: unknown.
         `context`: the longest sequence that it reads. Default: any.
+        `causal`: whether a hidden state depends on inputs up to its position alone; a task that predicts what follows
+            refuses a model that declares False. Default: unknown, and tried.
+        `mixes_samples`: whether hidden states in training depend on the other samples of a batch, as with batch norm;
+            if so, a batch split over ranks or micro-batches is refused. Default: False.
         `new_cache()`: a cache of its own kind, for generation. The model is then called as `model(inputs, cache)`, for
             the tokens after those that this cache has seen, and returns their hidden states. Default: every token that
             is generated takes a pass over the whole window.
@@ -61,6 +65,16 @@ def context_of(backbone: Any) -> int | None:
     """The longest sequence that a backbone reads, where it says so."""
     context = getattr(backbone, "context", None)
     return context if isinstance(context, int) else None
+
+
+def reads_ahead(backbone: Any) -> bool:
+    """Whether a backbone says that its hidden states depend on inputs after their position."""
+    return getattr(backbone, "causal", None) is False
+
+
+def mixes_samples(backbone: Any) -> bool:
+    """Whether a backbone says that, in training, its hidden states depend on the other samples of a batch."""
+    return getattr(backbone, "mixes_samples", False) is True
 
 
 def cache_of(backbone: Any) -> Any:

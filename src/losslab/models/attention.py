@@ -1,4 +1,4 @@
-"""Causal multi-head self-attention and the three ways of telling positions."""
+"""Multi-head self-attention."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROTARY_BASE = 10_000.0
+from losslab.models.cache import AttentionCache
+from losslab.models.masks import Layout, layout_of
+from losslab.models.positions import RotaryPositions
 
 
-class CausalSelfAttention(nn.Module):
-    """Multi-head attention of each position to itself and those before it (Vaswani et al. 2017, arXiv:1706.03762).
+class SelfAttention(nn.Module):
+    """Multi-head attention of positions to each other (Vaswani et al. 2017, arXiv:1706.03762).
 
     Args:
         width: D, divisible by num_heads.
@@ -21,105 +23,95 @@ class CausalSelfAttention(nn.Module):
         rotary: rotate queries and keys by their position.
         bias: additive terms in both linear maps.
         dropout: on the attention weights.
+        causal: each position attends to itself and those before it.
+        num_kv_heads: heads of keys and values, a divisor of num_heads, each shared by as many queries' heads (Ainslie
+            et al. 2023, arXiv:2305.13245); None: as many as there are heads.
+        window: distances below this are attended to (Beltagy et al. 2020, arXiv:2004.05150); None: any.
+        qk_norm: an RMSNorm for each head's queries and keys, before rotation (Henry et al. 2020, arXiv:2010.04245).
     """
 
-    def __init__(self, *, width: int, num_heads: int, context: int, rotary: bool, bias: bool, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        num_heads: int,
+        context: int,
+        rotary: bool,
+        bias: bool,
+        dropout: float,
+        causal: bool = True,
+        num_kv_heads: int | None = None,
+        window: int | None = None,
+        qk_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.dropout = dropout
-        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.causal = causal
+        self.window = window
+        self.head_width = head_width = width // num_heads
+        kv_width = self.num_kv_heads * head_width
+        self.sizes = [width, kv_width, kv_width]
+        """Outputs of `qkv` that are queries, keys and values."""
+        self.qkv = nn.Linear(width, sum(self.sizes), bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
-        self.rotary = RotaryPositions(width // num_heads, context) if rotary else None
+        self.rotary = RotaryPositions(head_width, context) if rotary else None
+        self.query_norm = nn.RMSNorm(head_width, eps=1e-6) if qk_norm else None
+        self.key_norm = nn.RMSNorm(head_width, eps=1e-6) if qk_norm else None
 
-    def forward(self, hidden_BTD: Tensor, cache: AttentionCache | None = None) -> Tensor:
-        """[B, T, D] → [B, T, D]; with a cache, for T positions that follow those in it, which it then holds, too."""
-        q, k, v = self._heads(hidden_BTD, 0 if cache is None else cache.length)
-        if cache is None or cache.length == 0:
-            if cache is not None:
-                cache.append(k, v)
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0
-            )
-        else:
+    def forward(self, hidden_BTD: Tensor, layout: Layout | None = None, cache: AttentionCache | None = None) -> Tensor:
+        """[B, T, D] → [B, T, D].
+
+        Args:
+            layout: made for these positions; None: for a window without padding and documents.
+            cache: the T positions follow those in it, and are in it afterwards.
+        """
+        layout = self._plain(hidden_BTD) if layout is None else layout
+        start = 0 if cache is None else cache.length
+        q, k, v = self._heads(hidden_BTD, layout, start)
+        if cache is not None:
             k, v = cache.append(k, v)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=_earlier(q.shape[-2], k.shape[-2], q.device))
+        k, v = self._for_each_query(k), self._for_each_query(v)
+        mixed = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=layout.allowed,
+            is_causal=self.causal and layout.allowed is None and start == 0,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(-2))
         return output
 
-    def weights(self, hidden_BTD: Tensor) -> Tensor:
-        """Weights of each position (row) for itself and those before it: softmax(q kᵀ / √C), with zeros above the
-        diagonal; float32 [B, H, T, T]. `forward` never holds them; they are for looking at."""
-        q, k, _ = self._heads(hidden_BTD)
+    def weights(self, hidden_BTD: Tensor, layout: Layout | None = None) -> Tensor:
+        """Weights of each position (row) for those that it attends to: softmax(q kᵀ / √C), with zeros elsewhere;
+        float32 [B, H, T, T]. `forward` never holds them; they are for looking at."""
+        layout = self._plain(hidden_BTD) if layout is None else layout
+        q, k, _ = self._heads(hidden_BTD, layout)
         with torch.autocast(device_type=q.device.type, enabled=False):
-            scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
-        later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
-        return scores.masked_fill(later, -math.inf).softmax(dim=-1)
+            scores = q.float() @ self._for_each_query(k).float().transpose(-1, -2) / math.sqrt(q.shape[-1])
+        allowed = layout.allowed
+        if allowed is None and self.causal:
+            allowed = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
+        return (scores if allowed is None else scores.masked_fill(~allowed, -math.inf)).softmax(dim=-1)
 
-    def _heads(self, hidden_BTD: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, [B, H, T, C] each, with the positions from `start` on encoded by rotation."""
+    def _plain(self, hidden_BTD: Tensor) -> Layout:
+        return layout_of(causal=self.causal, window=self.window, tokens_BT=hidden_BTD)
+
+    def _heads(self, hidden_BTD: Tensor, layout: Layout, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, C], and keys and values of their own heads, with positions encoded by rotation."""
         q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
+            part.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+            for part in self.qkv(hidden_BTD).split(self.sizes, dim=-1)
         )
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
         if self.rotary is not None:
-            q, k = self.rotary(q, start), self.rotary(k, start)
+            q, k = self.rotary(q, start, layout.positions), self.rotary(k, start, layout.positions)
         return q, k, v
 
-
-def _earlier(queries: int, keys: int, device: torch.device) -> Tensor | None:
-    """The keys that each of the last positions attends to, bool [queries, keys]; None for the very last, which attends
-    to all."""
-    if queries == 1:
-        return None
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-
-
-class AttentionCache:
-    """Keys and values of the positions that one layer has seen.
-
-    Args:
-        context: the number of positions that there is room for.
-    """
-
-    def __init__(self, context: int) -> None:
-        self.length = 0
-        self._context = context
-        self._kept: tuple[Tensor, Tensor] | None = None
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep keys and values [B, H, T, C] of the next T positions; returns those of all positions."""
-        if self._kept is None:
-            shape = (*k.shape[:2], self._context, k.shape[-1])
-            self._kept = k.new_empty(shape), v.new_empty(shape)
-        start, self.length = self.length, self.length + k.shape[-2]
-        for kept, part in zip(self._kept, (k, v), strict=True):
-            kept[:, :, start : self.length] = part
-        return self._kept[0][:, :, : self.length], self._kept[1][:, :, : self.length]
-
-
-class RotaryPositions(nn.Module):
-    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), on halves of the head's width."""
-
-    def __init__(self, head_width: int, context: int) -> None:
-        super().__init__()
-        frequencies = ROTARY_BASE ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
-        angles = torch.arange(context, dtype=torch.float64)[:, None] * frequencies
-        self.cos: Tensor
-        self.sin: Tensor
-        self.register_buffer("cos", angles.cos().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
-
-    def forward(self, x_BHTC: Tensor, start: int = 0) -> Tensor:
-        end = start + x_BHTC.shape[-2]
-        cos, sin = self.cos[start:end].to(x_BHTC.dtype), self.sin[start:end].to(x_BHTC.dtype)
-        first, second = x_BHTC.chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
-
-
-def sinusoidal_positions(context: int, width: int) -> Tensor:
-    """[T, D] sines and cosines (Vaswani et al. 2017, section 3.5)."""
-    position = torch.arange(context, dtype=torch.float64)[:, None]
-    frequencies = ROTARY_BASE ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    table = torch.empty(context, width, dtype=torch.float64)
-    table[:, 0::2] = (position * frequencies).sin()
-    table[:, 1::2] = (position * frequencies).cos()[:, : width // 2]
-    return table.float()
+    def _for_each_query(self, kept: Tensor) -> Tensor:
+        """Keys or values of `num_kv_heads` heads, repeated for the heads of the queries."""
+        groups = self.num_heads // self.num_kv_heads
+        return kept if groups == 1 else kept.repeat_interleave(groups, dim=1)

@@ -12,7 +12,7 @@ import torch
 
 from losslab.config.binding import import_target
 from losslab.config.components import build
-from losslab.contracts import DataInfo, DataModule, Task, context_of, projection_of
+from losslab.contracts import DataInfo, DataModule, Task, context_of, mixes_samples, projection_of, reads_ahead
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.regularizers import regularize
@@ -49,6 +49,8 @@ def _check(config: dict[str, Any]) -> None:
         raise UserError(f"loss.teacher is missing: {type(loss).__name__} learns from a run, name its folder")
     task = build_task(config)
     check_kinds(loss, task)
+    check_direction(backbone, task)
+    _check_whole_batch(config, backbone)
     build_data(config).check_task(task)
     build_callbacks(config, with_averaged(task.metrics, task.primary, config["callbacks"]), task.primary)
     _check_optimizer(config, backbone)
@@ -61,6 +63,29 @@ def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:
         raise UserError(
             f"data.context={asked} is longer than the {longest} inputs that the model reads: "
             f"give data.context={longest} or less, or a longer model.context"
+        )
+
+
+def check_direction(backbone: torch.nn.Module, task: Task) -> None:
+    """Refuse a model that reads ahead for a task that predicts what follows. Raises UserError naming both."""
+    if task.causal and reads_ahead(backbone):
+        options = inspect.signature(type(backbone)).parameters
+        cure = "model.bidirectional=false" if "bidirectional" in options else "model=decoder"
+        raise UserError(
+            f"model={type(backbone).__name__} reads the text on both sides of a position, and "
+            f"task={type(task).__name__} predicts what follows it, which would be no task: choose {cure}"
+        )
+
+
+def _check_whole_batch(config: dict[str, Any], backbone: torch.nn.Module) -> None:
+    trainer = config["trainer"]
+    ranks = trainer["devices"] * trainer["num_nodes"]
+    parts = ranks * (trainer["accumulate_grad_batches"] or 1)
+    if parts > 1 and mixes_samples(backbone):
+        raise UserError(
+            f"model={type(backbone).__name__} normalises over the batch, and this batch is split into {parts} parts "
+            "(ranks × trainer.accumulate_grad_batches), whose statistics are not those of the whole: give one device "
+            "and no accumulation, or another model.norm"
         )
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from losslab.errors import UserError
-from losslab.models.attention import ROTARY_BASE
-from losslab.models.decoder import Decoder, DecoderLayer
+from losslab.models.decoder import Decoder
+from losslab.models.layer import TransformerLayer
+from losslab.models.positions import ROTARY_BASE
+from losslab.models.transformer import StackOptions
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ def architecture_of(decoder: nn.Module) -> Architecture:
             f"transformers has no counterpart of the model {type(decoder).__name__}, only of losslab's Decoder: "
             "--format onnx writes any model, and --format safetensors its weights"
         )
+    _check_options(decoder)
     norm = "rms" if isinstance(decoder.last_norm, nn.RMSNorm) else "layer"
     positions = "rotary" if decoder.position_table is None and decoder.positions is None else "absolute"
     mlp = "gated" if _first(decoder).mlp.activation == "swiglu" else "plain"
@@ -46,6 +49,24 @@ def architecture_of(decoder: nn.Module) -> Architecture:
             "writes this model"
         )
     return make(decoder)
+
+
+def _check_options(decoder: Decoder) -> None:
+    """Refuse options that no architecture here has. Raises UserError naming the first."""
+    plain = StackOptions(num_layers=1, num_heads=1, width=2, context=1, causal=True)
+    for name in ("norm_placement", "embedding_norm", "qk_norm", "window", "num_types"):
+        if (value := getattr(decoder.options, name)) != getattr(plain, name):
+            raise UserError(
+                f"losslab writes no counterpart in transformers of model.{name}={str(value).lower()}: --format onnx "
+                "writes this model"
+            )
+    attention = _first(decoder).attention
+    grouped = attention.num_kv_heads != attention.num_heads
+    if grouped and decoder.options.norm != "rms":
+        raise UserError(
+            f"transformers has no counterpart of model.num_kv_heads={attention.num_kv_heads} with model.norm="
+            f"{decoder.options.norm}: rms has one; --format onnx writes this model"
+        )
 
 
 def _llama(decoder: Decoder) -> Architecture:
@@ -69,7 +90,7 @@ def _rotary_settings(decoder: Decoder) -> dict[str, Any]:
     assert isinstance(norm, nn.RMSNorm)
     return {
         **_sizes(decoder),
-        "num_key_value_heads": _first(decoder).attention.num_heads,
+        "num_key_value_heads": _first(decoder).attention.num_kv_heads,
         "rms_norm_eps": norm.eps,
         "rope_parameters": {"rope_type": "default", "rope_theta": ROTARY_BASE},
         "attention_bias": False,
@@ -83,7 +104,7 @@ def _rotary_weights(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
     yield "model.norm.weight", decoder.last_norm.weight  # type: ignore[misc]
     for i, layer in enumerate(_layers(decoder)):
         names = [f"model.layers.{i}.self_attn.{name}_proj.weight" for name in "qkv"]
-        yield from zip(names, layer.attention.qkv.weight.chunk(3), strict=True)
+        yield from zip(names, layer.attention.qkv.weight.split(layer.attention.sizes), strict=True)
         yield f"model.layers.{i}.self_attn.o_proj.weight", layer.attention.output.weight
         yield f"model.layers.{i}.mlp.down_proj.weight", layer.mlp.output.weight
         yield f"model.layers.{i}.input_layernorm.weight", layer.attention_norm.weight  # type: ignore[misc]
@@ -180,9 +201,9 @@ def _both(name: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.{kind}": value for kind, value in module.named_parameters()}
 
 
-def _layers(decoder: Decoder) -> list[DecoderLayer]:
+def _layers(decoder: Decoder) -> list[TransformerLayer]:
     return list(decoder.layers)  # type: ignore[arg-type]
 
 
-def _first(decoder: Decoder) -> DecoderLayer:
+def _first(decoder: Decoder) -> TransformerLayer:
     return _layers(decoder)[0]

@@ -19,7 +19,8 @@ from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.metrics.class_metrics import scoring_rows
 from losslab.metrics.token_scores import TokenScores
-from losslab.models.decoder import Decoder, DecoderLayer
+from losslab.models.decoder import Decoder
+from losslab.models.layer import TransformerLayer
 from losslab.run_folder import RunFolder
 from losslab.training.scoring.reevaluate import Reopened, reopen
 
@@ -83,11 +84,11 @@ def attention_weights(
     backbone: Decoder, tokens_BT: Tensor, layer: int, context: Callable[[], AbstractContextManager[object]]
 ) -> NDArray[np.float16]:
     """The attention of layer `layer` (from 1) in the first of these windows, float16 [H, T, T]; see
-    `CausalSelfAttention.weights`."""
+    `SelfAttention.weights`."""
     found: list[Tensor] = []
     block = backbone.layers[layer - 1]
-    assert isinstance(block, DecoderLayer)
-    hook = block.attention.register_forward_pre_hook(lambda module, inputs: found.append(module.weights(inputs[0])))
+    assert isinstance(block, TransformerLayer)
+    hook = block.attention.register_forward_pre_hook(lambda module, inputs: found.append(module.weights(*inputs[:2])))
     try:
         with torch.no_grad(), context():
             backbone({"tokens": tokens_BT})
