@@ -1,7 +1,7 @@
 """Changes to the rows of train: functions of seed and place, on train alone, and refusals."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ END = 256
 
 
 class Tags(Classification):
-    columns: Mapping[str, Any] = {"words": "words", "tags": "tags"}
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = {"words": "words", "tags": "tags"}
 
     def collate(self, examples: Sequence[Any]) -> Batch:
         words, mask = padded([example["words"] for example in examples])
