@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from losses.cases import CASES, Case
 from losslab.commands.train import train
+from losslab.comparison.analysis import analyse
+from losslab.comparison.runs.load import load_runs
 from losslab.contracts import Batch, DataInfo, SplitInfo, TargetKind
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
@@ -79,6 +83,10 @@ def test_every_loss_of_class_targets_trains_and_is_measured(case: Case) -> None:
     assert values["nll_scaled"] == pytest.approx(expected, rel=1e-5)
 
 
+def macro_f1(confusion: NDArray[np.float64]) -> float:
+    return float((2 * confusion.diagonal() / (confusion.sum(axis=0) + confusion.sum(axis=1))).mean())
+
+
 def test_rows_of_a_table_are_classified_under_three_kinds_of_targets(workplace: Path) -> None:
     with Path("train.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -91,4 +99,10 @@ def test_rows_of_a_table_are_classified_under_three_kinds_of_targets(workplace: 
     for run in find_runs(Path("outputs/rows")):
         record = read(run)
         assert (record.status, record.primary) == ("completed", "nll_scaled")
-        assert record.metrics["best"]["test/top1"] > 0.6
+        best = record.metrics["best"]
+        assert best["test/top1"] > 0.6 and {"val/macro_f1", "val/balanced_accuracy", "val/mcc"} <= best.keys()
+        with np.load(run / "test_scores.npz") as kept:
+            assert kept["class_names"].tolist() == ["first", "second"]
+            assert best["test/macro_f1"] == pytest.approx(macro_f1(kept["confusion"]))
+    judged = analyse(load_runs(Path("outputs/rows")), metric="test/macro_f1")
+    assert {row.label for row in judged.rows} == {"cross_entropy", "soft_cross_entropy", "binary_cross_entropy"}

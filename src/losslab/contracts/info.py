@@ -48,6 +48,8 @@ class DataInfo:
     """The id of the mask token, where the task or the data's augmentation needs one. It is never a target."""
     num_classes: int | None = None
     """C, where targets are classes of their own; None where they are tokens, or no classes."""
+    class_names: tuple[str, ...] | None = None
+    """[C]: what the data calls each of them; None where it names none."""
     num_values: int | None = None
     """K, where targets are values."""
     value_stats: ValueStats | None = None

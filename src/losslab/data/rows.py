@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import check_kinds
+from losslab.data.columns import LABELS_FILE, Columns, check_kinds, target_of
 from losslab.data.row_source import RowSource, hash_files
 from losslab.data.row_store import RowStore, open_rows
 from losslab.data.sampler import EvalSamples, count_positions
@@ -178,6 +179,7 @@ class RowsDataModule(DataModule):
             vocab_size=meta["vocab_size"],
             mask=meta.get("mask"),
             num_classes=meta["num_classes"],
+            class_names=_class_names(self.task.columns, meta["artifacts"]),
             num_values=meta["num_values"],
             value_stats=self.store.value_stats(),
             class_counts=None if counts is None else torch.tensor(counts).double(),
@@ -265,3 +267,10 @@ class RowsDataModule(DataModule):
 
 def _counted(numbers: Mapping[str, int]) -> str:
     return " · ".join(f"{number:,} {split}" for split, number in numbers.items())
+
+
+def _class_names(columns: Columns, artifacts: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The labels of the target, in the order of their classes; None where it has none."""
+    labels = json.loads(artifacts.get(LABELS_FILE, "{}"))
+    names = labels.get(target_of(columns))
+    return None if names is None else tuple(names)

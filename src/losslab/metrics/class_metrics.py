@@ -9,7 +9,8 @@ top1           share of targets with the largest probability
 objective      what the loss itself reports; never compared across losses
 logit_norm     mean Euclidean norm of a position's logits
 
-At the last and the best weights, and on test, also those of `metrics/extended.py`.
+At the last and the best weights, and on test, also those of `metrics/extended.py`; where a task asks for it, those of
+`metrics/confusion.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor
 
 from losslab.contracts import Features, LossSum, Projection
+from losslab.metrics.confusion import Confusion
 from losslab.metrics.extended import Details
+from losslab.metrics.objective import SUMS, sums_of, value_of
 from losslab.metrics.rows import RowReader, Rows
 from losslab.metrics.scorer import Scorer
 
@@ -56,23 +59,35 @@ class ClassMetrics:
         scale: s of nll_scaled.
         held_out: score nll_scaled only outside the fitting half (val), or everywhere (test).
         details: the extended metrics, where they are wanted.
+        confusion: metrics of each class, where they are wanted.
     """
 
     def __init__(
-        self, scale: float, *, held_out: bool, device: torch.device | str = "cpu", details: Details | None = None
+        self,
+        scale: float,
+        *,
+        held_out: bool,
+        device: torch.device | str = "cpu",
+        details: Details | None = None,
+        confusion: Confusion | None = None,
     ) -> None:
         self.scale = scale
         self.held_out = held_out
         self.details = details
+        self.confusion = confusion
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=device)
 
     def states(self) -> list[Tensor]:
         """Tensors that ranks add up."""
-        return [self.sums, *(self.details.states() if self.details else ())]
+        parts = [part.states() for part in (self.confusion, self.details) if part is not None]
+        return [self.sums, *(state for part in parts for state in part)]
 
     def receive(self, states: list[Tensor]) -> None:
         """Take states in the order of `states`, from all ranks together or for another device."""
         self.sums, *others = states
+        if self.confusion is not None:
+            self.confusion.receive(others[:2])
+            others = others[2:]
         if self.details is not None:
             self.details.receive(others, self.sums.device)
 
@@ -82,21 +97,24 @@ class ClassMetrics:
         features = features.kept()
         num_outputs, device = projection.weight.shape[0], features.hidden.device
         reader = RowReader(loss, self.scale, thorough=self.details is not None, num_outputs=num_outputs, device=device)
-        objective: Tensor | None = torch.zeros(4, dtype=torch.float64, device=self.sums.device)
+        objective: Tensor | None = torch.zeros(SUMS, dtype=torch.float64, device=self.sums.device)
         with torch.autocast(device_type=device.type, enabled=False):
             for chunk in features.chunks(scoring_rows(num_outputs)):
                 logits = loss.scores(chunk.hidden, projection)
                 logsumexp = reader.add(logits, classes_of(chunk))
+                if self.confusion is not None:
+                    scores = logits if reader.factor is not None else loss.predict_log_probs(logits)
+                    self.confusion.update(classes_of(chunk), scores.argmax(dim=-1), chunk.weight)
                 if objective is not None:
                     part = loss.from_scores(chunk, projection, logits, logsumexp)
-                    objective = None if part is None else objective + _sums_of(part)
+                    objective = None if part is None else objective + sums_of(part)
         if objective is None:  # the loss needs more than scores
-            objective = torch.zeros(4, dtype=torch.float64, device=self.sums.device)
+            objective = torch.zeros(SUMS, dtype=torch.float64, device=self.sums.device)
             for chunk in features.chunks(scoring_rows(num_outputs) if loss.position_wise else len(features)):
-                objective = objective + _sums_of(loss(chunk, projection))
+                objective = objective + sums_of(loss(chunk, projection))
         if len(features):
             self._add(features, reader.rows(), num_outputs)
-        self.sums[-4:] += objective
+        self.sums[-SUMS:] += objective
         return LossSum(total=objective[0], weight=objective[1])
 
     def _add(self, features: Features, rows: Rows, num_outputs: int) -> None:
@@ -135,29 +153,21 @@ class ClassMetrics:
             "perplexity": math.exp(nll) if nll < _LARGEST_EXPONENT else math.inf,
             "bits_per_byte": _ratio(sums["nll"] / math.log(2), sums["bytes"]),
             "top1": sums["top1"] / count,
-            "objective": _ratio(sums["objective"], sums["objective_weight"])
-            + (_ratio(sums["penalty"], sums["penalty_weight"]) if sums["penalty_weight"] else 0.0),
+            "objective": value_of(*(sums[name] for name in _SUMS[-SUMS:])),
             "logit_norm": sums["logit_norm"] / count,
             "scale": self.scale,
         }
         if sums["linked_count"]:
             values["nll_linked"] = sums["linked_nll"] / count
             values["nll_linked_clipped"] = sums["linked_clipped"] / count
+        if self.confusion is not None:
+            values |= self.confusion.values()
         return values | (self.details.values() if self.details else {})
 
 
 def classes_of(features: Features) -> Tensor:
     """int64 [N]: the target's class, also where a loss expects its targets in another form."""
     return features.extras.get("class", features.target)
-
-
-def _sums_of(sums: LossSum) -> Tensor:
-    """float64 [4]: the loss's total and weight, and those of penalties that are divided apart."""
-    total, weight, penalty = sums.total.double(), sums.weight.double(), sums.penalty
-    if penalty is None:
-        return torch.stack([total, weight, torch.zeros_like(total), torch.zeros_like(total)])
-    own = total - penalty.share.double() * penalty.total.double()
-    return torch.stack([own, weight, penalty.total.double(), penalty.weight.double()])
 
 
 def _ratio(total: float, count: float) -> float:

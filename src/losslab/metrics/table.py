@@ -65,3 +65,10 @@ CLASS_METRICS: tuple[Metric, ...] = tuple(
     if metric.name not in _OF_TOKENS
 )
 """Metrics of targets that are classes, and no tokens of a text."""
+
+BY_CLASS: tuple[Metric, ...] = (
+    _share("macro_f1", "macro F1", "terminal", "events", "curves", higher_is_better=True),
+    _share("balanced_accuracy", "balanced accuracy", "terminal", "curves", higher_is_better=True),
+    _share("mcc", "Matthews correlation", "terminal", "curves", higher_is_better=True),
+)
+"""Metrics of `metrics/confusion.py`, for tasks whose classes are few."""

@@ -9,7 +9,7 @@ import torch
 
 from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task
 from losslab.metrics.class_meter import ClassMeter
-from losslab.metrics.table import CLASS_METRICS, PRIMARY
+from losslab.metrics.table import BY_CLASS, CLASS_METRICS, PRIMARY
 from losslab.metrics.temperature import Temperature
 from losslab.tasks.pairs import joined_columns, text_columns, text_inputs
 from losslab.tasks.pooling import Pooling, pooled
@@ -24,7 +24,7 @@ class Classification(Task):
     """
 
     accepts = frozenset({TargetKind.CLASSES, TargetKind.DISTRIBUTIONS, TargetKind.LABELS})
-    metrics = CLASS_METRICS
+    metrics = (*CLASS_METRICS, *BY_CLASS)
     primary = PRIMARY
 
     def __init__(self, *, pair: bool = False, pooling: Pooling = "mean") -> None:
@@ -52,4 +52,4 @@ class Classification(Task):
         return Temperature()
 
     def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> ClassMeter:
-        return ClassMeter(info, split, calibration["scale"], thorough=thorough)
+        return ClassMeter(info, split, calibration["scale"], thorough=thorough, by_class=True)
