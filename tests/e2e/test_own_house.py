@@ -60,7 +60,7 @@ def task(request: pytest.FixtureRequest, workplace: Path) -> str:
     name: str = request.param
     kind, _, data, model = TASKS[name]
     nodes = {
-        f"task/{name}": f"_target_: own_house.{kind}\n",
+        f"task/my_{name}": f"_target_: own_house.{kind}\n",
         "model/mine": f"_target_: own_house.MyLSTM\nwidth: 16\n{model}\ndropout: 0.1\n",
         "data/mine": f"_target_: own_house.MyData\nbatch_size: 8\n{data}\n",
     }
@@ -72,7 +72,7 @@ def task(request: pytest.FixtureRequest, workplace: Path) -> str:
 
 def config_of(task: str, *arguments: str) -> dict[str, Any]:
     """The configuration that `start` would store."""
-    composed = compose_plain([*OPTIONS, f"task={task}", f"loss={LOSS[task]}", *arguments], config_dir=Path("conf"))
+    composed = compose_plain([*OPTIONS, f"task=my_{task}", f"loss={LOSS[task]}", *arguments], config_dir=Path("conf"))
     return resolve_split(resolve_budget(bind_components(check_run(composed))))
 
 
@@ -80,7 +80,7 @@ def test_a_multirun_trains_and_is_evaluated_exported_loaded_and_compared(
     task: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     losses = TASKS[task][1]
-    words = ["-m", "--config-dir", "conf", *OPTIONS, f"task={task}", f"loss={losses}", "seed=1,2", "name=mine"]
+    words = ["-m", "--config-dir", "conf", *OPTIONS, f"task=my_{task}", f"loss={losses}", "seed=1,2", "name=mine"]
     assert train(words) == 0
     runs = find_runs(Path("outputs/mine"))
     records = [read(run) for run in runs]
@@ -135,7 +135,7 @@ def test_two_ranks_stopped_at_any_step_end_as_the_undisturbed_ones(task: str, tm
 
 
 def test_two_ranks_score_as_one_does(task: str) -> None:
-    words = ["--config-dir", "conf", *OPTIONS, f"task={task}", f"loss={LOSS[task]}", "model.dropout=0.0"]
+    words = ["--config-dir", "conf", *OPTIONS, f"task=my_{task}", f"loss={LOSS[task]}", "model.dropout=0.0"]
     assert train([*words, "name=one"]) == train([*words, "name=two", *RANKS]) == 0
     one, two = (only_run(Path("outputs") / name)[1] for name in ("one", "two"))
     assert two.metrics["final"] == pytest.approx(one.metrics["final"], rel=1e-4)
