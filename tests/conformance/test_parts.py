@@ -180,7 +180,7 @@ def test_a_loss_needs_no_kind(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_prints_a_table_and_has_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert kit.run("model", ["wrong_parts.Detached", *STREAM], None) == 1
     *rows, last = capsys.readouterr().out.splitlines()
-    assert [row[:6] for row in rows] == ["passed"] * 10 + ["FAILED"]
+    assert [row[:6] for row in rows] == ["passed"] * 11 + ["FAILED"]
     assert last == "Detached: 1 of 11 checks failed"
     assert kit.run("model", ["wrong_parts.Logits", *STREAM], None) == 1
     assert capsys.readouterr().out.endswith("Logits: the first of 11 checks failed, and the others need it\n")

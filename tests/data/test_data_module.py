@@ -249,9 +249,9 @@ def test_another_text_is_measured_as_well(make, tmp_path) -> None:
     for name in ("train", "valid"):
         (folder / f"{name}.txt").write_text("".join(f" = {name} {i} = \n some words \n" for i in range(30)))
     other = make(path=str(folder), rules=2)
-    whole = other.open_text(module.tokenizer(), None)
+    whole = other.open_text(LanguageModeling(), module.tokenizer(), None)
     assert whole.splits["text"].words == other.count_words("text") == 2 * 30 * 8
-    part = other.open_text(module.tokenizer(), "val")
+    part = other.open_text(LanguageModeling(), module.tokenizer(), "val")
     assert part.splits["text"].words == 30 * 8
     counted = sum(int((batch.weight != 0).sum()) for batch in other.eval_batches("text", Share()))
     assert part.splits["text"].positions == counted == other.num_positions("text")

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losslab.contracts import Batch, DataModule, Share
+from losslab.contracts import Batch, DataModule, Share, next_tokens
 from losslab.data.cache import TokenSplit
 from losslab.data.sampler import hashed_order
 from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
@@ -69,7 +69,7 @@ def test_the_order_of_a_seed_is_for_ever() -> None:
 
 def test_a_batch_pairs_each_token_with_the_next() -> None:
     starts = np.array([0, 40, 394])
-    batch = gather(TOKENS, starts, 8)
+    batch = next_tokens(gather(TOKENS, starts, 8))
     assert batch.inputs["tokens"].tolist() == [TOKENS[s : s + 8].tolist() for s in starts]
     assert batch.target.tolist() == [TOKENS[s + 1 : s + 9].tolist() for s in starts]
     assert batch.inputs["tokens"].dtype == batch.target.dtype == torch.int64
@@ -85,7 +85,8 @@ class Windows(DataModule):
 
     def train_batch(self, step: int, share: Share) -> Batch:
         rows = share.rows(self.batch_size)
-        return gather(TOKENS, ORDER.starts(step * self.batch_size + rows.start, rows.stop - rows.start), ORDER.context)
+        starts = ORDER.starts(step * self.batch_size + rows.start, rows.stop - rows.start)
+        return next_tokens(gather(TOKENS, starts, ORDER.context))
 
 
 def micro_batches(micro: int, accumulate: int, ranks: int, *, first_step: int = 0, workers: int = 0, steps: int = 4):

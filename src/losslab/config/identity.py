@@ -52,6 +52,8 @@ ADDED_LATER: dict[str, Any] = {
     "data.test_fraction": None,
     "data.rules": 1,
     "data.lowercase": False,
+    "data.packing": "stream",
+    "data.eval_stride": None,
     "trainer.fast_dev_run": None,
     "trainer.overfit_batches": None,
     "trainer.limit_train_batches": None,

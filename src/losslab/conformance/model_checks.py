@@ -15,6 +15,7 @@ from losslab.training.factory import build_backbone, build_loss, build_task, che
 from losslab.training.random import generator
 from losslab.training.trial import model as trials
 from losslab.training.trial import weights
+from losslab.training.trial.documents import documents_apart
 from losslab.training.trial.model import ModelTrial
 
 _SAMPLES = 4
@@ -75,6 +76,7 @@ CHECKS: dict[str, Callable[[ModelTrial], str]] = {
     "modes": trials.repeats,
     "other samples": trials.batch_composition,
     "mask": trials.padding,
+    "documents": documents_apart,
     "causality": causality,
     "cache": cache,
     "projection": weights.projection_fits,

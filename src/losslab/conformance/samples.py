@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Task
+from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Task, Vocabulary, Windows
 from losslab.data.module import TextDataModule
 from losslab.data.tokenizer import make_tokenizer
 from losslab.training.factory import build_data
@@ -65,6 +66,10 @@ def _stream(data: TextDataModule, task: Task) -> tuple[DataInfo, dict[str, Batch
     tokens = torch.randint(vocab_size, (COUNT, data.context + 1), generator=torch.Generator().manual_seed(0))
     number = torch.arange(COUNT)[:, None].expand(COUNT, data.context)
     extras = {"fit": (number + 1) % 2, "unit": number, "bytes": torch.ones(COUNT, data.context)}
+    documents = None
+    if data.packing == "documents":
+        documents = (torch.arange(data.context + 1) > data.context // 2).long().expand(COUNT, -1)
+    windows = Windows(tokens, torch.ones(COUNT, data.context), extras, documents)
     size = SplitInfo(COUNT * data.context, COUNT, "window")
     info = DataInfo(
         splits=dict.fromkeys(data.splits, size),
@@ -73,5 +78,6 @@ def _stream(data: TextDataModule, task: Task) -> tuple[DataInfo, dict[str, Batch
         mask=mask,
         class_counts=torch.ones(vocab_size, dtype=torch.float64),
     )
-    batch = Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], torch.ones(COUNT, data.context), extras)
+    vocabulary = Vocabulary(vocab_size, None, mask, torch.ones_like)
+    batch = task.draw(task.of_windows(windows), np.arange(COUNT, dtype=np.uint64), vocabulary)
     return info, dict.fromkeys(data.splits, batch)

@@ -6,7 +6,7 @@ first asked for, so that `losslab.functional` imports torch alone.
 
 from typing import TYPE_CHECKING, Any
 
-from losslab.contracts.info import DataInfo, SplitInfo, ValueStats
+from losslab.contracts.info import DataInfo, SplitInfo, ValueStats, Vocabulary
 from losslab.contracts.model import (
     Backbone,
     Teacher,
@@ -28,7 +28,9 @@ from losslab.contracts.values import (
     Projection,
     TargetKind,
     Values,
+    Windows,
     added,
+    next_tokens,
     padded,
     previous_tokens,
 )
@@ -62,6 +64,8 @@ __all__ = [
     "Teacher",
     "ValueStats",
     "Values",
+    "Vocabulary",
+    "Windows",
     "added",
     "blocks_of",
     "cache_of",
@@ -69,6 +73,7 @@ __all__ = [
     "flat_hidden",
     "flops_of",
     "mixes_samples",
+    "next_tokens",
     "no_objective",
     "padded",
     "previous_tokens",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,6 +33,20 @@ class ValueStats(NamedTuple):
     """Of all of train, divided by N."""
     min: Sequence[float]
     max: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Facts of a tokenizer that a task needs to draw tokens."""
+
+    size: int
+    """V."""
+    end: int | None
+    """The id that ends a document."""
+    mask: int | None
+    """The id of the mask token."""
+    begins_word: Callable[[Tensor], Tensor]
+    """int64 [T] → bool [T]: whether a word begins at each token; the first always begins one."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losslab.contracts.info import DataInfo
+from losslab.contracts.info import DataInfo, Vocabulary
 from losslab.contracts.model import Backbone
-from losslab.contracts.values import Batch, Features, LossSum, Projection, TargetKind
+from losslab.contracts.values import Batch, Features, LossSum, Projection, TargetKind, Windows, next_tokens
 from losslab.metric import Metric
 
 Combined = Literal["sum", "max", "min", "cat"]
@@ -158,6 +159,20 @@ class Task(ABC):
     def flat_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Target [N] and weight [N] of a batch's positions, without a model, for `Loss.prepare_step`."""
         return batch.target.flatten(), batch.weight.flatten()
+
+    def of_windows(self, windows: Windows) -> Batch:
+        """A batch of windows of a stream, for a task that is `of_stream`. Default: the next token at every position."""
+        return next_tokens(windows)
+
+    def draw(self, batch: Batch, seeds: NDArray[np.uint64], vocabulary: Vocabulary) -> Batch:
+        """Change what the model reads of a batch at random, for a task that `masks`. A pure function.
+
+        Args:
+            batch: of `of_windows` or `collate`.
+            seeds: [B], one for each sample: of train a function of the run's seed and the sample's place in the order
+                of batches, so that every loss gets the same; of other splits one of the sample alone.
+        """
+        return batch
 
     def example(self, row: Mapping[str, Any]) -> Any:
         """An example out of a row, as `collate` takes it. Default: the row.

@@ -39,6 +39,34 @@ class Batch(NamedTuple):
     of the target), `unit` (the document or sample whose scores it joins), `id` (the sample)."""
 
 
+class Windows(NamedTuple):
+    """B windows of a stream of tokens, which a task makes a batch of."""
+
+    tokens: Tensor
+    """int64 [B, T + 1]."""
+    weight: Tensor
+    """float32 [B, T], of the tokens after the first: 0 beyond the end of the stream, and where another window scores
+    them."""
+    extras: dict[str, Tensor]
+    """As those of a batch, aligned with `weight`."""
+    documents: Tensor | None = None
+    """int64 [B, T + 1]: the number of each token's document in its window, from 0; None: documents are not told apart.
+    The token that ends a document belongs to it."""
+
+
+def next_tokens(windows: Windows) -> Batch:
+    """Each token of a window but the last as input, and the token after it as target.
+
+    Where documents are told apart, `segments` are those of the inputs, and the first token of a document is not
+    predicted from the end of another: its weight is 0.
+    """
+    inputs, weight = {"tokens": windows.tokens[:, :-1]}, windows.weight
+    if windows.documents is not None:
+        inputs["segments"] = windows.documents[:, :-1]
+        weight = weight * (windows.documents[:, 1:] == windows.documents[:, :-1])
+    return Batch(inputs, windows.tokens[:, 1:], weight, windows.extras)
+
+
 @dataclass(frozen=True)
 class Features:
     """The part of a batch that a loss reads: N selected positions, flattened by the task."""
@@ -116,18 +144,26 @@ def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return rows, torch.arange(rows.shape[1]) < lengths[:, None]
 
 
-def previous_tokens(tokens: Tensor, count: int) -> Tensor:
+def previous_tokens(tokens: Tensor, count: int, segments: Tensor | None = None) -> Tensor:
     """The inputs up to each position, for `Features.extras["previous"]`.
 
     Args:
         tokens: int [B, T].
         count: how many, K, above 0; at most T are given.
+        segments: int [B, T], the document of each token; tokens of other documents are left out.
 
     Returns:
         int32 [B, T, min(K, T)], the latest first; -1 before the first.
     """
     count = min(count, tokens.shape[1])
-    return F.pad(tokens.int(), (count - 1, 0), value=-1).unfold(1, count, 1).flip(-1)
+    found = _windows_back(tokens, count)
+    if segments is None:
+        return found
+    return found.masked_fill(_windows_back(segments, count) != segments[..., None], -1)
+
+
+def _windows_back(values: Tensor, count: int) -> Tensor:
+    return F.pad(values.int(), (count - 1, 0), value=-1).unfold(1, count, 1).flip(-1)
 
 
 Values = Tensor | Mapping[str, Tensor]

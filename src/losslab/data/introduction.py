@@ -19,7 +19,10 @@ _EARLIER = {"val": "train", "test": "train or val"}
 class IntroducedText(Protocol):
     """Members of a TextDataModule that its introduction names; see there for each."""
 
+    packing: str
     max_eval_tokens: int | None
+    eval_stride: int | None
+    context: int
 
     @property
     def tokenizer_choice(self) -> str: ...
@@ -58,6 +61,17 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
         yield data.round_trip.told(Path(data.tokenizer_choice).name), True
     tokens = " · ".join(f"{meta['tokens'][split]:,} {split}" for split in SPLITS)
     yield f"data   {tokens} tokens, vocabulary {meta['vocab_size']:,}", False
+    if data.packing == "documents":
+        yield (
+            "       a window tells its documents apart: each is read alone, and its first token is not predicted",
+            False,
+        )
+    if data.eval_stride is not None:
+        before = data.context - data.eval_stride
+        yield (
+            f"       val and test: each token is scored once, after at least {before:,} others (data.eval_stride)",
+            False,
+        )
     if told := _scored(data, interim):
         yield f"val    {told}", False
 

@@ -18,9 +18,10 @@ from losslab.data.documents import DocumentRule
 from losslab.data.introduction import introduce_text
 from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.store import DAMAGED
-from losslab.data.text_sampler import TextSampler
+from losslab.data.text_sampler import TaskForm, TextSampler
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, check_choice
 from losslab.data.windows import TrainOrder
+from losslab.data.word_starts import vocabulary_of
 from losslab.errors import UserError
 from losslab.metrics.unigram import unigram_nll
 
@@ -46,7 +47,11 @@ class TextDataModule(DataModule):
         context: T, tokens in a window.
         batch_size: windows in one optimizer step, over all devices and micro-batches.
         val_batch_size: windows evaluated at once on each device.
+        packing: stream: a window reads on over the ends of documents; documents: it tells them apart, so that a model
+            reads each alone (`segments`), and the first token of a document is not predicted from another.
         max_eval_tokens: of val and of test, the most tokens that are scored; windows chosen by hash. Default: all.
+        eval_stride: of val and of test, how far a window begins after the one before it: each token is scored once,
+            with at least context - stride tokens before it, but for those at the beginning. Default: the context.
         num_workers: processes that gather batches; 0 is fastest for windows of tokens.
 
     Raises:
@@ -71,7 +76,9 @@ class TextDataModule(DataModule):
         context: int,
         batch_size: int = 16,
         val_batch_size: int = 32,
+        packing: Literal["stream", "documents"] = "stream",
         max_eval_tokens: int | None = None,
+        eval_stride: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, val_batch_size=val_batch_size)
@@ -84,6 +91,11 @@ class TextDataModule(DataModule):
                 raise UserError(f"data.{name} must be above 0, not {value}")
         if max_eval_tokens is not None and max_eval_tokens <= 0:
             raise UserError(f"data.max_eval_tokens must be above 0, or null for all, not {max_eval_tokens}")
+        if eval_stride is not None and not 0 < eval_stride <= context:
+            raise UserError(
+                f"data.eval_stride must be from 1 to data.context={context}, or null for windows side by side, not "
+                f"{eval_stride}"
+            )
         if num_workers < 0:
             raise UserError(f"data.num_workers must be 0 or above, not {num_workers}")
         check_choice(tokenizer, vocab_size, lowercase=lowercase)
@@ -101,9 +113,12 @@ class TextDataModule(DataModule):
         self.vocab_size = vocab_size
         self.lowercase = lowercase
         self.context = context
+        self.packing = packing
         self.max_eval_tokens = max_eval_tokens
+        self.eval_stride = eval_stride
         self.num_workers = num_workers
         self.sampler = TextSampler(context)
+        self._masks, self._reads_all = False, True
         self._round_trip: RoundTrip | None = None
         self._cache: TokenCache | None = None
 
@@ -117,6 +132,11 @@ class TextDataModule(DataModule):
             raise UserError(
                 f"task={type(task).__name__} reads no stream of tokens, and data=text and data=python_docs give "
                 "nothing else: task=lm, or a data set with rows of its own"
+            )
+        if self.eval_stride is not None and not task.causal:
+            raise UserError(
+                f"data.eval_stride={self.eval_stride} gives each token more text before it, and task="
+                f"{type(task).__name__} reads what stands on both sides: leave it null"
             )
 
     def content_hashes(self, task: Task) -> dict[str, str]:
@@ -153,7 +173,7 @@ class TextDataModule(DataModule):
                 self.vocab_size,
                 lowercase=self.lowercase,
             )
-        self.sampler = TextSampler(self.context, cache)
+        self.sampler = self._sample(task, self._cache.tokenizer(), cache)
         self.sampler.take_cache(self._cache)
         for split, count in self._cache.meta["tokens"].items():
             if count < self.context + 1:
@@ -163,15 +183,22 @@ class TextDataModule(DataModule):
                 )
         return self._describe()
 
+    def _sample(self, task: Task, tokenizer: Tokenizer, memory: Path | None = None) -> TextSampler:
+        packed = self.packing == "documents"
+        self._masks, self._reads_all = task.masks, not (packed or task.masks)
+        form = TaskForm(task, vocabulary_of(tokenizer))
+        return TextSampler(self.context, memory, stride=self.eval_stride, packed=packed, form=form)
+
     def _describe(self) -> DataInfo:
         tokenizer, meta = self.tokenizer(), self.cache.meta
         splits = {}
         for split, count in meta["tokens"].items():
             windows = self.sampler.windows[split]
-            words = meta["words"][split] if self.cache.round_trip.lossless else None
+            words = meta["words"][split] if self.cache.round_trip.lossless and self._reads_all else None
             unit = "window" if windows.by_window else "document"
             samples = (count - 1) // self.context if split == "train" else None
-            splits[split] = SplitInfo(count - 1, windows.num_units, unit, words, samples)
+            positions = windows.num_positions(None)
+            splits[split] = SplitInfo(positions, windows.num_units, unit, words, samples)
         return DataInfo(
             splits=splits,
             mean_positions=self.context,
@@ -181,7 +208,7 @@ class TextDataModule(DataModule):
             artifacts=artifacts_of(tokenizer),
         )
 
-    def open_text(self, tokenizer: Tokenizer, split: str | None) -> DataInfo:
+    def open_text(self, task: Task, tokenizer: Tokenizer, split: str | None) -> DataInfo:
         """Take the text as one to evaluate on, under the name `text`: whole, or the part that falls to `split`. With
         another run's tokenizer, and without a cache.
 
@@ -194,10 +221,12 @@ class TextDataModule(DataModule):
         stream = encode_split(documents, tokenizer)
         if len(stream.tokens) < _FEWEST_TOKENS:
             raise UserError(f"data.path={self.path} holds {len(stream.tokens)} token(s): there is nothing to predict")
+        self.sampler = self._sample(task, tokenizer)
         self.sampler.take("text", stream, len(documents))
         self._round_trip = round_trip(documents, without_ends(stream, tokenizer), tokenizer)
         self._words = sum(corpus.words[part] for part in parts)
-        size = SplitInfo(len(stream.tokens) - 1, words=self._words if self._round_trip.lossless else None)
+        words = self._words if self._round_trip.lossless and self._reads_all else None
+        size = SplitInfo(self.num_positions("text"), words=words)
         return DataInfo(splits={"text": size}, mean_positions=self.context, vocab_size=tokenizer.vocab_size)
 
     @property
@@ -240,8 +269,8 @@ class TextDataModule(DataModule):
         return self.cache.counts
 
     def references(self, split: str, most: int | None) -> dict[str, float]:
-        """unigram_nll, but of another text: its tokens were not counted in train."""
-        if split == "text":
+        """unigram_nll, but of another text: its tokens were not counted in train; and of tokens in part."""
+        if split == "text" or self._masks:
             return {}
         return {"unigram_nll": unigram_nll(self.train_counts, self.sampler.windows[split].targets(most))}
 
@@ -255,6 +284,8 @@ class TextDataModule(DataModule):
 
     def hash_batches(self, count: int = 50) -> str:
         """SHA-256 of the first `count` batches."""
+        if not self._reads_all:
+            return super().hash_batches(count)
         return self.sampler.hash_batches(self.order(), self.batch_size, count)
 
     def train_batch(self, step: int, share: Share) -> Batch:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from losslab.contracts import Batch, Share, Subset
+from losslab.contracts import Batch, Share, Subset, Task, Vocabulary, Windows
 from losslab.data.cache import TokenCache, TokenSplit
-from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
+from losslab.data.windows import EvalWindows, Form, TrainOrder, gather, hash_batches, plain_form, row_seeds
 
 _FEW_DOCUMENTS = 20
 """A split with fewer documents is halved by window."""
+
+
+@dataclass(frozen=True)
+class TaskForm:
+    """Batches of windows as a task makes them, with what it draws."""
+
+    task: Task
+    vocabulary: Vocabulary
+
+    def __call__(self, windows: Windows, seeds: NDArray[np.uint64]) -> Batch:
+        return self.task.draw(self.task.of_windows(windows), seeds, self.vocabulary)
 
 
 class TextSampler:
@@ -21,25 +34,50 @@ class TextSampler:
 
     Args:
         context: T, tokens in a window.
+        stride: of windows to evaluate on (`EvalWindows`).
+        packed: documents are told apart.
+        form: makes a batch of windows.
         memory: a folder that keeps orders of windows, which take seconds to work out for a large split.
     """
 
-    def __init__(self, context: int, memory: Path | None = None) -> None:
+    def __init__(
+        self,
+        context: int,
+        memory: Path | None = None,
+        *,
+        stride: int | None = None,
+        packed: bool = False,
+        form: Form = plain_form,
+    ) -> None:
         self.context = context
+        self.stride = stride
+        self.packed = packed
+        self.form = form
         self.memory = memory
         self.windows: dict[str, EvalWindows] = {}
         self._tokens: NDArray[Any] | None = None
+        self._ends: NDArray[np.int64] | None = None
 
     def take_cache(self, cache: TokenCache) -> None:
         """The splits of a prepared text."""
         self._tokens = cache.splits["train"].tokens
+        self._ends = np.asarray(cache.splits["train"].lengths, dtype=np.int64).cumsum() if self.packed else None
         for split, found in cache.splits.items():
             self.take(split, found, cache.meta["documents"][split])
 
     def take(self, split: str, tokens: TokenSplit, documents: int) -> None:
         """One split to evaluate on."""
         by_window = documents < _FEW_DOCUMENTS
-        self.windows[split] = EvalWindows(tokens, self.context, by_window=by_window, memory=self.memory)
+        self.windows[split] = EvalWindows(
+            tokens,
+            self.context,
+            by_window=by_window,
+            stride=self.stride,
+            packed=self.packed,
+            form=self.form,
+            name=split,
+            memory=self.memory,
+        )
 
     @property
     def tokens(self) -> NDArray[Any]:
@@ -57,8 +95,9 @@ class TextSampler:
         """Windows of an optimizer step: the sequences [step · B, (step + 1) · B) of the order, however many ranks and
         micro-batches share them."""
         rows = share.rows(batch_size)
-        starts = order.starts(step * batch_size + rows.start, rows.stop - rows.start)
-        return gather(self.tokens, starts, self.context)
+        first, count = step * batch_size + rows.start, rows.stop - rows.start
+        windows = gather(self.tokens, order.starts(first, count), self.context, self._ends)
+        return self.form(windows, row_seeds(f"train/{order.seed}", np.arange(first, first + count)))
 
     def eval_batches(self, split: str, size: int, share: Share, subset: Subset, most: int | None) -> Iterator[Batch]:
         """All windows of `split`, or those that hold `most` positions (`EvalWindows.choose`), shared out among the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from losslab.contracts import Batch
+from losslab.contracts import Batch, Windows, next_tokens
 from losslab.data.cache import TokenSplit
 from losslab.data.sampler import hashed_order
 
@@ -50,10 +51,46 @@ def _epoch(seed: int, epoch: int, windows: int, slack: int) -> tuple[NDArray[np.
     return random.permutation(windows), int(random.integers(0, slack + 1))
 
 
-def gather(tokens: NDArray[Any], starts: NDArray[np.int64], context: int) -> Batch:
-    """One training batch, [len(starts), context]."""
-    window = torch.from_numpy(tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64))
-    return Batch({"tokens": window[:, :-1]}, window[:, 1:], torch.ones(len(starts), context), {})
+Form = Callable[[Windows, NDArray[np.uint64]], Batch]
+"""Makes a batch of windows; the numbers seed what is drawn for each (`Task.draw`)."""
+
+
+def plain_form(windows: Windows, seeds: NDArray[np.uint64]) -> Batch:
+    """The next token at every position."""
+    return next_tokens(windows)
+
+
+def gather(
+    tokens: NDArray[Any], starts: NDArray[np.int64], context: int, ends: NDArray[np.int64] | None = None
+) -> Windows:
+    """The windows of one training batch, [len(starts), context + 1].
+
+    Args:
+        ends: where each document of the stream ends, if documents are to be told apart.
+    """
+    at = starts[:, None] + np.arange(context + 1)
+    window = torch.from_numpy(tokens[at].astype(np.int64))
+    return Windows(window, torch.ones(len(starts), context), {}, number_documents(ends, at))
+
+
+def number_documents(ends: NDArray[np.int64] | None, at: NDArray[np.int64]) -> Tensor | None:
+    """The number of the document at each of these places of the stream [B, T + 1], counted from 0 in each window."""
+    if ends is None:
+        return None
+    found = np.searchsorted(ends, at, side="right")
+    _, distinct = np.unique(found, return_inverse=True)  # documents without a token are not counted
+    distinct = distinct.reshape(found.shape)
+    return torch.from_numpy(distinct - distinct[:, :1])
+
+
+def row_seeds(stream: str, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """[len(numbers)]: the seed of each number of a stream (SplitMix64)."""
+    base = np.uint64(int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big"))
+    mixed = base + (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return found
 
 
 def hash_batches(tokens: NDArray[Any], order: TrainOrder, batch_size: int, count: int) -> str:
@@ -70,20 +107,40 @@ MOST_UNITS = 4096
 
 
 class EvalWindows:
-    """Windows side by side over a whole split: every token but the first is predicted exactly once.
+    """Windows over a whole split: every token but the first is predicted exactly once.
 
     Args:
+        stride: how far each window begins after the one before it; it scores the tokens that this one did not reach.
+            Default: the context, so that they stand side by side.
+        packed: documents are told apart, so that the first token of each is not predicted, either.
+        form: makes a batch of windows.
+        name: of the split, for the seeds of what is drawn.
         by_window: every other window is the fitting half (of a single window its first half), for splits with too few
             documents to halve; and windows, not documents, are the units that are scored apart.
         memory: a folder that keeps the order of hashes of many windows.
     """
 
-    def __init__(self, split: TokenSplit, context: int, *, by_window: bool, memory: Path | None = None) -> None:
+    def __init__(
+        self,
+        split: TokenSplit,
+        context: int,
+        *,
+        by_window: bool,
+        stride: int | None = None,
+        packed: bool = False,
+        form: Form = plain_form,
+        name: str = "",
+        memory: Path | None = None,
+    ) -> None:
         self.memory = memory
         self.split = split
         self.context = context
         self.by_window = by_window
-        self.count = -(-(len(split.tokens) - 1) // context)
+        self.stride = context if stride is None else stride
+        self.packed = packed
+        self.form = form
+        self.name = name
+        self.count = max(1, -(-(len(split.tokens) - 1 - context) // self.stride) + 1)
         found = self.count if by_window else len(split.lengths)
         self.num_units = min(found, MOST_UNITS)
         self._merged = found / self.num_units
@@ -124,13 +181,23 @@ class EvalWindows:
 
     def targets(self, most: int | None) -> NDArray[Any]:
         """The tokens that the windows of `choose(most)` predict."""
-        if most is None:
+        if most is None and not self.packed:
             return np.asarray(self.split.tokens[1:])
-        at = (self.choose(most)[:, None] * self.context + np.arange(1, self.context + 1)).ravel()
-        return np.asarray(self.split.tokens[at[at < len(self.split.tokens)]])
+        first, last = self._scored(self.choose(most))
+        at = np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])
+        return np.asarray(self.split.tokens[np.setdiff1d(at, self._starts) if self.packed else at])
+
+    def _scored(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first of the tokens that each window predicts, and the end of them: those that the one before it did not
+        reach."""
+        first = windows * self.stride + 1 + np.where(windows > 0, self.context - self.stride, 0)
+        return first, np.minimum(windows * self.stride + 1 + self.context, len(self.split.tokens))
 
     def _sizes(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.minimum(self.context, len(self.split.tokens) - 1 - windows * self.context)
+        first, last = self._scored(windows)
+        if not self.packed:
+            return last - first
+        return last - first - (np.searchsorted(self._starts, last) - np.searchsorted(self._starts, first))
 
     def _holds(self, window: int, *, fit: bool) -> bool:
         """Whether a window has positions of the fitting half, or of the other."""
@@ -142,9 +209,14 @@ class EvalWindows:
         return hashed_order(self.count, self.memory)
 
     def batch(self, windows: NDArray[np.int64]) -> Batch:
-        """These windows; beyond the end of the split the weight is 0."""
-        at = windows[:, None] * self.context + np.arange(self.context + 1)
+        """A batch of these windows; beyond the end of the split, and where the window before scores, the weight is
+        0."""
+        return self.form(self._windows(windows), row_seeds(f"evaluation/{self.name}", windows))
+
+    def _windows(self, windows: NDArray[np.int64]) -> Windows:
+        at = windows[:, None] * self.stride + np.arange(self.context + 1)
         inside = at < len(self.split.tokens)
+        inside &= at >= self._scored(windows)[0][:, None]
         at = np.minimum(at, len(self.split.tokens) - 1)
         tokens = torch.from_numpy(self.split.tokens[at].astype(np.int64))
         target_at = at[:, 1:]
@@ -159,7 +231,7 @@ class EvalWindows:
             "unit": torch.from_numpy(self._units(windows, target_at)),
         }
         weight = torch.from_numpy(inside[:, 1:].astype(np.float32))
-        return Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], weight, extras)
+        return Windows(tokens, weight, extras, number_documents(self._ends if self.packed else None, at))
 
     def _units(self, windows: NDArray[np.int64], target_at: NDArray[np.int64]) -> NDArray[np.int32]:
         """The number of the document (or window) of each target; neighbours share a number where there are many."""
@@ -173,6 +245,12 @@ class EvalWindows:
     def _ends(self) -> NDArray[np.int64]:
         return np.asarray(self.split.lengths, dtype=np.int64).cumsum()
 
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Where documents begin that have a token, but the first."""
+        ends = np.unique(self._ends)
+        return ends[(ends > 0) & (ends < len(self.split.tokens))]
+
     def fit_batches(self, batch_size: int, most: int) -> Iterator[Batch]:
         """Windows in an order of hashes that hold at most `most` positions of the fitting half, but at least one."""
         if most not in self._fit_windows:
@@ -185,11 +263,14 @@ class EvalWindows:
         chosen: list[int] = []
         positions = 0
         for window in self._order.tolist():
-            batch = self.batch(np.array([window]))
-            found = int((batch.extras["fit"] * batch.weight).sum())
-            if found and chosen and positions + found > most:
+            number = np.array([window])
+            batch = self.batch(number)
+            if not bool((batch.extras["fit"] * batch.weight).any()):
+                continue
+            read = self._windows(number)  # of which a task may score a part
+            found = int((read.extras["fit"] * read.weight).sum())
+            if chosen and positions + found > most:
                 break
-            if found:
-                chosen.append(window)
-                positions += found
+            chosen.append(window)
+            positions += found
         return chosen

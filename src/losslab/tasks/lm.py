@@ -29,12 +29,13 @@ class LanguageModeling(Task):
         """Run the backbone and flatten: B windows of T positions become N = B · T rows.
 
         Args:
-            needs: `previous`: how many of the tokens before each target to give along, within its window.
+            needs: `previous`: how many of the tokens before each target to give along, within its window and document.
         """
         hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
         extras = {name: value.flatten() for name, value in batch.extras.items()}
         if previous := needs.get("previous"):
-            extras["previous"] = previous_tokens(batch.inputs["tokens"], previous).flatten(0, 1)
+            segments = batch.inputs.get("segments")
+            extras["previous"] = previous_tokens(batch.inputs["tokens"], previous, segments).flatten(0, 1)
         return Features(
             hidden=hidden,
             target=batch.target.flatten(),

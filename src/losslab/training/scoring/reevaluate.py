@@ -36,6 +36,7 @@ CHANGEABLE = (
     "data.tokenizer",
     "data.documents",
     "data.separator",
+    "data.eval_stride",
     "data.val_batch_size",
     "trainer.accelerator",
     "trainer.threads",
@@ -68,7 +69,7 @@ def reevaluate(
         data = opened.data
         if not isinstance(data, TextDataModule):
             raise UserError(f"{type(data).__name__} cannot be evaluated on other data than its run's own")
-        data.info = data.open_text(loaded.tokenizer, split)
+        data.info = data.open_text(loaded.network.task, loaded.tokenizer, split)
     if record.hashes.get("teacher") not in (None, teacher_hash(config).get("loss.teacher")):
         raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {run}")
     attach_teacher(loaded.network, config, loaded.info)

@@ -46,6 +46,12 @@ def score_tokens(run: RunFolder, *, layer: int | None, trust: list[str]) -> Toke
     if not isinstance(backbone, Decoder) or not opened.loaded.network.task.of_stream:
         raise UserError(f"{run} is no run of task=lm with model=decoder: only those have a page of tokens")
     layer = backbone.num_layers if layer is None else layer
+    told_apart = opened.config["data"].get("packing", "stream") != "stream"
+    if told_apart or opened.config["data"].get("eval_stride") is not None or not opened.loaded.network.task.causal:
+        raise UserError(
+            f"{run} does not score every token of its text from windows side by side (data.packing, data.eval_stride, "
+            "task): only such runs have a page of tokens"
+        )
     if not 1 <= layer <= backbone.num_layers:
         raise UserError(f"--layer must be from 1 to {backbone.num_layers}, the layers of {run}, not {layer}")
     if not opened.own:

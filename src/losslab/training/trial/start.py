@@ -21,6 +21,7 @@ from losslab.training.trial import data as data_trials
 from losslab.training.trial import model as model_trials
 from losslab.training.trial import task as task_trials
 from losslab.training.trial import weights as weight_trials
+from losslab.training.trial.documents import SEGMENTS, documents_apart
 from losslab.training.trial.model import CannotRun, ModelTrial
 
 _PARTS = ("data", "model", "task")
@@ -30,14 +31,13 @@ _MOST = 2e9
 
 
 def try_own_parts(config: dict[str, Any], network: Network, data: DataModule) -> None:
-    """Try the model, data and task of a run that are not losslab's. Streams, weights and state stay what they are.
+    """Try the model, data and task of a run that are not losslab's, and every model on packed windows. Streams, weights
+    and state stay what they are.
 
     Raises:
         UserError: for a part that breaks a promise; what may be meant is a note.
     """
     own = [part for part in _PARTS if targets({part: config[part]}) - allowed()]
-    if not own:
-        return
     names = {part: config[part]["_target_"].rpartition(".")[2] for part in _PARTS}
     with global_stream(config["seed"], "trial"):
         for part, trial in _trials(config, network, data, own):
@@ -58,11 +58,17 @@ def _trials(
     config: dict[str, Any], network: Network, data: DataModule, own: list[str]
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     batch = data.train_batch(0, Share())
+    if not own and SEGMENTS not in batch.inputs:
+        return
     if "data" in own:
         yield "data", partial(data_trials.form, batch, "train_batch(0, …)")
         yield "data", partial(data_trials.repeats, data)
     batch = head(batch, _SAMPLES)
     trial = _trial(config, network, data.info, batch)
+    if len(batch.weight) == _SAMPLES:
+        yield "model", partial(documents_apart, trial, large=_is_large(network, batch))
+    if not own:
+        return
     yield "model", partial(model_trials.shape, trial)
     if "task" in own:
         yield (
