@@ -181,9 +181,9 @@ def test_the_command_prints_a_table_and_has_an_exit_code(capsys: pytest.CaptureF
     assert kit.run("model", ["wrong_parts.Detached", *STREAM], None) == 1
     *rows, last = capsys.readouterr().out.splitlines()
     assert [row[:6] for row in rows] == ["passed"] * 11 + ["FAILED"]
-    assert last == "Detached: 1 of 11 checks failed"
+    assert last == "Detached: 1 of 12 checks failed"
     assert kit.run("model", ["wrong_parts.Logits", *STREAM], None) == 1
-    assert capsys.readouterr().out.endswith("Logits: the first of 11 checks failed, and the others need it\n")
+    assert capsys.readouterr().out.endswith("Logits: the first of 12 checks failed, and the others need it\n")
     assert kit.run("model", ["right_parts.LSTM", *STREAM], None) == 0
 
 

@@ -63,13 +63,13 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
     yield f"data   {tokens} tokens, vocabulary {meta['vocab_size']:,}", False
     if data.packing == "documents":
         yield (
-            "       a window tells its documents apart: each is read alone, and its first token is not predicted",
+            "       a window tells its documents apart: each is read alone, its first token not predicted",
             False,
         )
     if data.eval_stride is not None:
         before = data.context - data.eval_stride
         yield (
-            f"       val and test: each token is scored once, after at least {before:,} others (data.eval_stride)",
+            f"       val and test: each token is scored once, after at least {before:,} others (eval_stride)",
             False,
         )
     if told := _scored(data, interim):
