@@ -19,6 +19,7 @@ versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command (as typed), folder (where the run was made),
             choices (group → the file chosen in it), vocab_size, outputs (where they
             are others) and parameters (of the network; older ones lack them), positions_per_sample (mean, of train),
+            samples_per_step (mean, where steps have other numbers of samples than data.batch_size),
             text ({files, how, documents, words and tokens by split, overlap, tokenizer_lossless, round_trip}: what was
             read, in words; how it was cut and split; copies across splits; whether val comes back from its tokens),
             changes ([{step, hashes.code, versions}]: what the run was begun with, where a continuation had other code),

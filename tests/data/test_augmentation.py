@@ -17,6 +17,7 @@ from losslab.data.label_noise import noisy_labels
 from losslab.data.rows import RowsDataModule
 from losslab.errors import UserError
 from losslab.tasks.classification import Classification
+from losslab.training.limits import batches_of_passes
 
 ROWS = 400
 END = 256
@@ -74,7 +75,7 @@ def test_label_noise_flips_its_share_once_and_for_all(table) -> None:
     steps = -(-2 * len(true) // 12)  # two passes: each row has the same label in both
     for step in range(steps):
         place = range(step * 12, step * 12 + 12)
-        rows = [noisy.train.rows_at(i, 1)[0] for i in place]
+        rows = noisy.train.order.rows(place)
         assert noisy.train_batch(step, Share()).target.tolist() == noisy.train.labels[rows].tolist()
     summary = noisy.summary()["augment"]
     assert summary == {"label_noise": 0.4, "flipped": flipped.sum(), "flipped_share": flipped.mean()}
@@ -199,3 +200,52 @@ def test_a_bad_value_is_one_sentence(table, augment, words) -> None:
 def test_a_task_without_a_label_takes_no_label_noise(table) -> None:
     with pytest.raises(UserError, match="the target of task=Tags is none"):
         prepare(table, {"label_noise": 0.4}, task=Tags())
+
+
+@pytest.mark.parametrize("keys", [{"batch_tokens": 300, "batch_size": 24}, {"balance": 1.0}])
+def test_batches_are_the_same_on_any_ranks(table, keys) -> None:
+    data, other = prepare(table, {"deletion": 0.2}, **keys), prepare(table, {"deletion": 0.2}, **keys)
+    for step in (40, 2):
+        whole = data.train_batch(step, Share())
+        assert len(whole.weight) == len(data.places(step, Share()))
+        for ranks, micros in ((1, 1), (2, 1), (2, 6)):
+            shares = [Share(rank, ranks, micro, micros) for micro in range(micros) for rank in range(ranks)]
+            parts = [other.train_batch(step, share) for share in shares]
+            assert all(len(part.weight) == len(other.places(step, share)) for part, share in zip(parts, shares, strict=True))
+            kept = [part.target[part.weight != 0] for part in parts]
+            assert torch.cat(kept).tolist() == whole.target.tolist()
+            assert sum(float(part.weight.sum()) for part in parts) == float(whole.weight.sum())
+    assert data.hash_batches(6) == other.hash_batches(6)
+
+
+def test_a_share_without_a_row_gets_one_of_no_weight(table) -> None:
+    data = prepare(table, batch_tokens=64)  # as long as the longest row: steps of one or two rows
+    step = next(step for step in range(100) if len(data.places(step, Share())) == 1)
+    parts = [data.train_batch(step, Share(rank, 2)) for rank in range(2)]
+    assert [float(part.weight.sum()) for part in parts] == [0.0, 1.0]
+
+
+def test_steps_of_a_budget_say_how_long_a_pass_is(table) -> None:
+    data = prepare(table, batch_tokens=400, batch_size=1000)
+    count = data.store.count("train")
+    steps = data.summary()["batch_tokens"]
+    assert batches_of_passes(data.info, data)["train"] == pytest.approx(steps["steps_in_a_pass"])
+    assert data.samples_per_step == count / steps["steps_in_a_pass"]
+    assert 0 < steps["padding"] < steps["padding_at_random"] < 1
+    assert any(f"{steps['steps_in_a_pass']} a pass" in line for line, _ in data.introduction(0))
+    assert batches_of_passes(data.info, prepare(table))["train"] == count / 12
+
+
+@pytest.mark.parametrize(
+    ("keys", "task", "words"),
+    [
+        ({"batch_tokens": 0}, None, r"data\.batch_tokens must be above 0, or null, not 0"),
+        ({"batch_tokens": 20}, None, r"fewer than the \d+ tokens of the longest row of train: give at least"),
+        ({"balance": 2.0}, None, r"data\.balance must be from 0 \(rows as they are\) to 1 .*, not 2\.0"),
+        ({"balance": 0.5, "batch_tokens": 300}, None, "do not go together"),
+        ({"balance": 0.5}, Tags(), "the target of task=Tags is none"),
+    ],
+)
+def test_bad_keys_of_a_sampler_are_one_sentence(table, keys, task, words) -> None:
+    with pytest.raises(UserError, match=words):
+        prepare(table, task=task, **keys)

@@ -204,9 +204,10 @@ def tokens_of(run: Run) -> float | None:
     """The number of tokens (or of other positions) on which the whole run trains; older records are of
     windows as long as the context."""
     size, length = run.settings.get("data.batch_size"), run.record.provenance.get("positions_per_sample")
+    size = run.record.provenance.get("samples_per_step", size)
     length = run.settings.get("model.context") if length is None else length
     steps = run.record.max_steps
-    if not (isinstance(size, int) and isinstance(length, int | float) and steps):
+    if not (isinstance(size, int | float) and isinstance(length, int | float) and steps):
         return None
     return float(steps * size * length)
 

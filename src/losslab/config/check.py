@@ -126,7 +126,7 @@ def resolve_budget(config: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"data.{key} must be a whole number, not {data[key]}")
         if key in data and not data[key] > 0:
             raise UserError(f"data.{key} must be above 0, not {data[key]}")
-    tokens_per_step = data["batch_size"] * data["context"] if "context" in data else None
+    tokens_per_step = nominal_tokens(data)
     if steps := trainer.get("fast_dev_run"):  # which older configurations have not
         trainer |= {"max_steps": steps, "max_tokens": None, "max_epochs": None, "val_check_interval": steps}
     if trainer["max_tokens"] is not None:
@@ -147,6 +147,13 @@ def resolve_budget(config: dict[str, Any]) -> dict[str, Any]:
         between = trainer["val_check_interval"] * tokens_per_step
         trainer["interim_eval_tokens"] = max(_FEWEST_INTERIM, between // _INTERIM_SHARE)
     return {**config, "trainer": trainer}
+
+
+def nominal_tokens(data: dict[str, Any]) -> int | None:
+    """Tokens of an optimizer step, counted as the budget counts them; None for samples of other things."""
+    if isinstance(data.get("batch_tokens"), int) and data["batch_tokens"] > 0:
+        return int(data["batch_tokens"])
+    return int(data["batch_size"] * data["context"]) if "context" in data else None
 
 
 def check_warmup(config: dict[str, Any], overrides: list[str]) -> str | None:

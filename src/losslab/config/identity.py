@@ -61,6 +61,8 @@ ADDED_LATER: dict[str, Any] = {
     "trainer.limit_test_batches": None,
     "task.pair": False,
     "task.pooling": "mean",
+    "data.batch_tokens": None,
+    "data.balance": 0,
     "data.augment": None,
     "data.augment.deletion": 0,
     "data.augment.label_noise": 0,

@@ -70,10 +70,9 @@ def form(trial: DataTrial) -> str:
     """Batches of train and of each split are what the contract says."""
     batch = train_batch(trial.data, 0, Share())
     said = trials.form(batch, "train_batch(0, …)")
-    if len(batch.weight) != trial.data.batch_size:
-        raise Fault(
-            f"train_batch(0, Share()) gives {len(batch.weight)} samples of {trial.data.batch_size} (batch_size)"
-        )
+    if len(batch.weight) != (wanted := len(trial.data.places(0, Share()))):
+        asked = "batch_size" if wanted == trial.data.batch_size else "places"
+        raise Fault(f"train_batch(0, Share()) gives {len(batch.weight)} samples of {wanted} ({asked})")
     for split in trial.data.splits[1:]:
         for number, scored in enumerate(islice(batches_of(trial.data, split), 2)):
             trials.form(scored, f"eval_batches({split!r}, …)")
@@ -127,11 +126,12 @@ def shares_make_up_the_batch(trial: DataTrial) -> str:
             shares = [Share(rank, ranks, micro, micros) for micro in range(micros) for rank in range(ranks)]
             parts = [train_batch(trial.data, 1, share) for share in shares]
             sizes = [len(part.weight) for part in parts]
-            wanted = trial.data.batch_size // len(shares)
-            if set(sizes) != {wanted}:
+            wanted = [len(trial.data.places(1, share)) for share in shares]
+            if sizes != wanted:
+                told = f"{wanted[0]} each" if len(set(wanted)) == 1 else ", ".join(map(str, wanted))
                 raise Fault(
-                    f"with {ranks} ranks and {micros} micro-batches, shares of a batch of {trial.data.batch_size} have "
-                    f"{', '.join(map(str, sizes))} samples, not {wanted} each: take share.rows(self.batch_size)"
+                    f"with {ranks} ranks and {micros} micro-batches, shares of a batch of {sum(wanted)} have "
+                    f"{', '.join(map(str, sizes))} samples, not {told}: take share.rows(self.batch_size)"
                 )
             found = Counter(key for part in parts for key in sample_keys(part))
             if found != whole:

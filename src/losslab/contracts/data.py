@@ -89,7 +89,20 @@ class DataModule(pl.LightningDataModule):
 
     @abstractmethod
     def train_batch(self, step: int, share: Share) -> Batch:
-        """The samples `share.rows(self.batch_size)` of an optimizer step's batch: a pure function of (seed, step)."""
+        """The samples `share.rows(self.batch_size)` of an optimizer step's batch: a pure function of (seed, step). A
+        module whose steps have other numbers of samples says so by `places` and `samples_per_step`."""
+
+    def places(self, step: int, share: Share) -> range:
+        """Places, in the endless order of train, of the samples that `train_batch(step, share)` gives, one for each.
+        Default: a step has `batch_size` samples, and each share as many. Where a step has fewer samples than shares, a
+        share without one gives any sample with weight 0."""
+        rows = share.rows(self.batch_size)
+        return range(step * self.batch_size + rows.start, step * self.batch_size + rows.stop)
+
+    @property
+    def samples_per_step(self) -> float:
+        """Samples of an optimizer step, on average over a pass. Default: `batch_size`."""
+        return self.batch_size
 
     @abstractmethod
     def eval_batches(

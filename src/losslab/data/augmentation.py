@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losslab.data.columns import Columns, target_of
+from losslab.data.columns import TOKENS, Columns, target_of
 from losslab.data.label_noise import NoiseKind
 from losslab.errors import UserError
 
-_TOKENS = ("text", "words")
-"""Kinds of columns that hold tokens."""
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -70,7 +68,7 @@ class Augmentation:
                 f"data.augment.label_noise flips the one label of each row, and the target of task={task} is none: "
                 "leave it out"
             )
-        if self.deletion and not any(kind in _TOKENS for kind in columns.values()):
+        if self.deletion and not any(kind in TOKENS for kind in columns.values()):
             raise UserError(f"data.augment.deletion leaves out tokens, and task={task} reads none: leave it out")
 
     def settings(self) -> dict[str, Any]:
@@ -100,7 +98,7 @@ class RowChanges:
         if not self.active:
             return row
         draws = np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, place, 0]))
-        kept = {name: self._kept(row[name], draws) for name, kind in self.columns.items() if kind in _TOKENS}
+        kept = {name: self._kept(row[name], draws) for name, kind in self.columns.items() if kind in TOKENS}
         words = next((name for name, kind in self.columns.items() if kind == "words"), None)
         # A tag belongs to its word.
         kept |= {name: kept[words] for name, kind in self.columns.items() if kind == "tags" and words is not None}

@@ -30,6 +30,8 @@ _NUMBERS = ("value", "values")
 _ONE = ("label", "value")
 """Kinds that give a row one number."""
 _WORDS = ("words", "tags")
+TOKENS = ("text", "words")
+"""Kinds of columns that hold tokens of inputs."""
 _SHOWN = 40
 
 
@@ -133,6 +135,10 @@ class Column:
     """[N], or of all rows one after the other."""
     ends: NDArray[np.int64] | None
     """[N]: where each row ends in `values`; None where each has one."""
+
+    def lengths(self) -> NDArray[np.int64]:
+        """[N]: how many numbers each row has."""
+        return np.ones(len(self.values), dtype=np.int64) if self.ends is None else np.diff(self.ends, prepend=0)
 
     def __getitem__(self, row: int) -> int | float | Tensor:
         if self.ends is None:

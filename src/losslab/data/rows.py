@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from losslab.data.sampler import EvalSamples, count_positions
 from losslab.data.stamps import kept
 from losslab.data.tables import TableFormat
 from losslab.data.tokenizer import FileTokenizer, check_choice
-from losslab.data.train_rows import TrainRows
+from losslab.data.train_rows import Sampling, TrainRows
 from losslab.errors import UserError
 
 _SAMPLE = 4096
@@ -47,6 +48,9 @@ class RowsDataModule(DataModule):
         context: T, the longest sequence; what is longer is cut off, and counted.
         augment: changes to the rows of train (`Augmentation`).
         batch_size: rows in one optimizer step, over all devices and micro-batches.
+        batch_tokens: tokens in one optimizer step, padding included, of at most `batch_size` rows of similar length;
+            None: `batch_size` rows of any length.
+        balance: 0: rows as they are; 1: each class is drawn as often; between them, n^(1 − balance) of its n rows.
         val_batch_size: rows evaluated at once on each device.
         num_workers: processes that make batches.
 
@@ -71,6 +75,8 @@ class RowsDataModule(DataModule):
         context: int,
         augment: dict[str, Any] | None = None,
         batch_size: int = 16,
+        batch_tokens: int | None = None,
+        balance: float = 0.0,
         val_batch_size: int = 32,
         num_workers: int = 0,
     ) -> None:
@@ -87,6 +93,8 @@ class RowsDataModule(DataModule):
                 raise UserError(f"data.columns.{name} must be the name of a column, not {column!r}")
         check_choice(tokenizer, vocab_size, lowercase=lowercase)
         self.augmentation = Augmentation.of(augment)
+        self.sampling = Sampling(batch_size=batch_size, batch_tokens=batch_tokens, balance=balance)
+        self.sampling.check()
         self.source = RowSource(
             path,
             val_path=val_path,
@@ -124,6 +132,7 @@ class RowsDataModule(DataModule):
             known = ", ".join(f"data.columns.{column}" for column in task.columns)
             raise UserError(f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}")
         self.augmentation.check_columns(task.columns, name)
+        self.sampling.check_columns(task.columns, name)
         self.source.check_columns(task.columns)
 
     def content_hashes(self, task: Task) -> dict[str, str]:
@@ -204,20 +213,27 @@ class RowsDataModule(DataModule):
     @property
     def train(self) -> TrainRows:
         """The rows of train under `seed`."""
-        if self._train is None or self._train.seed != self.seed:
-            self._train = TrainRows(self.store, self.task, self.augmentation, self.seed)
+        sampling = replace(self.sampling, batch_size=self.batch_size)  # which a trial sets
+        if self._train is None or (self._train.seed, self._train.sampling) != (self.seed, sampling):
+            self._train = TrainRows(self.store, self.task, sampling, self.augmentation, seed=self.seed)
         return self._train
 
     def _collate(self, split: str, rows: Iterable[int]) -> Batch:
         return self.task.collate([self.task.example(self.store.row(split, row)) for row in rows])
 
     def train_batch(self, step: int, share: Share) -> Batch:
-        """Rows of an optimizer step: those at [step · B, (step + 1) · B) of endless passes over train, each of which
-        has an order of its own."""
-        rows = share.rows(self.batch_size)
-        first = step * self.batch_size + rows.start
-        chosen = self.train.rows_at(first, rows.stop - rows.start)
-        return self.task.collate([self.train.example(row, first + i) for i, row in enumerate(chosen)])
+        """Rows of an optimizer step: those at its places in endless passes over train (`losslab.data.row_order`)."""
+        return self.train.batch(step, share)
+
+    def places(self, step: int, share: Share) -> range:
+        """Those of the order of train, at least one."""
+        found = self.train.order.places(step, share)
+        return found or range(found.start, found.start + 1)
+
+    @property
+    def samples_per_step(self) -> float:
+        """Rows of an optimizer step, on average."""
+        return self.train.order.samples_per_step
 
     def eval_batches(
         self, split: str, share: Share, subset: Subset = "all", most: int | None = None

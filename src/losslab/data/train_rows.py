@@ -1,21 +1,61 @@
-"""The rows of train as a run sees them: labels flipped once and for all, and changes drawn for each sample."""
+"""The rows of train as a run sees them: their order, labels flipped once and for all, changes drawn for each sample."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from losslab.contracts import Task
+from losslab.contracts import Batch, Share, Task
 from losslab.data.augmentation import Augmentation, RowChanges
-from losslab.data.columns import target_of
+from losslab.data.columns import TOKENS, Columns, target_of
 from losslab.data.label_noise import noisy_labels
+from losslab.data.row_order import Balanced, Bucketed, RowOrder, Shuffled, padding
 from losslab.data.row_store import RowStore
-from losslab.data.sampler import pass_order
 from losslab.data.tokenizer import tokenizer_of
+from losslab.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """The keys that decide which rows make up an optimizer step.
+
+    Args:
+        batch_size: rows, or the most of them where there is a budget of tokens.
+        batch_tokens: tokens of a step of rows of similar length, padding included; None: any rows.
+        balance: 0: rows as they are; 1: each class as often.
+    """
+
+    batch_size: int
+    batch_tokens: int | None = None
+    balance: float = 0.0
+
+    def check(self) -> None:
+        """Raises UserError for values that cannot be."""
+        if self.batch_tokens is not None and self.batch_tokens <= 0:
+            raise UserError(f"data.batch_tokens must be above 0, or null, not {self.batch_tokens}")
+        if not 0 <= self.balance <= 1:
+            raise UserError(
+                f"data.balance must be from 0 (rows as they are) to 1 (each class as often), not {self.balance}"
+            )
+        if self.balance and self.batch_tokens is not None:
+            raise UserError(
+                "data.balance and data.batch_tokens do not go together: steps of rows of similar length need the same "
+                "rows in every pass; leave one out"
+            )
+
+    def check_columns(self, columns: Columns, task: str) -> None:
+        """Refuse what a task's columns do not have. Raises UserError naming the task."""
+        target = target_of(columns)
+        if self.balance and (target is None or columns[target] != "label"):
+            raise UserError(f"data.balance draws by the one label of each row, and the target of task={task} is none")
+        if self.batch_tokens is not None and not any(kind in TOKENS for kind in columns.values()):
+            raise UserError(f"data.batch_tokens counts tokens, and task={task} reads none: give data.batch_size")
 
 
 class TrainRows:
@@ -25,16 +65,44 @@ class TrainRows:
         store: prepared.
         task: whose examples they become.
         seed: the data's.
+
+    Raises:
+        UserError: where a row has more tokens than a step.
     """
 
-    def __init__(self, store: RowStore, task: Task, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self, store: RowStore, task: Task, sampling: Sampling, augmentation: Augmentation, *, seed: int
+    ) -> None:
         self.store = store
         self.task = task
+        self.sampling = sampling
         self.augmentation = augmentation
         self.seed = seed
         self.target = target_of(task.columns)
         tokenizer = tokenizer_of(store.meta["artifacts"])
         self.changes = RowChanges(augmentation, task.columns, None if tokenizer is None else tokenizer.end, seed)
+        self.order = self._make_order()
+
+    def _make_order(self) -> RowOrder:
+        seed, size, asked = self.seed, self.sampling.batch_size, self.sampling
+        if asked.balance:
+            labels = self._true if self.labels is None else self.labels
+            return Balanced(labels=labels, balance=asked.balance, seed=seed, batch_size=size)
+        if asked.batch_tokens is None:
+            return Shuffled(count=self.store.count("train"), seed=seed, batch_size=size)
+        if (longest := int(self.lengths.max())) > asked.batch_tokens:
+            raise UserError(
+                f"data.batch_tokens={asked.batch_tokens} is fewer than the {longest} tokens of the longest row of "
+                "train: give at least as many, or a smaller data.context"
+            )
+        return Bucketed(lengths=self.lengths, batch_tokens=asked.batch_tokens, seed=seed, batch_size=size)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """[N]: tokens of each row, those of all of its texts together, before any change."""
+        columns = self.store.columns["train"]
+        found = [columns[name].lengths() for name, kind in self.task.columns.items() if kind in TOKENS]
+        return np.asarray(sum(found), dtype=np.int64)
 
     @cached_property
     def labels(self) -> NDArray[np.int64] | None:
@@ -68,9 +136,13 @@ class TrainRows:
         found: list[int] = np.bincount(self.labels, minlength=self.store.meta["num_classes"]).tolist()
         return found
 
-    def rows_at(self, first: int, length: int) -> list[int]:
-        """The rows at `length` places of the endless order of train, from `first` on: passes, each in a fresh order."""
-        return pass_order(self.store.count("train"), self.seed, first, length)
+    def batch(self, step: int, share: Share) -> Batch:
+        """The rows of a share of an optimizer step; a row of weight 0 where the step has fewer rows than shares."""
+        places = self.order.places(step, share)
+        shown = places or range(places.start, places.start + 1)
+        rows = self.order.rows(shown)
+        batch = self.task.collate([self.example(row, place) for row, place in zip(rows, shown, strict=True)])
+        return batch if places else batch._replace(weight=torch.zeros_like(batch.weight))
 
     def example(self, row: int, place: int) -> Any:
         """The task's example of a row at a place of the endless order of train."""
@@ -81,12 +153,30 @@ class TrainRows:
 
     def summary(self) -> dict[str, Any]:
         """The changes, for the record; empty where there are none."""
-        settings = self.augmentation.settings()
-        if not settings:
-            return {}
-        flipped = self.flipped()
-        noise = {} if flipped is None else {"flipped": flipped, "flipped_share": flipped / self.store.count("train")}
-        return {"augment": settings | noise}
+        found: dict[str, Any] = {}
+        if settings := self.augmentation.settings():
+            flipped, count = self.flipped(), self.store.count("train")
+            found["augment"] = settings | (
+                {} if flipped is None else {"flipped": flipped, "flipped_share": flipped / count}
+            )
+        if isinstance(self.order, Bucketed):
+            found["batch_tokens"] = self._steps()
+        return found
+
+    def _steps(self) -> dict[str, float]:
+        """Facts of the first pass over steps of similar length, beside those of steps of as many rows at random."""
+        assert isinstance(self.order, Bucketed)
+        steps = [self.order.rows(self.order.places(step, Share())) for step in range(self.order.steps)]
+        size = round(self.order.samples_per_step)
+        shuffled = Shuffled(count=self.order.count, seed=self.seed, batch_size=size)
+        plain = [shuffled.rows(range(i, min(i + size, self.order.count))) for i in range(0, self.order.count, size)]
+        return {
+            "steps_in_a_pass": self.order.steps,
+            "fewest_rows": min(map(len, steps)),
+            "most_rows": max(map(len, steps)),
+            "padding": padding(self.lengths, steps),
+            "padding_at_random": padding(self.lengths, plain),
+        }
 
     def told(self) -> Iterator[str]:
         """Lines for people; none where nothing is changed."""
@@ -94,6 +184,16 @@ class TrainRows:
         drawn = {name: value for name, value in settings.items() if not name.startswith("label_noise")}
         if drawn:
             yield f"change {' · '.join(f'{name} {value:g}' for name, value in drawn.items())} (train alone)"
+        if isinstance(self.order, Bucketed):
+            found = self._steps()
+            yield (
+                f"steps  of {self.order.samples_per_step:.1f} rows ({found['fewest_rows']} to {found['most_rows']}), "
+                f"at most {self.sampling.batch_tokens:,} tokens; {self.order.steps:,} a pass; {found['padding']:.1%} "
+                f"of the tokens are padding, at random {found['padding_at_random']:.1%}"
+            )
+        if isinstance(self.order, Balanced):
+            least, most = self.order.quotas.min(), self.order.quotas.max()
+            yield f"draws  balance {self.sampling.balance:g}: a class is drawn {least:,.1f} to {most:,.1f} times a pass"
         flipped = self.flipped()
         if flipped is not None:
             count, classes = self.store.count("train"), self.store.meta["num_classes"]

@@ -207,7 +207,7 @@ def measure_passes(config: dict[str, Any]) -> dict[str, float | None]:
     with global_stream(config["seed"], "preparation"):
         info = data.prepare(data.memory, task)
     check_info(data, info)
-    return batches_of_passes(info, data.batch_size)
+    return batches_of_passes(info, data)
 
 
 def open_data(run: RunFolder, config: dict[str, Any]) -> DataModule:

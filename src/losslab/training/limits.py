@@ -102,8 +102,9 @@ def cycle_of(config: dict[str, Any]) -> int | None:
     return cycle
 
 
-def batches_of_passes(info: DataInfo, batch_size: int) -> dict[str, float | None]:
+def batches_of_passes(info: DataInfo, data: DataModule) -> dict[str, float | None]:
     """Split → batches that a pass over it takes; of train None where the data does not say how many samples it has."""
+    batch_size = data.samples_per_step
     found: dict[str, float | None] = {
         split: size.positions / (info.mean_positions * batch_size) for split, size in info.splits.items()
     }
@@ -114,8 +115,8 @@ def batches_of_passes(info: DataInfo, batch_size: int) -> dict[str, float | None
 
 def _numbers(data: DataModule, step: int, share: Share) -> Tensor:
     """[B]: the numbers of the samples of a part of a batch among all overfitted ones."""
-    rows = share.rows(data.batch_size)
-    return torch.arange(step * data.batch_size + rows.start, step * data.batch_size + rows.stop)
+    places = data.places(step, share)
+    return torch.arange(places.start, places.stop)
 
 
 def _as_evaluated(batch: Batch, numbers: Tensor, *, alone: bool) -> Batch:

@@ -64,6 +64,8 @@ def note_start(
     record.throughput["flops_per_token"] = network.flops_per_position(data.info)  # type: ignore[assignment]
     record.provenance |= network.sizes(data.info)
     record.provenance["positions_per_sample"] = data.info.mean_positions
+    if data.samples_per_step != data.batch_size:
+        record.provenance["samples_per_step"] = data.samples_per_step
     record.max_steps = settings["max_steps"]
     record.timing.setdefault("started", now())
     run.write(record)

@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 from losslab.config.binding import bind_components
+from losslab.config.check import nominal_tokens
 from losslab.errors import UserError
 from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder
@@ -37,8 +38,7 @@ def _answer(run: RunFolder, record: Record, config: dict[str, Any], key: str, va
     if asked < 1 or asked != float(value):
         return f"{key} belongs to the run, and must be a whole number above 0, not {value!r}"
     config = bind_components(config)
-    per_step = config["data"]["batch_size"] * config["data"]["context"]
-    steps = asked if key == _BUDGET[0] else -(-asked // per_step)
+    steps = asked if key == _BUDGET[0] else -(-asked // (nominal_tokens(config["data"]) or 1))
     begun = f"{key} belongs to the run, whose budget is {budget:,} steps"
     if steps <= budget:
         rest = "" if record.status in DONE else f"; losslab resume {_quoted(run)} goes on to its end"

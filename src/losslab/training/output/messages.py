@@ -48,8 +48,9 @@ def introduce(
     for line, is_note in data.introduction(0 if limits.covers(interim) else interim):
         (note if is_note else say)(line)
     length = f" × {data.info.mean_positions:g} tokens" if network.task.of_stream else " samples"
+    samples = data.batch_size if data.samples_per_step == data.batch_size else f"{data.samples_per_step:,.1f}"
     say(
-        f"train  {settings['max_steps']:,} steps of {data.batch_size}{length} "
+        f"train  {settings['max_steps']:,} steps of {samples}{length} "
         f"on {record.hardware['ranks']} {record.hardware['device']} ({record.hardware['threads']} threads), "
         f"{settings['precision']}"
     )
