@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,11 @@ def bin_of(log_confidence: Tensor) -> Tensor:
     odds = log_p - (-torch.expm1(log_p)).log()
     place = (odds.clamp(-_FARTHEST, _FARTHEST) + _FARTHEST) / (2 * _FARTHEST)
     return (place * BINS).long().clamp(0, BINS - 1)
+
+
+def log_odds_of(place: int) -> float:
+    """The log-odds at which a bin begins; −∞ for the first, which holds all that is smaller."""
+    return -math.inf if place == 0 else place / BINS * 2 * _FARTHEST - _FARTHEST
 
 
 def add_to_bins(sums: Tensor, log_confidence: Tensor, hit: Tensor, weight: Tensor) -> None:

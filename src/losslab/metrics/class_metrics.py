@@ -23,7 +23,7 @@ from torch import Tensor
 from losslab.contracts import Features, LossSum, Projection
 from losslab.metrics.confusion import Confusion
 from losslab.metrics.extended import Details
-from losslab.metrics.objective import SUMS, sums_of, value_of
+from losslab.metrics.objective import SUMS, sums_in_chunks, sums_of, value_of
 from losslab.metrics.rows import RowReader, Rows
 from losslab.metrics.scorer import Scorer
 
@@ -109,9 +109,7 @@ class ClassMetrics:
                     part = loss.from_scores(chunk, projection, logits, logsumexp)
                     objective = None if part is None else objective + sums_of(part)
         if objective is None:  # the loss needs more than scores
-            objective = torch.zeros(SUMS, dtype=torch.float64, device=self.sums.device)
-            for chunk in features.chunks(scoring_rows(num_outputs) if loss.position_wise else len(features)):
-                objective = objective + sums_of(loss(chunk, projection))
+            objective = sums_in_chunks(loss, features, projection, scoring_rows(num_outputs))
         if len(features):
             self._add(features, reader.rows(), num_outputs)
         self.sums[-SUMS:] += objective

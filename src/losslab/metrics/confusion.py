@@ -62,7 +62,7 @@ class Confusion:
         total = float(support.sum())
         if total == 0:
             return dict.fromkeys(("macro_f1", "balanced_accuracy", "mcc"), math.nan)
-        _, recall, f1 = self.by_class()
+        _, recall, f1, _ = class_table(self.sums)
         true, said = support / total, predicted / total
         spreads = 1 - float(true @ true), 1 - float(said @ said)
         covariance = float(hits.sum()) / total - float(true @ said)
@@ -72,19 +72,20 @@ class Confusion:
             "mcc": covariance / math.sqrt(math.prod(spreads)) if min(spreads) > _ROUNDING else 0.0,
         }
 
-    def by_class(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Precision, recall and F1 of each class, [C]; 0 where a class is never predicted, or never true."""
-        hits, support, predicted = self.sums
-        return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, support + predicted)
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """`class_metrics` [4, C]: precision, recall, F1 and support (weight) of each class; `confusion` [C, C]: weight
         of each true class (row) under each predicted one, where it is kept."""
-        table = torch.stack([*self.by_class(), self.sums[1]])
-        found: dict[str, NDArray[Any]] = {"class_metrics": table.cpu().numpy()}
+        found: dict[str, NDArray[Any]] = {"class_metrics": class_table(self.sums).cpu().numpy()}
         if len(self.matrix):
             found["confusion"] = self.matrix.cpu().numpy()
         return found
+
+
+def class_table(sums: Tensor) -> Tensor:
+    """Precision, recall, F1 and support of each class, [4, C], from its weight among hits, targets and predictions,
+    [3, C]. A ratio is 0 where a class is never predicted, or never true."""
+    hits, support, predicted = sums
+    return torch.stack([_ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, support + predicted), support])
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

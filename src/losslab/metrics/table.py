@@ -8,6 +8,7 @@ from losslab.metrics.frequency import FREQUENCY_GROUPS
 
 NLL = "nats per token"
 _MARGIN_OF_NLL = 0.01
+_MARGIN_OF_LABEL_NLL = 0.001
 _MARGIN_OF_SHARE = 0.005
 """Half a percentage point."""
 
@@ -72,3 +73,36 @@ BY_CLASS: tuple[Metric, ...] = (
     _share("mcc", "Matthews correlation", "terminal", "curves", higher_is_better=True),
 )
 """Metrics of `metrics/confusion.py`, for tasks whose classes are few."""
+
+_PER_LABEL = "nats per label"
+LABEL_METRICS: tuple[Metric, ...] = (
+    _lower("nll", "nll", "terminal", "events", "curves", "checked", unit=_PER_LABEL, margin=_MARGIN_OF_LABEL_NLL),
+    _lower(
+        "nll_scaled", "nll after one scale and shift", "terminal", "events", "curves", unit=_PER_LABEL,
+        margin=_MARGIN_OF_LABEL_NLL,
+    ),
+    _lower(
+        "nll_linked", "nll through the loss's own link", "terminal", "curves", unit=_PER_LABEL,
+        margin=_MARGIN_OF_LABEL_NLL,
+    ),
+    _diagnosis("nll_linked_clipped", "share of decisions whose linked probability was clipped"),
+    _share("micro_f1", "micro F1", "terminal", "events", "curves", higher_is_better=True),
+    _share("macro_f1", "macro F1", "terminal", "events", "curves", higher_is_better=True),
+    _share(
+        "micro_f1_fitted", "micro F1 at val's threshold", "terminal", "events", "curves", "checked",
+        higher_is_better=True,
+    ),
+    _share("macro_f1_fitted", "macro F1 at val's threshold", "terminal", "curves", higher_is_better=True),
+    _share("subset_accuracy", "rows of which all labels are right", "terminal", "curves", higher_is_better=True),
+    _share("hamming_loss", "share of wrong decisions", "terminal", "curves", higher_is_better=False),
+    _diagnosis("objective", "value of the loss itself", "terminal"),
+    _diagnosis("scale", "scale that fits the logits best", "curves"),
+    _diagnosis("shift", "shift that fits the logits best", "curves"),
+    _diagnosis("threshold", "threshold of the best micro F1", "curves"),
+    _share("average_precision", "mean average precision", "terminal", higher_is_better=True),
+    _share("auroc", "mean area under the ROC curve", "terminal", higher_is_better=True),
+    _share("brier", "Brier score", higher_is_better=False),
+    _share("ece", "calibration error", higher_is_better=False),
+    _share("ece_scaled", "calibration error after one scale and shift", higher_is_better=False),
+)  # fmt: skip
+"""Metrics of labels that do not exclude one another (`metrics/label_meter.py`)."""
