@@ -211,7 +211,9 @@ def test_batches_are_the_same_on_any_ranks(table, keys) -> None:
         for ranks, micros in ((1, 1), (2, 1), (2, 6)):
             shares = [Share(rank, ranks, micro, micros) for micro in range(micros) for rank in range(ranks)]
             parts = [other.train_batch(step, share) for share in shares]
-            assert all(len(part.weight) == len(other.places(step, share)) for part, share in zip(parts, shares, strict=True))
+            assert all(
+                len(part.weight) == len(other.places(step, share)) for part, share in zip(parts, shares, strict=True)
+            )
             kept = [part.target[part.weight != 0] for part in parts]
             assert torch.cat(kept).tolist() == whole.target.tolist()
             assert sum(float(part.weight.sum()) for part in parts) == float(whole.weight.sum())

@@ -15,13 +15,16 @@ from torch import Tensor
 from losslab.contracts import Batch, DataInfo, Features, TargetKind, Task, padded
 from losslab.data.tokenizer import ByteTokenizer, artifacts_of
 from losslab.errors import UserError
+from losslab.losses.asymmetric import Asymmetric
 from losslab.losses.base import Loss
+from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
 from losslab.losses.brier import Brier
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.gaussian_nll import GaussianNLL
 from losslab.losses.mse import MSE
 from losslab.models.decoder import Decoder
 from losslab.tasks.classification import Classification
+from losslab.tasks.multilabel import Multilabel
 from losslab.training.network import Network
 from losslab.training.scoring.predicting import RowPredictor, predict
 
@@ -73,17 +76,13 @@ class Tags(_Rows):
     each = True
 
 
-class Topics(_Rows):
-    columns: ClassVar[Mapping[str, Any]] = {"text": "text", "topics": "labels"}
-
-
 def info_of(task: Task) -> DataInfo:
     target = list(task.columns)[1]
     labels = {"labels.json": json.dumps({target: LABELS})}
     if isinstance(task, Tags):
         artifacts = labels | {"words.json": json.dumps(WORDS)}
         return DataInfo(splits={}, mean_positions=1, vocab_size=4, num_classes=3, artifacts=artifacts)
-    artifacts = TOKENIZER | (labels if isinstance(task, Classification | Topics) else {})
+    artifacts = TOKENIZER | (labels if isinstance(task, Classification | Multilabel) else {})
     values = None if labels.keys() <= artifacts.keys() else 2 if isinstance(task, Sizes) else 1
     classes = 3 if values is None else None
     return DataInfo(
@@ -161,9 +160,19 @@ def test_rows_that_cannot_be_used_are_named(row: dict[str, Any], told: str) -> N
         predictor_of(Classification(), CrossEntropy())([row])
 
 
-def test_other_targets_and_lost_labels_are_refused() -> None:
-    with pytest.raises(UserError, match="task=Topics predicts labels in its column 'topics', and predict gives label"):
-        predictor_of(Topics(), CrossEntropy())
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy(), Asymmetric()])
+def test_labels_hold_whose_probability_is_above_a_half(loss: Loss) -> None:
+    predict_rows = predictor_of(Multilabel(), loss)
+    texts = ["a", "b", "cd", "e f", "gh", "ij"]
+    found = predict_rows([{"sentence": text} for text in texts])
+    for text, told in zip(texts, found, strict=True):
+        expected = scores_of(predict_rows.network, tokens_of(text))[0].sigmoid()
+        assert list(told["probabilities"].values()) == pytest.approx(expected.tolist(), rel=1e-5)
+        assert told["predicted"] == [label for label, p in zip(LABELS, expected.tolist(), strict=True) if p > 0.5]
+    assert len({tuple(told["predicted"]) for told in found}) > 1
+
+
+def test_lost_labels_are_refused() -> None:
     lost = DataInfo(splits={}, mean_positions=1, vocab_size=257, num_classes=3, artifacts=TOKENIZER)
     network = network_of(Classification(), CrossEntropy())
     with pytest.raises(UserError, match=r"left no labels\.json"):

@@ -71,7 +71,8 @@ def _to_lines(rows: Sequence[dict[str, Any]], predictions: Sequence[dict[str, An
 
 
 def _to_csv(rows: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]]) -> str:
-    """Cells of lists are items with spaces between, as such cells are read; beside a label stands its probability."""
+    """Cells of lists are items with spaces between, as such cells are read; beside a label stands its probability,
+    beside several the probability of each."""
     out = io.StringIO()
     probable = any("probabilities" in told for told in predictions)
     columns = [*dict.fromkeys(name for row in rows for name in row), _PREDICTED, *([_PROBABILITY] if probable else [])]
@@ -81,6 +82,8 @@ def _to_csv(rows: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]
         value = told[_PREDICTED]
         added = {_PREDICTED: " ".join(map(str, value)) if isinstance(value, list) else value}
         if probable:
-            added[_PROBABILITY] = told["probabilities"][value]
+            shares = told["probabilities"]
+            several = isinstance(value, list)
+            added[_PROBABILITY] = " ".join(str(shares[label]) for label in value) if several else shares[value]
         writer.writerow(row | added)
     return out.getvalue()

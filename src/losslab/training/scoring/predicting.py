@@ -18,8 +18,9 @@ from losslab.training.generation.text_generator import encode_prompt
 from losslab.training.network import Network
 
 Row = Mapping[str, Any]
-_PREDICTED = ("label", "tags", "value", "values")
 _SHOWN = 5
+_HOLDS = 0.5
+"""The probability above which one of several labels holds."""
 
 
 class RowPredictor:
@@ -34,7 +35,7 @@ class RowPredictor:
         forward_context: makes the context of each forward pass.
 
     Raises:
-        UserError: for a task without rows, or with a target of another kind.
+        UserError: for a task without rows.
     """
 
     def __init__(
@@ -51,11 +52,6 @@ class RowPredictor:
                 f"task={name} has no column to predict in rows; for a task of next tokens: losslab generate, or "
                 "losslab.load(RUN_DIR).predict([text])"
             )
-        if columns[self.target] not in _PREDICTED:
-            raise UserError(
-                f"task={name} predicts {columns[self.target]} in its column {self.target!r}, and predict gives "
-                f"{', '.join(_PREDICTED)}"
-            )
         self.network = network
         self.kind = columns[self.target]
         self.vocabularies: Vocabularies = restored(columns, int(data["context"]), info, network.task.joined)
@@ -67,8 +63,8 @@ class RowPredictor:
         self._forward_context = forward_context
 
     def __call__(self, rows: Sequence[Row | str]) -> list[dict[str, Any]]:
-        """A dict for each row: `predicted`, a label, a list of labels, a number or numbers; and of a label
-        `probabilities` by label.
+        """A dict for each row: `predicted`, a label, labels, a number or numbers; and of a label, or of labels that do
+        not exclude one another, `probabilities` by label.
 
         Args:
             rows: cells by the columns' names in the file, the target's left out or not; or, where there is one column
@@ -131,6 +127,8 @@ class RowPredictor:
             return 0.0
         if self.kind == "values":
             return [0.0] * self.vocabularies.widths[self.target]
+        if self.kind == "labels":
+            return []
         label = next(iter(self.vocabularies.labels[self.target]))
         if self.kind == "label":
             return label
@@ -145,9 +143,13 @@ class RowPredictor:
         if self.kind == "values":
             return {"predicted": output.flatten().tolist()}
         labels = list(self.vocabularies.labels[self.target])
-        if self.kind == "label":
+        if self.kind in ("label", "labels"):
             shares = dict(zip(labels, output.flatten().exp().tolist(), strict=True))
-            return {"predicted": labels[int(output.argmax())], "probabilities": shares}
+            hold = [label for label, share in shares.items() if share > _HOLDS]
+            return {
+                "predicted": labels[int(output.argmax())] if self.kind == "label" else hold,
+                "probabilities": shares,
+            }
         words = next(name for name, kind in self.vocabularies.columns.items() if kind == "words")
         return {"predicted": [labels[int(place)] for place in output.argmax(dim=-1)[: len(row[words])]]}
 
