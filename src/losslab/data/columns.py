@@ -204,7 +204,7 @@ class Vocabularies:
             else:
                 found = texts[name] if kind == "text" else self._numbers(name, cells)
                 if kind in _WORDS:
-                    longer += sum(len(numbers) > self.context for numbers in found)
+                    longer += kind == "words" and sum(len(numbers) > self.context for numbers in found)
                     found = [numbers[: self.context] for numbers in found]
                 columns[name] = _column(kind, found)
         return columns, longer

@@ -1,4 +1,4 @@
-"""Regression: one value, or several, for each text."""
+"""Regression: one value, or several, for each text, or for each pair of texts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task, padded
-from losslab.contracts.task import ColumnKind
+from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task
 from losslab.errors import UserError
 from losslab.metrics.value_meter import ValueMeter, value_metrics
+from losslab.tasks.pairs import joined_columns, text_columns, text_inputs
 from losslab.tasks.pooling import Pooling, pooled
 
 
@@ -20,6 +20,7 @@ class Regression(Task):
     from its mean; metrics and predictions are in the unit of the data.
 
     Args:
+        pair: read two texts, the columns `text` and `text_pair`, as one sequence.
         target: value: a number a row; values: a list of numbers, as many in every row.
         pooling: first | mean | last: the hidden state that stands for a text.
         standardise: give the loss (y − mean) / std, with mean and standard deviation of train's values; false: y.
@@ -33,17 +34,19 @@ class Regression(Task):
     def __init__(
         self,
         *,
+        pair: bool = False,
         target: Literal["value", "values"] = "value",
         pooling: Pooling = "mean",
         standardise: bool = True,
         unit: str = "",
     ) -> None:
+        self.pair = pair
         self.target = target
         self.pooling = pooling
         self.standardise = standardise
         self.metrics = value_metrics(unit)
-        kind: ColumnKind = target
-        self.columns = {"text": "text", target: kind}
+        self.columns = {**text_columns(pair=pair), target: target}
+        self.joined = joined_columns(pair=pair)
         self.mean, self.std = torch.zeros(1), torch.ones(1)
 
     def bind(self, info: DataInfo) -> None:
@@ -86,10 +89,10 @@ class Regression(Task):
         return values.double() * self.std.to(values.device) + self.mean.to(values.device)
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> Batch:
-        """`tokens`, int64 [B, T], `mask`, bool [B, T], and values in their unit, float64 [B, K]."""
-        tokens, mask = padded([example["text"] for example in examples])
+        """`tokens` and `mask`, of pairs `types`, too (`text_inputs`), and values in their unit, float64 [B, K]."""
         target = torch.stack([torch.as_tensor(example[self.target], dtype=torch.float64) for example in examples])
-        return Batch({"tokens": tokens, "mask": mask}, target.reshape(len(examples), -1), torch.ones(len(examples)), {})
+        target, weight = target.reshape(len(examples), -1), torch.ones(len(examples))
+        return Batch(text_inputs(examples, pair=self.pair), target, weight, {})
 
     def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
         """Run the backbone and pool: a row for each of B texts. The extra `value` keeps the targets in their unit."""
