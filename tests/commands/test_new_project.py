@@ -21,7 +21,7 @@ from runs import unimported
 
 PAGE = Path(__file__).parents[2] / "docs/own_project.md"
 LAYOUT = """
-.gitignore README.md pyproject.toml conf/experiment/main.yaml conf/loss/taylor.yaml conf/model/lstm.yaml
+.gitignore README.md pyproject.toml conf/experiment/main.yaml conf/loss/taylor.yaml conf/model/gru.yaml
 my_project/__init__.py my_project/losses.py my_project/models.py tests/test_losses.py tests/test_parts.py
 """.split()
 
@@ -59,7 +59,7 @@ def test_its_own_tests_pass(project: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("losslab.conformance.kit.FURTHER", {})  # further processes: tests/conformance
     parts, values = (functions(project / f"tests/test_{name}.py") for name in ("parts", "losses"))
     parts["test_the_loss_passes_the_kit"]("taylor")
-    parts["test_the_model_passes_the_kit"]("lstm")
+    parts["test_the_model_passes_the_kit"]("gru")
     (marks,) = (mark for mark in values["test_the_series"].pytestmark if mark.name == "parametrize")  # type: ignore[attr-defined]
     for order, value in marks.args[1]:
         values["test_the_series"](order, value)
@@ -76,7 +76,7 @@ def test_the_commands_of_its_readme_are_those_of_the_page_and_compose(project: P
     assert [(config["loss"]["_target_"].rpartition(".")[2], config["seed"]) for config in configs] == [
         (loss, seed) for loss in ("CrossEntropy", "Taylor") for seed in (1, 2, 3)
     ]
-    assert {config["model"]["_target_"] for config in configs} == {"my_project.models.LSTM"}
+    assert {config["model"]["_target_"] for config in configs} == {"my_project.models.GRU"}
 
 
 def test_its_pyproject_names_package_and_tests(project: Path) -> None:

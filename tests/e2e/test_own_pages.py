@@ -86,9 +86,9 @@ def test_the_page_of_models(project: Path, capsys: pytest.CaptureFixture[str]) -
         assert run(command, "data.context=12") == 0, capsys.readouterr().out
     assert run(train, *TEXT, *SMALL, *SMALL_MODEL) == 0
     assert run(compare) == 0
-    runs = find_runs(project / "outputs/lstm")
+    runs = find_runs(project / "outputs/gru")
     assert sorted(read(path).provenance["choices"]["loss"] for path in runs) == ["cross_entropy", "square"]
-    assert {read(path).provenance["choices"]["model"] for path in runs} == {"lstm"}
+    assert {read(path).provenance["choices"]["model"] for path in runs} == {"gru"}
 
 
 def test_the_pages_of_data_and_tasks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

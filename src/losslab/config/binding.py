@@ -18,6 +18,8 @@ from losslab.errors import UserError
 
 LATE = {"model": {"vocab_size", "generator"}, "optimizer": {"params"}, "scheduler": {"max_steps", "optimizer"}}
 """Arguments that are known only once the data is; run.py supplies them."""
+FROM_DATA = {"model": frozenset({"frame_width"})}
+"""Arguments that the data supplies where a constructor requires them and nobody set them."""
 OFFERED = {"loggers": {"save_dir"}}
 """Arguments of named nodes that are supplied where a constructor takes them and nobody set them."""
 
@@ -30,7 +32,8 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
     bound = dict(config)
     for group in COMPONENTS:
         node = {key: value for key, value in config[group].items() if (group, key) != ("optimizer", GROUPS)}
-        bound[group] = _bind(group, node, mistakes, late=LATE.get(group, set()))
+        from_data = FROM_DATA.get(group, frozenset())
+        bound[group] = _bind(group, node, mistakes, late=LATE.get(group, set()), from_data=from_data)
     bind_group = partial(_bind, late=LATE["optimizer"])
     for group in NAMED_NODES:
         bound[group] = {
@@ -94,7 +97,9 @@ def import_target(path: str, where: str) -> Any:
     return target
 
 
-def _bind(where: str, node: dict[str, Any], mistakes: list[str], *, late: set[str]) -> dict[str, Any]:
+def _bind(
+    where: str, node: dict[str, Any], mistakes: list[str], *, late: set[str], from_data: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     try:
         target = import_target(node["_target_"], where)
     except UserError as error:
@@ -116,7 +121,7 @@ def _bind(where: str, node: dict[str, Any], mistakes: list[str], *, late: set[st
         else:
             bound[key] = convert(f"{where}.{key}", value, hints.get(key, Any), mistakes)
     for key, parameter in named.items():
-        if key in bound:
+        if key in bound or (key in from_data and parameter.default is parameter.empty):
             continue
         if parameter.default is parameter.empty:
             mistakes.append(f"{where}.{key} is missing: {target.__name__} needs it")

@@ -58,6 +58,8 @@ class DataInfo:
     """Positions of a training sample, on average."""
     vocab_size: int | None = None
     """V, where inputs are tokens."""
+    frame_width: int | None = None
+    """F, where inputs are vectors (`frames`)."""
     mask: int | None = None
     """The id of the mask token, where the task or the data's augmentation needs one. It is never a target."""
     num_classes: int | None = None
@@ -77,6 +79,8 @@ class DataInfo:
     def stored(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps, so that its network can be built without the data."""
         found = {name: getattr(self, name) for name in _STORED}
+        if self.frame_width is not None:
+            found[_FRAMES] = self.frame_width
         if self.value_stats is not None:
             found[_STATS] = {name: list(each) for name, each in self.value_stats._asdict().items()}
         return found
@@ -91,10 +95,12 @@ class DataInfo:
         stats = content.get(_STATS)
         return cls(
             splits={},
+            frame_width=content.get(_FRAMES),
             value_stats=None if stats is None else ValueStats(**stats),
             **{name: content[name] for name in _STORED},
         )
 
 
 _STATS = "value_stats"
+_FRAMES = "frame_width"
 _STORED = ("mean_positions", "vocab_size", "num_classes", "num_values", "artifacts")

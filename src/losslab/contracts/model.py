@@ -28,8 +28,8 @@ class Backbone(Protocol):
         `new_cache()`: a cache of its own kind, for generation. The model is then called as `model(inputs, cache)`, for
             the tokens after those that this cache has seen, and returns their hidden states. Default: every token that
             is generated takes a pass over the whole window.
-    Its constructor may take `vocab_size` (known once the data is) and `generator` (the backbone_init stream); what it
-    draws from torch's global generator instead follows the seed, too.
+    Its constructor may take `vocab_size` and `frame_width`, which are known once the data is, and `generator`, the
+    backbone_init stream; what it draws from torch's global generator instead follows the seed, too.
     """
 
     width: int

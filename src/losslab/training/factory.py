@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from losslab.config.binding import import_target
+from losslab.config.binding import FROM_DATA, import_target
 from losslab.config.components import build
 from losslab.contracts import DataInfo, DataModule, Task, context_of, mixes_samples, projection_of, reads_ahead
 from losslab.errors import UserError
@@ -28,6 +28,9 @@ from losslab.training.random import derive_seed, generator, global_stream
 from losslab.training.schedules import make_scheduler
 from losslab.training.trial.forms import check_data, check_info, check_model, check_task
 
+UNKNOWN = DataInfo(splits={}, mean_positions=1, vocab_size=1, frame_width=1)
+"""Stands for data that is not read yet, where a model is constructed to be checked."""
+
 
 def build_part(config: dict[str, Any], name: str, **late: Any) -> Any:
     """The component `name`, built under the global stream of its name. `late` are arguments that only now are known."""
@@ -42,7 +45,7 @@ def check_components(config: dict[str, Any]) -> None:
 
 
 def _check(config: dict[str, Any]) -> None:
-    backbone = _on_meta(partial(build_backbone, config, DataInfo(splits={}, mean_positions=1, vocab_size=1)))
+    backbone = _on_meta(partial(build_backbone, config, UNKNOWN))
     _check_context(config, backbone)
     loss = build_loss(config)
     if loss.reads_teacher and loss.teacher is None:
@@ -151,18 +154,20 @@ def build_data(config: dict[str, Any]) -> DataModule:
 
 
 def build_backbone(config: dict[str, Any], info: DataInfo, init: torch.Generator | None = None) -> torch.nn.Module:
-    """The model, with what its constructor takes of `vocab_size` and `generator`.
+    """The model, with what its constructor takes of `vocab_size`, `frame_width` and `generator`.
 
     Raises:
-        UserError: for a class that is no model, or that wants a vocabulary where the data has none.
+        UserError: for a class that is no model, or that wants a vocabulary or vectors where the data has none.
     """
     target = import_target(config["model"]["_target_"], "model")
     parameters = inspect.signature(target).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     late: dict[str, Any] = {"vocab_size": info.vocab_size} | ({} if init is None else {"generator": init})
     late = {name: value for name, value in late.items() if takes_any or name in parameters}
-    if late.get("vocab_size", 0) is None:
-        raise UserError(f"model: {target.__name__} needs vocab_size, and this data has no vocabulary")
+    late |= {name: getattr(info, name) for name in parameters.keys() & FROM_DATA["model"] - config["model"].keys()}
+    for name, lacking in (("vocab_size", "vocabulary"), ("frame_width", "vectors (`frames`)")):
+        if late.get(name, 0) is None:
+            raise UserError(f"model: {target.__name__} needs {name}, and this data has no {lacking}")
     backbone = build_part(config, "model", **late)
     check_model(backbone, target.__name__)
     return backbone  # type: ignore[no-any-return]

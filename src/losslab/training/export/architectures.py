@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from losslab.errors import UserError
@@ -104,7 +105,8 @@ def _rotary_weights(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
     yield "model.norm.weight", decoder.last_norm.weight  # type: ignore[misc]
     for i, layer in enumerate(_layers(decoder)):
         names = [f"model.layers.{i}.self_attn.{name}_proj.weight" for name in "qkv"]
-        yield from zip(names, layer.attention.qkv.weight.split(layer.attention.sizes), strict=True)
+        parts = torch.split(layer.attention.qkv.weight, layer.attention.sizes)
+        yield from zip(names, parts, strict=True)
         yield f"model.layers.{i}.self_attn.o_proj.weight", layer.attention.output.weight
         yield f"model.layers.{i}.mlp.down_proj.weight", layer.mlp.output.weight
         yield f"model.layers.{i}.input_layernorm.weight", layer.attention_norm.weight  # type: ignore[misc]

@@ -18,7 +18,7 @@ from losslab.contracts import DataInfo
 from losslab.errors import UserError
 from losslab.records import FILE, Record
 from losslab.run_folder import RunFolder, find_runs
-from losslab.training.factory import build_backbone
+from losslab.training.factory import UNKNOWN, build_backbone
 from losslab.training.network import Network
 from losslab.training.origins.origin import WEIGHTS_KEY, hash_tensors
 from losslab.training.output.checkpoints import Damaged, read_checkpoint
@@ -72,7 +72,7 @@ def weights_hash(config: dict[str, Any]) -> dict[str, str]:
         return {}
     weights = read_weights(config[WEIGHTS_KEY])
     with torch.device("meta"):
-        backbone = build_backbone(config, DataInfo(splits={}, mean_positions=1, vocab_size=1))
+        backbone = build_backbone(config, UNKNOWN)
     names = {f"{_BACKBONE}{name}" for name in backbone.state_dict()}
     if not names & weights.tensors.keys():
         there = [f"{name} {list(value.shape)}" for name, value in weights.tensors.items()]
