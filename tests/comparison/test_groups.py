@@ -28,7 +28,7 @@ def test_one_contender_for_each_loss_with_a_run_for_each_seed(paired_sweep: Swee
 
 OTHER = {
     **dict.fromkeys(("name", "output_dir", "continue_from", "trainer.accelerator", "trainer.strategy"), "something"),
-    **dict.fromkeys(("fresh", "trainer.compile", "trainer.detect_anomaly"), True),
+    **dict.fromkeys(("fresh", "trainer.compile", "trainer.activation_checkpointing", "trainer.detect_anomaly"), True),
     **dict.fromkeys(("trainer.enable_progress_bar", "logger.enabled"), False),
     **dict.fromkeys(("trainer.max_tokens", "trainer.max_epochs")),
     "trainer.profiler": "simple",

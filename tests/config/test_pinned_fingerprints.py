@@ -37,6 +37,15 @@ def test_a_fingerprint_stays_as_it_is(typed: str, settle) -> None:
     assert fingerprint(settle(*typed.split(), *AS_BEFORE), inputs).startswith(PINNED[typed])
 
 
+@pytest.mark.parametrize("section", ["model", "task"])
+def test_a_key_of_ones_own_class_always_counts(section: str, settle) -> None:
+    """It may be older than the key of that name that our class has got since."""
+    config = settle(*AS_BEFORE)
+    config[section] = {"_target_": "own.Class", "window": None, "pooling": "mean"}
+    without = {**config, section: {"_target_": "own.Class"}}
+    assert fingerprint(config, INPUTS) != fingerprint(without, INPUTS)
+
+
 @pytest.mark.parametrize("key", ADDED_LATER)
 def test_a_key_added_later_counts_once_it_holds_another_value(key: str, settle) -> None:
     config = settle(*AS_BEFORE)

@@ -107,6 +107,7 @@ _INSTEAD: dict[str, str] = {
     "dataloader_num_workers": "write data.num_workers=N",
     "disable_tqdm": _BARS,
     "torch_compile": "write trainer.compile=true",
+    "gradient_checkpointing": "write trainer.activation_checkpointing=true",
     "ddp_find_unused_parameters": "leave it out: write trainer=ddp",
     "fsdp": "write trainer=fsdp",
     "deepspeed": "write trainer=fsdp, which shards weights, gradients and optimizer states",

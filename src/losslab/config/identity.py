@@ -34,6 +34,7 @@ NOT_IDENTITY = [
     "trainer.accelerator",
     "trainer.strategy",
     "trainer.compile",
+    "trainer.activation_checkpointing",
     "trainer.threads",
     "trainer.micro_batch_size",
     "trainer.accumulate_grad_batches",
@@ -78,6 +79,9 @@ ADDED_LATER: dict[str, Any] = {
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
 
+_LATER_SCOPED = ("model", "task")
+"""Sections whose entries of ADDED_LATER are of losslab's own classes alone."""
+
 EMPTY_LATER = ("data.augment",)
 """Sections added later: while all of their keys are left out of the hash, they are, too."""
 
@@ -119,7 +123,8 @@ def canonical(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
         section, _, last = key.rpartition(".")
         content.setdefault(section, {})[last] = value
     known = flatten(content)
-    content = without(content, [key for key, old in ADDED_LATER.items() if key in known and known[key] == old])
+    later = [key for key, old in ADDED_LATER.items() if key in known and known[key] == old]
+    content = without(content, [key for key in later if _ours(key, known)])
     content = without(content, [key for key in EMPTY_LATER if _at(content, key) == {}])
     # A regularizer that is off is none, whether it was said or not.
     content["regularizers"] = {k: v for k, v in content.get("regularizers", {}).items() if v}
@@ -135,6 +140,12 @@ def canonical(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
         section, _, last = key.rpartition(".")
         (content[section] if section else content)[last] = f"sha256:{digest}"
     return content
+
+
+def _ours(key: str, known: dict[str, Any]) -> bool:
+    """Whether a later key is that of a class of losslab: a person's own model or task may always have had it."""
+    section = key.partition(".")[0]
+    return section not in _LATER_SCOPED or str(known.get(f"{section}._target_")).startswith("losslab.")
 
 
 def folder_name(config: dict[str, Any], defaults: dict[str, Any], choices: dict[str, str], identity: str) -> str:

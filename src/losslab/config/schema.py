@@ -51,6 +51,9 @@ class TrainerConfig:
     """CPU threads of each process; default: what torch chooses."""
     compile: bool = False
     """torch.compile for the model's layers; it needs a C++ compiler, and changes results by rounding."""
+    activation_checkpointing: bool = False
+    """Keep no activations inside the model's layers, and compute them again in the backward pass: less memory, a third
+    more time, the same numbers bit for bit."""
     enable_progress_bar: bool = True
     profiler: Any = None
     """simple, advanced or pytorch, or a `_target_` of one's own; its reports land in the run's folder, in profile/."""

@@ -84,7 +84,14 @@ def _check_whole_batch(config: dict[str, Any], backbone: torch.nn.Module) -> Non
     trainer = config["trainer"]
     ranks = trainer["devices"] * trainer["num_nodes"]
     parts = ranks * (trainer["accumulate_grad_batches"] or 1)
-    if parts > 1 and mixes_samples(backbone):
+    if not mixes_samples(backbone):
+        return
+    if trainer["activation_checkpointing"]:
+        raise UserError(
+            f"trainer.activation_checkpointing=true computes each layer twice, and model={type(backbone).__name__} "
+            "would count each batch twice in its running averages: leave it out, or choose another model.norm"
+        )
+    if parts > 1:
         raise UserError(
             f"model={type(backbone).__name__} normalises over the batch, and this batch is split into {parts} parts "
             "(ranks × trainer.accumulate_grad_batches), whose statistics are not those of the whole: give one device "

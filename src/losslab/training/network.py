@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from losslab.contracts import (
     Backbone,
@@ -99,6 +101,12 @@ class Network(nn.Module):
         for layer in blocks_of(self.backbone):
             layer.forward = torch.compile(layer.forward)
 
+    def checkpoint_layers(self) -> None:
+        """Keep no activations inside the body's layers (Chen et al. 2016, arXiv:1604.06174): the backward pass computes
+        them again, from the same random state. The names of the weights stay as they are."""
+        for layer in blocks_of(self.backbone):
+            layer.forward = partial(_without_activations, layer.forward)  # type: ignore[method-assign]
+
     def sizes(self, info: DataInfo) -> dict[str, int]:
         """The vocabulary, if there is one, the number of outputs where that is another, and the number of all
         parameters, the loss's included."""
@@ -115,6 +123,12 @@ class Network(nn.Module):
         if own is None or taught is None:
             return None
         return int(own / info.mean_positions) + 6 * self.projection.weight.numel() + taught
+
+
+def _without_activations(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def check_projection(projection: Projection, backbone: nn.Module, num_outputs: int, width: int) -> None:

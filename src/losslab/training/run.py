@@ -187,6 +187,8 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     trainer.callbacks = [Bookkeeper(keeper, seed=config["seed"]), *trainer.callbacks, keeper]  # type: ignore[attr-defined]
     if settings["compile"]:
         network.compile_layers()
+    if settings["activation_checkpointing"]:
+        network.checkpoint_layers()
     try:
         with named_anomalies(trainer):
             _fit(trainer, module, data, resumed, stop, progress)
