@@ -22,7 +22,7 @@ import struct
 import sys
 import threading
 import types
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,21 @@ MODULES = (
     "losslab.commands.train",
     "losslab.sweeps.job",
     "losslab.sweeps.planning",
+    "losslab.data.module",
+    "losslab.data.python_docs",
+    "losslab.losses.cross_entropy",
+    "losslab.models.decoder",
+    "losslab.tasks.lm",
+    "losslab.training.origins.longer",
     RANK,
     "tensorboard.backend.event_processing.event_accumulator",
     "torch.distributed.run",
     "torch.distributed.tensor",
     "submitit.core._submit",
+    "pydantic.type_adapter",
+    "rich._emoji_codes",
 )
+_COMPOSING = ExitStack()
 _HIGH = 500
 """Descriptors from here on are nobody's."""
 
@@ -55,6 +64,7 @@ def _serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if not ready:
             for name in MODULES:
                 importlib.import_module(name)
+            _compose()
             gc.freeze()  # a child's collections would copy all of it
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how the processes between ended
             ready = True
@@ -65,6 +75,20 @@ def _serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             return _fork(connection)
         connection.close()
+
+
+def _compose() -> None:
+    """Let the children find what most of them compose of."""
+    from losslab.config.compose import compose_config
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    from composed_once import composing_once
+
+    del sys.path[0]
+
+    _COMPOSING.enter_context(composing_once())
+    for overrides in ([], ["data=text"], ["data=text", "loggers=none"]):
+        compose_config(overrides, None, with_hydra=True)
 
 
 def _fork(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:

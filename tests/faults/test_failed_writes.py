@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import os
 import random
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from injection import Operation, inject
 from run_state import damage, differences, digest, litter, results, saved_step
 
@@ -118,19 +116,10 @@ def attempt(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Attempt
 
 
 @pytest.fixture(autouse=True, scope="module")
-def composed_once() -> Iterator[None]:
-    """Hydra takes more than half of the time of such a run, and writes nothing."""
-    load, known = ConfigLoaderImpl.load_configuration, {}
-
-    def load_once(self: ConfigLoaderImpl, config_name: str, overrides: list[str], *arguments: Any, **more: Any) -> Any:
-        key = str((Path.cwd(), config_name, overrides, arguments, more))
-        if key not in known:
-            known[key] = load(self, config_name, overrides, *arguments, **more)
-        return copy.deepcopy(known[key])
-
+def hashes_noted_at_once() -> Iterator[None]:
+    """In each attempt, however quick it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigLoaderImpl, "load_configuration", load_once)
-        patch.setattr(stamps, "_SETTLED", 0)  # so that hashes are noted in each attempt, however quick it is
+        patch.setattr(stamps, "_SETTLED", 0)
         yield
 
 
