@@ -27,6 +27,16 @@ def test_seeds_are_those_of_sha256() -> None:
     assert derive_seed(7, "dropout", 3, 1, 0) == 0x606C05FE95F25A43 >> 1
 
 
+def test_every_device_in_use_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded = []
+    for devices in (torch.cuda, torch.xpu, torch.mtia):
+        monkeypatch.setattr(devices, "is_initialized", lambda devices=devices: devices is not torch.xpu)
+        monkeypatch.setattr(devices, "manual_seed_all", lambda value, devices=devices: seeded.append((devices, value)))
+    value = derive_seed(1, "dropout", 2, 0, 0)
+    dropout_mask(step=2)
+    assert seeded == [(torch.cuda, value), (torch.mtia, value)]
+
+
 def test_seeds_of_different_streams_differ_and_have_63_bits() -> None:
     seeds = [
         derive_seed(seed, *names)

@@ -121,4 +121,6 @@ def register() -> None:
     """Make the schema known to Hydra, which reads it as the first entry of conf/train.yaml."""
     from hydra.core.config_store import ConfigStore  # what only reads run folders needs no Hydra
 
-    ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="losslab")
+    store = ConfigStore.instance()
+    if "run_schema.yaml" not in store.repo:
+        store.store(name="run_schema", node=RunConfig, provider="losslab")

@@ -39,7 +39,7 @@ def seed_dropout(seed: int, *, step: int, micro: int, rank: int) -> None:
     """Dropout has no generator of its own, and a person's own loss need not have one: seed the global ones for exactly
     this micro-batch."""
     value = derive_seed(seed, "dropout", step, micro, rank)
-    torch.manual_seed(value)
+    _seed_torch(value)
     _seed_others(value)
 
 
@@ -47,7 +47,7 @@ def seed_callbacks(seed: int, *, micro: int, hook: str) -> None:
     """Seed the global generators for what callbacks draw in the hooks before or after a micro-batch: a continued run
     draws the same."""
     value = derive_seed(seed, "callbacks", micro, hook)
-    torch.manual_seed(value)
+    _seed_torch(value)
     _seed_others(value)
 
 
@@ -84,6 +84,17 @@ def untouched_streams() -> Iterator[None]:
         finally:
             random.setstate(others[0])
             np.random.set_state(others[1])  # noqa: NPY002
+
+
+def _seed_torch(value: int) -> None:
+    """Seed the CPU and every device in use. torch.manual_seed formats the stack for each kind of device that is not in
+    use: a millisecond, for each micro-batch."""
+    torch.default_generator.manual_seed(value)
+    for devices in (torch.cuda, torch.xpu, torch.mtia):
+        if devices.is_initialized():
+            devices.manual_seed_all(value)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(value)
 
 
 def _seed_others(value: int) -> None:
