@@ -31,7 +31,8 @@ class Batch(NamedTuple):
     inputs: dict[str, Tensor]
     """Inputs of the model, by name: `tokens` (int64 [B, T]), `mask`, `frames`, …"""
     target: Tensor
-    """Targets as the task says: int64 P for classes, float P + [K] for values."""
+    """Targets as the task says: int64 P for classes, float P + [K] for values; int64 P + [K] for several classes a
+    position, filled up with −1."""
     weight: Tensor
     """float32 P: 0 = ignored (padding)."""
     extras: dict[str, Tensor]

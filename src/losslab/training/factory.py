@@ -20,6 +20,7 @@ from losslab.models.projection import OutputProjection
 from losslab.run_folder import CACHE, RunFolder
 from losslab.training.callbacks.configured import build_callbacks
 from losslab.training.ema import with_averaged
+from losslab.training.fitting import check_kinds
 from losslab.training.limits import batches_of_passes, cycle_of
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
@@ -109,20 +110,6 @@ def _on_meta(make: Callable[[], Any]) -> Any:
         if (isinstance(error, UserError) and error.__cause__ is None) or "overflow" in str(error):
             raise
     return make()
-
-
-def check_kinds(loss: Loss, task: Task) -> None:
-    """Refuse a loss whose targets a task does not have. Raises UserError naming both."""
-    name = type(task).__name__
-    if loss.target_kind not in task.accepts:
-        kinds = " or ".join(sorted(kind.value for kind in task.accepts))
-        raise UserError(
-            f"loss={type(loss).__name__} needs {loss.target_kind.value} as targets, and task={name} has {kinds}"
-        )
-    if lacking := sorted(loss.needs.keys() - task.provides):
-        raise UserError(
-            f"loss={type(loss).__name__} reads {lacking[0]!r} of each position, which task={name} does not give"
-        )
 
 
 def _check_optimizer(config: dict[str, Any], backbone: torch.nn.Module) -> None:

@@ -11,6 +11,9 @@ from losslab.contracts import Batch, DataModule, Share, raw_bytes
 from losslab.errors import Fault, error_sentence
 from losslab.training.random import global_stream
 
+_FILLER = -1
+"""Fills up targets that are several classes a position."""
+
 
 def train_batch(data: DataModule, step: int, share: Share, stream: str = "trial") -> Batch:
     """A batch of train, whatever the global generators are; `stream` seeds them."""
@@ -98,5 +101,7 @@ def _hash(batch: Batch, i: int, kept: Tensor) -> str:
     for name, value in sorted([*batch.inputs.items(), ("target", batch.target)]):
         row = value[i]
         rows = next((r for r in (kept, real) if r.ndim and row.shape[: r.ndim] == r.shape), None)
+        if name == "target" and row.dtype == torch.int64 and row.ndim > kept.ndim:
+            rows = row != _FILLER  # as long as the longest of the batch
         digest.update(name.encode() + raw_bytes(row if rows is None else row[rows]))
     return digest.hexdigest()[:16]
