@@ -74,7 +74,7 @@ class LabelMeter(Meter):
         self.units = torch.zeros(1 + len(UNIT_METRICS), positions, dtype=torch.float64)
         self.ranks = thorough and info.splits[split].positions * self.size <= MOST_RANKED
         self.kept = [(torch.zeros(0, self.size), torch.zeros(0, self.size).bool(), torch.zeros(0, 2).double())]
-        """Of each batch: scores [N, C], labels [N, C], and the sample and the weight of each row."""
+        """Scores of each batch [N, C], labels [N, C], and the sample and the weight of each row."""
 
     def states(self) -> dict[str, tuple[Tensor, Combined]]:
         names = ("counts", "sums", "linked", "scaled", "objective", "by_label", "bins", "units")
