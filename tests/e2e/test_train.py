@@ -196,7 +196,10 @@ MISTAKES = [
     (["data.batch_size=3", "trainer.accumulate_grad_batches=2"], "data.batch_size=3 is not"),
     (["output_dir=/dev/null"], "cannot be written"),
     (["loss=sqare"], "did you mean 'square'?"),
-    (["loss=mse"], "loss=MSE needs values as targets, and task=LanguageModeling has classes"),
+    (
+        ["loss=mse"],
+        "loss=MSE needs values as targets, and task=LanguageModeling has classes: this loss goes with task=regression",
+    ),
     (["trainer.max_step=3"], "did you mean 'trainer.max_steps'?"),
 ]
 

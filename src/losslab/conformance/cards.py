@@ -92,8 +92,10 @@ def commands(entry: Entry, config_dir: Path | None) -> list[str]:
     own = f" --config-dir {config_dir}" if config_dir is not None and "." not in entry.name else ""
     required = "".join(f" loss.{key.name}=VALUE" for key in entry.keys if key.required)
     found = [f"losslab check {entry.name}{required}{own}"]
-    if "." in entry.name or entry.target_kind is TargetKind.VALUES:  # no yaml to name, or no vocabulary
+    if "." in entry.name:  # no yaml to name
         return found
+    if entry.target_kind is TargetKind.VALUES:
+        return [*found, f"losslab train task=regression data=csv data.path=FILE loss={entry.name}{own}"]
     both = entry.name if entry.name == "cross_entropy" else f"cross_entropy,{entry.name}"
     found.append(f"losslab bench loss={both}{own}")
     if entry.target_kind is TargetKind.CLASSES:  # as the task that ships has
