@@ -17,6 +17,7 @@ from losslab.contracts.model import (
     mixes_samples,
     projection_of,
     reads_ahead,
+    reads_back_alone,
 )
 from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
@@ -80,6 +81,7 @@ __all__ = [
     "projection_of",
     "raw_bytes",
     "reads_ahead",
+    "reads_back_alone",
     "to_device",
 ]
 

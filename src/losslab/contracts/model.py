@@ -22,7 +22,8 @@ class Backbone(Protocol):
         `flops_per_sample() -> int`: of a forward and backward pass without the projection. Default: unknown.
         `context`: the longest sequence that it reads. Default: any.
         `causal`: whether a hidden state depends on inputs up to its position alone; a task that predicts what follows
-            refuses a model that declares False. Default: unknown, and tried.
+            refuses a model that declares False, and one that hides tokens a model that declares True. Default: unknown,
+            and tried.
         `mixes_samples`: whether hidden states in training depend on the other samples of a batch, as with batch norm;
             if so, a batch split over ranks or micro-batches is refused. Default: False.
         `new_cache()`: a cache of its own kind, for generation. The model is then called as `model(inputs, cache)`, for
@@ -70,6 +71,11 @@ def context_of(backbone: Any) -> int | None:
 def reads_ahead(backbone: Any) -> bool:
     """Whether a backbone says that its hidden states depend on inputs after their position."""
     return getattr(backbone, "causal", None) is False
+
+
+def reads_back_alone(backbone: Any) -> bool:
+    """Whether a backbone says that its hidden states depend on inputs up to their position alone."""
+    return getattr(backbone, "causal", None) is True
 
 
 def mixes_samples(backbone: Any) -> bool:

@@ -110,7 +110,11 @@ class Task(ABC):
     values `DataInfo.num_values`. Empty: it reads no rows. Of the class, or set by the constructor."""
     joined: Sequence[str] = ()
     """Those of its columns of text that it makes one sequence of, such as a pair: the data cuts them so that together
-    they fit into the context, the longest first, and each keeps its end of text. Other texts are cut alone."""
+    they fit into the context. Other texts are cut alone."""
+    cut: Literal["longest", "left", "right"] = "longest"
+    """How joined texts are cut. `longest`: the longest first, and each keeps its end of text. `left`, `right`: they are
+    one running text, with an end of text before and after all of it, of which that side is cut off beyond context + 1
+    tokens: the last is no input of a task that predicts what follows."""
 
     def bind(self, info: DataInfo) -> None:  # noqa: B027 (a hook that most tasks leave empty)
         """Receive the facts of the data, once they are known, before any other function. Default: needs none.
@@ -118,6 +122,10 @@ class Task(ABC):
         Raises:
             UserError: for data that the task cannot be trained on.
         """
+
+    def told(self) -> str | None:
+        """One line for people: what is predicted, where that is not everything. Default: nothing."""
+        return None
 
     @abstractmethod
     def target_size(self, info: DataInfo) -> int:

@@ -163,6 +163,8 @@ class Vocabularies:
     """Column → label → class."""
     widths: dict[str, int] = field(default_factory=dict)
     """Column of values → how many there are in a row."""
+    cut: str = "longest"
+    """`Task.cut`."""
 
     @property
     def vocab_size(self) -> int | None:
@@ -189,7 +191,7 @@ class Vocabularies:
         texts: Tokens = {}
         longer = 0
         if self.tokenizer is not None:
-            texts, longer = encode_texts(names, self.joined, rows, self.tokenizer, self.context)
+            texts, longer = encode_texts(names, self.joined, rows, self.tokenizer, self.context, self.cut)
         columns = {}
         for name, kind in self.columns.items():
             cells = [row[name] for row in rows]

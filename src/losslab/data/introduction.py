@@ -19,10 +19,12 @@ _EARLIER = {"val": "train", "test": "train or val"}
 class IntroducedText(Protocol):
     """Members of a TextDataModule that its introduction names; see there for each."""
 
-    packing: str
     max_eval_tokens: int | None
     eval_stride: int | None
     context: int
+
+    @property
+    def packing(self) -> str: ...
 
     @property
     def tokenizer_choice(self) -> str: ...
@@ -63,7 +65,7 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
     yield f"data   {tokens} tokens, vocabulary {meta['vocab_size']:,}", False
     if data.packing == "documents":
         yield (
-            "       a window tells its documents apart: each is read alone, its first token not predicted",
+            "       each window tells its documents apart, and each is read alone",
             False,
         )
     if data.eval_stride is not None:

@@ -18,10 +18,9 @@ from losslab.data.documents import DocumentRule
 from losslab.data.introduction import introduce_text
 from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.store import DAMAGED
-from losslab.data.text_sampler import TaskForm, TextSampler
+from losslab.data.text_sampler import TextSampler
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, check_choice
 from losslab.data.windows import TrainOrder
-from losslab.data.word_starts import vocabulary_of
 from losslab.errors import UserError
 from losslab.metrics.unigram import unigram_nll
 
@@ -118,7 +117,6 @@ class TextDataModule(DataModule):
         self.eval_stride = eval_stride
         self.num_workers = num_workers
         self.sampler = TextSampler(context)
-        self._masks, self._reads_all = False, True
         self._round_trip: RoundTrip | None = None
         self._cache: TokenCache | None = None
 
@@ -185,16 +183,14 @@ class TextDataModule(DataModule):
 
     def _sample(self, task: Task, tokenizer: Tokenizer, memory: Path | None = None) -> TextSampler:
         packed = self.packing == "documents"
-        self._masks, self._reads_all = task.masks, not (packed or task.masks)
-        form = TaskForm(task, vocabulary_of(tokenizer))
-        return TextSampler(self.context, memory, stride=self.eval_stride, packed=packed, form=form)
+        return TextSampler(self.context, memory, stride=self.eval_stride, packed=packed, task=task, tokenizer=tokenizer)
 
     def _describe(self) -> DataInfo:
         tokenizer, meta = self.tokenizer(), self.cache.meta
         splits = {}
         for split, count in meta["tokens"].items():
             windows = self.sampler.windows[split]
-            words = meta["words"][split] if self.cache.round_trip.lossless and self._reads_all else None
+            words = meta["words"][split] if self.cache.round_trip.lossless and self.sampler.reads_all else None
             unit = "window" if windows.by_window else "document"
             samples = (count - 1) // self.context if split == "train" else None
             positions = windows.num_positions(None)
@@ -225,7 +221,7 @@ class TextDataModule(DataModule):
         self.sampler.take("text", stream, len(documents))
         self._round_trip = round_trip(documents, without_ends(stream, tokenizer), tokenizer)
         self._words = sum(corpus.words[part] for part in parts)
-        words = self._words if self._round_trip.lossless and self._reads_all else None
+        words = self._words if self._round_trip.lossless and self.sampler.reads_all else None
         size = SplitInfo(self.num_positions("text"), words=words)
         return DataInfo(splits={"text": size}, mean_positions=self.context, vocab_size=tokenizer.vocab_size)
 
@@ -270,7 +266,7 @@ class TextDataModule(DataModule):
 
     def references(self, split: str, most: int | None) -> dict[str, float]:
         """unigram_nll, but of another text: its tokens were not counted in train; and of tokens in part."""
-        if split == "text" or self._masks:
+        if split == "text" or self.sampler.masks:
             return {}
         return {"unigram_nll": unigram_nll(self.train_counts, self.sampler.windows[split].targets(most))}
 
@@ -284,7 +280,7 @@ class TextDataModule(DataModule):
 
     def hash_batches(self, count: int = 50) -> str:
         """SHA-256 of the first `count` batches."""
-        if not self._reads_all:
+        if not self.sampler.reads_all:
             return super().hash_batches(count)
         return self.sampler.hash_batches(self.order(), self.batch_size, count)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def open_rows(root: Path, settings: dict[str, Any], source: RowSource, columns: 
     """Open the folder for `settings`, or read and encode the rows.
 
     Args:
-        settings: all that decides what is kept; `context` and `vocab_size`, and `joined`, where columns are, are read.
+        settings: all that decides what is kept; `context` and `vocab_size`, and `joined` and `cut`, where they
+            are there, are read.
 
     Raises:
         UserError: for rows that cannot be used.
@@ -103,6 +104,7 @@ def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: C
         lowercase=settings.get("lowercase", False),
         masks=settings.get("masks", False),
     )
+    made = replace(made, cut=settings.get("cut", made.cut))
     truncated = dict.fromkeys(SPLITS, 0)
     target = target_of(columns)
     classes = made.labels.get(target or "")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
 from losslab.data.augmentation import Augmentation
 from losslab.data.columns import LABELS_FILE, Columns, check_kinds, target_of
+from losslab.data.row_draws import RowDraws
 from losslab.data.row_source import RowSource, hash_files
 from losslab.data.row_store import RowStore, open_rows
 from losslab.data.sampler import EvalSamples, count_positions
@@ -166,9 +167,9 @@ class RowsDataModule(DataModule):
             "context": self.context,
         } | {key: True for key, on in (("lowercase", self.lowercase), ("masks", task.masks)) if on}
         if task.joined:
-            settings["joined"] = list(task.joined)
+            settings |= {"joined": list(task.joined)} | ({} if task.cut == "longest" else {"cut": task.cut})
         self._store = open_rows(cache, settings, self.source, task.columns, self.tokenizer_choice)
-        self._train = None
+        self._train, self._draws = None, RowDraws(task, self._store)
         return self._describe()
 
     def _describe(self) -> DataInfo:
@@ -243,7 +244,8 @@ class RowsDataModule(DataModule):
         mine = sampler.choose(most, fit=subset == "fit")[share.rank :: share.ranks]
         for i in range(0, len(mine), self.val_batch_size):
             part = mine[i : i + self.val_batch_size]
-            batch = self._collate(split, part.tolist())
+            hashes = np.asarray(self.store.hashes[split])[part]
+            batch = self._draws(self._collate(split, part.tolist()), "evaluation", hashes)
             yield batch._replace(extras={**sampler.extras(part, batch.weight), **batch.extras})
 
     def told(self) -> str | None:
@@ -274,6 +276,12 @@ class RowsDataModule(DataModule):
                 f"{_counted(meta['truncated'])} sequences are longer than data.context={self.context} and were cut off",
                 True,
             )
+        for split, sampler in self._samplers.items():
+            if bare := int((sampler.positions == 0).sum()):
+                yield (
+                    f"{bare:,} of {meta['rows'][split]:,} {split} rows have nothing to predict within the context",
+                    True,
+                )
         sizes = _counted({split: size.positions for split, size in self.info.splits.items()})
         vocabulary = f", vocabulary {self.info.vocab_size:,}" if self.info.vocab_size else ""
         classes = f", {self.info.num_classes:,} classes" if self.info.num_classes else ""

@@ -33,6 +33,16 @@ def _pass(count: int, seed: int, number: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number]))).permutation(count)
 
 
+def row_seeds(stream: str, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """[len(numbers)]: the seed of each number of a stream (SplitMix64)."""
+    base = np.uint64(int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big"))
+    mixed = base + (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return found
+
+
 class EvalSamples:
     """The samples of a split to evaluate on. Every other one of an order of hashes fits a calibrator.
 

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch, Share, Subset, Task, Vocabulary, Windows
 from losslab.data.cache import TokenCache, TokenSplit
-from losslab.data.windows import EvalWindows, Form, TrainOrder, gather, hash_batches, plain_form, row_seeds
+from losslab.data.sampler import row_seeds
+from losslab.data.tokenizer import Tokenizer
+from losslab.data.windows import EvalWindows, Form, TrainOrder, gather, hash_batches, plain_form
+from losslab.data.word_starts import vocabulary_of
 
 _FEW_DOCUMENTS = 20
 """A split with fewer documents is halved by window."""
@@ -36,7 +39,7 @@ class TextSampler:
         context: T, tokens in a window.
         stride: of windows to evaluate on (`EvalWindows`).
         packed: documents are told apart.
-        form: makes a batch of windows.
+        task, tokenizer: that make batches of windows; default: the next token at every position.
         memory: a folder that keeps orders of windows, which take seconds to work out for a large split.
     """
 
@@ -47,12 +50,17 @@ class TextSampler:
         *,
         stride: int | None = None,
         packed: bool = False,
-        form: Form = plain_form,
+        task: Task | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self.context = context
         self.stride = stride
         self.packed = packed
-        self.form = form
+        self.skips_starts = packed and (task is None or task.causal)
+        self.form: Form = plain_form if task is None or tokenizer is None else TaskForm(task, vocabulary_of(tokenizer))
+        self.masks = task is not None and task.masks
+        self.reads_all = not (packed or self.masks)
+        """Whether every token but the first is a target."""
         self.memory = memory
         self.windows: dict[str, EvalWindows] = {}
         self._tokens: NDArray[Any] | None = None
@@ -74,6 +82,7 @@ class TextSampler:
             by_window=by_window,
             stride=self.stride,
             packed=self.packed,
+            skips_starts=self.skips_starts,
             form=self.form,
             name=split,
             memory=self.memory,

@@ -15,6 +15,7 @@ from losslab.contracts import Batch, Share, Task
 from losslab.data.augmentation import Augmentation, RowChanges
 from losslab.data.columns import TOKENS, Columns, target_of
 from losslab.data.label_noise import noisy_labels
+from losslab.data.row_draws import RowDraws
 from losslab.data.row_order import Balanced, Bucketed, RowOrder, Shuffled, padding
 from losslab.data.row_store import RowStore
 from losslab.data.tokenizer import tokenizer_of
@@ -81,6 +82,7 @@ class TrainRows:
         self.target = target_of(task.columns)
         tokenizer = tokenizer_of(store.meta["artifacts"])
         self.changes = RowChanges(augmentation, task.columns, None if tokenizer is None else tokenizer.end, seed)
+        self.draws = RowDraws(task, store)
         self.order = self._make_order()
 
     def _make_order(self) -> RowOrder:
@@ -142,6 +144,7 @@ class TrainRows:
         shown = places or range(places.start, places.start + 1)
         rows = self.order.rows(shown)
         batch = self.task.collate([self.example(row, place) for row, place in zip(rows, shown, strict=True)])
+        batch = self.draws(batch, f"train/{self.seed}", np.array(shown))
         return batch if places else batch._replace(weight=torch.zeros_like(batch.weight))
 
     def example(self, row: int, place: int) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from losslab.contracts import Batch, Windows, next_tokens
 from losslab.data.cache import TokenSplit
-from losslab.data.sampler import hashed_order
+from losslab.data.sampler import hashed_order, row_seeds
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,6 @@ def number_documents(ends: NDArray[np.int64] | None, at: NDArray[np.int64]) -> T
     return torch.from_numpy(distinct - distinct[:, :1])
 
 
-def row_seeds(stream: str, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """[len(numbers)]: the seed of each number of a stream (SplitMix64)."""
-    base = np.uint64(int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big"))
-    mixed = base + (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
-    return found
-
-
 def hash_batches(tokens: NDArray[Any], order: TrainOrder, batch_size: int, count: int) -> str:
     """SHA-256 of the tokens in the first `count` batches: the proof that two runs saw the same data."""
     digest = hashlib.sha256()
@@ -112,7 +102,8 @@ class EvalWindows:
     Args:
         stride: how far each window begins after the one before it; it scores the tokens that this one did not reach.
             Default: the context, so that they stand side by side.
-        packed: documents are told apart, so that the first token of each is not predicted, either.
+        packed: documents are told apart.
+        skips_starts: the task does not predict the first token of a document, either.
         form: makes a batch of windows.
         name: of the split, for the seeds of what is drawn.
         by_window: every other window is the fitting half (of a single window its first half), for splits with too few
@@ -128,6 +119,7 @@ class EvalWindows:
         by_window: bool,
         stride: int | None = None,
         packed: bool = False,
+        skips_starts: bool = False,
         form: Form = plain_form,
         name: str = "",
         memory: Path | None = None,
@@ -138,6 +130,7 @@ class EvalWindows:
         self.by_window = by_window
         self.stride = context if stride is None else stride
         self.packed = packed
+        self.skips_starts = skips_starts
         self.form = form
         self.name = name
         self.count = max(1, -(-(len(split.tokens) - 1 - context) // self.stride) + 1)
@@ -181,11 +174,11 @@ class EvalWindows:
 
     def targets(self, most: int | None) -> NDArray[Any]:
         """The tokens that the windows of `choose(most)` predict."""
-        if most is None and not self.packed:
+        if most is None and not self.skips_starts:
             return np.asarray(self.split.tokens[1:])
         first, last = self._scored(self.choose(most))
         at = np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])
-        return np.asarray(self.split.tokens[np.setdiff1d(at, self._starts) if self.packed else at])
+        return np.asarray(self.split.tokens[np.setdiff1d(at, self._starts) if self.skips_starts else at])
 
     def _scored(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The first of the tokens that each window predicts, and the end of them: those that the one before it did not
@@ -195,7 +188,7 @@ class EvalWindows:
 
     def _sizes(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
         first, last = self._scored(windows)
-        if not self.packed:
+        if not self.skips_starts:
             return last - first
         return last - first - (np.searchsorted(self._starts, last) - np.searchsorted(self._starts, first))
 

@@ -33,6 +33,8 @@ class _Marks(NamedTuple):
     first: NDArray[Any]
     """The kind of its first character: space, letter, digit or other."""
     last: NDArray[Any]
+    joins: NDArray[Any]
+    """It ends with a space, which belongs to what follows."""
 
 
 class WordStarts:
@@ -40,7 +42,7 @@ class WordStarts:
 
     WordPiece: at tokens without the prefix of continuations (##). Whole words as tokens: at each. All others (BPE,
     Unigram, bytes): at tokens that begin with a space or its mark (Ġ, ▁), after those that end a word (</w>), and where
-    letters, digits, spaces and other characters meet, as GPT-2 cuts text. Bytes beyond ASCII count as letters.
+    letters, digits, white space and other characters meet, as GPT-2 cuts text. Bytes beyond ASCII count as letters.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -49,7 +51,8 @@ class WordStarts:
     def __call__(self, tokens: Tensor) -> Tensor:
         marks, ids = self._marks, tokens.numpy()
         found = marks.begins[ids]
-        found[1:] |= marks.ends[ids[:-1]] | (marks.first[ids[1:]] != marks.last[ids[:-1]])
+        meet = (marks.first[ids[1:]] != marks.last[ids[:-1]]) & ~marks.joins[ids[:-1]]
+        found[1:] |= marks.ends[ids[:-1]] | meet
         found[:1] = True
         return torch.from_numpy(found)
 
@@ -63,12 +66,13 @@ class WordStarts:
 
     def _of_pieces(self) -> _Marks:
         size = self.tokenizer.vocab_size
-        begins, ends = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+        begins, ends, joins = (np.zeros(size, dtype=bool) for _ in range(3))
         first, last = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8)
         if not isinstance(self.tokenizer, FileTokenizer):
             kinds = np.array([_kind(chr(byte)) for byte in range(256)], dtype=np.uint8)
             first[:256] = last[:256] = kinds
-            return _Marks(begins, ends, first, last)
+            begins[ord(" ")] = joins[ord(" ")] = True
+            return _Marks(begins, ends, first, last, joins)
         model = json.loads(self.tokenizer.content)["model"]
         whole = model.get("type") == "WordLevel"
         prefix = model.get("continuing_subword_prefix") or ""
@@ -83,11 +87,11 @@ class WordStarts:
             ends[token] = bool(suffix) and piece.endswith(suffix)
             piece = piece.removesuffix(suffix).replace(_METASPACE, " ")
             text = "".join(of_bytes.get(character, character) for character in piece) if is_bytes else piece
-            begins[token] = text.startswith(" ")
+            begins[token], joins[token] = text.startswith(" "), text.endswith(" ")
             shown = text.removeprefix(" ") or text
             if shown:
                 first[token], last[token] = _kind(shown[0]), _kind(shown[-1])
-        return _Marks(begins, ends, first, last)
+        return _Marks(begins, ends, first, last, joins)
 
 
 def _kind(character: str) -> int:

@@ -106,3 +106,11 @@ LABEL_METRICS: tuple[Metric, ...] = (
     _share("ece_scaled", "calibration error after one scale and shift", higher_is_better=False),
 )  # fmt: skip
 """Metrics of labels that do not exclude one another (`metrics/label_meter.py`)."""
+
+TOKEN_METRICS: tuple[Metric, ...] = tuple(metric for metric in METRICS if metric.name not in _OF_TOKENS)
+"""Metrics of tokens that are a part of a text, so that none counts its bytes or words."""
+MASKED_METRICS: tuple[Metric, ...] = tuple(
+    _lower("masked_perplexity", "perplexity of hidden tokens", "terminal") if metric.name == "perplexity" else metric
+    for metric in TOKEN_METRICS
+)
+"""Metrics of tokens that are hidden from a model that reads both sides: no product of theirs is a text's likelihood."""

@@ -12,7 +12,16 @@ import torch
 
 from losslab.config.binding import FROM_DATA, import_target
 from losslab.config.components import build
-from losslab.contracts import DataInfo, DataModule, Task, context_of, mixes_samples, projection_of, reads_ahead
+from losslab.contracts import (
+    DataInfo,
+    DataModule,
+    Task,
+    context_of,
+    mixes_samples,
+    projection_of,
+    reads_ahead,
+    reads_back_alone,
+)
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.regularizers import regularize
@@ -71,7 +80,15 @@ def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:
 
 
 def check_direction(backbone: torch.nn.Module, task: Task) -> None:
-    """Refuse a model that reads ahead for a task that predicts what follows. Raises UserError naming both."""
+    """Refuse a model that reads ahead for a task that predicts what follows, and one that does not for a task that
+    hides tokens in the middle. Raises UserError naming both."""
+    if task.masks and reads_back_alone(backbone):
+        options = inspect.signature(type(backbone)).parameters
+        cure = "model.bidirectional=true" if "bidirectional" in options else "model=encoder"
+        raise UserError(
+            f"model={type(backbone).__name__} reads what stands before a position alone, and "
+            f"task={type(task).__name__} hides tokens that both sides tell about: choose {cure}"
+        )
     if task.causal and reads_ahead(backbone):
         options = inspect.signature(type(backbone)).parameters
         cure = "model.bidirectional=false" if "bidirectional" in options else "model=decoder"

@@ -121,7 +121,7 @@ def _tokenizer_json(tokenizer: Tokenizer) -> bytes:
 def _tokenizer_config(tokenizer: Tokenizer, loaded: Loaded) -> bytes:
     from tokenizers import Tokenizer as Backend
 
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": loaded.network.backbone.context,
         "clean_up_tokenization_spaces": False,

@@ -47,6 +47,8 @@ def introduce(
     limits, interim = Limits.of(config, data.info), settings["interim_eval_tokens"]
     for line, is_note in data.introduction(0 if limits.covers(interim) else interim):
         (note if is_note else say)(line)
+    if told := network.task.told():
+        say(f"task   {told}")
     length = f" × {data.info.mean_positions:g} tokens" if network.task.of_stream else " samples"
     samples = data.batch_size if data.samples_per_step == data.batch_size else f"{data.samples_per_step:,.1f}"
     say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,7 +55,8 @@ class RowPredictor:
             )
         self.network = network
         self.kind = columns[self.target]
-        self.vocabularies: Vocabularies = restored(columns, int(data["context"]), info, network.task.joined)
+        found = restored(columns, int(data["context"]), info, network.task.joined)
+        self.vocabularies: Vocabularies = replace(found, cut=network.task.cut)
         self.names = {key: (data.get("columns") or {}).get(key, key) for key in columns if key != self.target}
         """The task's name of each column that it reads → the file's."""
         self.batch_size = int(data["val_batch_size"])
