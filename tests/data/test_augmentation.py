@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losslab.contracts import Batch, Share, padded
-from losslab.data.augmentation import Augmentation, RowChanges
+from losslab.data.augmentation import Augmentation
 from losslab.data.label_noise import noisy_labels
+from losslab.data.row_changes import RowChanges
 from losslab.data.rows import RowsDataModule
+from losslab.data.tokenizer import ByteTokenizer
 from losslab.errors import UserError
 from losslab.tasks.classification import Classification
 from losslab.training.limits import batches_of_passes
@@ -131,7 +133,7 @@ def test_uniform_noise_reaches_each_other_class_as_often() -> None:
 
 
 def test_deletion_leaves_out_its_share_and_keeps_order_and_end() -> None:
-    changes = RowChanges(Augmentation(deletion=0.3), {"text": "text"}, END, 5)
+    changes = RowChanges(Augmentation(deletion=0.3), {"text": "text"}, ByteTokenizer(), 5)
     tokens = torch.cat([torch.arange(200), torch.tensor([END])])
     found = [changes({"text": tokens}, place)["text"] for place in range(100)]
     assert all(part[-1] == END and bool((part[1:] > part[:-1]).all()) for part in found)
@@ -142,7 +144,7 @@ def test_deletion_leaves_out_its_share_and_keeps_order_and_end() -> None:
 
 
 def test_one_token_stays_whatever_the_probability() -> None:
-    changes = RowChanges(Augmentation(deletion=1.0), {"text": "text"}, END, 5)
+    changes = RowChanges(Augmentation(deletion=1.0), {"text": "text"}, ByteTokenizer(), 5)
     for tokens in ([1, 2, 3, END], [1, 2, 3], [4, END], [4]):
         found = changes({"text": torch.tensor(tokens)}, 0)["text"].tolist()
         assert len([token for token in found if token != END]) == 1
@@ -150,8 +152,63 @@ def test_one_token_stays_whatever_the_probability() -> None:
     assert changes({"text": torch.tensor([END])}, 0)["text"].tolist() == [END]
 
 
-def test_a_tag_leaves_with_its_word(table) -> None:
-    data = prepare(table, {"deletion": 0.4}, task=Tags())
+def words_of(tokens: torch.Tensor) -> list[str]:
+    return bytes(token for token in tokens.tolist() if token < END).decode().split()
+
+
+def test_words_are_left_out_whole() -> None:
+    text = "the cat sat on the mat, and 23 dogs stood by"
+    tokens = torch.tensor([*text.encode(), END])
+    changes = RowChanges(Augmentation(word_deletion=0.4), {"text": "text"}, ByteTokenizer(), 5)
+    whole = {"the", "cat", "sat", "on", "mat", ",", "and", "23", "dogs", "stood", "by"}
+    found = [changes({"text": tokens}, place)["text"] for place in range(200)]
+    assert all(set(" ".join(words_of(part)).replace(",", " , ").split()) <= whole for part in found)
+    assert all(part[-1] == END for part in found)
+    kept = sum(len(" ".join(words_of(part)).replace(",", " , ").split()) for part in found) / (200 * 12)
+    assert abs(kept - 0.6) < 4 * np.sqrt(0.24 / 2400)
+    alone = RowChanges(Augmentation(word_deletion=1.0), {"text": "text"}, ByteTokenizer(), 5)
+    assert len(words_of(alone({"text": tokens}, 0)["text"])) == 1
+
+
+@pytest.mark.parametrize(("share", "swaps"), [(0.01, 1), (0.1, 1), (0.3, 3)])
+def test_words_change_places_and_none_is_lost(share, swaps) -> None:
+    text = " ".join(f"w{chr(97 + i)}" for i in range(10))
+    tokens = torch.tensor([*f" {text}".encode(), END])
+    changes = RowChanges(Augmentation(word_swap=share), {"text": "text"}, ByteTokenizer(), 5)
+    for place in range(50):
+        found = words_of(changes({"text": tokens}, place)["text"])
+        assert sorted(found) == sorted(text.split())
+        moved = sum(a != b for a, b in zip(found, text.split(), strict=True))
+        assert moved <= 2 * swaps
+        assert moved == 2 or swaps > 1
+    one = torch.tensor([*b"one", END])
+    assert torch.equal(changes({"text": one}, 0)["text"], one)
+
+
+def test_masking_hides_its_share_behind_the_mask_token(table) -> None:
+    data, plain = prepare(table, {"masking": 0.3}), prepare(table)
+    assert (data.info.mask, data.info.vocab_size) == (257, 258)
+    assert plain.info.mask is None
+    hidden, seen = 0, 0
+    for step in range(20):
+        changed_rows, whole_rows = _rows(data.train_batch(step, Share())), _rows(plain.train_batch(step, Share()))
+        for changed, whole in zip(changed_rows, whole_rows, strict=True):
+            assert len(changed) == len(whole)
+            assert changed[-1] == END
+            assert all(a in (b, 257) for a, b in zip(changed, whole, strict=True))
+            hidden, seen = hidden + changed.count(257), seen + len(whole) - 1
+    assert abs(hidden / seen - 0.3) < 4 * np.sqrt(0.21 / seen)
+    words = prepare(table, {"masking": 1.0}, task=Tags()).train_batch(0, Share())
+    assert set(words.inputs["tokens"].flatten().tolist()) == {0}
+
+
+def _rows(batch: Batch) -> list[list[int]]:
+    return [row[mask].tolist() for row, mask in zip(*_tokens(batch), strict=True)]
+
+
+@pytest.mark.parametrize("augment", [{"deletion": 0.4}, {"word_swap": 0.5, "word_deletion": 0.3}])
+def test_a_tag_goes_where_its_word_goes(table, augment) -> None:
+    data = prepare(table, augment, task=Tags())
     words = json.loads(data.info.artifacts["words.json"])
     tags = json.loads(data.info.artifacts["labels.json"])["tags"]
     batch = data.train_batch(0, Share())
@@ -160,7 +217,10 @@ def test_a_tag_leaves_with_its_word(table) -> None:
             assert tags[tag] == ("N" if words[word - 1].startswith("w") else f"T{words[word - 1][1:]}")
 
 
-@pytest.mark.parametrize("augment", [{"deletion": 0.3}, {"deletion": 0.3, "label_noise": 0.2}])
+@pytest.mark.parametrize(
+    "augment",
+    [{"deletion": 0.3, "label_noise": 0.2}, {"word_swap": 0.2, "word_deletion": 0.2, "deletion": 0.1, "masking": 0.2}],
+)
 def test_changes_are_the_same_on_any_ranks_and_in_any_order(table, augment) -> None:
     data = prepare(table, augment)
     whole = [data.train_batch(step, Share()) for step in (5, 60)]
@@ -168,8 +228,7 @@ def test_changes_are_the_same_on_any_ranks_and_in_any_order(table, augment) -> N
     for step, batch in zip((60, 5), reversed(whole), strict=True):
         parts = [other.train_batch(step, Share(rank, 2, micro, 2)) for micro in range(2) for rank in range(2)]
         assert batch.target.tolist() == [t for part in parts for t in part.target.tolist()]
-        rows = [row[mask].tolist() for row, mask in zip(*_tokens(batch), strict=True)]
-        assert rows == [row[mask].tolist() for part in parts for row, mask in zip(*_tokens(part), strict=True)]
+        assert _rows(batch) == [row for part in parts for row in _rows(part)]
     assert data.hash_batches(4) == other.hash_batches(4)
     assert data.hash_batches(4) != prepare(table, augment, seed=4).hash_batches(4)
     assert data.hash_batches(4) != prepare(table).hash_batches(4)

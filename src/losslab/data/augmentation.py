@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from losslab.data.columns import TOKENS, Columns, target_of
 from losslab.data.label_noise import NoiseKind
 from losslab.errors import UserError
 
+_OF_TOKENS = ("deletion", "masking", "word_deletion", "word_swap")
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -29,12 +25,21 @@ class Augmentation:
     Args:
         deletion: probability with which each token of a text is left out; at least one stays, and the end of text does
             (token deletion: Lewis et al. 2020, arXiv:1910.13461).
+        masking: probability with which each token of a text is replaced by the mask token (token masking: ibid.), each
+            word of a column of words by the unknown word.
+        word_deletion: probability with which each word is left out; at least one stays (random deletion of EDA: Wei &
+            Zou 2019, arXiv:1901.11196).
+        word_swap: two words at random change places, this share of the number of words times, at least once (random
+            swap of EDA).
         label_noise: probability with which a row's label is flipped, once and for all.
         label_noise_kind: `losslab.data.label_noise.NoiseKind`.
         label_noise_seed: None: the run's, so that seeds flip different rows.
     """
 
     deletion: float = 0.0
+    masking: float = 0.0
+    word_deletion: float = 0.0
+    word_swap: float = 0.0
     label_noise: float = 0.0
     label_noise_kind: NoiseKind = "uniform"
     label_noise_seed: int | None = None
@@ -48,7 +53,7 @@ class Augmentation:
         known = [field.name for field in fields(cls)]
         if strangers := [key for key in keys if key not in known]:
             raise UserError(f"there is no key 'data.augment.{strangers[0]}': the keys are {', '.join(known)}")
-        for name in ("deletion", "label_noise"):
+        for name in (*_OF_TOKENS, "label_noise"):
             _check_share(name, keys.get(name, 0.0))
         kind, seed = keys.get("label_noise_kind", "uniform"), keys.get("label_noise_seed")
         if kind not in get_args(NoiseKind):
@@ -68,52 +73,18 @@ class Augmentation:
                 f"data.augment.label_noise flips the one label of each row, and the target of task={task} is none: "
                 "leave it out"
             )
-        if self.deletion and not any(kind in TOKENS for kind in columns.values()):
-            raise UserError(f"data.augment.deletion leaves out tokens, and task={task} reads none: leave it out")
+        if self.changes_tokens and not any(kind in TOKENS for kind in columns.values()):
+            name = next(name for name in _OF_TOKENS if getattr(self, name))
+            raise UserError(f"data.augment.{name} changes tokens, and task={task} reads none: leave it out")
+
+    @property
+    def changes_tokens(self) -> bool:
+        """Whether tokens are changed."""
+        return any(getattr(self, name) for name in _OF_TOKENS)
 
     def settings(self) -> dict[str, Any]:
         """The keys that differ from their defaults, for the record."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
-
-
-class RowChanges:
-    """Carries out an Augmentation on rows.
-
-    Args:
-        columns: the task's.
-        end: the token that ends a text, if there is one.
-        seed: the data's.
-    """
-
-    def __init__(self, augmentation: Augmentation, columns: Columns, end: int | None, seed: int) -> None:
-        self.augmentation = augmentation
-        self.columns = columns
-        self.end = end
-        digest = hashlib.sha256(f"{seed}/augmentation".encode()).digest()
-        self._key = np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
-        self.active = bool(augmentation.deletion)
-
-    def __call__(self, row: dict[str, Any], place: int) -> dict[str, Any]:
-        """The row as it is trained on at a place of the endless order of train."""
-        if not self.active:
-            return row
-        draws = np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, place, 0]))
-        kept = {name: self._kept(row[name], draws) for name, kind in self.columns.items() if kind in TOKENS}
-        words = next((name for name, kind in self.columns.items() if kind == "words"), None)
-        # A tag belongs to its word.
-        kept |= {name: kept[words] for name, kind in self.columns.items() if kind == "tags" and words is not None}
-        return row | {name: row[name][torch.from_numpy(mask)] for name, mask in kept.items()}
-
-    def _kept(self, tokens: Tensor, draws: np.random.Generator) -> Any:
-        """bool [T]: the tokens that stay."""
-        mask = draws.random(len(tokens)) >= self.augmentation.deletion
-        ended = len(tokens) > 0 and self.end is not None and int(tokens[-1]) == self.end
-        length = len(tokens) - ended
-        if length and not mask[:length].any():
-            mask[draws.integers(length)] = True
-        if ended:
-            mask[-1] = True
-        return mask
 
 
 def _check_share(name: str, value: Any) -> None:

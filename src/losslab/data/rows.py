@@ -165,12 +165,16 @@ class RowsDataModule(DataModule):
             "tokenizer": self.tokenizer_choice if self.tokenizer_choice in ("bpe", "bytes") else "file",
             "vocab_size": self.vocab_size,
             "context": self.context,
-        } | {key: True for key, on in (("lowercase", self.lowercase), ("masks", task.masks)) if on}
+        } | {key: True for key, on in (("lowercase", self.lowercase), ("masks", self._masks(task))) if on}
         if task.joined:
             settings |= {"joined": list(task.joined)} | ({} if task.cut == "longest" else {"cut": task.cut})
         self._store = open_rows(cache, settings, self.source, task.columns, self.tokenizer_choice)
         self._train, self._draws = None, RowDraws(task, self._store)
         return self._describe()
+
+    def _masks(self, task: Task) -> bool:
+        """Whether the tokenizer needs a mask token."""
+        return task.masks or (self.augmentation.masking > 0 and "text" in task.columns.values())
 
     def _describe(self) -> DataInfo:
         meta = self.store.meta

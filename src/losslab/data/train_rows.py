@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from losslab.contracts import Batch, Share, Task
-from losslab.data.augmentation import Augmentation, RowChanges
+from losslab.data.augmentation import Augmentation
 from losslab.data.columns import TOKENS, Columns, target_of
 from losslab.data.label_noise import noisy_labels
+from losslab.data.row_changes import RowChanges
 from losslab.data.row_draws import RowDraws
 from losslab.data.row_order import Balanced, Bucketed, RowOrder, Shuffled, padding
 from losslab.data.row_store import RowStore
@@ -80,8 +81,7 @@ class TrainRows:
         self.augmentation = augmentation
         self.seed = seed
         self.target = target_of(task.columns)
-        tokenizer = tokenizer_of(store.meta["artifacts"])
-        self.changes = RowChanges(augmentation, task.columns, None if tokenizer is None else tokenizer.end, seed)
+        self.changes = RowChanges(augmentation, task.columns, tokenizer_of(store.meta["artifacts"]), seed)
         self.draws = RowDraws(task, store)
         self.order = self._make_order()
 
