@@ -35,6 +35,7 @@ NOTES = {
     "goldfish": "against the log-odds of a target that is kept",
     "harmonic": "against the target's log-odds, in the logits z that it makes of distances",
     "logit_adjustment": "against the log-odds of a target that is ten times rarer than each of 9 equal others",
+    "coral": "against the log-odds of the lowest class, the other 9 equal; each step of the order between is one more term",
     "distillation": "against the target's log-odds, with a teacher that gives it 0.8",
     "unlikelihood": "against the target's log-odds, one of the others having been there before",
     "soft_cross_entropy": "against the log-odds of a class that has 0.8 of the target, the other 9 equal",
@@ -144,7 +145,7 @@ def _along(loss: Loss, label: str, entry: Entry) -> Curve:
     size = 1 if kind in (TargetKind.VALUES, TargetKind.LABELS) else V
     counts = torch.full((V,), RARE, dtype=torch.float64)
     counts[0] = 1
-    loss.bind(OutputSpec(loss.num_outputs(size), 64, torch.Generator(), class_counts=1e6 * counts))
+    loss.bind(OutputSpec(loss.num_outputs(size), 64, torch.Generator(), class_counts=1e6 * counts, size=size))
     free = _of_classes(x, entry.name) if size == V else x.clone()
     free.requires_grad_()
     logits = _OUTPUTS.get(type(loss), _outputs)(loss, x, free, size)
@@ -165,7 +166,8 @@ def _outputs(loss: Loss, x: Tensor, free: Tensor, size: int) -> Tensor:
         return torch.cat([free[:, None], rest], dim=1)
     others = torch.zeros_like(x) if hasattr(loss, "prediction_scale") else -free.detach() / (V - 1)
     logits = torch.cat([free[:, None], others[:, None].expand(-1, V - 1)], dim=1)
-    return logits if type(loss).adapt is not Loss.adapt else loss.map_logits(logits)
+    of_scores = type(loss).adapt is not Loss.adapt or loss.num_outputs(V) != V
+    return logits if of_scores else loss.map_logits(logits)
 
 
 def _histogram(loss: Loss, x: Tensor, free: Tensor, size: int) -> Tensor:

@@ -18,6 +18,7 @@ from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
 from losslab.losses.brier import Brier
 from losslab.losses.class_balanced import ClassBalanced
 from losslab.losses.confidence_penalty import ConfidencePenalty
+from losslab.losses.coral import Coral
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
 from losslab.losses.dynamic_fine_tuning import DynamicFineTuning
@@ -339,6 +340,26 @@ def class_balanced(inner: Reference, beta: float) -> Reference:
     return reference
 
 
+def thresholds(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """log P(y = k) of P(y > k) = s(f + b_k), with the b_k under which f = 0 predicts every class alike."""
+    score = F.linear(hidden, weight, bias).double()
+    share = torch.arange(1, NUM_OUTPUTS, dtype=torch.float64) / NUM_OUTPUTS
+    biases = (1 / share - 1).log().float().double()
+    above = 1 / (1 + (-(score + biases)).exp())
+    edges = torch.cat([torch.ones_like(score), above, torch.zeros_like(score)], dim=-1)
+    return (edges[:, :-1] - edges[:, 1:]).log()
+
+
+def coral(logits: Tensor, target: Tensor) -> Tensor:
+    """−Σ_k ([y > k] log P(y > k) + [y ≤ k] log P(y ≤ k))."""
+    p, classes = _softmax(logits), torch.arange(logits.shape[-1])
+    rows = []
+    for k in range(logits.shape[-1] - 1):
+        above, below = (p * (classes > k)).sum(dim=-1), (p * (classes <= k)).sum(dim=-1)
+        rows.append(-torch.where(target > k, above, below).log())
+    return torch.stack(rows).sum(dim=0)
+
+
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """−Σ_j q_j log p_j."""
     return -(target * _softmax(logits).log()).sum(dim=-1)
@@ -535,6 +556,7 @@ CASES = [
         {"positive_weight": 4.0},
         is_softmax=False,
     ),
+    Case("coral", "defaults", Coral, coral, scores=thresholds),
     Case("asymmetric", "defaults", Asymmetric, asymmetric(), is_softmax=False),
     Case(
         "asymmetric",

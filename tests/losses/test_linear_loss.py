@@ -118,7 +118,8 @@ def test_every_name_of_the_catalogue_works_or_is_refused_in_a_sentence() -> None
             refused[case.name] = str(error)
         else:
             assert value.isfinite()
-    assert refused.keys() == {"sum", "class_balanced", "distillation", "logit_adjustment"}
+    assert refused.keys() == {"sum", "class_balanced", "distillation", "logit_adjustment", "coral"}
+    assert "by class_counts" in refused["coral"]
     assert refused["sum"] == "loss='sum' is made of losses: give an instance, Sum(first=…, second=…)"
     assert refused["class_balanced"].endswith("give an instance, ClassBalanced(inner=…)")
     assert "its teach(log_probs)" in refused["distillation"]

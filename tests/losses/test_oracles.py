@@ -51,7 +51,7 @@ def target() -> Tensor:
 def of_its_kind(case: Case) -> tuple[Tensor, Tensor]:
     """Outputs, and targets of the kind that the loss expects."""
     features, projection = problem_for(case, 20)
-    return features.hidden @ projection.T, features.target
+    return case.scores(features.hidden, projection, None), features.target
 
 
 def gradient(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:

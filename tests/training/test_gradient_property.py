@@ -60,10 +60,12 @@ class Draw:
         equal = rng.randint(1, 4)
         some = tuple(sorted(rng.sample(range(count), rng.randint(0, count - 1))))
         whole_rank = tuple(range(rng.randrange(ranks), count, ranks)) if ranks > 1 else ()
+        loss = list(EACH_LOSS)[number // 2 % len(EACH_LOSS)]
+        num_outputs, make = EACH_LOSS[loss]
         return cls(
             number=number,
-            loss=rng.choice(list(EACH_LOSS)),
-            tied=rng.random() < 0.5,
+            loss=loss,
+            tied=rng.random() < 0.5 and make().num_outputs(num_outputs) == num_outputs,
             ranks=ranks,
             sizes=tuple(equal if number % 3 else rng.randint(1, 4) for _ in range(count)),
             weights=rng.choice(["ones", "counts", "fractions"]),

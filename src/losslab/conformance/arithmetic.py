@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from losslab.conformance.basics import AllDouble
+from losslab.conformance.basics import AllDouble, scores_of
 from losslab.conformance.subject import Subject, near, single
 from losslab.contracts import TargetKind, added
 from losslab.errors import Fault
@@ -19,6 +19,7 @@ from losslab.losses.execution import LinearMap
 def extreme_logits_stay_finite(subject: Subject) -> str:
     """±1e4 in each precision that a projection may have, for the largest logit and for others."""
     num_outputs = len(subject.problem().projection)
+    num_classes = subject.fresh().num_classes(num_outputs)
     extreme = 1e4 * torch.cat(
         [2 * torch.eye(num_outputs) - 1, torch.ones(2, num_outputs) * torch.tensor([[1.0], [-1]])]
     )
@@ -26,7 +27,7 @@ def extreme_logits_stay_finite(subject: Subject) -> str:
     for shift in (0, 1):
         target = base.target
         if subject.loss.target_kind is TargetKind.CLASSES:
-            target = (torch.arange(len(extreme)) + shift) % num_outputs
+            target = (torch.arange(len(extreme)) + shift) % num_classes
         features = replace(base, hidden=extreme, target=target.roll(shift, 0), weight=torch.ones(len(extreme)))
         for dtype in (None, torch.bfloat16, torch.float16):
             with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
@@ -55,7 +56,7 @@ def gradient_is_that_of_the_value(subject: Subject) -> str:
     loss = subject.fresh()
     if loss.has_detached:
         return "part of it is meant to have no gradient (has_detached)"
-    logits = loss.map_logits(problem.logits).detach().requires_grad_()
+    logits = scores_of(loss, problem).requires_grad_()
 
     def values(z: Tensor) -> Tensor:
         with AllDouble():
@@ -97,7 +98,7 @@ def arithmetic_is_float32(subject: Subject) -> str:
     the projection bf16."""
     problem = subject.problem(positions=512)
     loss = subject.fresh()
-    logits = loss.map_logits(problem.logits).float()
+    logits = scores_of(loss, problem).float()
     with AllDouble():
         exact = added(loss.from_logits(logits.double(), problem.features)).double()
     with torch.autocast("cpu", torch.bfloat16):
@@ -115,7 +116,8 @@ def shift_changes_nothing(subject: Subject) -> str:
     loss, problem = subject.fresh(), subject.problem()
     if not loss.shift_invariant:
         return "not declared (shift_invariant)"
-    shifted, straight = (added(loss.from_logits(problem.logits + c, problem.features)) for c in (17.0, 0.0))
+    scores = scores_of(loss, problem)
+    shifted, straight = (added(loss.from_logits(scores + c, problem.features)) for c in (17.0, 0.0))
     if not near(shifted, straight):
         raise Fault("adding 17 to all logits changes the loss, though shift_invariant says that it does not")
     return "adding a constant to all logits changes nothing"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from losslab.conformance.subject import Subject, single
+from losslab.conformance.subject import Problem, Subject, single
 from losslab.contracts import Features, TargetKind, added
 from losslab.errors import Fault
 from losslab.losses.base import Loss
@@ -37,6 +37,12 @@ class AllDouble(TorchFunctionMode):
             for name, value in (kwargs or {}).items()
         }
         return func(*args, **kwargs)
+
+
+def scores_of(loss: Loss, problem: Problem, scale: float = 1.0) -> Tensor:
+    """float64 [N, V]: the scores of hidden states that are `scale` times those of a problem."""
+    with torch.no_grad(), AllDouble():
+        return loss.scores(scale * problem.features.hidden, LinearMap(problem.projection, None))
 
 
 @contextmanager
@@ -101,7 +107,7 @@ def target_is_what_it_trains(subject: Subject) -> str:
     if kind is not TargetKind.CLASSES or loss.reads_teacher or loss.written_as() == "values":
         return "its targets are not classes alone"
     problem = subject.problem(positions=11)
-    size = len(problem.projection)
+    size = loss.num_classes(len(problem.projection))
     target = torch.arange(size)
     features = replace(problem.features, target=target, weight=torch.ones(size).double())
     if len(features) != size:

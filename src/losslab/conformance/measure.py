@@ -82,9 +82,11 @@ def measure(variant: Variant, shape: Shape, answer: Connection) -> None:
     like: dict[str, Any] = {"device": device, "dtype": shape.dtype, "generator": generator}
     hidden = torch.randn(shape.positions, shape.width, **like).requires_grad_()
     # In place: a freed copy would lie ready for what is measured, which would seem to need less.
-    weight = torch.randn(shape.num_outputs, shape.width, **like).div_(shape.width**0.5).requires_grad_()
+    built = None if variant.config is None else build_loss(variant.config)
+    rows = shape.num_outputs if built is None else built.num_outputs(shape.num_outputs)
+    weight = torch.randn(rows, shape.width, **like).div_(shape.width**0.5).requires_grad_()
     target = torch.randint(shape.num_outputs, (shape.positions,), device=device, generator=generator)
-    loss = None if variant.config is None else _bound(variant.config, weight)
+    loss = None if built is None else _bound(built, weight, shape.num_outputs)
     work = _work(variant, loss, hidden, weight, target)
     torch.mm(hidden[:64].detach(), weight[:64].detach().T)  # the pool of threads exists from here on
     if variant == Variant(COMPILED):
@@ -122,7 +124,7 @@ def _work(
             return lambda: _products(hidden, weight)
         whole = torch.compile(_cross_entropy) if variant.label == COMPILED else _cross_entropy
         return lambda: whole(hidden, weight, target)
-    features = _features(loss, hidden, target, len(weight))
+    features = _features(loss, hidden, target, loss.num_classes(len(weight)))
     if variant.dense:
         return lambda: _dense(loss, features, LinearMap(weight, None))
     return lambda: loss(features, LinearMap(weight, None)).total
@@ -132,17 +134,16 @@ def _cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(F.linear(hidden, weight), target, reduction="sum")
 
 
-def _bound(config: dict[str, Any], weight: Tensor) -> Loss:
-    loss = build_loss(config)
-    loss.bind(_sizes(weight))
+def _bound(loss: Loss, weight: Tensor, size: int) -> Loss:
+    loss.bind(_sizes(weight, size))
     return loss.to(weight.device)
 
 
-def _sizes(weight: Tensor) -> OutputSpec:
+def _sizes(weight: Tensor, size: int) -> OutputSpec:
     num_outputs, width = weight.shape
-    counts = torch.ones(num_outputs, dtype=torch.float64)
+    counts = torch.ones(size, dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
-    return OutputSpec(num_outputs=num_outputs, hidden_size=width, generator=generator, class_counts=counts)
+    return OutputSpec(num_outputs, width, generator, class_counts=counts, size=size)
 
 
 def _features(loss: Loss, hidden: Tensor, target: Tensor, num_outputs: int) -> Features:

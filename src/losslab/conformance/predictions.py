@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from losslab.conformance.basics import scores_of
 from losslab.conformance.subject import Subject
 from losslab.contracts import Features, TargetKind, added
 from losslab.errors import Fault
@@ -18,7 +19,7 @@ def predictions_are_right_in_kind(subject: Subject) -> str:
     problem = subject.problem()
     loss = subject.fresh()
     for scale in (1.0, 50.0):
-        scores = loss.map_logits((scale * problem.logits).float())
+        scores = scores_of(loss, problem, scale).float()
         if loss.target_kind is TargetKind.VALUES:
             predicted = loss.predict_values(scores)
             if predicted.shape != problem.features.target.shape or not predicted.isfinite().all():

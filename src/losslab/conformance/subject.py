@@ -125,7 +125,13 @@ class Subject:
         generator = torch.Generator().manual_seed(7)
         counts = 1 + torch.arange(size, dtype=torch.float64)
         loss.bind(
-            OutputSpec(num_outputs=loss.num_outputs(size), hidden_size=width, generator=generator, class_counts=counts)
+            OutputSpec(
+                num_outputs=loss.num_outputs(size),
+                hidden_size=width,
+                generator=generator,
+                class_counts=counts,
+                size=size,
+            )
         )
         if loss.reads_teacher:
             loss.teach(_teach(torch.randn(size, _TEACHER_WIDTH, generator=generator)))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+LABELS_FILE = "labels.json"
+"""The artifact that holds the names of each column's classes."""
 
 
 class SplitInfo(NamedTuple):
@@ -75,6 +79,12 @@ class DataInfo:
     artifacts: dict[str, str] = field(default_factory=dict)
     """File name → content that the data's numbers need to mean anything: tokenizer.json, labels.json. They go into
     checkpoints and exports, and a run that reads another run's weights compares them."""
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the classes, in their order; None where targets have no names, or several columns have some."""
+        columns = json.loads(self.artifacts.get(LABELS_FILE, "{}"))
+        return tuple(next(iter(columns.values()))) if len(columns) == 1 else None
 
     def stored(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps, so that its network can be built without the data."""

@@ -193,12 +193,21 @@ class OutputSpec:
     """Sizes that are known only once the data is, handed to `Loss.bind`."""
 
     num_outputs: int
-    """V: vocabulary size or number of classes."""
+    """The rows of the projection: V, vocabulary size or number of classes, unless the loss says otherwise."""
     hidden_size: int
     """D: width of the hidden states."""
     generator: torch.Generator
     """The head_init stream, for losses with parameters of their own."""
     class_counts: Tensor | None = None
     """float64 [V]: how often each class is a target in train; None where there are no classes."""
+    size: int | None = None
+    """Classes, or values a position, for which `Loss.num_outputs` gave `num_outputs`; None: as many."""
+    labels: tuple[str, ...] | None = None
+    """The names of the classes, where they have any."""
     value_range: tuple[float, float] | None = None
     """The least and the largest target of train, as `Features.target` has them; None where targets are no values."""
+
+    @property
+    def num_classes(self) -> int:
+        """V where targets are classes, also where a loss needs another number of outputs for them."""
+        return self.num_outputs if self.size is None else self.size

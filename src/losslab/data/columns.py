@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.contracts import ColumnKind, DataInfo
+from losslab.contracts.info import LABELS_FILE
 from losslab.data.tables import Row
 from losslab.data.text_columns import Tokens, encode_texts
 from losslab.data.tokenizer import Tokenizer, artifacts_of, make_tokenizer, tokenizer_of
 from losslab.errors import UserError
 
 Columns = Mapping[str, ColumnKind]
-LABELS_FILE, WORDS_FILE = "labels.json", "words.json"
+WORDS_FILE = "words.json"
 """Artifacts: column → its labels, where a label's place is its class; and words, whose first has the id 1."""
 UNKNOWN = 0
 """The id of a word that train lacks."""

@@ -73,7 +73,7 @@ def bind_loss(loss: Loss, num_outputs: int, hidden_size: int, *, class_counts: T
     Args:
         num_outputs: V, the rows of the projection.
         hidden_size: D.
-        class_counts: [V]: how often each class is a target.
+        class_counts: [V]: how often each class is a target, and how many there are.
     Raises:
         UserError: for a loss that has other sizes, and for one that needs counts and gets none.
     """
@@ -85,13 +85,14 @@ def bind_loss(loss: Loss, num_outputs: int, hidden_size: int, *, class_counts: T
                 f"has {num_outputs:,} of width {hidden_size:,}: make another instance"
             )
         return
-    if class_counts is not None and class_counts.shape != (num_outputs,):
+    size = num_outputs if class_counts is None else class_counts.numel()
+    if class_counts is not None and (class_counts.ndim != 1 or loss.num_outputs(size) != num_outputs):
         raise UserError(f"class_counts must be [{num_outputs:,}], not {list(class_counts.shape)}")
     # Seeded like any layer that is made now, and without a draw that would shift the layers made next.
     generator = torch.Generator().manual_seed(torch.initial_seed())
     kind = OutputSpec if class_counts is not None else _Countless
     counts = None if class_counts is None else class_counts.detach().double().cpu()
-    spec = kind(num_outputs=num_outputs, hidden_size=hidden_size, generator=generator, class_counts=counts)
+    spec = kind(num_outputs, hidden_size, generator, class_counts=counts, size=size)
     try:
         with torch.inference_mode(False), torch.device("cpu"):
             loss.bind(spec)

@@ -85,7 +85,7 @@ def _linear_loss(
         bound,
         hidden,
         target,
-        len(weight),
+        bound.num_classes(len(weight)),
         ignore_index=ignore_index,
         sample_weight=sample_weight,
         extras=extras,

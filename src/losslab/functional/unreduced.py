@@ -44,14 +44,14 @@ class _Unreduced(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         kept = features.kept()
-        check_targets(kept.target, loss, len(weight))
+        check_targets(kept.target, loss, loss.num_classes(len(weight)))
         device = hidden.device.type
         ctx.loss, ctx.features = loss, features
         ctx.autocast = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         ctx.save_for_backward(hidden, weight, bias, *parameters)
         values = torch.zeros(len(features), dtype=torch.float32, device=hidden.device)
         selected = loss.select(kept)
-        rows = projection_rows(len(weight), hidden.device)
+        rows = projection_rows(loss.num_classes(len(weight)), hidden.device)
         pieces = [
             piece.weight.float() * added(loss.values(piece, LinearMap(weight, bias))).float()
             for piece in selected.chunks(rows)

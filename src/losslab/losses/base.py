@@ -71,6 +71,11 @@ class Loss(nn.Module):
         """The number of outputs of the projection, for `size` classes, or values a position. Default: as many."""
         return size
 
+    def num_classes(self, num_outputs: int) -> int:
+        """The number of classes that a projection of `num_outputs` rows serves, once the loss is bound: V, the width of
+        `scores`. Default: as many."""
+        return num_outputs
+
     def teach(self, log_probs: Callable[[Tensor], Tensor]) -> None:
         """Receive what turns a teacher's hidden states [N, D'] into its predictions [N, V]."""
         self.teacher_log_probs = log_probs

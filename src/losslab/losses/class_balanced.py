@@ -66,11 +66,17 @@ class ClassBalanced(Loss):
     def bind(self, spec: OutputSpec) -> None:
         """Take the weights from the counts; without any they are left to the checkpoint that is about to be read."""
         self.inner.bind(spec)
-        weight = torch.ones(spec.num_outputs, dtype=torch.float64)
+        weight = torch.ones(spec.num_classes, dtype=torch.float64)
         if spec.class_counts is not None:
             counts = spec.class_counts.double().cpu().clamp(min=1)
             weight = (1 - self.beta) / (1 - self.beta**counts)
         self.class_weight = (len(weight) * weight / weight.sum()).float()
+
+    def num_outputs(self, size: int) -> int:
+        return self.inner.num_outputs(size)
+
+    def num_classes(self, num_outputs: int) -> int:
+        return self.inner.num_classes(num_outputs)
 
     def written_as(self) -> str:
         return self._way

@@ -18,6 +18,8 @@ class TargetedLoss(Protocol):
 
     def num_outputs(self, size: int) -> int: ...
 
+    def num_classes(self, num_outputs: int) -> int: ...
+
 
 class RunnableLoss(TargetedLoss, Protocol):
     """Declarations and functions from which a loss's sums and gradients are computed; see `losses.base.Loss`."""

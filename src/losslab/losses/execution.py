@@ -191,13 +191,13 @@ class Execution:
         sees hidden states and projection as they came."""
         self.loss = loss
         features = features.kept()
-        check_targets(features.target, loss, len(projection.weight))
+        num_outputs, device = loss.num_classes(len(projection.weight)), projection.weight.device
+        check_targets(features.target, loss, num_outputs)
         features = loss.select(features).kept()
         if adapt:
             hidden, projection = loss.adapt(features.hidden, projection)
             features = replace(features, hidden=hidden)
         self.features = features
-        num_outputs, device = len(projection.weight), projection.weight.device
         self.given = projection
         dtype = torch.float32 if loss.exact_products else projection.weight.dtype
         if torch.is_autocast_enabled(device.type) and not loss.exact_products:

@@ -47,7 +47,7 @@ class LogitAdjustment(Loss):
 
     def bind(self, spec: OutputSpec) -> None:
         """Take the prior from the counts; without any it is left to the checkpoint that is about to be read."""
-        log_prior = torch.zeros(spec.num_outputs)
+        log_prior = torch.zeros(spec.num_classes)
         if spec.class_counts is not None:
             counts = spec.class_counts.double() + 1
             log_prior = (counts / counts.sum()).log().float()

@@ -106,6 +106,12 @@ class Regularized(Loss):
     def bind(self, spec: OutputSpec) -> None:
         self.loss.bind(spec)
 
+    def num_outputs(self, size: int) -> int:
+        return self.loss.num_outputs(size)
+
+    def num_classes(self, num_outputs: int) -> int:
+        return self.loss.num_classes(num_outputs)
+
     def teach(self, log_probs: Callable[[Tensor], Tensor]) -> None:
         self.loss.teach(log_probs)
 
@@ -167,7 +173,7 @@ class Regularized(Loss):
             self._share = None
 
     def forward(self, features: Features, projection: Projection) -> LossSum:
-        with self._sharing(features, len(projection.weight)) as positions:
+        with self._sharing(features, self.num_classes(len(projection.weight))) as positions:
             share = self._share
             result = super().forward(features, projection)
         if positions is not None and share is not None:
@@ -187,7 +193,7 @@ class Regularized(Loss):
         return super().from_scores(features, projection, logits, logsumexp)
 
     def values(self, features: Features, projection: Projection) -> Values:
-        with self._sharing(features, len(projection.weight)):
+        with self._sharing(features, self.num_classes(len(projection.weight))):
             values = super().values(features, projection)
         if not self.mu_loss or isinstance(values, Tensor):
             return values

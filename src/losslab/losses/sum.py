@@ -13,6 +13,9 @@ from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.regularizers import check_backend
 
+_SOME = 10
+"""A number of classes."""
+
 
 class Sum(Loss):
     """Weighted sum: several losses of the same logits, each logged apart.
@@ -116,6 +119,8 @@ def _check_term(name: str, loss: Loss) -> None:
     if kind.adapt is not Loss.adapt or loss.written_as() == "values" or loss.reads_teacher:
         what = "a teacher" if loss.reads_teacher else "products of its own"
         raise UserError(f"loss.{name}={kind.__name__} has {what}, and the terms of a sum share their logits")
+    if loss.target_kind is not TargetKind.VALUES and loss.num_outputs(_SOME) != _SOME:
+        raise UserError(f"loss.{name}={kind.__name__} has outputs of its own, and the terms of a sum share theirs")
     target = torch.zeros(1, 1) if loss.target_kind is TargetKind.VALUES else torch.zeros(1, dtype=torch.int64)
     extras = {"previous": torch.zeros(1, loss.needs.get("previous", 0), dtype=torch.int32)}
     position = Features(torch.zeros(1, 1), target, torch.ones(1), extras)

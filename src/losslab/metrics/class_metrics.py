@@ -95,7 +95,7 @@ class ClassMetrics:
     def update(self, features: Features, loss: Scorer, projection: Projection) -> LossSum:
         """Add a batch's positions, in chunks. Returns the objective's sums."""
         features = features.kept()
-        num_outputs, device = projection.weight.shape[0], features.hidden.device
+        num_outputs, device = loss.num_classes(len(projection.weight)), features.hidden.device
         reader = RowReader(loss, self.scale, thorough=self.details is not None, num_outputs=num_outputs, device=device)
         objective: Tensor | None = torch.zeros(SUMS, dtype=torch.float64, device=self.sums.device)
         with torch.autocast(device_type=device.type, enabled=False):

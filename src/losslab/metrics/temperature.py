@@ -24,7 +24,7 @@ class Temperature(Calibrator):
         fit = features.extras.get("fit")
         weight = features.weight if fit is None else features.weight * fit
         fitting = Features(features.hidden, classes_of(features), weight)
-        self.kept.extend(fitting.kept().chunks(scoring_rows(projection.weight.shape[0])))
+        self.kept.extend(fitting.kept().chunks(scoring_rows(loss.num_classes(len(projection.weight)))))
         return no_objective(features.hidden)
 
     def finish(self, loss: Scorer, projection: Projection) -> dict[str, float]:

@@ -60,6 +60,7 @@ class Network(nn.Module):
         spec = OutputSpec(
             num_outputs=num_outputs, hidden_size=width, generator=head_init,
             class_counts=info.class_counts, value_range=task.value_range(info),
+            size=self.target_size, labels=info.labels,
         )  # fmt: skip
         with global_stream(head_init.initial_seed(), "bind"):
             loss.bind(spec)

@@ -129,7 +129,7 @@ class _Collector:
 
     def observe(self, features: Features | None, loss: Loss, projection: Projection) -> LossSum:
         assert features is not None
-        for chunk in features.kept().chunks(scoring_rows(projection.weight.shape[0])):
+        for chunk in features.kept().chunks(scoring_rows(loss.num_classes(len(projection.weight)))):
             with torch.autocast(device_type=chunk.hidden.device.type, enabled=False):
                 log_probs = (self.scale * loss.scores(chunk.hidden, projection).float()).log_softmax(dim=-1)
             best = log_probs.topk(min(TOP, log_probs.shape[-1]), dim=-1)
