@@ -35,7 +35,7 @@ NOTES = {
     "goldfish": "against the log-odds of a target that is kept",
     "harmonic": "against the target's log-odds, in the logits z that it makes of distances",
     "logit_adjustment": "against the log-odds of a target that is ten times rarer than each of 9 equal others",
-    "coral": "against the log-odds of the lowest class, the other 9 equal; each step of the order between is one more term",
+    "coral": "against the log-odds of the lowest class, the other 9 equal; each step of the order adds a term",
     "distillation": "against the target's log-odds, with a teacher that gives it 0.8",
     "unlikelihood": "against the target's log-odds, one of the others having been there before",
     "soft_cross_entropy": "against the log-odds of a class that has 0.8 of the target, the other 9 equal",

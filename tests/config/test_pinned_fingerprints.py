@@ -25,13 +25,19 @@ PINNED = {
     "loss=distillation loss.teacher=outputs/runs/a": "6d07d8d25161b724ed9e7d1b",
     "loss=distillation loss.teacher=outputs/runs/a loss.temperature=4 seed=3": "255ab310ddc9c1d84b7f7b91",
     "checkpoints.every_n_steps=20": "27f8590d58aca3fd72b43ba7",
+    "task=classification data=csv data.path=a.csv": "3517f9ed3d85177c967d6281",
+    "task=classification data=jsonl data.path=a.jsonl data.val_path=b.jsonl data.tokenizer=bpe": (
+        "79ac592f8e08b15f53cba8dc"
+    ),
     "loss=entmax data.vocab_size=512 data.batch_size=64": "0010c64edb3659b46d349fca",
 }
 
 
 @pytest.mark.parametrize("typed", PINNED)
 def test_a_fingerprint_stays_as_it_is(typed: str, settle) -> None:
-    inputs = TEXT_INPUTS if "data=text" in typed else INPUTS
+    inputs = TEXT_INPUTS if "data.path" in typed else INPUTS
+    if "data.val_path" in typed:
+        inputs = {**inputs, "data.val_path": "e" * 64}
     if "loss.teacher" in typed:
         inputs = {**inputs, "loss.teacher": "e" * 64}
     assert fingerprint(settle(*typed.split(), *AS_BEFORE), inputs).startswith(PINNED[typed])

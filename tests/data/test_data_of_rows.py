@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from losslab.contracts import Batch, Share, padded
-from losslab.data.row_source import split_rows
+from losslab.data.row_splits import split_rows
 from losslab.data.rows import RowsDataModule
 from losslab.errors import UserError
 from losslab.tasks.lm import LanguageModeling
@@ -242,7 +242,7 @@ def test_what_was_encoded_is_opened_and_rows_are_not_read_again(write, tmp_path,
     path = write(map(row, range(240)))
     first = prepare(path, tmp_path)
     batches = first.hash_batches(5)
-    monkeypatch.setattr("losslab.data.row_source.read_rows", None)
+    monkeypatch.setattr("losslab.data.row_files.rows_of", None)
     again = prepare(path, tmp_path)
     assert again.hash_batches(5) == batches
     assert again.info.splits == first.info.splits and again.info.artifacts == first.info.artifacts
@@ -308,8 +308,8 @@ def test_a_task_that_does_not_fit_is_refused(task, settings: dict[str, Any], sen
 @pytest.mark.parametrize(
     ("task", "change", "sentence"),
     [
-        (Rows(), {"text": None}, "row 31 cannot be used: its text must be text, not None"),
-        (Rows(), {"label": ""}, "row 31 cannot be used: its label must be a label"),
+        (Rows(), {"text": None}, "line 31 cannot be used: its text must be text, not None"),
+        (Rows(), {"label": ""}, "line 31 cannot be used: its label must be a label"),
         (Rows(), {"label": 1.5}, "its label must be a label"),
         (Values(), {"score": "nan"}, "its score must be a finite number, not 'nan'"),
         (Values(), {"score": True}, "its score must be a finite number, not True"),
@@ -327,9 +327,13 @@ def test_a_cell_that_does_not_fit_is_named(task, change: dict[str, Any], sentenc
 @pytest.mark.parametrize(
     ("rows", "val", "sentence"),
     [
-        (range(3), None, "has too few rows: its train split has|has too few rows: its val split has"),
+        (range(3), None, "rows.jsonl.*: too few rows: the (train|val) split has"),
         (range(0, 300, 3), None, "every row of train has the same label"),
-        (range(100), [row(200) | {"label": "pink"}, row(201)], "train has no row whose label is 'pink'"),
+        (
+            range(100),
+            [row(200) | {"label": "pink"}, row(201)],
+            r"line 1: no row of train has the label 'pink'.*\(val\)",
+        ),
     ],
 )
 def test_rows_that_cannot_be_learned_from_are_refused(rows, val, sentence: str, write, tmp_path) -> None:

@@ -42,9 +42,9 @@ def predict(folder: Path, table: Path, *, output: Path | None, checkpoint: str, 
     loaded = rebuild(find_checkpoint(run, checkpoint), trust)
     data = loaded.config["data"]
     predictor = RowPredictor(loaded.network, loaded.info, data, loaded.autocast)
-    form = TableFormat(data.get("delimiter"), data.get("quotes", True))
+    form = TableFormat.of(data)
     rows: list[dict[str, Any]] = []
-    for file in find_tables(str(table), "the table"):
+    for file in find_tables(str(table), "the table", form):
         columns = column_names(file, form)
         if _PREDICTED in columns:
             raise UserError(f"{file} has a column {_PREDICTED!r} already, where the prediction would stand: rename it")

@@ -121,14 +121,23 @@ def _parse(key: str, value: str) -> Any:
             return value
         if value == "null" and key in ("data.val_path", "data.test_path"):
             return None
-        home = os.path.expanduser(value)  # noqa: PTH111 (where there is no such home, it leaves the path as it is)
-        return str(Path(home).absolute())
+        if value.startswith("["):
+            return absolute([part.strip() for part in value.strip("[]").split(",")])
+        return absolute(value)
     if typing.get_type_hints(TrainerConfig).get(key.removeprefix("trainer.")) is str:
         return value  # precision=32 is a name
     try:
         return yaml.safe_load(value)
     except (ValueError, yaml.YAMLError):
         return value
+
+
+def absolute(path: str | list[str]) -> str | list[str]:
+    """A path, or each of several, as seen from anywhere."""
+    if isinstance(path, list):
+        return [str(absolute(part)) for part in path]
+    home = os.path.expanduser(path)  # noqa: PTH111 (where there is no such home, it leaves the path as it is)
+    return str(Path(home).absolute())
 
 
 def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, overrides: list[str]) -> dict[str, Any]:
@@ -146,12 +155,10 @@ def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, over
     for name in (name for name in INPUTS if name not in given):
         key = name.rpartition(".")[2]
         path = data.get(key)
-        if not isinstance(path, str) or not Path(path).is_absolute() or _exists(path):
-            continue
-        moved = os.path.normpath(folder.absolute() / os.path.relpath(path, made_at)) if made_at else path
-        if not _exists(moved):
-            raise UserError(f"{path}, from which this run was made, is not there: say where it lies now, {name}=…")
-        data[key] = moved
+        if isinstance(path, list):
+            data[key] = [_moved(part, folder, made_at, name) for part in path]
+        elif isinstance(path, str):
+            data[key] = _moved(path, folder, made_at, name)
     config = {**config, "data": data}
     for key in ORIGINS:
         path = config[key]
@@ -161,6 +168,16 @@ def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, over
                 moved if Path(moved).exists() else path
             )  # needed, and missed, only where the run has yet to begin
     return config
+
+
+def _moved(path: str, folder: Path, made_at: str | None, name: str) -> str:
+    """The path of an input, or the one that lies as it did beside the run's folder. Raises UserError without either."""
+    if not Path(path).is_absolute() or _exists(path):
+        return path
+    moved = os.path.normpath(folder.absolute() / os.path.relpath(path, made_at)) if made_at else path
+    if not _exists(moved):
+        raise UserError(f"{path}, from which this run was made, is not there: say where it lies now, {name}=…")
+    return moved
 
 
 def _exists(path: str) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from losslab.data.columns import TOKENS, Columns, target_of
+from losslab.data.cells import Columns
+from losslab.data.columns import TOKENS, target_of
 from losslab.data.label_noise import NoiseKind
 from losslab.errors import UserError
 

@@ -1,11 +1,10 @@
-"""The kinds of columns (`losslab.contracts.ColumnKind`): their cells, the numbers they become, and vocabularies."""
+"""The kinds of columns (`losslab.contracts.ColumnKind`): the numbers that their cells become, and vocabularies."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -16,24 +15,23 @@ from torch import Tensor
 
 from losslab.contracts import ColumnKind, DataInfo
 from losslab.contracts.info import LABELS_FILE
-from losslab.data.tables import Row
+from losslab.data.cells import Columns
+from losslab.data.table_format import Row
 from losslab.data.text_columns import Tokens, encode_texts
 from losslab.data.tokenizer import Tokenizer, artifacts_of, make_tokenizer, tokenizer_of
 from losslab.errors import UserError
 
-Columns = Mapping[str, ColumnKind]
 WORDS_FILE = "words.json"
 """Artifacts: column → its labels, where a label's place is its class; and words, whose first has the id 1."""
 UNKNOWN = 0
 """The id of a word that train lacks."""
-_CLASSES = ("label", "labels", "tags")
+CLASSES = ("label", "labels", "tags")
 _NUMBERS = ("value", "values")
 _ONE = ("label", "value")
 """Kinds that give a row one number."""
 _WORDS = ("words", "tags")
 TOKENS = ("text", "words")
 """Kinds of columns that hold tokens of inputs."""
-_SHOWN = 40
 
 
 def check_kinds(columns: Columns, task: str, joined: Sequence[str] = ()) -> None:
@@ -53,78 +51,7 @@ def check_kinds(columns: Columns, task: str, joined: Sequence[str] = ()) -> None
 
 def target_of(columns: Columns) -> str | None:
     """The first column of labels, tags or values."""
-    return next((name for name, kind in columns.items() if kind in (*_CLASSES, *_NUMBERS)), None)
-
-
-def parse_row(cells: Row, columns: Columns) -> Row:
-    """Cells as their kinds want them: strings, lists of strings, floats. Raises ValueError naming the column."""
-    row: Row = {}
-    for name, kind in columns.items():
-        try:
-            row[name] = _PARSERS[kind](cells[name])
-        except (TypeError, ValueError):
-            raise ValueError(f"its {name} must be {_WANTED[kind]}, not {_short(cells[name])}") from None
-    words = next((name for name, kind in columns.items() if kind == "words"), "")
-    for tags in (name for name, kind in columns.items() if kind == "tags"):
-        if len(row[words]) != len(row[tags]):
-            raise ValueError(f"it has {len(row[words])} {words} and {len(row[tags])} {tags}: each word has one")
-    return row
-
-
-def _text(cell: Any) -> str:
-    if not isinstance(cell, str):
-        raise TypeError
-    return cell
-
-
-def _label(cell: Any) -> str:
-    """Numbers and truth values of JSON as they are written there."""
-    if isinstance(cell, str) and cell.strip():
-        return cell.strip()
-    if isinstance(cell, int):
-        return json.dumps(cell)
-    raise TypeError
-
-
-def _value(cell: Any) -> float:
-    if isinstance(cell, bool) or not math.isfinite(number := float(cell)):
-        raise ValueError
-    return number
-
-
-def _items(item: Callable[[Any], Any], *, fewest: int = 1) -> Callable[[Any], list[Any]]:
-    def parse(cell: Any) -> list[Any]:
-        found = cell.split() if isinstance(cell, str) else cell
-        if not isinstance(found, list) or len(found) < fewest:
-            raise TypeError
-        return [item(part) for part in found]
-
-    return parse
-
-
-_PARSERS: dict[ColumnKind, Callable[[Any], Any]] = {
-    "text": _text,
-    "words": _items(_text),
-    "label": _label,
-    "labels": _items(_label, fewest=0),
-    "tags": _items(_label),
-    "value": _value,
-    "values": _items(_value),
-}
-_WANTED: dict[ColumnKind, str] = {
-    "text": "text",
-    "words": "a list of words, at least one",
-    "label": "a label (text or a whole number)",
-    "labels": "a list of labels",
-    "tags": "a list of labels, at least one",
-    "value": "a finite number",
-    "values": "a list of finite numbers, at least one",
-}
-
-
-def _short(cell: Any) -> str:
-    shown = repr(cell)
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return next((name for name, kind in columns.items() if kind in (*CLASSES, *_NUMBERS)), None)
 
 
 @dataclass(frozen=True)
@@ -196,7 +123,7 @@ class Vocabularies:
         columns = {}
         for name, kind in self.columns.items():
             cells = [row[name] for row in rows]
-            if kind in _CLASSES:
+            if kind in CLASSES:
                 self._check_labels(name, cells)
             if kind == "value":
                 columns[name] = Column(kind, np.array(cells, dtype=np.float64), None)
@@ -216,7 +143,7 @@ class Vocabularies:
         kind = self.columns[name]
         if kind == "words":
             return [[self.words.get(word, UNKNOWN) for word in words] for words in cells]
-        if kind in _CLASSES:
+        if kind in CLASSES:
             return [[self.labels[name][label] for label in labels] for labels in cells]
         if other := {len(numbers) for numbers in cells} - {self.widths[name]}:
             raise UserError(f"{name} has {self.widths[name]} values in one row and {min(other)} in another")
@@ -226,10 +153,7 @@ class Vocabularies:
         found = set(cells) if self.columns[name] == "label" else {label for labels in cells for label in labels}
         if strangers := sorted(found - self.labels[name].keys()):
             shown = ", ".join(map(repr, strangers[:4])) + (", …" if len(strangers) > 4 else "")
-            raise UserError(
-                f"train has no row whose {name} is {shown}, and a split to evaluate on has: add such rows to train, or "
-                "leave them out of the other"
-            )
+            raise UserError(f"train has no row whose {name} is {shown}: no class stands for it")
 
 
 def _column(kind: ColumnKind, found: list[list[Any]]) -> Column:
@@ -242,7 +166,7 @@ def restored(columns: Columns, context: int, info: DataInfo, joined: Sequence[st
     """The vocabularies that a checkpoint or an export holds. Raises UserError where an artifact is missing."""
     try:
         words = json.loads(info.artifacts[WORDS_FILE]) if "words" in columns.values() else []
-        needs_labels = any(kind in _CLASSES for kind in columns.values())
+        needs_labels = any(kind in CLASSES for kind in columns.values())
         labels = json.loads(info.artifacts[LABELS_FILE]) if needs_labels else {}
     except KeyError as error:
         raise UserError(f"the data of this run left no {error.args[0]}: it made its rows in a way of its own") from None
@@ -288,7 +212,7 @@ def learn(
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 1]
     labels = {}
     for name, kind in columns.items():
-        if kind in _CLASSES:
+        if kind in CLASSES:
             there = {row[name] for row in train} if kind == "label" else {x for row in train for x in row[name]}
             if len(there) < 2:
                 raise UserError(f"every row of train has the same {name}: there is nothing to tell apart")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from losslab.data.text_files import SUFFIXES
@@ -22,7 +23,7 @@ _FILE = re.compile(
 """A split's name at the end of a file's, perhaps with a part's number: wiki.train, stories-valid, test-00001-of-2."""
 
 
-def own_splits(files: list[Path], root: Path | None) -> dict[str, list[Path]]:
+def own_splits(files: list[Path], root: Path | None, suffixes: Sequence[str] = SUFFIXES) -> dict[str, list[Path]]:
     """The files of train, val and test; empty where these files are no such splits.
 
     They are where files below folders of these names, or files of one folder whose names end in them and are otherwise
@@ -30,6 +31,7 @@ def own_splits(files: list[Path], root: Path | None) -> dict[str, list[Path]]:
 
     Args:
         root: the folder that was named; None: the files' common one.
+        suffixes: what a file's name may end in, beside .gz and .zst.
     """
     if not files:
         return {}
@@ -42,7 +44,7 @@ def own_splits(files: list[Path], root: Path | None) -> dict[str, list[Path]]:
                 groups["/", *parts[:depth]][split].append(path)
                 break
         else:
-            if match := _FILE.fullmatch(_stem(parts[-1])):
+            if match := _FILE.fullmatch(_stem(parts[-1], suffixes)):
                 group = (*parts[:-1], match["prefix"].lower())
                 groups[group][_SPLIT_OF[match["name"].lower()]].append(path)
     whole = [group for group in groups.values() if "train" in group and len(group) > 1]
@@ -50,12 +52,12 @@ def own_splits(files: list[Path], root: Path | None) -> dict[str, list[Path]]:
     return {split: paths for split, paths in found.items() if paths}
 
 
-def _stem(name: str) -> str:
-    """The name without .gz, and without the suffix of a text."""
+def _stem(name: str, suffixes: Sequence[str]) -> str:
+    """The name without that of a packed file, and without one of these suffixes."""
     path = Path(name)
-    if path.suffix.lower() == ".gz":
+    if path.suffix.lower() in (".gz", ".zst"):
         path = path.with_suffix("")
-    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+    return path.stem if path.suffix.lower() in suffixes else path.name
 
 
 def _common(parts: list[tuple[str, ...]]) -> tuple[str, ...]:

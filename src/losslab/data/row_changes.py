@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import TOKENS, UNKNOWN, Columns
+from losslab.data.cells import Columns
+from losslab.data.columns import TOKENS, UNKNOWN
 from losslab.data.tokenizer import Tokenizer
 from losslab.data.word_starts import vocabulary_of
 

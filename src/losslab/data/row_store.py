@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.contracts import ColumnKind, ValueStats
-from losslab.data.columns import Column, Columns, learn, target_of
+from losslab.data.cells import Columns
+from losslab.data.columns import Column, learn, target_of
+from losslab.data.row_reading import Reading, Rows
 from losslab.data.row_source import RowSource
 from losslab.data.splits import SPLITS
 from losslab.data.store import DAMAGED, key_of, map_array, open_or_build, read_meta, write_meta
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class RowStore:
         return {name: column[number] for name, column in self.columns[split].items()}
 
 
-def open_rows(root: Path, settings: dict[str, Any], source: RowSource, columns: Columns, tokenizer: str) -> RowStore:
+def open_rows(
+    root: Path, settings: dict[str, Any], source: RowSource, reading: Reading, columns: Columns, tokenizer: str
+) -> RowStore:
     """Open the folder for `settings`, or read and encode the rows.
 
     Args:
@@ -68,7 +72,7 @@ def open_rows(root: Path, settings: dict[str, Any], source: RowSource, columns: 
         return _open(folder, columns)
 
     def write(folder: Path) -> None:
-        _write(folder, settings, source, columns, tokenizer)
+        _write(folder, settings, reading.read(source, columns), columns, tokenizer)
 
     try:
         return opened(folder)
@@ -92,8 +96,7 @@ def _open(folder: Path, columns: Columns) -> RowStore:
     return RowStore(meta, found, {split: load(f"{split}.hashes") for split in SPLITS})
 
 
-def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: Columns, tokenizer: str) -> None:
-    read = source.read(columns)
+def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns, tokenizer: str) -> None:
     made = learn(
         columns,
         read.rows["train"],
@@ -109,6 +112,7 @@ def _write(folder: Path, settings: dict[str, Any], source: RowSource, columns: C
     target = target_of(columns)
     classes = made.labels.get(target or "")
     meta: dict[str, Any] = {"settings": settings, "how": read.how, "copies": read.copies, "class_counts": None}
+    meta["skipped"] = read.skipped
     for split in SPLITS:
         np.save(folder / f"{split}.hashes.npy", np.array(read.hashes[split], dtype=np.uint64))
         encoded, truncated[split] = made.encode(read.rows[split])

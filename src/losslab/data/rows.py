@@ -1,10 +1,10 @@
-"""The LightningDataModule for rows: csv and JSON lines, which the task turns into examples and batches."""
+"""The LightningDataModule for rows: of files or of another source, which the task turns into examples and batches."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
+from losslab.contracts.info import LABELS_FILE
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import LABELS_FILE, Columns, check_kinds, target_of
+from losslab.data.cells import Columns
+from losslab.data.columns import check_kinds, target_of
 from losslab.data.row_draws import RowDraws
-from losslab.data.row_source import RowSource, hash_files
+from losslab.data.row_files import FileRows, source_of
+from losslab.data.row_introduction import introduce_rows
+from losslab.data.row_reading import Reading, Rules, Unlabelled
+from losslab.data.row_source import RowSource
 from losslab.data.row_store import RowStore, open_rows
 from losslab.data.sampler import EvalSamples, count_positions
-from losslab.data.stamps import kept
-from losslab.data.tables import TableFormat
+from losslab.data.table_format import FormatName, TableFormat
 from losslab.data.tokenizer import FileTokenizer, check_choice
 from losslab.data.train_rows import Sampling, TrainRows
 from losslab.errors import UserError
@@ -28,21 +32,28 @@ from losslab.errors import UserError
 _SAMPLE = 4096
 """Rows of train from which the mean number of positions is taken."""
 _AT_ONCE = 256
-_FEW_COPIES = 0.01
-"""Share of rows from which copies are worth a note."""
 
 
 class RowsDataModule(DataModule):
     """Rows of a person's own table. Which columns are read, and as what, the task says (`Task.columns`).
 
     Args:
-        path: a file or glob (.csv, .tsv, .jsonl, .ndjson, also .gz); of csv the first line names the columns.
+        path: a file, folder, glob or a list of these (.csv, .tsv, .jsonl, .ndjson, .parquet, also .gz and .zst).
+            Files of a folder or glob named train.csv, test.csv and the like are splits of their own.
         val_path, test_path: the same, of splits of their own.
+        source: rows that stand in no such files, instead of path: a class of its own (`RowSource`).
         columns: the task's name of a column → the file's, where they differ.
         val_fraction, test_fraction: share of the rows; default: a twentieth, but at least 100 of them and at most a
-            quarter. A hash of a row's inputs decides where it belongs.
+            quarter. A hash of a row's inputs decides where it belongs, within each label.
+        group: a column of the file; rows with the same cell stay in one split.
+        unlabelled: refuse or skip rows without a target; those that are skipped are counted.
+        rules: 2, or 1 for rows and splits of losslab before: texts that are empty are kept, and splits do not look at
+            labels or at the names of files.
         delimiter: of csv; default: the one of comma, semicolon, tab and | that divides the first line most often.
         quotes: of csv: cells may stand in quotation marks.
+        header: of csv whose first line is a row: the names of its columns.
+        encoding: of the files, a name that Python knows.
+        format: of the files; default: by the suffix of each.
         tokenizer: bytes, bpe (trained on the train split), or the path of a tokenizer.json.
         vocab_size: of the trained bpe; of columns of words, the most that have an id of their own.
         lowercase: the trained bpe lowers the case of what it reads.
@@ -62,14 +73,21 @@ class RowsDataModule(DataModule):
     def __init__(
         self,
         *,
-        path: str | None = None,
-        val_path: str | None = None,
-        test_path: str | None = None,
+        path: str | list[str] | None = None,
+        val_path: str | list[str] | None = None,
+        test_path: str | list[str] | None = None,
+        source: RowSource | None = None,
         columns: dict[str, str] | None = None,
         val_fraction: float | None = None,
         test_fraction: float | None = None,
+        group: str | None = None,
+        unlabelled: Unlabelled = "refuse",
+        rules: Rules = 1,
         delimiter: str | None = None,
         quotes: bool = True,
+        header: list[str] | None = None,
+        encoding: str = "utf-8",
+        format: FormatName | None = None,
         tokenizer: str = "bytes",
         vocab_size: int = 4096,
         lowercase: bool = False,
@@ -82,8 +100,6 @@ class RowsDataModule(DataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, val_batch_size=val_batch_size)
-        if path is None:
-            raise UserError("data.path is missing: data=csv data.path=FILE|GLOB (.csv, .tsv, .jsonl, also .gz)")
         for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size), ("context", context)):
             if value <= 0:
                 raise UserError(f"data.{name} must be above 0, not {value}")
@@ -96,16 +112,11 @@ class RowsDataModule(DataModule):
         self.augmentation = Augmentation.of(augment)
         self.sampling = Sampling(batch_size=batch_size, batch_tokens=batch_tokens, balance=balance)
         self.sampling.check()
-        self.source = RowSource(
-            path,
-            val_path=val_path,
-            test_path=test_path,
-            columns=dict(columns or {}),
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            form=TableFormat(delimiter, quotes),
-        )
+        form = TableFormat(delimiter, quotes, encoding, None if header is None else tuple(header), format)
+        self.source = source_of(source, path, FileRows(path or "", val_path, test_path, form, own=rules > 1))
         self.source.check()
+        self.reading = Reading(dict(columns or {}), val_fraction, test_fraction, rules, group, unlabelled)
+        self.reading.check(self.source)
         self.tokenizer_choice = tokenizer
         self.vocab_size = vocab_size
         self.lowercase = lowercase
@@ -125,28 +136,22 @@ class RowsDataModule(DataModule):
         name = type(task).__name__
         if not task.columns:
             raise UserError(
-                f"task={name} reads no rows: its class declares no `columns`, and data=csv and data=jsonl give nothing "
+                f"task={name} reads no rows: its class declares no `columns`, and data=csv and its like give nothing "
                 "else"
             )
         check_kinds(task.columns, name, task.joined)
-        if strangers := sorted(self.source.columns.keys() - task.columns.keys()):
+        if strangers := sorted(self.reading.names.keys() - task.columns.keys()):
             known = ", ".join(f"data.columns.{column}" for column in task.columns)
             raise UserError(f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}")
         self.augmentation.check_columns(task.columns, name)
         self.sampling.check_columns(task.columns, name)
-        self.source.check_columns(task.columns)
+        self.reading.check_columns(self.source, task.columns)
 
     def content_hashes(self, task: Task) -> dict[str, str]:
-        files = self.source.files()
-        parts = {key: [str(path) for path in paths] for key, paths in files.items()}
-        every = [path for paths in files.values() for path in paths]
-        hashes: dict[str, str] = kept(self.memory, every, ["rows", parts], self._hash)
+        hashes = self.source.hashes(self.memory)
         if self.tokenizer_choice not in ("bpe", "bytes"):
             hashes |= {"data.tokenizer": FileTokenizer.read(self.tokenizer_choice).digest()}
         return hashes
-
-    def _hash(self) -> dict[str, str]:
-        return {f"data.{key}": hash_files(files) for key, files in self.source.files().items()}
 
     def prepare(self, cache: Path, task: Task) -> DataInfo:
         """Read and encode the rows, or open what was encoded before.
@@ -158,17 +163,16 @@ class RowsDataModule(DataModule):
         self._task = task
         settings: dict[str, Any] = {
             "hashes": self.content_hashes(task),
-            "names": self.source.names(task.columns),
+            "reading": asdict(self.reading) | {"names": self.reading.of(task.columns)},
+            "form": repr(getattr(self.source, "form", None)),
             "kinds": dict(task.columns),
-            "fractions": [self.source.val_fraction, self.source.test_fraction],
-            "form": [self.source.form.delimiter, self.source.form.quotes],
             "tokenizer": self.tokenizer_choice if self.tokenizer_choice in ("bpe", "bytes") else "file",
             "vocab_size": self.vocab_size,
             "context": self.context,
         } | {key: True for key, on in (("lowercase", self.lowercase), ("masks", self._masks(task))) if on}
         if task.joined:
             settings |= {"joined": list(task.joined)} | ({} if task.cut == "longest" else {"cut": task.cut})
-        self._store = open_rows(cache, settings, self.source, task.columns, self.tokenizer_choice)
+        self._store = open_rows(cache, settings, self.source, self.reading, task.columns, self.tokenizer_choice)
         self._train, self._draws = None, RowDraws(task, self._store)
         return self._describe()
 
@@ -253,48 +257,23 @@ class RowsDataModule(DataModule):
             yield batch._replace(extras={**sampler.extras(part, batch.weight), **batch.extras})
 
     def told(self) -> str | None:
-        """One line for people: which files are read."""
-        files = [file for files in self.source.files().values() for file in files]
-        size = sum(file.stat().st_size for file in files)
-        return f"{len(files):,} file{'s' * (len(files) != 1)} ({', '.join(f.name for f in files[:4])}), {size:,} bytes"
+        """One line for people: what is read."""
+        return self.source.told()
 
     def summary(self) -> dict[str, Any]:
-        """The rows as the record keeps them: how many, how they were split, copies, and what was cut off."""
-        keys = ("how", "rows", "copies", "truncated")
+        """The rows as the record keeps them: how many, how they were split, copies, and what was skipped or cut off."""
+        keys = ("how", "rows", "copies", "skipped", "truncated")
         found = super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
         return found | self.train.summary()
 
     def introduction(self, interim: int) -> Iterator[tuple[str, bool]]:
-        """Files, rows, copies between splits, and rows that were cut off."""
-        meta = self.store.meta
-        yield f"rows   {self.told()}", False
-        yield f"       {_counted(meta['rows'])} rows; splits: {meta['how']}", False
-        for split, copies in meta["copies"].items():
-            if copies:
-                line = (
-                    f"{copies:,} of {meta['rows'][split]:,} {split} rows have inputs that an earlier split has as well"
-                )
-                yield line, copies > _FEW_COPIES * meta["rows"][split]
-        if any(meta["truncated"].values()):
-            yield (
-                f"{_counted(meta['truncated'])} sequences are longer than data.context={self.context} and were cut off",
-                True,
-            )
+        """Files, rows, what was skipped, copies between splits, and rows that were cut off."""
+        yield from introduce_rows(self.store.meta, self.source.told(), self.info, self.context)
         for split, sampler in self._samplers.items():
             if bare := int((sampler.positions == 0).sum()):
-                yield (
-                    f"{bare:,} of {meta['rows'][split]:,} {split} rows have nothing to predict within the context",
-                    True,
-                )
-        sizes = _counted({split: size.positions for split, size in self.info.splits.items()})
-        vocabulary = f", vocabulary {self.info.vocab_size:,}" if self.info.vocab_size else ""
-        classes = f", {self.info.num_classes:,} classes" if self.info.num_classes else ""
-        yield f"data   {sizes} positions{vocabulary}{classes}", False
+                rows = self.store.meta["rows"][split]
+                yield f"{bare:,} of {rows:,} {split} rows have nothing to predict within the context", True
         yield from ((line, False) for line in self.train.told())
-
-
-def _counted(numbers: Mapping[str, int]) -> str:
-    return " · ".join(f"{number:,} {split}" for split, number in numbers.items())
 
 
 def _class_names(columns: Columns, artifacts: Mapping[str, str]) -> tuple[str, ...] | None:

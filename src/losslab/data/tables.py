@@ -1,191 +1,116 @@
-"""Files of rows: csv by the standard library, and JSON lines. Each row is a mapping of column names to cells."""
+"""Files of rows: which ones a path names, and the reader of each. Each row is a mapping of column names to cells."""
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
-import io
-import json
-import zlib
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from losslab.data.formats.csv_files import CSV, TSV
+from losslab.data.formats.json_lines import JSON_LINES
+from losslab.data.formats.label_first import LABEL_FIRST
+from losslab.data.opened import PACKED, check_not_empty
+from losslab.data.table_format import Format, FormatName, Row, Skipped, TableFormat
 from losslab.errors import UserError
 
-Row = dict[str, Any]
-_TABLES = (".csv", ".tsv")
-_LINES = (".jsonl", ".ndjson")
-SUFFIXES = (*_TABLES, *_LINES)
-_DELIMITERS = (",", ";", "\t", "|")
-_LONGEST_CELL = 2**31 - 1
+__all__ = ["Row", "Skipped", "TableFormat", "column_names", "find_tables", "read_rows", "rows_of"]
+
+FORMATS: dict[FormatName, Format] = {
+    "csv": CSV,
+    "tsv": TSV,
+    "jsonl": JSON_LINES,
+    "label_first": LABEL_FIRST,
+}
+SUFFIXES = tuple(suffix for form in FORMATS.values() for suffix in form.suffixes)
 _WAY_OUT = "write it as .csv or .jsonl (pandas' to_csv and to_json(orient='records', lines=True) do that)"
 
 
-@dataclass(frozen=True)
-class TableFormat:
-    """Format of csv files.
+def find_tables(path: str | Sequence[str], key: str, form: TableFormat | None = None) -> list[Path]:
+    """The files that FILE, DIR, GLOB or a list of these names, in the order of the list and sorted within each.
 
-    Args:
-        delimiter: one character; None: the one that divides the first line most often, a tab in .tsv.
-        quotes: a cell may stand in quotation marks, as one that holds the delimiter must.
+    Raises:
+        UserError: where there are none, where one holds no rows or is named twice, and for a folder with several kinds.
     """
+    form = form or TableFormat()
+    found = [file for part in ([path] if isinstance(path, str) else path) for file in _find(part, key, form)]
+    if not found:
+        raise UserError(f"{key} is an empty list: {key}=FILE|DIR|GLOB")
+    if twice := [file for i, file in enumerate(found) if file in found[:i]]:
+        raise UserError(f"{key} names {twice[0]} twice")
+    for file in found:
+        format_of(file, form)
+        check_not_empty(file)
+    return found
 
-    delimiter: str | None = None
-    quotes: bool = True
 
-    def check(self) -> None:
-        """Raises UserError for what is no delimiter."""
-        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            raise UserError(f"data.delimiter must be one character, not {self.delimiter!r}; a tab is written '\\t'")
-
-
-def find_tables(path: str, key: str) -> list[Path]:
-    """The files that FILE or GLOB names, sorted. Raises UserError where there are none, or where one holds no rows."""
+def _find(path: str, key: str, form: TableFormat) -> list[Path]:
     if not path.strip():
-        raise UserError(f"{key} is empty: {key}=FILE|GLOB (an unset variable of the shell, perhaps)")
+        raise UserError(f"{key} is empty: {key}=FILE|DIR|GLOB (an unset variable of the shell, perhaps)")
     try:
         place = Path(path).expanduser()
         if place.is_dir():
-            raise UserError(f"{key}={path} is a folder: name its files, {key}='{path.rstrip('/')}/*.csv'")
+            return _in_folder(place, f"{key}={path}", form)
         found = [place] if place.is_file() else sorted(Path(p) for p in glob.glob(str(place), recursive=True))  # noqa: PTH207
         files = [file for file in found if file.is_file()]
     except (OSError, RuntimeError) as error:  # a name too long, a home of nobody's
         raise UserError(f"{key}={path} cannot be opened: {error}") from None
     if not files:
         raise UserError(f"{key}={path} does not exist")
-    for file in files:
-        if _suffix(file) not in SUFFIXES:
-            raise UserError(f"{file} is no table that can be read ({', '.join(SUFFIXES)}, also .gz): {_WAY_OUT}")
     return files
 
 
+def _in_folder(folder: Path, said: str, form: TableFormat) -> list[Path]:
+    """The tables of a folder and of those below it, sorted: of one kind."""
+    wanted = FORMATS[form.name].suffixes if form.name else SUFFIXES
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.is_file() and not hidden and suffix_of(file) in wanted:
+            kinds[suffix_of(file)].append(file)
+    if not kinds:
+        raise UserError(f"{said} is a folder without a file of rows ({', '.join(wanted)})")
+    if len(kinds) > 1:
+        shown = " and ".join(f"{len(files):,} {suffix}" for suffix, files in kinds.items())
+        raise UserError(f"{said} holds {shown} files, perhaps the same rows twice: name those to read, '{said}/*.csv'")
+    return next(iter(kinds.values()))
+
+
+def suffix_of(path: Path) -> str:
+    """In lower case, without that of a packed file."""
+    return (path.with_suffix("") if path.suffix.lower() in PACKED else path).suffix.lower()
+
+
+def format_of(path: Path, form: TableFormat) -> Format:
+    """The reader of a file. Raises UserError where nothing says which."""
+    if form.name is not None:
+        return FORMATS[form.name]
+    found = next((known for known in FORMATS.values() if suffix_of(path) in known.suffixes), None)
+    if found is None:
+        raise UserError(
+            f"{path} is no table that can be read ({', '.join(SUFFIXES)}, also {' and '.join(PACKED)}): {_WAY_OUT}; "
+            f"where only its name is another: data.format={'|'.join(FORMATS)}"
+        )
+    return found
+
+
 def column_names(path: Path, form: TableFormat) -> list[str]:
-    """The columns of a file, from its first row. Raises UserError for a file without one."""
-    with _reading(path) as file:
-        if _suffix(path) in _TABLES:
-            return _header(path, file, form)[1]
-        return list(next(_json_rows(path, file), {}))
+    """The columns of a file, from its beginning. Raises UserError for a file without any."""
+    return format_of(path, form).names(path, form)
 
 
-def read_rows(path: Path, columns: list[str], form: TableFormat) -> Iterator[Row]:
-    """The cells of these columns, row by row.
+def rows_of(path: Path, columns: list[str], form: TableFormat, skipped: Skipped) -> Iterator[tuple[str, Row]]:
+    """The cells of these columns, row by row, with the place of each (`line 7`); blank lines are counted in `skipped`.
 
     Raises:
         UserError: naming the line of what cannot be read, and the columns that there are where one is missing.
     """
-    with _reading(path) as file:
-        if _suffix(path) in _TABLES:
-            yield from _table_rows(path, file, columns, form)
-            return
-        for line, row in enumerate(_json_rows(path, file), start=1):
-            for column in columns:
-                if column not in row:
-                    raise UserError(f"{path}: row {line} has no {column!r}, but {_names(list(row))}")
-            yield {column: row[column] for column in columns}
-
-
-def check_columns(path: Path, columns: dict[str, str], form: TableFormat) -> None:
-    """Refuse a file that lacks a column: only its first row is read.
-
-    Args:
-        columns: the task's name for a column → the file's.
-    """
     there = column_names(path, form)
-    for name, column in columns.items():
-        if column not in there:
-            raise UserError(
-                f"data.columns.{name}={column}: {path} has no such column, but {_names(there)}; write "
-                f"data.columns.{name}=NAME"
-            )
+    if missing := [column for column in columns if column not in there]:
+        raise UserError(f"{path} has no column {missing[0]!r}, but {', '.join(map(repr, there)) or 'nothing'}")
+    yield from format_of(path, form).rows(path, columns, form, skipped)
 
 
-def _names(columns: list[str]) -> str:
-    return ", ".join(map(repr, columns)) if columns else "nothing"
-
-
-def _suffix(path: Path) -> str:
-    path = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    return path.suffix.lower()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[io.TextIOBase]:
-    """A file as UTF-8 text, .gz unpacked; what goes wrong in the block is a UserError that names the file."""
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as content:
-            yield io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} (byte 0x{error.object[error.start]:02x})") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _reader(lines: Iterator[str], delimiter: str, form: TableFormat) -> Any:
-    csv.field_size_limit(_LONGEST_CELL)
-    if form.quotes:
-        return csv.reader(lines, delimiter=delimiter, strict=True)
-    return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
-
-
-def _header(path: Path, file: io.TextIOBase, form: TableFormat) -> tuple[str, list[str]]:
-    """The delimiter, and the names in the first line."""
-    first = file.readline()
-    if not first.strip():
-        raise UserError(f"{path} has no first line with the names of its columns")
-    delimiter = form.delimiter or ("\t" if _suffix(path) == ".tsv" else None)
-    found: dict[str, list[str]] = {}
-    mistake = ""
-    for sign in [delimiter] if delimiter else _DELIMITERS:
-        try:
-            found[sign] = next(_reader(iter([first]), sign, form))
-        except csv.Error as error:  # quotation marks end where another delimiter stands
-            mistake = mistake or str(error)
-    if not found:
-        raise UserError(f"{path}: its first line cannot be read as names of columns: {mistake}")
-    delimiter = max(found, key=lambda sign: len(found[sign]))
-    names = [name.strip() for name in found[delimiter]]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"{path} has more than one column named {twice[0]!r}")
-    return delimiter, names
-
-
-def _table_rows(path: Path, file: io.TextIOBase, columns: list[str], form: TableFormat) -> Iterator[Row]:
-    delimiter, names = _header(path, file, form)
-    for column in columns:
-        if column not in names:
-            raise UserError(f"{path} has no column {column!r}, but {_names(names)}")
-    places = {column: names.index(column) for column in columns}
-    reader = _reader(iter(file), delimiter, form)
-    try:
-        for cells in reader:
-            if not cells:  # an empty line
-                continue
-            if len(cells) != len(names):
-                raise UserError(
-                    f"{path}: line {reader.line_num + 1} has {len(cells)} cells, and its first line names {len(names)} "
-                    f"columns; a cell that holds the delimiter {delimiter!r} stands in quotation marks"
-                )
-            yield {column: cells[place] for column, place in places.items()}
-    except csv.Error as error:
-        raise UserError(
-            f"{path}: line {reader.line_num + 1} cannot be read: {error}; where quotation marks are characters like "
-            "any other: data.quotes=false"
-        ) from None
-
-
-def _json_rows(path: Path, file: io.TextIOBase) -> Iterator[Row]:
-    for line, text in enumerate(file, start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{path}: line {line} is no JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UserError(f'{path}: line {line} must be a JSON object, {{"text": …}}, not {text.strip()[:40]}')
-        yield row
+def read_rows(path: Path, columns: list[str], form: TableFormat) -> Iterator[Row]:
+    """The cells of these columns, row by row. Raises UserError as `rows_of` does."""
+    return (row for _, row in rows_of(path, columns, form, Skipped()))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch, Share, Task
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import TOKENS, Columns, target_of
+from losslab.data.cells import Columns
+from losslab.data.columns import TOKENS, target_of
 from losslab.data.label_noise import noisy_labels
 from losslab.data.row_changes import RowChanges
 from losslab.data.row_draws import RowDraws

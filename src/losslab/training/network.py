@@ -106,7 +106,7 @@ class Network(nn.Module):
         """Keep no activations inside the body's layers (Chen et al. 2016, arXiv:1604.06174): the backward pass computes
         them again, from the same random state. The names of the weights stay as they are."""
         for layer in blocks_of(self.backbone):
-            layer.forward = partial(_without_activations, layer.forward)  # type: ignore[method-assign]
+            layer.forward = partial(_without_activations, layer.forward)
 
     def sizes(self, info: DataInfo) -> dict[str, int]:
         """The vocabulary, if there is one, the number of outputs where that is another, and the number of all

@@ -12,7 +12,7 @@ from losslab.config.binding import bind_components, resolve_tied
 from losslab.config.check import check_warmup, resolve_budget, resolve_split
 from losslab.config.flags import debug_of, needs_passes, resolve_passes, without_passes
 from losslab.config.identity import fingerprint, folder_name
-from losslab.config.stored import INPUTS, LOGGERS, filled
+from losslab.config.stored import INPUTS, LOGGERS, absolute, filled
 from losslab.config.trust import allowed, foreign_components, targets
 from losslab.console import say
 from losslab.errors import UserError
@@ -266,15 +266,13 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
     data = dict(config["data"])
     for name in (name for name in INPUTS if name in inputs):
         key = name.rpartition(".")[2]
-        data[key] = str(Path(data[key]).expanduser().absolute())
+        if data[key] is not None:  # a split that another key's folder brings along
+            data[key] = absolute(data[key])
     if "loss.teacher" in inputs:
-        config = {
-            **config,
-            "loss": config["loss"] | {"teacher": str(Path(config["loss"]["teacher"]).expanduser().absolute())},
-        }
+        config = {**config, "loss": config["loss"] | {"teacher": absolute(config["loss"]["teacher"])}}
     for key in (KEY, WEIGHTS_KEY):
         if config[key] is not None:
-            config = {**config, key: str(Path(config[key]).expanduser().absolute())}
+            config = {**config, key: absolute(config[key])}
     return {**config, "data": data}
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from losslab.contracts import DataInfo, Features, LossSum, Projection, no_objective, to_device
-from losslab.data.columns import Vocabularies, parse_row, restored, target_of
+from losslab.data.cells import parse_row
+from losslab.data.columns import Vocabularies, restored, target_of
 from losslab.data.tokenizer import tokenizer_of
 from losslab.errors import UserError
 from losslab.losses.base import Loss

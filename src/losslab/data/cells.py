@@ -1,0 +1,87 @@
+"""Cells as the kinds of their columns want them: text stays text until here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from losslab.contracts import ColumnKind
+from losslab.data.table_format import Row
+
+Columns = Mapping[str, ColumnKind]
+_SHOWN = 40
+"""Characters of a cell in a message."""
+
+
+def parse_row(cells: Row, columns: Columns) -> Row:
+    """Cells as their kinds want them: strings, lists of strings, floats. Raises ValueError naming the column."""
+    row: Row = {}
+    for name, kind in columns.items():
+        try:
+            row[name] = _PARSERS[kind](cells[name])
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"its {name} must be {_WANTED[kind]}, not {_short(cells[name])}") from None
+    words = next((name for name, kind in columns.items() if kind == "words"), "")
+    for tags in (name for name, kind in columns.items() if kind == "tags"):
+        if len(row[words]) != len(row[tags]):
+            raise ValueError(f"it has {len(row[words])} {words} and {len(row[tags])} {tags}: each word has one")
+    return row
+
+
+def _text(cell: Any) -> str:
+    if not isinstance(cell, str):
+        raise TypeError
+    cell.encode()  # half a surrogate pair, which JSON can write, is no text
+    return cell
+
+
+def _label(cell: Any) -> str:
+    """Numbers and truth values of JSON as they are written there."""
+    if isinstance(cell, str) and cell.strip():
+        return _text(cell).strip()
+    if isinstance(cell, int):
+        return json.dumps(cell)
+    raise TypeError
+
+
+def _value(cell: Any) -> float:
+    if isinstance(cell, bool) or not math.isfinite(number := float(cell)):
+        raise ValueError
+    return number
+
+
+def _items(item: Callable[[Any], Any], *, fewest: int = 1) -> Callable[[Any], list[Any]]:
+    def parse(cell: Any) -> list[Any]:
+        found = cell.split() if isinstance(cell, str) else cell
+        if not isinstance(found, list) or len(found) < fewest:
+            raise TypeError
+        return [item(part) for part in found]
+
+    return parse
+
+
+_PARSERS: dict[ColumnKind, Callable[[Any], Any]] = {
+    "text": _text,
+    "words": _items(_text),
+    "label": _label,
+    "labels": _items(_label, fewest=0),
+    "tags": _items(_label),
+    "value": _value,
+    "values": _items(_value),
+}
+_WANTED: dict[ColumnKind, str] = {
+    "text": "text",
+    "words": "a list of words, at least one",
+    "label": "a label (text or a whole number)",
+    "labels": "a list of labels",
+    "tags": "a list of labels, at least one",
+    "value": "a finite number",
+    "values": "a list of finite numbers, at least one",
+}
+
+
+def _short(cell: Any) -> str:
+    shown = repr(cell)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"

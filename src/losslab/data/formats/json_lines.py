@@ -1,0 +1,64 @@
+"""JSON lines: one object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from losslab.data.opened import lines_of, open_text
+from losslab.data.table_format import Format, Row, Skipped, TableFormat
+from losslab.errors import UserError
+
+_SHOWN = 40
+
+
+class _Repeated(Exception):
+    """An object has a key twice."""
+
+
+def names(path: Path, form: TableFormat) -> list[str]:
+    """The keys of the first object."""
+    return next((list(row) for _, row in _objects(path, form, Skipped())), [])
+
+
+def rows(path: Path, columns: list[str], form: TableFormat, skipped: Skipped) -> Iterator[tuple[str, Row]]:
+    """The objects, each of which must have all columns."""
+    for line, row in _objects(path, form, skipped):
+        for column in columns:
+            if column not in row:
+                there = ", ".join(map(repr, row)) or "nothing"
+                raise UserError(f"{path}: line {line} has no {column!r}, but {there}")
+        yield f"line {line}", {column: row[column] for column in columns}
+
+
+def _objects(path: Path, form: TableFormat, skipped: Skipped) -> Iterator[tuple[int, Row]]:
+    with open_text(path, form.encoding) as file:
+        for line, text in enumerate(lines_of(path, file), start=1):
+            if not text.strip():
+                skipped["blank lines"] += 1
+                continue
+            try:
+                row = json.loads(text, object_pairs_hook=_once)
+            except _Repeated as error:
+                raise UserError(f"{path}: line {line} has the key {error.args[0]!r} twice: leave one out") from None
+            except (ValueError, RecursionError) as error:
+                told = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                raise UserError(f"{path}: line {line} is no JSON: {told}") from None
+            if not isinstance(row, dict):
+                cure = "; a list of objects becomes lines by: jq -c '.[]'" if isinstance(row, list) else ""
+                shown = text.strip()[:_SHOWN]
+                raise UserError(f'{path}: line {line} must be a JSON object, {{"text": …}}, not {shown}{cure}')
+            yield line, row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Repeated(next(key for key in keys if keys.count(key) > 1))
+    return row
+
+
+JSON_LINES = Format((".jsonl", ".ndjson"), names, rows)
