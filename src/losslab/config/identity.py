@@ -75,6 +75,7 @@ ADDED_LATER: dict[str, Any] = {
     "data.augment.masking": 0,
     "data.augment.word_deletion": 0,
     "data.augment.word_swap": 0,
+    "data.augment.mixup": 0,
     "data.augment.label_noise": 0,
     "data.augment.label_noise_kind": "uniform",
     "data.augment.label_noise_seed": None,

@@ -21,6 +21,10 @@ from losslab.contracts.model import (
 )
 from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
+    MIXED_SHARES,
+    MIXED_TARGET,
+    MIXED_TOKENS,
+    MIXED_WEIGHT,
     Batch,
     Features,
     LossSum,
@@ -43,6 +47,10 @@ if TYPE_CHECKING:
 _OF_DATA = ("DataModule", "Share", "Subset", "raw_bytes", "to_device")
 
 __all__ = [
+    "MIXED_SHARES",
+    "MIXED_TARGET",
+    "MIXED_TOKENS",
+    "MIXED_WEIGHT",
     "Backbone",
     "Batch",
     "Calibrator",

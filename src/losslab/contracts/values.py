@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MIXED_TARGET, MIXED_WEIGHT = "mixed_target", "mixed_weight"
+"""Extras of mixed samples (`losslab.data.mixup`): the other sample's target, and 1 − λ of its weight."""
+MIXED_TOKENS, MIXED_SHARES = "mixed_tokens", "mixed_shares"
+"""Inputs of mixed samples: int64 [B, T], the other sample's tokens, and float [B, T, 2], what the embedding of each
+side counts: λ and 1 − λ, and 0 in the padding. The framework mixes them in the model's nn.Embedding of V rows."""
+
 
 class TargetKind(Enum):
     """The form of `Features.target` that a loss expects."""

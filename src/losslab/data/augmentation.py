@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
@@ -32,6 +33,7 @@ class Augmentation:
             Zou 2019, arXiv:1901.11196).
         word_swap: two words at random change places, this share of the number of words times, at least once (random
             swap of EDA).
+        mixup: α of λ ~ Beta(α, α), drawn for each step: each sample is mixed with another (`losslab.data.mixup`).
         label_noise: probability with which a row's label is flipped, once and for all.
         label_noise_kind: `losslab.data.label_noise.NoiseKind`.
         label_noise_seed: None: the run's, so that seeds flip different rows.
@@ -41,6 +43,7 @@ class Augmentation:
     masking: float = 0.0
     word_deletion: float = 0.0
     word_swap: float = 0.0
+    mixup: float = 0.0
     label_noise: float = 0.0
     label_noise_kind: NoiseKind = "uniform"
     label_noise_seed: int | None = None
@@ -56,6 +59,9 @@ class Augmentation:
             raise UserError(f"there is no key 'data.augment.{strangers[0]}': the keys are {', '.join(known)}")
         for name in (*_OF_TOKENS, "label_noise"):
             _check_share(name, keys.get(name, 0.0))
+        mixup = keys.get("mixup", 0.0)
+        if isinstance(mixup, bool) or not isinstance(mixup, int | float) or not 0 <= mixup < math.inf:
+            raise UserError(f"data.augment.mixup must be 0 (off) or α of Beta(α, α), above 0, not {mixup!r}")
         kind, seed = keys.get("label_noise_kind", "uniform"), keys.get("label_noise_seed")
         if kind not in get_args(NoiseKind):
             raise UserError(f"data.augment.label_noise_kind must be {' or '.join(get_args(NoiseKind))}, not {kind!r}")
@@ -72,6 +78,11 @@ class Augmentation:
         if self.label_noise and (target is None or columns[target] != "label"):
             raise UserError(
                 f"data.augment.label_noise flips the one label of each row, and the target of task={task} is none: "
+                "leave it out"
+            )
+        if self.mixup and (target is None or columns[target] == "tags"):
+            raise UserError(
+                f"data.augment.mixup mixes rows of one target each, and task={task} gives each position its own: "
                 "leave it out"
             )
         if self.changes_tokens and not any(kind in TOKENS for kind in columns.values()):

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from losslab.contracts import Batch, Share, Task
+from losslab.contracts import MIXED_WEIGHT, Batch, Share, Task
 from losslab.data.augmentation import Augmentation
 from losslab.data.cells import Columns
 from losslab.data.columns import TOKENS, target_of
 from losslab.data.label_noise import noisy_labels
+from losslab.data.mixup import mix
 from losslab.data.row_changes import RowChanges
 from losslab.data.row_draws import RowDraws
 from losslab.data.row_order import Balanced, Bucketed, RowOrder, Shuffled, padding
@@ -144,9 +145,23 @@ class TrainRows:
         places = self.order.places(step, share)
         shown = places or range(places.start, places.start + 1)
         rows = self.order.rows(shown)
-        batch = self.task.collate([self.example(row, place) for row, place in zip(rows, shown, strict=True)])
-        batch = self.draws(batch, f"train/{self.seed}", np.array(shown))
-        return batch if places else batch._replace(weight=torch.zeros_like(batch.weight))
+        examples = [self.example(row, place) for row, place in zip(rows, shown, strict=True)]
+        if self.augmentation.mixup:
+            own, partners = self._partners(step, shown)
+            batch = mix(self.task.collate([*examples, *partners]), own)
+        else:
+            batch = self.draws(self.task.collate(examples), f"train/{self.seed}", np.array(shown))
+        return batch if places else without_weight(batch)
+
+    def _partners(self, step: int, places: range) -> tuple[float, list[Any]]:
+        """λ of a step, and the example with which that at each place is mixed: one of the same step, wherever a rank
+        or micro-batch has it, so that their number changes nothing."""
+        whole = self.order.places(step, Share())
+        draws = self.changes.generator(1, step)
+        own = float(draws.beta(self.augmentation.mixup, self.augmentation.mixup))
+        partner = draws.permutation(len(whole))
+        at = [whole[int(partner[place - whole.start])] for place in places]
+        return own, [self.example(self.order.rows(range(i, i + 1))[0], i) for i in at]
 
     def example(self, row: int, place: int) -> Any:
         """The task's example of a row at a place of the endless order of train."""
@@ -208,3 +223,11 @@ class TrainRows:
                 f"noise  {flipped:,} of {count:,} labels of train ({flipped / count:.1%}) are flipped to {to}; val and "
                 "test keep theirs"
             )
+
+
+def without_weight(batch: Batch) -> Batch:
+    """The batch with weights of 0."""
+    extras = dict(batch.extras)
+    if MIXED_WEIGHT in extras:
+        extras[MIXED_WEIGHT] = torch.zeros_like(extras[MIXED_WEIGHT])
+    return batch._replace(weight=torch.zeros_like(batch.weight), extras=extras)

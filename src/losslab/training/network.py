@@ -28,6 +28,7 @@ from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.targets import in_kind
 from losslab.models.projection import OutputProjection
+from losslab.training.mixing import ReadOnce, joined, parts_of
 from losslab.training.random import global_stream, hash_weights
 
 Observer = Callable[[Any, Any, Projection], LossSum]
@@ -56,6 +57,7 @@ class Network(nn.Module):
         check_projection(self.projection, backbone, num_outputs, width)
         self.loss = loss
         self.task = task
+        self.vocab_size = info.vocab_size
         self.teacher: Teacher | None = None
         spec = OutputSpec(
             num_outputs=num_outputs, hidden_size=width, generator=head_init,
@@ -72,8 +74,13 @@ class Network(nn.Module):
             assert observer is not None
             return observer(None, self.loss, self.projection)
         kind = self.loss.target_kind
-        features = in_kind(self.task.features(self._body(), batch, kind, self.loss.needs), kind, self.target_size)
+        parts = parts_of(batch)
+        body = self._body() if len(parts) == 1 else ReadOnce(self._body(), self.vocab_size)
+        found = [self.task.features(body, part, kind, self.loss.needs) for part in parts]
+        features = in_kind(joined(found), kind, self.target_size)
         if self.teacher is not None:
+            if len(parts) > 1:
+                raise UserError("data.augment.mixup does not go with a loss that learns from a teacher: leave one out")
             taught = self.teacher.hidden(batch)
             self.loss.teach(self.teacher.log_probs)
             features = replace(features, extras={**features.extras, "teacher_hidden": taught})

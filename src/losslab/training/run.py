@@ -28,6 +28,7 @@ from losslab.training.ema import find_averages, with_averaged
 from losslab.training.factory import build_network, open_data
 from losslab.training.finishing import finish
 from losslab.training.limits import Limits
+from losslab.training.mixing import parts_of
 from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
@@ -252,7 +253,8 @@ def _check_fit(resumed: ReadCheckpoint, network: Network) -> None:
 
 def _step_targets(task: Task, data: DataModule, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Target and weight of all positions of an optimizer step, counted from 0."""
-    return task.flat_targets(data.batch_of(step, Share()))
+    found = [task.flat_targets(part) for part in parts_of(data.batch_of(step, Share()))]
+    return found[0] if len(found) == 1 else (torch.cat([t for t, _ in found]), torch.cat([w for _, w in found]))
 
 
 def _build_module(
