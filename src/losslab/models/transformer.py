@@ -165,6 +165,10 @@ class Transformer(nn.Module):
     def run(self, inputs: dict[str, Tensor], cache: list[AttentionCache] | None) -> Tensor:
         """The stack, for positions that follow those in a cache of `Decoder.new_cache`."""
         start = cache[0].length if cache else 0
+        if (length := start + inputs[self.input_name].shape[1]) > self.context:
+            raise UserError(
+                f"model.context={self.context} is less than the {length} positions of a sample: give model.context={length}"
+            )
         layout = self._layout(inputs, cache)
         hidden = self._embed(inputs, layout, start)
         for i, layer in enumerate(self.layers):
