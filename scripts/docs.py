@@ -59,8 +59,9 @@ def _catalogue(entries: list[Entry]) -> list[str]:
 
 _LEGEND = (
     "Cost: F1 needs of a position's logits only z_y and logsumexp z, F2 also a linear function of them, F3 all of "
-    "them, F4 their order, F5 none. Proper: the prediction that minimises the expected loss is the data's "
-    "distribution, with the default options. `losslab losses` prints these tables, `losslab losses NAME` what follows."
+    "them, F4 their order, F5 none, F6 in training those of some. Proper: the prediction that minimises the expected "
+    "loss is the data's distribution, with the default options. `losslab losses` prints these tables, `losslab losses "
+    "NAME` what follows."
 )
 _PLOTS = (
     "The plots show the loss and its gradient in the target's logit, with the default options: of classes against the "

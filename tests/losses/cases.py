@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from losslab.conformance.subject import Subject
 from losslab.contracts import Features, TargetKind
+from losslab.losses.adaptive_softmax import AdaptiveSoftmax
 from losslab.losses.asymmetric import Asymmetric
 from losslab.losses.base import Loss
 from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
@@ -38,6 +39,7 @@ from losslab.losses.mae import MAE
 from losslab.losses.mse import MSE
 from losslab.losses.poly1 import Poly1
 from losslab.losses.quantile import Quantile
+from losslab.losses.sampled_softmax import SampledSoftmax
 from losslab.losses.soft_cross_entropy import SoftCrossEntropy
 from losslab.losses.square import Square
 from losslab.losses.squentropy import Squentropy
@@ -340,6 +342,18 @@ def class_balanced(inner: Reference, beta: float) -> Reference:
     return reference
 
 
+def clusters(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """log p of the most frequent class, of the next, a cluster, and of the other five; class 6 is the most frequent."""
+    loss = Subject(AdaptiveSoftmax()).fresh(NUM_OUTPUTS)
+    assert isinstance(loss, AdaptiveSoftmax)
+    head = F.linear(hidden, weight, bias).log_softmax(dim=-1)
+    parts = [head[:, :1]]
+    for i in range(2):
+        inner = hidden @ loss.narrow[i].to(hidden.dtype).T
+        parts.append(head[:, 1 + i : 2 + i] + (inner @ loss.wide[i].to(hidden.dtype).T).log_softmax(dim=-1))
+    return torch.cat(parts, dim=-1).flip(-1)
+
+
 def thresholds(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """log P(y = k) of P(y > k) = s(f + b_k), with the b_k under which f = 0 predicts every class alike."""
     score = F.linear(hidden, weight, bias).double()
@@ -556,6 +570,8 @@ CASES = [
         {"positive_weight": 4.0},
         is_softmax=False,
     ),
+    Case("adaptive_softmax", "defaults", AdaptiveSoftmax, cross_entropy(), scores=clusters),
+    Case("sampled_softmax", "defaults", SampledSoftmax, cross_entropy()),
     Case("coral", "defaults", Coral, coral, scores=thresholds),
     Case("asymmetric", "defaults", Asymmetric, asymmetric(), is_softmax=False),
     Case(

@@ -13,10 +13,10 @@ from losslab.losses.base import Loss
 WIDTH = 6
 
 
-def bound(loss: Loss | Case) -> Loss:
+def bound(loss: Loss | Case, width: int = WIDTH) -> Loss:
     """For the sizes of these tests, and the same each time."""
     loss = loss.make() if isinstance(loss, Case) else loss
-    return Subject(loss).fresh(NUM_VALUES if loss.target_kind is TargetKind.VALUES else NUM_OUTPUTS)
+    return Subject(loss).fresh(NUM_VALUES if loss.target_kind is TargetKind.VALUES else NUM_OUTPUTS, width)
 
 
 def problem_for(loss: Loss | Case, positions: int) -> tuple[Features, Tensor]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from losslab.contracts import Features, LossSum, TargetKind, added
 from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.sampled_softmax import SampledSoftmax
 from losslab.losses.square import Square
 from losslab.losses.sum import Sum
 from losslab.models.projection import OutputProjection
@@ -215,7 +216,7 @@ def test_logits_of_ten_thousand_stay_finite(case: Case, autocast: bool) -> None:
     logits = rows.clone().requires_grad_()
     extras = {name: value.float() if value.is_floating_point() else value for name, value in features.extras.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        result = bound(case)(
+        result = bound(case, width=num_outputs)(
             Features(logits, target, torch.ones(len(rows)), extras), OutputProjection(torch.eye(num_outputs))
         )
     assert result.total.isfinite()
@@ -232,7 +233,7 @@ def test_only_the_projection_is_bf16_under_autocast(case: Case, problem: Problem
     weight = selected(case, problem).weight
     expected = (weight * case.values(logits.double(), problem.whole)).sum().item()
     assert result.total.dtype == torch.float32
-    past_logits = case.loss is Square or bound(case).linear_weights(NUM_OUTPUTS) is not None
+    past_logits = case.loss in (Square, SampledSoftmax) or bound(case).linear_weights(NUM_OUTPUTS) is not None
     assert result.total.item() == pytest.approx(expected, rel=BF16_ROUNDING if past_logits else FLOAT32)
 
 

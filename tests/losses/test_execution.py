@@ -293,7 +293,9 @@ def test_logits_free_and_fused_paths_are_taken(loss: Loss, features: Features, m
 ON_META = [
     case
     for case in CASES
-    if case.loss.target_kind is TargetKind.CLASSES and (case.name, case.variant == "bisected") != ("entmax", False)
+    if case.loss.target_kind is TargetKind.CLASSES
+    and case.name != "adaptive_softmax"  # the meta device cannot pick the positions of a cluster
+    and (case.name, case.variant == "bisected") != ("entmax", False)
 ]
 
 

@@ -78,6 +78,8 @@ def forward_equals_its_positions(subject: Subject) -> str:
     """`forward`, in whatever chunks and shortcuts, is Σ weight · position loss of all logits at once."""
     problem = subject.problem()
     loss = subject.fresh()
+    if loss.trains_otherwise:
+        return "it computes something else in training (trains_otherwise)"
     features = single(loss.select(problem.features).kept())
     hidden, projection = features.hidden.requires_grad_(), problem.projection.float().requires_grad_()
     values = added(loss.values(replace(features, hidden=hidden), LinearMap(projection, None)))

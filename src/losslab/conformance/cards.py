@@ -24,7 +24,7 @@ COSTS = {
     "F3": "reads all logits of a position, of a few hundred positions at a time",
     "F4": "reads the largest logits, or their order: a search over all classes at each position",
     "F5": "needs no logits at all, only hidden states and weights",
-    "F6": "reads the logits of a sample of the classes",
+    "F6": "reads the logits of some of the classes in training: a sample, or the target's cluster",
 }
 """The meaning of each cost class, beside the product of hidden states and weights."""
 TARGETS = {

@@ -135,6 +135,8 @@ class Subject:
         )
         if loss.reads_teacher:
             loss.teach(_teach(torch.randn(size, _TEACHER_WIDTH, generator=generator)))
+        if loss.draws:
+            loss.draw(torch.Generator().manual_seed(13))
         return loss
 
     def run(self, features: Features, projection: Tensor, *, step: Features | None = None) -> Outcome:

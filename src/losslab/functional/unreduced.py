@@ -22,8 +22,7 @@ def unreduced(loss: Loss, features: Features, projection: LinearMap) -> Tensor:
     Raises:
         UserError: for a loss whose positions depend on each other, or that is defined by its sum alone.
     """
-    owner = next(base for base in type(loss).__mro__ if "forward" in vars(base))
-    if not (loss.position_wise and vars(owner).get("forward_sums_scores", False)) or loss.reads_step:
+    if not loss.sums_scores() or loss.trains_otherwise or loss.reads_step:
         raise UserError(f"{type(loss).__name__} has no loss of a single position: take reduction='mean' or 'sum'")
     parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     values: Tensor = _Unreduced.apply(loss, features, features.hidden, *projection, *parameters)  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from losslab.contracts import Features, LossSum, OutputSpec, Projection, TargetKind, Values
@@ -56,6 +57,12 @@ class Loss(nn.Module):
     """Whether it needs the targets and weights of all positions of an optimizer step before that step; see
     `prepare_step`."""
 
+    draws: bool = False
+    """It draws at random in training; see `draw`."""
+    trains_otherwise: bool = False
+    """In training it computes what an evaluation cannot, or should not, such as a sum over some classes drawn at random
+    or a comparison of the positions of a batch; `forward` looks at `self.training`, and val/objective is another."""
+
     reads_teacher: bool = False
     """It learns from a trained run: `teacher` names its folder, `features.extras["teacher_hidden"]` [N, D'] holds that
     run's hidden states, and `teacher_log_probs` turns those into its predictions [N, V]."""
@@ -82,6 +89,10 @@ class Loss(nn.Module):
 
     def prepare_step(self, target: Tensor, weight: Tensor) -> None:
         """Receive target [N] and weight [N] of the next optimizer step's positions, of every micro-batch and rank."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Receive the stream of the next optimizer step, a pure function of seed and step. It comes before the first
+        micro-batch, and what is drawn from it holds for all of them and on every rank."""
 
     def from_log_prob(self, log_prob: Tensor) -> Values:
         """The loss [N] of positions whose target has log-probability `log_prob` [N] under softmax."""
@@ -152,10 +163,14 @@ class Loss(nn.Module):
             logits: float32 [N, V], their `scores`.
             logsumexp: float32 [N], of logits · `softmax_factor`; None where there is no factor.
         """
-        owner = next(base for base in type(self).__mro__ if "forward" in vars(base))
-        if not (vars(owner).get("forward_sums_scores", False) and self.position_wise) or self.written_as() == "values":
+        if not self.sums_scores() or self.written_as() == "values":
             return None
         return sum_scores(self, features, logits, logsumexp)
+
+    def sums_scores(self) -> bool:
+        """Whether `forward`, of whichever class, is the sum of what its functions say of each position."""
+        owner = next(base for base in type(self).__mro__ if "forward" in vars(base))
+        return bool(vars(owner).get("forward_sums_scores", False)) and self.position_wise
 
     def written_as(self) -> str:
         """The name of the author's function that defines the loss: of the most derived class, the first in the list."""

@@ -132,7 +132,8 @@ def _check_inner(inner: Loss) -> None:
         raise UserError(
             f"loss.inner={kind.__name__} needs {inner.target_kind.value} as targets, and class_balanced weighs classes"
         )
-    if kind.adapt is not Loss.adapt or inner.written_as() not in _OF_STATISTICS + _OF_LOGITS or inner.reads_teacher:
+    of_logits = kind.adapt is Loss.adapt and inner.written_as() in _OF_STATISTICS + _OF_LOGITS
+    if not of_logits or inner.trains_otherwise or inner.reads_teacher:
         what = "a teacher" if inner.reads_teacher else "products of its own"
         raise UserError(f"loss.inner={kind.__name__} has {what}: class_balanced weighs losses of logits alone")
     if isinstance(inner, ClassBalanced):

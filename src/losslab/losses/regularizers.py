@@ -240,6 +240,7 @@ def _check_softmax(loss: Loss) -> None:
     kind = type(loss)
     if (
         not loss.predicts_softmax()
+        or loss.trains_otherwise
         or loss.target_kind not in _OF_SOFTMAX
         or loss.written_as() not in _OF_STATISTICS + _OF_LOGITS
     ):

@@ -116,7 +116,7 @@ class Sum(Loss):
 def _check_term(name: str, loss: Loss) -> None:
     kind = type(loss)
     check_backend(loss)
-    if kind.adapt is not Loss.adapt or loss.written_as() == "values" or loss.reads_teacher:
+    if kind.adapt is not Loss.adapt or loss.trains_otherwise or loss.written_as() == "values" or loss.reads_teacher:
         what = "a teacher" if loss.reads_teacher else "products of its own"
         raise UserError(f"loss.{name}={kind.__name__} has {what}, and the terms of a sum share their logits")
     if loss.target_kind is not TargetKind.VALUES and loss.num_outputs(_SOME) != _SOME:

@@ -19,7 +19,7 @@ from losslab.errors import Diverged
 from losslab.training.gradients import HiddenGradients
 from losslab.training.network import Network
 from losslab.training.optimizers import NAME
-from losslab.training.random import seed_dropout
+from losslab.training.random import generator, seed_dropout
 from losslab.training.reduce import StepReducer
 from losslab.training.sharding import ShardedStrategy, all_finite, total_norm
 
@@ -120,6 +120,8 @@ class LossModule(pl.LightningModule):
         step, micro = self.trainer.global_step, batch_idx % self.reducer.accumulate
         self.hidden_gradients.active = self.is_logged(step + 1)
         seed_dropout(self.seed, step=step, micro=micro, rank=self.trainer.global_rank)
+        if self.network.loss.draws and micro == 0:
+            self.network.loss.draw(generator(self.seed, f"loss/{step}"))
         if self.step_targets is not None and micro == 0:
             self.network.loss.prepare_step(*(tensor.to(self.device) for tensor in self.step_targets(step)))
         return self.reducer.add(self.network(batch))

@@ -2,6 +2,7 @@
 
 backbone_init, head_init   explicit generators, for the initial weights
 data_order                 the order of training windows
+loss                       what a loss draws for an optimizer step, at every step from its start
 dropout                    the global generators, seeded again before each micro-batch: nothing to save, nothing to leak
 callbacks                  the global generators, seeded again before callbacks see a micro-batch, and after it
 global/NAME                the global generators while NAME is built (data, model, projection, loss, task, optimizer,
