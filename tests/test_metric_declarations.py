@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from losslab.console import figure
 from losslab.errors import UserError
 from losslab.metric import Metric, better, from_info, to_info
 from losslab.metrics.table import METRICS, PRIMARY
@@ -120,3 +122,15 @@ def test_runs_from_before_declare_what_a_language_model_had_and_compare_with_run
 def test_better_follows_the_side() -> None:
     assert better(RMSE, 1.0, 2.0) and not better(RMSE, 2.0, 1.0) and not better(RMSE, 1.0, 1.0)
     assert better(RMSE._replace(higher_is_better=True), 2.0, 1.0)
+
+
+def test_a_number_is_better_than_nan_and_nan_than_nothing() -> None:
+    lower, higher = (Metric("m", "m", "", side) for side in (False, True))
+    for metric, good, bad in ((lower, 1.0, 2.0), (higher, 2.0, 1.0)):
+        assert better(metric, good, bad) and not better(metric, bad, good) and not better(metric, good, good)
+        assert better(metric, bad, math.nan)
+        assert not better(metric, math.nan, bad) and not better(metric, math.nan, math.nan)
+
+
+def test_a_value_that_is_not_defined_is_shown_as_a_dash() -> None:
+    assert figure(math.nan).strip() == figure(None).strip() == "—"

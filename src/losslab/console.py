@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -54,8 +55,9 @@ def width_of(names: Iterable[str]) -> int:
 
 
 def figure(value: float | None) -> str:
-    """Four decimals, powers of ten where there is no room for them, or a dash where there is no value; 12 columns."""
-    if value is None:
+    """Four decimals, powers of ten where there is no room for them, or a dash where there is no value (None, NaN); 12
+    columns."""
+    if value is None or math.isnan(value):
         return f"{'—':>12}"
     return f"{value:>12.4f}" if abs(value) < _WIDEST else f"{value:>12.4g}"
 

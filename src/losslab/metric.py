@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -104,5 +105,8 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
 
 
 def better(metric: Metric, value: float, other: float) -> bool:
-    """Whether a value is better than another, by the side of the metric; false where one is NaN."""
+    """Whether a value is better than another, by the side of the metric. Any number is better than NaN, and NaN than
+    nothing: what is not defined at one validation must not stay the best for good."""
+    if math.isnan(other):
+        return not math.isnan(value)
     return value > other if metric.higher_is_better else value < other

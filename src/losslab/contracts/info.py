@@ -34,7 +34,7 @@ class ValueStats(NamedTuple):
 
     mean: Sequence[float]
     std: Sequence[float]
-    """Of all of train, divided by N."""
+    """Standard deviations of the population: squares divided by N."""
     min: Sequence[float]
     max: Sequence[float]
 
