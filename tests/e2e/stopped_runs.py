@@ -27,6 +27,14 @@ from losslab.training.run import execute
 
 STEPS = 12
 SECONDS = 180
+STOPS = {
+    "ddp": (1, 3, 5, 8, 9, 12),
+    "fsdp": (2, 4, 6, 7, 10, 11),
+    "regression": (3, 5, 8, 11),
+    "tagging": (1, 4, 10, 12),
+}
+"""Configuration → the steps in which its ranks are stopped: each meets a log (every 3 steps), a checkpoint (every 4), a
+validation (every 5) and a step with none."""
 
 
 def make_run(folder: Path, config: dict[str, Any]) -> None:
@@ -83,12 +91,12 @@ def _plain(value: Any) -> Any:
 
 
 def main(folder: Path) -> None:
-    """For each FOLDER/*.yaml: the undisturbed run, and for each step one that is stopped there, on either rank."""
+    """For each FOLDER/*.yaml: the undisturbed run, and for each of its stops one that ends there, on either rank."""
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     distributed.init_process_group("gloo")
     for path in sorted(folder.glob("*.yaml")):
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for step in range(STEPS + 1):
+        for step in (0, *STOPS[path.stem]):
             run = folder / path.stem / str(step)
             if distributed.get_rank() == 0:
                 make_run(run, config)

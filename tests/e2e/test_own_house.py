@@ -12,7 +12,7 @@ import pytest
 import stopped_runs
 import torch
 import yaml
-from stopped_runs import SECONDS, STEPS, make_run, remains
+from stopped_runs import SECONDS, STEPS, STOPS, make_run, remains
 from stopped_runs import train as train_run
 
 import losslab
@@ -124,14 +124,15 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(task: str, tmp_path: Path) ->
 def test_two_ranks_stopped_at_any_step_end_as_the_undisturbed_ones(task: str, tmp_path: Path) -> None:
     folder = tmp_path / "ranks"
     folder.mkdir()
-    (folder / "ddp.yaml").write_text(yaml.safe_dump(config_of(task, *RANKS)), encoding="utf-8")
+    (folder / f"{task}.yaml").write_text(yaml.safe_dump(config_of(task, *RANKS)), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = subprocess.run(
         [*command, stopped_runs.__file__, str(folder)], capture_output=True, text=True, timeout=SECONDS + 60
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    expected, *stopped = (remains(folder / f"ddp/{step}") for step in range(STEPS + 1))
-    assert all(found == expected for found in stopped)
+    expected = remains(folder / f"{task}/0")
+    for step in STOPS[task]:
+        assert remains(folder / f"{task}/{step}") == expected, step
 
 
 def test_two_ranks_score_as_one_does(task: str) -> None:
