@@ -30,7 +30,7 @@ def prepared(tmp_path, task: Completion) -> RowsDataModule:
 
 
 def spelt(batch: Batch) -> list[tuple[str, str]]:
-    """What the model reads of each row, and what it predicts; $ is the end of text."""
+    """The text that the model reads of each row, and the one that it predicts; $ is the end of text."""
     rows = []
     for tokens, mask, target, weight in zip(
         batch.inputs["tokens"], batch.inputs["mask"], batch.target, batch.weight, strict=True

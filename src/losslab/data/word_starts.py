@@ -19,7 +19,7 @@ _METASPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """What tasks that draw tokens need of a tokenizer."""
+    """The facts of a tokenizer that tasks need to draw tokens."""
     return Vocabulary(tokenizer.vocab_size, tokenizer.end, tokenizer.mask, WordStarts(tokenizer))
 
 
