@@ -58,7 +58,7 @@ class FileRows(RowSource):
         if not rest:
             raise UserError("data.path names no file beside those of data.val_path and data.test_path")
         root = Path(self.path).expanduser() if isinstance(self.path, str) and Path(self.path).is_dir() else None
-        splits = own_splits(rest, root, SUFFIXES) if len(rest) > 1 else {}
+        splits = own_splits(rest, root, (*SUFFIXES, ".txt")) if len(rest) > 1 else {}
         if not splits:
             return {"train": rest, **named}
         if twice := [split for split in named if split in splits]:

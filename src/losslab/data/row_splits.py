@@ -56,7 +56,7 @@ def split_by_label(hashes: Sequence[int], labels: Sequence[str], shares: Shares)
     for value in sorted(size):
         strata[label_of[value]].append(value)
     chosen = dict.fromkeys(size, "train")
-    wanted = {split: _wanted(share, len(hashes)) / len(hashes) for split, share in shares.items()}
+    wanted = {split: _wanted(share, len(hashes)) / max(len(hashes), 1) for split, share in shares.items()}
     seen, taken = 0, dict.fromkeys(shares, 0)
     for label in sorted(strata):
         rows, at = strata[label], 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import glob
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from losslab.data.formats.class_folders import CLASS_FOLDERS
+from losslab.data.formats.conll import CONLL
 from losslab.data.formats.csv_files import CSV, TSV
 from losslab.data.formats.json_lines import JSON_LINES
 from losslab.data.formats.label_first import LABEL_FIRST
+from losslab.data.formats.parquet import PARQUET
 from losslab.data.opened import PACKED, check_not_empty
 from losslab.data.table_format import Format, FormatName, Row, Skipped, TableFormat
 from losslab.errors import UserError
@@ -20,9 +23,13 @@ FORMATS: dict[FormatName, Format] = {
     "csv": CSV,
     "tsv": TSV,
     "jsonl": JSON_LINES,
+    "parquet": PARQUET,
     "label_first": LABEL_FIRST,
+    "conll": CONLL,
+    "class_folders": CLASS_FOLDERS,
 }
-SUFFIXES = tuple(suffix for form in FORMATS.values() for suffix in form.suffixes)
+SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS.values() for suffix in form.suffixes if suffix != ".txt"))
+"""Each of them says how a file is written; that of a text does not."""
 _WAY_OUT = "write it as .csv or .jsonl (pandas' to_csv and to_json(orient='records', lines=True) do that)"
 
 
@@ -36,7 +43,7 @@ def find_tables(path: str | Sequence[str], key: str, form: TableFormat | None = 
     found = [file for part in ([path] if isinstance(path, str) else path) for file in _find(part, key, form)]
     if not found:
         raise UserError(f"{key} is an empty list: {key}=FILE|DIR|GLOB")
-    if twice := [file for i, file in enumerate(found) if file in found[:i]]:
+    if twice := [file for file, count in Counter(found).items() if count > 1]:
         raise UserError(f"{key} names {twice[0]} twice")
     for file in found:
         format_of(file, form)
@@ -85,7 +92,8 @@ def format_of(path: Path, form: TableFormat) -> Format:
     """The reader of a file. Raises UserError where nothing says which."""
     if form.name is not None:
         return FORMATS[form.name]
-    found = next((known for known in FORMATS.values() if suffix_of(path) in known.suffixes), None)
+    known = FORMATS.values() if suffix_of(path) in SUFFIXES else ()
+    found = next((each for each in known if suffix_of(path) in each.suffixes), None)
     if found is None:
         raise UserError(
             f"{path} is no table that can be read ({', '.join(SUFFIXES)}, also {' and '.join(PACKED)}): {_WAY_OUT}; "

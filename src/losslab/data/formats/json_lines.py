@@ -43,7 +43,9 @@ def _objects(path: Path, form: TableFormat, skipped: Skipped) -> Iterator[tuple[
                 row = json.loads(text, object_pairs_hook=_once)
             except _Repeated as error:
                 raise UserError(f"{path}: line {line} has the key {error.args[0]!r} twice: leave one out") from None
-            except (ValueError, RecursionError) as error:
+            except RecursionError:
+                raise UserError(f"{path}: line {line} is nested too deeply to be read") from None
+            except ValueError as error:
                 told = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else error
                 raise UserError(f"{path}: line {line} is no JSON: {told}") from None
             if not isinstance(row, dict):
