@@ -60,13 +60,7 @@ _LONGEST = 4
 def allowed() -> frozenset[str]:
     """The classes that a folder's configuration may name: ours, each as its yaml in conf/ has it."""
     shipped = (path for group in (*COMPONENTS, *NAMED_NODES) for path in (conf_dir() / group).glob("*.yaml"))
-    return _ALLOWED.union(*(_outermost(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) for path in shipped))
-
-
-def _outermost(node: dict[str, Any]) -> set[str]:
-    """The classes of a yaml file: its own, or those of its named nodes."""
-    nodes = [node] if _TARGET in node else [inner for inner in node.values() if isinstance(inner, dict)]
-    return {inner[_TARGET] for inner in nodes if _TARGET in inner}
+    return _ALLOWED.union(*(targets(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) for path in shipped))
 
 
 def targets(config: Any) -> set[str]:

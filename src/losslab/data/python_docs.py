@@ -44,8 +44,8 @@ def read_texts() -> list[str]:
     texts = _topics()
     files = source_files()
     for path in working(files, "reading the standard library's documentation", total=len(files)):
-        if docstrings := _docstrings(path):
-            texts.append("\n\n".join(docstrings))
+        if found := docstrings(path):
+            texts.append("\n\n".join(found))
     if sum(map(len, texts)) < _SHORTEST:
         raise UserError("this Python came without its library's sources; use data=text data.path=… instead")
     return texts
@@ -59,7 +59,8 @@ def _topics() -> list[str]:
     return [topics[name].strip() for name in sorted(topics)]
 
 
-def _docstrings(path: Path) -> list[str]:
+def docstrings(path: Path) -> list[str]:
+    """The docstrings of a module; none of a file that is no Python."""
     try:
         with tokenize.open(path) as file:
             tree = ast.parse(file.read())

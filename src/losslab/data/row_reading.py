@@ -120,7 +120,7 @@ class Reading:
         how = " and ".join(f"{split} its own" for split in ("val", "test") if split in own)
         if shares:
             how += ("; of the rest, " if how else "") + rule
-        return Rows(rows, hashes, how, _copies(hashes), dict(skipped))
+        return Rows(rows, hashes, how, _copies(hashes), {what: count for what, count in skipped.items() if count})
 
     def _parsed(
         self, source: RowSource, split: str, columns: Columns, skipped: Skipped
@@ -213,7 +213,7 @@ def _labels(cell: str | list[str]) -> set[str]:
 
 
 def _left_out(skipped: Skipped) -> str:
-    return "".join(f"; left out: {count:,} {what}" for what, count in skipped.items())
+    return "".join(f"; left out: {count:,} {what}" for what, count in skipped.items() if count)
 
 
 def _hash(row: Row, columns: Columns) -> int:
