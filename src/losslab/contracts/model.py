@@ -18,7 +18,7 @@ class Backbone(Protocol):
     A person's model needs `width` and `forward`. It may have, beside them:
         `output_projection(num_outputs, generator) -> Projection`: default: a projection of its own, N(0, 0.02²).
         `blocks() -> Sequence[nn.Module]`: its layers in their order, which FSDP shards, `trainer.compile` compiles and
-            gradient norms are measured at; each takes and returns hidden states. Default: none.
+            gradient norms are measured at; each takes hidden states first, and returns them. Default: none.
         `flops_per_sample() -> int`: of a forward and backward pass without the projection. Default: unknown.
         `context`: the longest sequence that it reads. Default: any.
         `causal`: whether a hidden state depends on inputs up to its position alone; a task that predicts what follows

@@ -39,13 +39,10 @@ class SequenceMeter(Meter):
         features = features.kept()
         with torch.autocast(device_type=features.hidden.device.type, enabled=False):
             predicted = loss.predict_log_probs(loss.scores(features.hidden, projection)).argmax(dim=-1)
-        _, sequence = features.extras["sentence"].unique(return_inverse=True)
+        there, sequence = features.extras["sentence"].unique(return_inverse=True)
         wrong = (predicted != classes_of(features)).double()
-        mistakes = torch.zeros(
-            int(sequence.max()) + 1 if len(sequence) else 0, dtype=torch.float64, device=wrong.device
-        )
-        mistakes.index_add_(0, sequence, wrong)
-        found = torch.stack([(mistakes == 0).double().sum(), torch.tensor(float(len(mistakes))).to(mistakes)])
+        mistakes = wrong.new_zeros(len(there)).index_add_(0, sequence, wrong)
+        found = torch.stack([(mistakes == 0).double().sum(), mistakes.new_tensor(len(there))])
         self.counts = self.counts + found.to(self.counts.device)
         return self.positions.update(features, loss, projection)
 

@@ -167,7 +167,8 @@ class Transformer(nn.Module):
         start = cache[0].length if cache else 0
         if (length := start + inputs[self.input_name].shape[1]) > self.context:
             raise UserError(
-                f"model.context={self.context} is less than the {length} positions of a sample: give model.context={length}"
+                f"model.context={self.context} is less than the {length} positions of a sample: give model.context="
+                f"{length}"
             )
         layout = self._layout(inputs, cache)
         hidden = self._embed(inputs, layout, start)
