@@ -39,7 +39,7 @@ class SequenceMeter(Meter):
         features = features.kept()
         with torch.autocast(device_type=features.hidden.device.type, enabled=False):
             predicted = loss.predict_log_probs(loss.scores(features.hidden, projection)).argmax(dim=-1)
-        there, sequence = features.extras["sentence"].unique(return_inverse=True)
+        there, sequence = torch.unique(features.extras["sentence"], return_inverse=True)
         wrong = (predicted != classes_of(features)).double()
         mistakes = wrong.new_zeros(len(there)).index_add_(0, sequence, wrong)
         found = torch.stack([(mistakes == 0).double().sum(), mistakes.new_tensor(len(there))])
