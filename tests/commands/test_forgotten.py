@@ -9,7 +9,7 @@ import pytest
 
 from losslab.commands.forgotten import Forgotten, find_forgotten
 from losslab.commands.train import train
-from losslab.config.check import check_run, check_warmup
+from losslab.config.check import check_run, check_warmup, resolve_budget
 from losslab.config.compose import compose_job
 from losslab.errors import UserError
 from losslab.records import Record, write_config
@@ -106,3 +106,14 @@ def test_a_typed_warm_up_ends_before_the_run_does(scheduler: str) -> None:
     note = check("trainer.max_steps=19")
     assert (note is None) == (scheduler == "constant")
     assert note is None or "a run of 19 optimizer steps ends within its warm-up of 20" in note
+
+
+def test_a_value_that_follows_from_data_without_a_context_is_not_forgotten(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = ["name=first", "experiment=copying"]
+    config, choices = checked(*typed)
+    folder = tmp_path / "outputs/first/run1"
+    folder.mkdir(parents=True)
+    write_config(folder, resolve_budget(config))
+    Record(identity="1", name="first", status="completed", provenance={"choices": choices}).write(folder)
+    assert find(*typed, "seed=2") is None

@@ -80,7 +80,8 @@ def find_forgotten(jobs: Iterable[tuple[dict[str, Any], Choices]], typed: Iterab
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's numbers, by dotted key."""
-    sizes = [config["data"].get(key) for key in ("batch_size", "context")]
+    data = config["data"]
+    sizes = [data.get("batch_size"), *([data["context"]] if "context" in data else [])]
     if all(isinstance(size, int) and size > 0 for size in sizes) and not needs_passes(config["trainer"]):
         config = resolve_budget(config)
     settings = flatten(without(config, NOT_IDENTITY))
