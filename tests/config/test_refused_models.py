@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from losslab.contracts import DataInfo
 from losslab.errors import UserError
-from losslab.training.factory import check_components
+from losslab.training.factory import build_backbone, check_components
 
+VECTORS = DataInfo(splits={}, mean_positions=1, frame_width=5)
 BIDIRECTIONAL = ["model=encoder", "model=patches", "model=lstm model.bidirectional=true"]
 
 
@@ -36,3 +38,15 @@ def test_batch_norm_is_refused_where_it_cannot_be_exact(words: str, named: str, 
     with pytest.raises(UserError, match=named):
         check_components(settle(*batch_norm, *words.split()))
     check_components(settle(*task, "model=encoder", *words.split()))
+
+
+def test_the_width_of_vectors_comes_from_the_data(settle: Any) -> None:
+    config = settle("model=patches", "model.width=8", "model.num_heads=2")
+    assert "frame_width" not in config["model"]
+    restored = DataInfo.restored(VECTORS.stored())
+    assert build_backbone(config, restored).embedding.weight.shape == (8, 5)
+    assert "frame_width" not in DataInfo(splits={}, mean_positions=1, vocab_size=7).stored(), "as checkpoints were"
+    with pytest.raises(UserError, match=r"PatchEncoder needs frame_width, and this data has no vectors"):
+        build_backbone(config, DataInfo(splits={}, mean_positions=1, vocab_size=7))
+    with pytest.raises(UserError, match=r"Encoder needs vocab_size, and this data has no vocabulary"):
+        build_backbone(settle("model=encoder"), VECTORS)

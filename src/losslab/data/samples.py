@@ -30,10 +30,11 @@ class _Split(NamedTuple):
 class SamplesDataModule(DataModule):
     """Samples out of datasets that are indexed: `len(samples)`, `samples[i]`.
 
-    A subclass writes `datasets`, and sets of `vocab_size`, `num_classes` and `num_values` what its samples have. The
-    task makes a batch of samples: `task.collate([task.example(sample), …])`. Each pass over train visits every sample
-    once, in an order of (seed, pass). Batches carry the extras `id` (number of the sample in its split), `unit` (the
-    same, or of neighbours together where there are more than 4,096) and `fit` (1 for the half that fits a calibrator).
+    A subclass writes `datasets`, and sets of `vocab_size`, `frame_width`, `num_classes` and `num_values` what its
+    samples have. The task makes a batch of samples: `task.collate([task.example(sample), …])`. Each pass over train
+    visits every sample once, in an order of (seed, pass). Batches carry the extras `id` (number of the sample in its
+    split), `unit` (the same, or of neighbours together where there are more than 4,096) and `fit` (1 for the half that
+    fits a calibrator).
 
     Args:
         batch_size: samples in one optimizer step, over all devices and micro-batches.
@@ -43,6 +44,8 @@ class SamplesDataModule(DataModule):
 
     vocab_size: int | None = None
     """V, where inputs are tokens."""
+    frame_width: int | None = None
+    """F, where inputs are vectors (`frames`, float [B, T, F])."""
     num_classes: int | None = None
     """The number of classes, where targets are classes of their own."""
     num_values: int | None = None
@@ -109,6 +112,7 @@ class SamplesDataModule(DataModule):
             splits=splits,
             mean_positions=float(self._splits["train"].sampler.positions.mean()),
             vocab_size=self.vocab_size,
+            frame_width=self.frame_width,
             num_classes=self.num_classes,
             num_values=self.num_values,
             class_counts=counts if counts is not None and counts.any() else None,
