@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from losslab.training.output.messages import note
 from losslab.training.random import generator, global_stream
 from losslab.training.trial import data as data_trials
 from losslab.training.trial import model as model_trials
+from losslab.training.trial import pooling
 from losslab.training.trial import task as task_trials
 from losslab.training.trial import weights as weight_trials
 from losslab.training.trial.documents import SEGMENTS, documents_apart
@@ -31,8 +32,8 @@ _MOST = 2e9
 
 
 def try_own_parts(config: dict[str, Any], network: Network, data: DataModule) -> None:
-    """Try the model, data and task of a run that are not losslab's, and every model on packed windows. Streams, weights
-    and state stay what they are.
+    """Try the model, data and task of a run that are not losslab's, every model on packed windows, and what stands for
+    a text. Streams, weights and state stay what they are.
 
     Raises:
         UserError: for a part that breaks a promise; what may be meant is a note.
@@ -40,7 +41,8 @@ def try_own_parts(config: dict[str, Any], network: Network, data: DataModule) ->
     own = [part for part in _PARTS if targets({part: config[part]}) - allowed()]
     names = {part: config[part]["_target_"].rpartition(".")[2] for part in _PARTS}
     with global_stream(config["seed"], "trial"):
-        for part, trial in _trials(config, network, data, own):
+        batch = data.train_batch(0, Share())
+        for part, trial in chain(_trials(config, network, data, own, batch), _of_texts(network, batch)):
             try:
                 trial()
             except Doubt as doubt:
@@ -55,9 +57,8 @@ def try_own_parts(config: dict[str, Any], network: Network, data: DataModule) ->
 
 
 def _trials(
-    config: dict[str, Any], network: Network, data: DataModule, own: list[str]
+    config: dict[str, Any], network: Network, data: DataModule, own: list[str], batch: Batch
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    batch = data.train_batch(0, Share())
     if not own and SEGMENTS not in batch.inputs:
         return
     if "data" in own:
@@ -85,6 +86,11 @@ def _trials(
         checks += [model_trials.causal] if network.task.causal else []
         for check in (*checks, weight_trials.round_trip, weight_trials.gradients):
             yield "model", partial(check, trial)
+
+
+def _of_texts(network: Network, batch: Batch) -> Iterator[tuple[str, Callable[[], object]]]:
+    if (text := pooling.longest_text(batch)) is not None:
+        yield "task", partial(pooling.reads_more_than_the_first, network, text)
 
 
 def _is_large(network: Network, batch: Batch) -> bool:
