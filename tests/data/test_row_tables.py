@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from losslab.data.tables import TableFormat, column_names, find_tables, read_rows
+from losslab.data.table_format import FormatName
+from losslab.data.tables import TableFormat, column_names, find_tables, form_beside, read_rows
 from losslab.errors import UserError
 
 ROWS = [{"text": "one, two", "label": "a"}, {"text": 'say "no"', "label": "b"}, {"text": "two\nlines", "label": "a"}]
@@ -105,3 +106,20 @@ def test_a_glob_names_its_files_in_order(tmp_path: Path) -> None:
 def test_a_delimiter_is_one_character(delimiter: str) -> None:
     with pytest.raises(UserError, match="one character"):
         TableFormat(delimiter).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "kept"),
+    [
+        ("new.jsonl", "label_first", False),
+        ("new.csv.gz", "label_first", False),
+        ("new.label", "label_first", True),
+        ("new.txt", "csv", True),
+        ("new.csv", "csv", True),
+        ("new.csv", None, True),
+    ],
+)
+def test_a_file_beside_the_data_is_read_by_its_suffix(name: str, said: FormatName | None, kept: bool) -> None:
+    """A run on lines of labels predicts JSON lines, which are no such lines; encoding and header stay behind, too."""
+    form = TableFormat(name=said, encoding="latin-1", header=("a", "b"))
+    assert form_beside(Path(name), form) == (form if kept else TableFormat())

@@ -12,7 +12,7 @@ from typing import Any
 from losslab.commands.trusted import let_import, one_run
 from losslab.console import complain, say
 from losslab.console import write as write_out
-from losslab.data.tables import TableFormat, column_names, find_tables, read_rows
+from losslab.data.tables import TableFormat, column_names, find_tables, form_beside, read_rows
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
@@ -45,10 +45,11 @@ def predict(folder: Path, table: Path, *, output: Path | None, checkpoint: str, 
     form = TableFormat.of(data)
     rows: list[dict[str, Any]] = []
     for file in find_tables(str(table), "the table", form):
-        columns = column_names(file, form)
+        own = form_beside(file, form)
+        columns = column_names(file, own)
         if _PREDICTED in columns:
             raise UserError(f"{file} has a column {_PREDICTED!r} already, where the prediction would stand: rename it")
-        rows += read_rows(file, columns, form)
+        rows += read_rows(file, columns, own)
     predictions = predictor(rows)
     if predictor.cut_off:
         complain(f"note: {predictor.cut_off:,} sequences are longer than data.context={data['context']}: cut off")

@@ -17,7 +17,7 @@ from losslab.data.opened import PACKED, check_not_empty
 from losslab.data.table_format import Format, FormatName, Row, Skipped, TableFormat
 from losslab.errors import UserError
 
-__all__ = ["Row", "Skipped", "TableFormat", "column_names", "find_tables", "read_rows", "rows_of"]
+__all__ = ["Row", "Skipped", "TableFormat", "column_names", "find_tables", "form_beside", "read_rows", "rows_of"]
 
 FORMATS: dict[FormatName, Format] = {
     "csv": CSV,
@@ -100,6 +100,13 @@ def format_of(path: Path, form: TableFormat) -> Format:
             f"where only its name is another: data.format={'|'.join(FORMATS)}"
         )
     return found
+
+
+def form_beside(path: Path, form: TableFormat) -> TableFormat:
+    """The form of a file that stands beside the data, such as one to predict: that of the data, or where its suffix
+    says another format than `data.format`, that of its suffix alone."""
+    named = form.name is not None and suffix_of(path) in SUFFIXES
+    return TableFormat() if named and suffix_of(path) not in format_of(path, form).suffixes else form
 
 
 def column_names(path: Path, form: TableFormat) -> list[str]:
