@@ -151,7 +151,7 @@ def test_a_loss_of_classes_is_refused_with_what_fits() -> None:
     ours = refused.value.args[0].partition("this task goes with loss=")
     assert "this loss goes with task=classification, lm" in ours[0]
     assert all(case.name in ours[2] for case in LOSSES) and "focal" not in ours[2]
-    with pytest.raises(UserError, match="does not give: this loss goes with task=lm,") as refused:
+    with pytest.raises(UserError, match="does not give: this loss goes with task=lm") as refused:
         check_kinds(Goldfish(), Tagging())
     assert "goldfish" not in refused.value.args[0] and "unlikelihood" not in refused.value.args[0]
     with pytest.raises(UserError, match="this loss goes with task=regression"):
@@ -198,6 +198,11 @@ def test_a_run_reports_and_predicts_in_units(sweep: Path, tmp_path: Path, capsys
     errors = np.array(predicted) - [float(row["length"]) for row in rows]
     assert record.metrics["best"]["val/rmse"] == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-5)
     assert 0 < record.metrics["best"]["test/width_80"] < record.metrics["best"]["test/width_95"]
+    with np.load(run / "test_scores.npz") as kept:
+        assert kept["units"].shape == (2, 12) and kept["unit_metrics"].tolist() == ["mae"]
+        assert kept["units"][1].sum() / kept["units"][0].sum() == pytest.approx(record.metrics["best"]["test/mae"])
+        errors = np.abs(kept["predicted"] - kept["target"])[:, 0]
+        assert kept["target"].tolist() == [[1100.0]] * 12 and kept["units"][1] == pytest.approx(errors)
     assert evaluate(run, checkpoint="best", split=None, overrides=[], trust=[]) == 0
     entry = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     assert entry["metrics"]["test/rmse"] == record.metrics["best"]["test/rmse"]
@@ -213,6 +218,8 @@ def test_what_is_not_defined_is_null_in_the_record_and_no_obstacle(
     best = read(find_runs(sweep)[0]).metrics["best"]
     assert best["test/pearson"] is None and best["test/r2"] == 0.0 and math.isfinite(best["val/pearson"])
     assert compare(sweep, baseline="mse") == 0
+    summary = next(sweep.glob("comparison*/report.html")).read_text()
+    assert "Two noises" in summary and "mae" in summary
     assert "smallest test/rmse (root mean squared error, cm)" in capsys.readouterr().out
     with pytest.raises(UserError, match="test/pearson is not finite"):
         compare(sweep, baseline="mse", metric="test/pearson")

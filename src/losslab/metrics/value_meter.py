@@ -14,8 +14,11 @@ objective                           what the loss itself reports; never compared
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.contracts import Features, LossSum, Meter, Projection
@@ -26,6 +29,8 @@ from losslab.metrics.value_metrics import measure
 
 INTERVALS = {"80": (0.1, 0.9), "95": (0.025, 0.975)}
 """Name → levels of the two quantiles."""
+_FACTS = 3
+"""Numbers of a row before its values."""
 _DENSITY = ("count", "nll", "zeros")
 _OWN = "own"
 _SPANS = {name: f"{{}}_{name}" for name in INTERVALS} | {_OWN: "interval_{}"}
@@ -72,12 +77,14 @@ class ValueMeter(Meter):
 
     Args:
         mean, std: [K], what a value that the loss sees is multiplied by, and what is then added, for its unit.
+        num_units: how many samples, or groups of them, have scores of their own in `arrays`; 0 for none.
     """
 
-    def __init__(self, *, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, *, mean: Tensor, std: Tensor, num_units: int = 0) -> None:
         self.mean, self.std = mean.double(), std.double()
-        self.rows = torch.zeros(0, 2 + 2 * len(mean), dtype=torch.float64)
-        """[n, 2 + 2 K]: id, weight, predictions, targets."""
+        self.num_units = num_units
+        self.rows = torch.zeros(0, _FACTS + 2 * len(mean), dtype=torch.float64)
+        """[n, 3 + 2 K]: id, unit, weight, predictions, targets."""
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64)
 
     def states(self) -> dict[str, tuple[Tensor, Combined]]:
@@ -98,9 +105,10 @@ class ValueMeter(Meter):
     def _measure(self, features: Features, loss: ValueScorer, scores: Tensor) -> None:
         mean, std = self.mean.to(scores.device), self.std.to(scores.device)
         weight, value = features.weight.double(), features.extras["value"]
-        number = features.extras.get("id", torch.zeros_like(weight)).double()
+        nothing = torch.zeros_like(weight)
+        number, unit = (features.extras.get(name, nothing).double() for name in ("id", "unit"))
         predicted = loss.predict_values(scores).double() * std + mean
-        rows = torch.cat([torch.stack([number, weight], dim=1), predicted, value], dim=1)
+        rows = torch.cat([torch.stack([number, unit, weight], dim=1), predicted, value], dim=1)
         self.rows = torch.cat([self.rows, rows.to(self.rows.device)])
         density = loss.log_density(scores, features.target)
         if density is not None:
@@ -127,10 +135,8 @@ class ValueMeter(Meter):
 
     def values(self) -> dict[str, float]:
         """Each metric by name; of distributions and intervals those that the loss predicts."""
-        order = self.rows[:, 0].argsort(stable=True)
-        rows = self.rows[order].cpu().numpy()
-        half = 2 + len(self.mean)
-        found = measure(rows[:, 2:half], rows[:, half:], rows[:, 1])
+        _, weight, predicted, target = self._sorted()
+        found = measure(predicted, target, weight)
         sums = dict(zip(_SUMS, self.sums.tolist(), strict=True))
         if count := sums["count"]:
             found |= {"nll": sums["nll"] / count, "zeros": sums["zeros"] / count}
@@ -140,5 +146,25 @@ class ValueMeter(Meter):
                 found[prefix.format("width")] = sums[f"width_{name}"] / count
         if count := sums[f"count_{_OWN}"]:
             found["interval_nominal"] = sums["nominal"] / count
-        weight = sums["objective_weight"]
-        return found | {"objective": sums["objective"] / weight if weight else math.nan}
+        count = sums["objective_weight"]
+        return found | {"objective": sums["objective"] / count if count else math.nan}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """`units` [2, U], of each unit its weight and its sum of absolute errors (mean over K values), and
+        `unit_metrics`; `predicted` and `target`, float64 [n, K], in their unit and in the order of the samples."""
+        if not self.num_units:
+            return {}
+        unit, weight, predicted, target = self._sorted()
+        units = np.zeros((2, self.num_units))
+        np.add.at(
+            units, (slice(None), unit.astype(np.int64)), [weight, weight * np.abs(predicted - target).mean(axis=1)]
+        )
+        found = {"units": units.astype(np.float32), "unit_metrics": np.array(["mae"])}
+        return found | {"predicted": predicted, "target": target}
+
+    def _sorted(self) -> tuple[NDArray[np.float64], ...]:
+        """Units [n], weights [n], predictions [n, K] and targets [n, K], in the order of the samples' ids."""
+        order = self.rows[:, 0].argsort(stable=True)
+        rows = self.rows[order].cpu().numpy()
+        half = _FACTS + len(self.mean)
+        return rows[:, 1], rows[:, 2], rows[:, _FACTS:half], rows[:, half:]

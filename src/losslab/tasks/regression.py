@@ -108,4 +108,5 @@ class Regression(Task):
         return target.float(), batch.weight.flatten()
 
     def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> ValueMeter:
-        return ValueMeter(mean=self.mean, std=self.std)
+        units = info.splits[split].units if thorough and split == "test" else 0
+        return ValueMeter(mean=self.mean, std=self.std, num_units=units)
