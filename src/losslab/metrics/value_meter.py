@@ -155,10 +155,8 @@ class ValueMeter(Meter):
         if not self.num_units:
             return {}
         unit, weight, predicted, target = self._sorted()
-        units = np.zeros((2, self.num_units))
-        np.add.at(
-            units, (slice(None), unit.astype(np.int64)), [weight, weight * np.abs(predicted - target).mean(axis=1)]
-        )
+        place, errors = unit.astype(np.int64), weight * np.abs(predicted - target).mean(axis=1)
+        units = np.stack([np.bincount(place, weights=each, minlength=self.num_units) for each in (weight, errors)])
         found = {"units": units.astype(np.float32), "unit_metrics": np.array(["mae"])}
         return found | {"predicted": predicted, "target": target}
 
