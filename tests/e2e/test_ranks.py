@@ -106,6 +106,8 @@ FIVE_STEPS = [
 ]
 LOSSES = ["cross_entropy", "kl_divergence", "brier", "hinge", "square", "harmonic", "entmax"]
 """One for each way to compute a loss, with and without a scale that it receives; and entmax, whose nll is infinite."""
+RUNS = {loss: [f"loss={loss}"] for loss in LOSSES} | {"mlm": ["task=mlm", "model=encoder"]}
+"""And a task whose ranks have unequal numbers of targets."""
 STRATEGIES = {"ddp": "trainer.accumulate_grad_batches=2", "fsdp": "trainer.accumulate_grad_batches=1"}
 """Strategy → how its batch is split."""
 NAN = ["loss=brier", "loss._target_=rank_weights.NanOnOneRank"]
@@ -124,8 +126,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place whose runs in two/ were trained on two ranks, by the same two processes."""
     place = tmp_path_factory.mktemp("ranks")
     (place / "book.txt").write_text(make_text(), encoding="utf-8")
-    for loss, (strategy, split) in product(LOSSES, STRATEGIES.items()):
-        make(place, f"two/{loss}-{strategy}", f"loss={loss}", f"trainer={strategy}", split)
+    for (name, options), (strategy, split) in product(RUNS.items(), STRATEGIES.items()):
+        make(place, f"two/{name}-{strategy}", *options, f"trainer={strategy}", split)
     make(place, "two/nan-fsdp", *NAN, "trainer=fsdp", *NINE_STEPS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = subprocess.run(
@@ -138,9 +140,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", RUNS)
 def test_a_loss_trains_on_two_ranks_as_on_one(trained: Path, loss: str) -> None:
-    one = make(trained, f"one/{loss}", f"loss={loss}")
+    one = make(trained, f"one/{loss}", *RUNS[loss])
     execute(RunFolder(one))
     expected = torch.load(one / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for strategy in STRATEGIES:
