@@ -91,6 +91,8 @@ class DataInfo:
         found = {name: getattr(self, name) for name in _STORED}
         if self.frame_width is not None:
             found[_FRAMES] = self.frame_width
+        if self.mask is not None:
+            found[_MASK] = self.mask
         if self.value_stats is not None:
             found[_STATS] = {name: list(each) for name, each in self.value_stats._asdict().items()}
         return found
@@ -106,6 +108,7 @@ class DataInfo:
         return cls(
             splits={},
             frame_width=content.get(_FRAMES),
+            mask=content.get(_MASK),
             value_stats=None if stats is None else ValueStats(**stats),
             **{name: content[name] for name in _STORED},
         )
@@ -113,4 +116,5 @@ class DataInfo:
 
 _STATS = "value_stats"
 _FRAMES = "frame_width"
+_MASK = "mask"
 _STORED = ("mean_positions", "vocab_size", "num_classes", "num_values", "artifacts")
