@@ -1,6 +1,7 @@
 """Changes to the rows of train: functions of seed and place, on train alone, and refusals."""
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from losslab.contracts import Batch, Share, padded
 from losslab.data.augmentation import Augmentation
+from losslab.data.bpe_dropout import BpeDropout
 from losslab.data.label_noise import noisy_labels
 from losslab.data.row_changes import RowChanges
 from losslab.data.rows import RowsDataModule
-from losslab.data.tokenizer import ByteTokenizer
+from losslab.data.tokenizer import ByteTokenizer, FileTokenizer
 from losslab.errors import UserError
 from losslab.tasks.classification import Classification
 from losslab.training.limits import batches_of_passes
@@ -133,7 +135,7 @@ def test_uniform_noise_reaches_each_other_class_as_often() -> None:
 
 
 def test_deletion_leaves_out_its_share_and_keeps_order_and_end() -> None:
-    changes = RowChanges(Augmentation(deletion=0.3), {"text": "text"}, ByteTokenizer(), 5)
+    changes = RowChanges(Augmentation(deletion=0.3), {"text": "text"}, ByteTokenizer(), 5, context=999)
     tokens = torch.cat([torch.arange(200), torch.tensor([END])])
     found = [changes({"text": tokens}, place)["text"] for place in range(100)]
     assert all(part[-1] == END and bool((part[1:] > part[:-1]).all()) for part in found)
@@ -144,7 +146,7 @@ def test_deletion_leaves_out_its_share_and_keeps_order_and_end() -> None:
 
 
 def test_one_token_stays_whatever_the_probability() -> None:
-    changes = RowChanges(Augmentation(deletion=1.0), {"text": "text"}, ByteTokenizer(), 5)
+    changes = RowChanges(Augmentation(deletion=1.0), {"text": "text"}, ByteTokenizer(), 5, context=999)
     for tokens in ([1, 2, 3, END], [1, 2, 3], [4, END], [4]):
         found = changes({"text": torch.tensor(tokens)}, 0)["text"].tolist()
         assert len([token for token in found if token != END]) == 1
@@ -159,14 +161,14 @@ def words_of(tokens: torch.Tensor) -> list[str]:
 def test_words_are_left_out_whole() -> None:
     text = "the cat sat on the mat, and 23 dogs stood by"
     tokens = torch.tensor([*text.encode(), END])
-    changes = RowChanges(Augmentation(word_deletion=0.4), {"text": "text"}, ByteTokenizer(), 5)
+    changes = RowChanges(Augmentation(word_deletion=0.4), {"text": "text"}, ByteTokenizer(), 5, context=999)
     whole = {"the", "cat", "sat", "on", "mat", ",", "and", "23", "dogs", "stood", "by"}
     found = [changes({"text": tokens}, place)["text"] for place in range(200)]
     assert all(set(" ".join(words_of(part)).replace(",", " , ").split()) <= whole for part in found)
     assert all(part[-1] == END for part in found)
     kept = sum(len(" ".join(words_of(part)).replace(",", " , ").split()) for part in found) / (200 * 12)
     assert abs(kept - 0.6) < 4 * np.sqrt(0.24 / 2400)
-    alone = RowChanges(Augmentation(word_deletion=1.0), {"text": "text"}, ByteTokenizer(), 5)
+    alone = RowChanges(Augmentation(word_deletion=1.0), {"text": "text"}, ByteTokenizer(), 5, context=999)
     assert len(words_of(alone({"text": tokens}, 0)["text"])) == 1
 
 
@@ -174,7 +176,7 @@ def test_words_are_left_out_whole() -> None:
 def test_words_change_places_and_none_is_lost(share, swaps) -> None:
     text = " ".join(f"w{chr(97 + i)}" for i in range(10))
     tokens = torch.tensor([*f" {text}".encode(), END])
-    changes = RowChanges(Augmentation(word_swap=share), {"text": "text"}, ByteTokenizer(), 5)
+    changes = RowChanges(Augmentation(word_swap=share), {"text": "text"}, ByteTokenizer(), 5, context=999)
     for place in range(50):
         found = words_of(changes({"text": tokens}, place)["text"])
         assert sorted(found) == sorted(text.split())
@@ -310,3 +312,62 @@ def test_steps_of_a_budget_say_how_long_a_pass_is(table) -> None:
 def test_bad_keys_of_a_sampler_are_one_sentence(table, keys, task, words) -> None:
     with pytest.raises(UserError, match=words):
         prepare(table, task=task, **keys)
+
+
+@pytest.fixture(scope="module")
+def bpe() -> FileTokenizer:
+    return FileTokenizer.train([f"the lower the newer, widest {i} x" for i in range(300)] * 3, 320)
+
+
+TEXTS = st.text(alphabet="the lowrnwids,0123é\n ", min_size=1, max_size=60)
+
+
+@given(TEXTS, st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_bpe_dropout_cuts_the_same_text(bpe, text, seed) -> None:
+    ((tokens, _),) = bpe.encode([text])
+    recut = BpeDropout(bpe)
+    assert recut(tokens, 0.0, random.Random(seed)) == tokens
+    found = recut(tokens, 0.3, random.Random(seed))
+    assert bpe.decode(found) == text
+    assert found == recut(tokens, 0.3, random.Random(seed))
+    assert len(recut(tokens, 1.0, random.Random(seed))) == len(text.encode())
+
+
+def test_bpe_dropout_leaves_out_each_merge_as_often() -> None:
+    """Two bytes and one merge: they are merged unless it is left out."""
+    pair = FileTokenizer.train(["ab"] * 9, 258)
+    ((tokens, _),) = pair.encode(["ab"])
+    assert len(tokens) == 1
+    recut, draws = BpeDropout(pair), random.Random(0)
+    merged = sum(len(recut(tokens, 0.2, draws)) == 1 for _ in range(4000)) / 4000
+    assert abs(merged - 0.8) < 4 * np.sqrt(0.16 / 4000)
+
+
+def test_a_text_cut_through_a_character_stays_as_it_is(bpe) -> None:
+    ((tokens, _),) = bpe.encode(["the é"])
+    assert BpeDropout(bpe)(tokens[:-1], 0.9, random.Random(1)) == tokens[:-1]
+
+
+def test_rows_of_other_cuts_fit_the_context(bpe) -> None:
+    columns: dict[str, Any] = {"text": "text", "text_pair": "text"}
+    asked = Augmentation(bpe_dropout=0.5)
+    changes = RowChanges(asked, columns, bpe, 1, context=16, joined=("text", "text_pair"))
+    end = torch.tensor([bpe.end])
+    ids = [torch.tensor(tokens) for tokens, _ in bpe.encode(["the lower the newer", "widest"])]
+    row = dict(zip(columns, (torch.cat([part, end]) for part in ids), strict=True))
+    found = [changes(row, place) for place in range(20)]
+    assert all(len(each["text"]) + len(each["text_pair"]) <= 16 for each in found)
+    assert all(each[name][-1] == bpe.end for each in found for name in columns)
+    assert len({tuple(each["text"].tolist()) for each in found}) > 5
+    alone = RowChanges(asked, {"text": "text"}, bpe, 1, context=8)
+    assert all(len(alone({"text": row["text"]}, place)["text"]) <= 8 for place in range(20))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "task", "words"),
+    [("bytes", None, "leaves out merges of a byte-level BPE"), ("bpe", Tags(), "task=Tags reads none")],
+)
+def test_bpe_dropout_needs_a_bpe_and_text(table, tokenizer, task, words) -> None:
+    with pytest.raises(UserError, match=words):
+        prepare(table, {"bpe_dropout": 0.1}, tokenizer=tokenizer, task=task)

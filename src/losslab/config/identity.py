@@ -72,6 +72,7 @@ ADDED_LATER: dict[str, Any] = {
     "data.balance": 0,
     "data.augment": None,
     "data.augment.deletion": 0,
+    "data.augment.bpe_dropout": 0,
     "data.augment.masking": 0,
     "data.augment.word_deletion": 0,
     "data.augment.word_swap": 0,

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
+from losslab.data.bpe_dropout import BpeDropout
 from losslab.data.cells import Columns
 from losslab.data.columns import TOKENS, target_of
 from losslab.data.label_noise import NoiseKind
+from losslab.data.tokenizer import make_tokenizer
 from losslab.errors import UserError
 
-_OF_TOKENS = ("deletion", "masking", "word_deletion", "word_swap")
+_OF_TOKENS = ("deletion", "bpe_dropout", "masking", "word_deletion", "word_swap")
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -27,6 +29,8 @@ class Augmentation:
     Args:
         deletion: probability with which each token of a text is left out; at least one stays, and the end of text does
             (token deletion: Lewis et al. 2020, arXiv:1910.13461).
+        bpe_dropout: probability with which a merge of a byte-level BPE is left out each time that texts are cut into
+            tokens (`losslab.data.bpe_dropout`).
         masking: probability with which each token of a text is replaced by the mask token (token masking: ibid.), each
             word of a column of words by the unknown word.
         word_deletion: probability with which each word is left out; at least one stays (random deletion of EDA: Wei &
@@ -40,6 +44,7 @@ class Augmentation:
     """
 
     deletion: float = 0.0
+    bpe_dropout: float = 0.0
     masking: float = 0.0
     word_deletion: float = 0.0
     word_swap: float = 0.0
@@ -72,6 +77,11 @@ class Augmentation:
             raise UserError(f"data.augment.{name} goes with data.augment.label_noise, which is 0")
         return cls(**keys)
 
+    def check_tokenizer(self, choice: str) -> None:
+        """Refuse a tokenizer that cannot do what is asked. Raises UserError."""
+        if self.bpe_dropout and choice != "bpe":
+            BpeDropout(make_tokenizer(choice, 0, []))
+
     def check_columns(self, columns: Columns, task: str) -> None:
         """Refuse what a task's columns do not have. Raises UserError naming the task."""
         target = target_of(columns)
@@ -85,6 +95,8 @@ class Augmentation:
                 f"data.augment.mixup mixes rows of one target each, and task={task} gives each position its own: "
                 "leave it out"
             )
+        if self.bpe_dropout and "text" not in columns.values():
+            raise UserError(f"data.augment.bpe_dropout cuts texts, and task={task} reads none: leave it out")
         if self.changes_tokens and not any(kind in TOKENS for kind in columns.values()):
             name = next(name for name in _OF_TOKENS if getattr(self, name))
             raise UserError(f"data.augment.{name} changes tokens, and task={task} reads none: leave it out")

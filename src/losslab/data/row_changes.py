@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.data.augmentation import Augmentation
+from losslab.data.bpe_dropout import BpeDropout
 from losslab.data.cells import Columns
 from losslab.data.columns import TOKENS, UNKNOWN
+from losslab.data.text_columns import longest_cut
 from losslab.data.tokenizer import Tokenizer
 from losslab.data.word_starts import vocabulary_of
 
@@ -26,11 +30,25 @@ class RowChanges:
         columns: the task's.
         tokenizer: of the columns of text; None without any.
         seed: the data's.
+        context: the longest sequence.
+        joined: columns of text that become one sequence (`Task.joined`).
     """
 
-    def __init__(self, augmentation: Augmentation, columns: Columns, tokenizer: Tokenizer | None, seed: int) -> None:
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        columns: Columns,
+        tokenizer: Tokenizer | None,
+        seed: int,
+        *,
+        context: int,
+        joined: Sequence[str] = (),
+    ) -> None:
         self.augmentation = augmentation
         self.columns = columns
+        self.context = context
+        self.joined = joined
+        self.recut = BpeDropout(tokenizer) if augmentation.bpe_dropout and tokenizer is not None else None
         self.vocabulary = None if tokenizer is None else vocabulary_of(tokenizer)
         self.space = None if tokenizer is None else _token_of_space(tokenizer)
         digest = hashlib.sha256(f"{seed}/augmentation".encode()).digest()
@@ -45,6 +63,8 @@ class RowChanges:
         if not self.augmentation.changes_tokens:
             return row
         draws = self.generator(0, place)
+        if self.recut is not None:
+            row = row | self._recut(row, self.recut, draws)
         changed = dict(row)
         for name, kind in self.columns.items():
             if kind not in TOKENS:
@@ -56,6 +76,19 @@ class RowChanges:
                 tags = [other for other, its in self.columns.items() if its == "tags"]
                 changed |= {other: row[other][torch.from_numpy(order)] for other in tags}
         return changed
+
+    def _recut(self, row: dict[str, Any], recut: BpeDropout, draws: np.random.Generator) -> dict[str, Tensor]:
+        """The columns of text in other tokens, which are more, and so are cut to the context again."""
+        own = random.Random(int(draws.integers(2**63)))
+        found: dict[str, list[int]] = {}
+        ends: dict[str, list[int]] = {}
+        for name in (name for name, kind in self.columns.items() if kind == "text"):
+            size, tokens = self._length(row[name], "text"), row[name].tolist()
+            found[name], ends[name] = recut(tokens[:size], self.augmentation.bpe_dropout, own), tokens[size:]
+        room = self.context - sum(len(ends[name]) for name in self.joined)
+        lengths = longest_cut([len(found[name]) for name in self.joined], room)
+        found |= {name: found[name][:length] for name, length in zip(self.joined, lengths, strict=True)}
+        return {name: torch.tensor([*tokens, *ends[name]][: self.context]) for name, tokens in found.items()}
 
     def _order(self, tokens: Tensor, kind: str, draws: np.random.Generator) -> Order:
         """The numbers of the tokens that stay, in their new order; the end of a text stays where it is."""

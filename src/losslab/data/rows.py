@@ -110,6 +110,7 @@ class RowsDataModule(DataModule):
                 raise UserError(f"data.columns.{name} must be the name of a column, not {column!r}")
         check_choice(tokenizer, vocab_size, lowercase=lowercase)
         self.augmentation = Augmentation.of(augment)
+        self.augmentation.check_tokenizer(tokenizer)
         self.sampling = Sampling(batch_size=batch_size, batch_tokens=batch_tokens, balance=balance)
         self.sampling.check()
         form = TableFormat(delimiter, quotes, encoding, None if header is None else tuple(header), format)

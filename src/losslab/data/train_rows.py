@@ -83,7 +83,14 @@ class TrainRows:
         self.augmentation = augmentation
         self.seed = seed
         self.target = target_of(task.columns)
-        self.changes = RowChanges(augmentation, task.columns, tokenizer_of(store.meta["artifacts"]), seed)
+        self.changes = RowChanges(
+            augmentation,
+            task.columns,
+            tokenizer_of(store.meta["artifacts"]),
+            seed,
+            context=store.meta["settings"]["context"],
+            joined=task.joined,
+        )
         self.draws = RowDraws(task, store)
         self.order = self._make_order()
 

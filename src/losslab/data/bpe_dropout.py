@@ -1,0 +1,73 @@
+"""BPE dropout (Provilkov et al. 2020, arXiv:1910.13267): a text cut into other tokens each time."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from losslab.data.tokenizer import FileTokenizer, Tokenizer, byte_characters
+from losslab.errors import UserError
+
+
+class BpeDropout:
+    """Cuts tokens of a byte-level BPE again, each possible merge left out with a probability.
+
+    The `tokenizers` library has such dropout, too, but draws for it from a generator that nobody can seed; here the
+    draws are the caller's.
+
+    Args:
+        tokenizer: a byte-level BPE, as `data.tokenizer=bpe` trains one.
+
+    Raises:
+        UserError: for a tokenizer of another kind.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        content = json.loads(tokenizer.content or "{}")
+        model = content.get("model", {})
+        byte_level = '"ByteLevel"' in json.dumps(content.get("pre_tokenizer"))
+        vocabulary = model.get("vocab") if byte_level and "merges" in model else None
+        if not isinstance(tokenizer, FileTokenizer) or not vocabulary or set(byte_characters()) - vocabulary.keys():
+            raise UserError(
+                "data.augment.bpe_dropout leaves out merges of a byte-level BPE over all bytes, and this tokenizer is "
+                "none: give data.tokenizer=bpe, or a tokenizer.json of that kind"
+            )
+        self.backend = tokenizer.backend
+        self.ids: dict[str, int] = vocabulary
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+        self.ranks = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
+
+    def __call__(self, tokens: list[int], share: float, draws: random.Random) -> list[int]:
+        """Other tokens of the same text; the same ones where the text is no whole UTF-8, for a cut went through a
+        character.
+
+        Args:
+            tokens: without the end of text.
+            share: probability with which a possible merge is left out, each time that one is chosen.
+        """
+        text: str = self.backend.decode(tokens)
+        words = [word for word, _ in self.backend.pre_tokenizer.pre_tokenize_str(text)]
+        if "".join(words) != "".join(self.backend.id_to_token(token) or "" for token in tokens):
+            return tokens
+        return [self.ids[part] for word in words for part in self.merge(word, share, draws)]
+
+    def merge(self, word: str, share: float, draws: random.Random) -> list[str]:
+        """The parts of a word. As long as there are merges: each possible one is left out or not, and of the others the
+        one learned first is made, wherever it was not left out."""
+        parts = list(word)
+        while found := self._possible(parts, share, draws):
+            first = min(rank for rank, _ in found)
+            places = {i for rank, i in found if rank == first}
+            merged: list[str] = []
+            i = 0
+            while i < len(parts):
+                width = 2 if i in places else 1
+                merged.append("".join(parts[i : i + width]))
+                i += width
+            parts = merged
+        return parts
+
+    def _possible(self, parts: list[str], share: float, draws: random.Random) -> list[tuple[int, int]]:
+        """Rank and place of each merge that is not left out."""
+        ranks = ((self.ranks.get((parts[i], parts[i + 1])), i) for i in range(len(parts) - 1))
+        return [(rank, i) for rank, i in ranks if rank is not None and draws.random() >= share]
