@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from losslab.config.mistakes import nearest_key
 from losslab.config.nearest import nearest
-from losslab.config.optimizer_groups import GROUPS, bind_groups
+from losslab.config.optimizer_groups import GROUPS, LAYER_DECAY, PENALTIES, bind_groups, bind_own, without_effect
 from losslab.config.schema import COMPONENTS, LEFT_OPEN, NAMED_NODES
 from losslab.errors import UserError
 
@@ -31,9 +31,14 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
     config = resolve_tied(config)
     bound = dict(config)
     for group in COMPONENTS:
-        node = {key: value for key, value in config[group].items() if (group, key) != ("optimizer", GROUPS)}
+        node = config[group]
+        if group == "optimizer":
+            own = bind_own(group, node, _own_keys(node), mistakes)
+            node = {key: value for key, value in node.items() if key not in (GROUPS, *own)}
         from_data = FROM_DATA.get(group, frozenset())
         bound[group] = _bind(group, node, mistakes, late=LATE.get(group, set()), from_data=from_data)
+    # One that changes nothing is none, whether it was said or not.
+    bound["optimizer"] |= {key: value for key, value in own.items() if key not in without_effect(own)}
     bind_group = partial(_bind, late=LATE["optimizer"])
     for group in NAMED_NODES:
         bound[group] = {
@@ -48,6 +53,15 @@ def bind_components(config: dict[str, Any]) -> dict[str, Any]:
         bound["trainer"] = {**config["trainer"], "profiler": _bind("trainer.profiler", profiler, mistakes, late=set())}
     raise_all(mistakes)
     return bound
+
+
+def _own_keys(node: dict[str, Any]) -> list[str]:
+    """Keys of an optimizer that are the framework's: those that its class does not take itself."""
+    try:
+        taken = inspect.signature(import_target(node["_target_"], "optimizer")).parameters
+    except (UserError, KeyError, TypeError, ValueError):  # said where the optimizer is bound
+        return []
+    return [key for key in (*PENALTIES, LAYER_DECAY) if key not in taken]
 
 
 def resolve_tied(config: dict[str, Any]) -> dict[str, Any]:

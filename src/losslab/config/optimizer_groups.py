@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from losslab.config.nearest import nearest
@@ -14,6 +15,10 @@ ROLES = ("embedding", "norm", "matrix", "head", "bias", "loss")
 INHERITED = {"lr", "weight_decay"}
 REST = ""
 """The parameters that no group claims."""
+PENALTIES = ("l1", "l2")
+"""Keys of an optimizer and of its groups: λ of λ Σ |w| and λ Σ w², added to the objective once an optimizer step."""
+LAYER_DECAY = "layer_decay"
+"""Key of an optimizer: the learning rate of each layer, as a share of that of the layer above it."""
 
 Bind = Callable[[str, dict[str, Any], list[str]], dict[str, Any]]
 
@@ -41,15 +46,36 @@ def bind_groups(node: dict[str, Any], bind: Bind, mistakes: list[str]) -> dict[s
             mistakes.append(f"{where} must hold settings such as lr=…, not {group!r}")
             continue
         _check_match(where, str(name), group.get(MATCH, name), mistakes)
-        settings = {k: v for k, v in group.items() if k != MATCH and not (k in INHERITED and v is None)}
+        penalties = bind_own(where, group, PENALTIES, mistakes)
+        settings = {
+            k: v for k, v in group.items() if k not in (MATCH, *penalties) and not (k in INHERITED and v is None)
+        }
         whole = bind(
             where, settings if "_target_" in settings else {"_target_": node["_target_"], **settings}, mistakes
         )
         filled_in = whole.keys() - settings.keys()
         dropped = filled_in & INHERITED if "_target_" in settings else filled_in | {"_target_"}
         whole = {key: value for key, value in whole.items() if key not in dropped}
-        bound[str(name)] = whole | ({MATCH: group[MATCH]} if MATCH in group else {})
+        bound[str(name)] = whole | penalties | ({MATCH: group[MATCH]} if MATCH in group else {})
     return bound
+
+
+def bind_own(where: str, node: dict[str, Any], keys: Sequence[str], mistakes: list[str]) -> dict[str, float]:
+    """Those of `keys` that a node has, checked."""
+    found = {key: node[key] for key in keys if key in node}
+    for key, value in found.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if key == LAYER_DECAY:
+            if not (number and 0 < value <= 1):
+                mistakes.append(f"{where}.{key} must be above 0 and at most 1, not {value!r}")
+        elif not (number and 0 <= value < math.inf):
+            mistakes.append(f"{where}.{key} must be 0 or above and finite, not {value!r}")
+    return {key: float(value) if isinstance(value, int | float) else value for key, value in found.items()}
+
+
+def without_effect(own: dict[str, float]) -> list[str]:
+    """Keys of an optimizer that hold the value under which they change nothing."""
+    return [key for key, value in own.items() if value == (1 if key == LAYER_DECAY else 0)]
 
 
 def _check_match(where: str, name: str, match: Any, mistakes: list[str]) -> None:

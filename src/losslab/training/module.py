@@ -17,8 +17,10 @@ from losslab.config.optimizer_groups import REST
 from losslab.contracts import Batch
 from losslab.errors import Diverged
 from losslab.training.gradients import HiddenGradients
+from losslab.training.layer_rates import SHARE
 from losslab.training.network import Network
 from losslab.training.optimizers import NAME
+from losslab.training.penalties import add_penalties
 from losslab.training.random import generator, seed_dropout
 from losslab.training.reduce import StepReducer
 from losslab.training.sharding import ShardedStrategy, all_finite, total_norm
@@ -134,6 +136,8 @@ class LossModule(pl.LightningModule):
         sums = self.reducer.finish(self.stop_requested())
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         sums.rescale(parameters)
+        if penalties := add_penalties(optimizer):
+            parameters = [p for p in self.network.parameters() if p.grad is not None]
         norm = total_norm(parameters)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
@@ -145,10 +149,13 @@ class LossModule(pl.LightningModule):
         # Hidden states' gradients are this rank's own: DDP did not average them.
         hidden = self.hidden_gradients.finish(sums.factor / (self.reducer.ranks * scale), self.reducer.ranks)
         self.report = StepReport(
-            objective=sums.objective,
-            terms=sums.terms,
+            objective=sums.objective + sum(penalties.values()),
+            terms=sums.terms | penalties,
             weight=sums.weight,
-            learning_rates={group.get(NAME, REST): float(group["lr"]) for group in reversed(optimizer.param_groups)},
+            learning_rates={
+                group.get(NAME, REST): float(group["lr"]) / group.get(SHARE, 1.0)
+                for group in reversed(optimizer.param_groups)
+            },
             gradient_norms={"all": norm, **hidden},
             stop=sums.flag,
         )

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from losslab.config.binding import import_target
 from losslab.config.components import build
-from losslab.config.optimizer_groups import GROUPS, INHERITED, MATCH, REST, ROLES
+from losslab.config.optimizer_groups import GROUPS, INHERITED, LAYER_DECAY, MATCH, PENALTIES, REST, ROLES
 from losslab.errors import UserError
 from losslab.training.combined_optimizer import CombinedOptimizer
+from losslab.training.layer_rates import by_layer, layers_of, scale_rates
 
 NAME = "name"
 """Key of a parameter group: which of the yaml's groups it belongs to."""
@@ -33,25 +34,45 @@ def make_optimizer(node: dict[str, Any], network: nn.Module) -> Optimizer:
     trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     roles = parameter_roles(network)
     groups = node.get(GROUPS, {})
-    main = {key: value for key, value in node.items() if key != GROUPS}
+    own = own_keys(node)
+    main = {key: value for key, value in node.items() if key not in (GROUPS, *own)}
+    penalties = {key: value for key, value in own.items() if key in PENALTIES}
     members = _members(groups, {name: roles[name] for name in trained})
     parts: dict[str, list[dict[str, Any]]] = {}
     for name in (REST, *groups):
         chosen = [(parameter, roles[key]) for key, parameter in trained.items() if members[key] == name]
         parts[name] = _by_decay(chosen, "weight_decay" in groups.get(name, {}))
+        _penalise(parts[name], penalties, groups.get(name, {}))
+        if LAYER_DECAY in own:
+            parts[name] = by_layer(parts[name], layers_of(network, roles), own[LAYER_DECAY])
     of_main = parts[REST]
     others: list[Optimizer] = []
     for name, group in groups.items():
         own = [{NAME: name, **part} for part in parts[name] if part["params"]]
-        settings = {key: value for key, value in group.items() if key != MATCH}
+        settings = {key: value for key, value in group.items() if key not in (MATCH, *PENALTIES)}
         if "_target_" not in group:
             of_main += [settings | part for part in own]
         elif own:
             others.append(_build(_inherited(group, main) | settings, f"optimizer.{GROUPS}.{name}", own))
     if not others:
-        return _build(main, "optimizer", of_main)
+        return scale_rates(_build(main, "optimizer", of_main))
     of_main = [part for part in of_main if part["params"]]
-    return CombinedOptimizer([*([_build(main, "optimizer", of_main)] if of_main else []), *others])
+    return scale_rates(CombinedOptimizer([*([_build(main, "optimizer", of_main)] if of_main else []), *others]))
+
+
+def _penalise(parts: list[dict[str, Any]], penalties: dict[str, float], group: Mapping[str, Any]) -> None:
+    """Note the λ of each penalty in the parts: a group's own in all of it, the main optimizer's where weights decay."""
+    for i, part in enumerate(parts):
+        for name in PENALTIES:
+            value = group[name] if name in group else penalties.get(name, 0.0) if i == 0 else 0.0
+            if value:
+                part[name] = value
+
+
+def own_keys(node: Mapping[str, Any]) -> dict[str, float]:
+    """The keys of a bound node that are the framework's, not the optimizer's: penalties, and the decay by layer."""
+    taken = inspect.signature(import_target(node["_target_"], "optimizer")).parameters
+    return {key: node[key] for key in (*PENALTIES, LAYER_DECAY) if key in node and key not in taken}
 
 
 def _inherited(group: dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:

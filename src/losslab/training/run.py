@@ -31,7 +31,7 @@ from losslab.training.limits import Limits
 from losslab.training.mixing import parts_of
 from losslab.training.module import LossModule
 from losslab.training.network import Network
-from losslab.training.optimizers import make_optimizer
+from losslab.training.optimizers import make_optimizer, own_keys
 from losslab.training.origins.branch import take_over
 from losslab.training.origins.initial import begin_with
 from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_newest, link, newest
@@ -40,6 +40,7 @@ from losslab.training.output.logs import MetricsLog, Shown, metric_columns
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
 from losslab.training.output.messages import introduce, logging_to, note, positions_of, report
 from losslab.training.output.progress import RunProgress
+from losslab.training.penalties import penalty_names
 from losslab.training.process.signals import StopFlag, postponed_signals
 from losslab.training.profiling import named_anomalies, write_reports
 from losslab.training.random import global_stream
@@ -150,7 +151,8 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         note_start(run, config, record, data, network, device, state.step)
         introduce(run, config, record, data, network, state.step)
         groups = config["optimizer"].get(GROUPS, {})
-        columns = metric_columns(record.metrics_info, module.hidden_gradients.names, network.loss.terms, groups)
+        terms = (*network.loss.terms, *penalty_names(own_keys(config["optimizer"]) | {GROUPS: groups}))
+        columns = metric_columns(record.metrics_info, module.hidden_gradients.names, terms, groups)
         total = state.stopped["step"] if state.stopped else intervals.total
         loggers.ends_at(total)
         log = MetricsLog(
