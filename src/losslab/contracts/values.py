@@ -143,7 +143,7 @@ class LossSum:
 
 def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """B sequences [T_i] side by side, [B, T] with zeros behind the shorter ones, and a mask, bool [B, T], that is False
-    there. T is at least 1."""
+    there. T is at least 1. Sequences of vectors [T_i, F] become [B, T, F]."""
     rows = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
     if rows.shape[1] == 0:
         rows = rows.new_zeros(len(sequences), 1)

@@ -30,8 +30,8 @@ class _Split(NamedTuple):
 class SamplesDataModule(DataModule):
     """Samples out of datasets that are indexed: `len(samples)`, `samples[i]`.
 
-    A subclass writes `datasets`, and sets of `vocab_size`, `frame_width`, `num_classes` and `num_values` what its
-    samples have. The task makes a batch of samples: `task.collate([task.example(sample), …])`. Each pass over train
+    A subclass writes `datasets`, and sets of `vocab_size`, `frame_width`, `num_classes`, `class_names` and
+    `num_values` what its samples have. The task makes a batch of samples: `task.collate([task.example(sample), …])`. Each pass over train
     visits every sample once, in an order of (seed, pass). Batches carry the extras `id` (number of the sample in its
     split), `unit` (the same, or of neighbours together where there are more than 4,096) and `fit` (1 for the half that
     fits a calibrator).
@@ -48,6 +48,8 @@ class SamplesDataModule(DataModule):
     """F, where inputs are vectors (`frames`, float [B, T, F])."""
     num_classes: int | None = None
     """The number of classes, where targets are classes of their own."""
+    class_names: tuple[str, ...] | None = None
+    """[num_classes], where classes have names."""
     num_values: int | None = None
     """K, where targets are values."""
 
@@ -114,6 +116,7 @@ class SamplesDataModule(DataModule):
             vocab_size=self.vocab_size,
             frame_width=self.frame_width,
             num_classes=self.num_classes,
+            class_names=self.class_names,
             num_values=self.num_values,
             class_counts=counts if counts is not None and counts.any() else None,
             artifacts=self.artifacts(),

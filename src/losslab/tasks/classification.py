@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task
+from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task, padded
 from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import BY_CLASS, CLASS_METRICS, PRIMARY
 from losslab.metrics.temperature import Temperature
@@ -39,9 +39,14 @@ class Classification(Task):
         return info.num_classes
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> Batch:
-        """`tokens` and `mask`, of pairs `types`, too (`text_inputs`), and a class [B]."""
+        """`tokens` and `mask`, of pairs `types`, too (`text_inputs`), and a class [B]. Samples may have `frames`,
+        float [T, F], instead of a text."""
         target = torch.tensor([example["label"] for example in examples])
-        return Batch(text_inputs(examples, pair=self.pair), target, torch.ones(len(examples)), {})
+        if "frames" in examples[0]:
+            inputs = dict(zip(("frames", "mask"), padded([example["frames"] for example in examples]), strict=True))
+        else:
+            inputs = text_inputs(examples, pair=self.pair)
+        return Batch(inputs, target, torch.ones(len(examples)), {})
 
     def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
         """Run the backbone and pool: a row for each of B texts."""
