@@ -268,6 +268,8 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
         key = name.rpartition(".")[2]
         if data[key] is not None:  # a split that another key's folder brings along
             data[key] = absolute(data[key])
+    if isinstance(source := data.get("source"), dict) and source.get("path") is not None:
+        data["source"] = source | {"path": absolute(source["path"])}
     if "loss.teacher" in inputs:
         config = {**config, "loss": config["loss"] | {"teacher": absolute(config["loss"]["teacher"])}}
     for key in (KEY, WEIGHTS_KEY):
