@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
 import signal
 import sys
@@ -21,6 +23,9 @@ from runs import TINY, make_text
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 warm_process.install()
+
+# Each Trainer reads the entry points of all packages, in 10 ms, and a run makes two; Lightning is not yet imported.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 # Two threads on tiny tensors cost more than they give, and much more on a busy machine.
 torch.set_num_threads(1)

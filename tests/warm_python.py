@@ -22,7 +22,7 @@ PROGRAMS = (
     "import sys; from losslab.cli import main; ",
     "import cloudpickle, pickle, sys\n",
 )
-SCRIPTS = ("rank_weights.py", "stopped_runs.py", "continued_runs.py", "gpu_check.py")
+SCRIPTS = ("rank_weights.py", "stopped_runs.py", "continued_runs.py", "gpu_check.py", "kill_many.py")
 FLAGS = {"-u", "-B"}
 _SAME = ("PYTHON", "LD_", "MALLOC_", "KMP_", "TORCH_LOGS", "TRITON_")
 """Beginnings of the names of variables that Python and libraries read while they start."""

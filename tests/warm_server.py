@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import functools
 import gc
 import importlib
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -62,6 +64,7 @@ def _serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
             shutil.rmtree(Path(os.environ[SERVER]).parent, ignore_errors=True)
             sys.exit()
         if not ready:
+            importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)  # as tests/conftest.py
             for name in MODULES:
                 importlib.import_module(name)
             _compose()
