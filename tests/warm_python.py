@@ -20,6 +20,7 @@ MODULES = {"losslab", "losslab.training.process.worker", "torch.distributed.run"
 PROGRAMS = (
     "from multiprocessing.forkserver import main; ",
     "import sys; from losslab.cli import main; ",
+    "import sys, torch, losslab\n",
     "import cloudpickle, pickle, sys\n",
 )
 SCRIPTS = ("rank_weights.py", "stopped_runs.py", "continued_runs.py", "gpu_check.py", "kill_many.py")

