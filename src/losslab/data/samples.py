@@ -30,11 +30,11 @@ class _Split(NamedTuple):
 class SamplesDataModule(DataModule):
     """Samples out of datasets that are indexed: `len(samples)`, `samples[i]`.
 
-    A subclass writes `datasets`, and sets of `vocab_size`, `frame_width`, `num_classes`, `class_names` and
-    `num_values` what its samples have. The task makes a batch of samples: `task.collate([task.example(sample), …])`. Each pass over train
-    visits every sample once, in an order of (seed, pass). Batches carry the extras `id` (number of the sample in its
-    split), `unit` (the same, or of neighbours together where there are more than 4,096) and `fit` (1 for the half that
-    fits a calibrator).
+    A subclass writes `datasets`, and sets of `vocab_size`, `frame_width`, `num_classes`, `class_names` and `num_values`
+    what its samples have. The task makes a batch of samples: `task.collate([task.example(sample), …])`. Each pass over
+    train visits every sample once, in an order of (seed, pass). Batches carry the extras `id` (number of the sample in
+    its split), `unit` (the same, or of neighbours together where there are more than 4,096) and `fit` (1 for the half
+    that fits a calibrator).
 
     Args:
         batch_size: samples in one optimizer step, over all devices and micro-batches.

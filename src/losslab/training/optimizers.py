@@ -48,12 +48,12 @@ def make_optimizer(node: dict[str, Any], network: nn.Module) -> Optimizer:
     of_main = parts[REST]
     others: list[Optimizer] = []
     for name, group in groups.items():
-        own = [{NAME: name, **part} for part in parts[name] if part["params"]]
+        named = [{NAME: name, **part} for part in parts[name] if part["params"]]
         settings = {key: value for key, value in group.items() if key not in (MATCH, *PENALTIES)}
         if "_target_" not in group:
-            of_main += [settings | part for part in own]
-        elif own:
-            others.append(_build(_inherited(group, main) | settings, f"optimizer.{GROUPS}.{name}", own))
+            of_main += [settings | part for part in named]
+        elif named:
+            others.append(_build(_inherited(group, main) | settings, f"optimizer.{GROUPS}.{name}", named))
     if not others:
         return scale_rates(_build(main, "optimizer", of_main))
     of_main = [part for part in of_main if part["params"]]
