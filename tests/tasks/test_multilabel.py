@@ -15,6 +15,7 @@ from torch import Tensor
 import losslab
 from losslab.commands.predict import predict
 from losslab.contracts import DataInfo, TargetKind
+from losslab.data.cells import parse_row
 from losslab.errors import UserError
 from losslab.losses.asymmetric import Asymmetric
 from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
@@ -73,6 +74,21 @@ def test_other_losses_are_refused_with_what_fits(loss: CrossEntropy | SoftCrossE
     fits = "this task goes with loss=asymmetric or binary_cross_entropy"
     with pytest.raises(UserError, match=rf"task=Multilabel has labels: .*{fits}"):
         check_kinds(loss, Multilabel())
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [("", []), ("  ", []), ("b a b", ["b", "a"]), ([], []), (["x y", 3, "3"], ["x y", "3"])],
+    ids=str,
+)
+def test_cells_of_labels_hold_each_once(cell: object, labels: list[str]) -> None:
+    assert parse_row({"labels": cell}, {"labels": "labels"}) == {"labels": labels}
+
+
+@pytest.mark.parametrize("cell", [None, 3, ["a", None], ["a", ""], {"a": 1}], ids=str)
+def test_cells_that_hold_no_labels_are_refused(cell: object) -> None:
+    with pytest.raises(ValueError, match="its labels must be a list of labels"):
+        parse_row({"labels": cell}, {"labels": "labels"})
 
 
 def test_data_without_labels_is_refused() -> None:

@@ -62,11 +62,16 @@ def _items(item: Callable[[Any], Any], *, fewest: int = 1) -> Callable[[Any], li
     return parse
 
 
+def _labels(cell: Any) -> list[str]:
+    """Each label once, however often it is said: it holds or it does not."""
+    return list(dict.fromkeys(_items(_label, fewest=0)(cell)))
+
+
 _PARSERS: dict[ColumnKind, Callable[[Any], Any]] = {
     "text": _text,
     "words": _items(_text),
     "label": _label,
-    "labels": _items(_label, fewest=0),
+    "labels": _labels,
     "tags": _items(_label),
     "value": _value,
     "values": _items(_value),
