@@ -25,8 +25,8 @@ _FORMATTED = frozenset(".pdf .doc .docx .odt .rtf .epub .mobi .ps .djvu".split()
 _KINDS = {"structured": _STRUCTURED, "archive": _ARCHIVES, "formatted": _FORMATTED}
 _WAY_OUT = {
     "structured": "holds records and no plain text: for task=lm, write its column of text to a .txt file, with a line "
-    "such as <|endoftext|> between the documents; a task of rows (task=classification) reads .csv with data=csv and "
-    ".jsonl with data=jsonl",
+    "such as <|endoftext|> between the documents; a task of rows (task=classification) reads .csv with data=csv, "
+    ".jsonl with data=jsonl and .parquet with data=parquet",
     "archive": "is an archive: unpack it, and give data.path the folder",
     "formatted": "holds formatted pages and no plain text: convert it to .txt (pandoc and pdftotext do that)",
 }
