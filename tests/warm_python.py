@@ -19,6 +19,7 @@ SERVER = "LOSSLAB_TESTS_SERVER"
 MODULES = {"losslab", "losslab.training.process.worker", "torch.distributed.run", "submitit.core._submit"}
 PROGRAMS = (
     "from multiprocessing.forkserver import main; ",
+    "from multiprocessing.spawn import spawn_main; ",
     "import sys; from losslab.cli import main; ",
     "import sys, torch, losslab\n",
     "import cloudpickle, pickle, sys\n",
