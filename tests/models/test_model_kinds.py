@@ -138,3 +138,28 @@ def test_batch_norm_refuses_packed_documents() -> None:
 def test_bad_sizes_of_an_lstm_are_refused_by_name(options: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         make("lstm", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "per_layer", "keys"),
+    [
+        # qkv 16 · (16 + 2 · 16), output 16², and the MLP's 2 · 16 · 64; keys of a query, twice.
+        ({}, 768 + 256 + 2048, 2 * CONTEXT),
+        ({"num_kv_heads": 1}, 512 + 256 + 2048, 2 * CONTEXT),
+        ({"window": 3}, 768 + 256 + 2048, 12),
+        ({"window": 50}, 768 + 256 + 2048, 2 * CONTEXT),
+    ],
+)
+def test_flops_of_an_encoder_are_those_counted_by_hand(options: dict[str, Any], per_layer: int, keys: int) -> None:
+    backbone = Encoder(num_layers=2, width=16, context=CONTEXT, vocab_size=V, **HEADS, **options)
+    assert backbone.flops_per_sample() == CONTEXT * 2 * (6 * per_layer + 6 * 16 * keys)
+
+
+def test_flops_of_an_lstm_are_those_of_its_gates() -> None:
+    assert make("lstm").flops_per_sample() == 6 * CONTEXT * 2 * (4 * 16 * 16 * 2)  # type: ignore[operator]
+    assert make("two directions").flops_per_sample() == 6 * CONTEXT * 2 * 2 * (4 * 8 * (16 + 8))  # type: ignore[operator]
+
+
+def test_a_sample_longer_than_the_context_is_refused() -> None:
+    with pytest.raises(UserError, match=r"context=12 is less than the 13 positions of a sample"):
+        make("2017")({"tokens": torch.zeros(1, 13, dtype=torch.int64)})
