@@ -1,8 +1,9 @@
 """The program of scripts/benchmark: the same multirun under our launcher and under Hydra's basic one, in turns; or,
 asked for `compare`, the time that losslab compare takes (benchmark_compare.py), for `scoring`, the time that scoring
 takes beside the product of hidden states and projection (benchmark_scoring.py), for `warm_cache`, the start of a run on
-a large text (benchmark_warm_cache.py), for `statistics`, how often the comparison errs (benchmark_statistics.py), or
-for `other_loops`, memory and time of our losses in models of transformers (benchmark_other_loops.py).
+a large text (benchmark_warm_cache.py), for `padding`, rows a second in steps by length (benchmark_padding.py), for
+`statistics`, how often the comparison errs (benchmark_statistics.py), or for `other_loops`, memory and time of our
+losses in models of transformers (benchmark_other_loops.py).
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import benchmark_compare
+import benchmark_padding
 import benchmark_scoring
 import benchmark_statistics
 import benchmark_warm_cache
@@ -86,15 +88,19 @@ def first_steps(folder: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    kinds = ["sweeps", "compare", "scoring", "statistics", "warm_cache", "other_loops"]
+    kinds = ["sweeps", "compare", "scoring", "statistics", "warm_cache", "other_loops", "padding"]
     parser.add_argument("what", nargs="?", choices=kinds, default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
     parser.add_argument("--megabytes", type=int, default=benchmark_warm_cache.DEFAULT, help="of text, for warm_cache")
     parser.add_argument("--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics")
+    parser.add_argument("--data", nargs="*", default=[], help="of padding: words of losslab train, with batch_tokens")
     arguments = parser.parse_args()
     if arguments.what == "compare":
         benchmark_compare.main()
+        return
+    if arguments.what == "padding":
+        benchmark_padding.main(arguments.rounds, arguments.data)
         return
     if arguments.what == "scoring":
         benchmark_scoring.main(arguments.rounds)

@@ -258,6 +258,26 @@ def test_a_bad_value_is_one_sentence(table, augment, words) -> None:
         prepare(table, augment)
 
 
+class Texts(Tags):
+    def __init__(self) -> None:
+        self.columns = {"text": "text"}
+
+
+def test_texts_that_are_targets_are_not_masked(table) -> None:
+    with pytest.raises(UserError, match="the texts of task=Texts are its targets as well"):
+        prepare(table, {"masking": 0.1}, task=Texts())
+
+
+class Running(Texts):
+    joined = ("text",)
+    cut = "left"
+
+
+def test_a_running_text_takes_no_bpe_dropout(table) -> None:
+    with pytest.raises(UserError, match="those of task=Running are one running text"):
+        prepare(table, {"bpe_dropout": 0.1}, task=Running(), tokenizer="bpe")
+
+
 def test_a_task_without_a_label_takes_no_label_noise(table) -> None:
     with pytest.raises(UserError, match="the target of task=Tags is none"):
         prepare(table, {"label_noise": 0.4}, task=Tags())

@@ -97,6 +97,10 @@ class Augmentation:
             )
         if self.bpe_dropout and "text" not in columns.values():
             raise UserError(f"data.augment.bpe_dropout cuts texts, and task={task} reads none: leave it out")
+        if self.masking and target is None:
+            raise UserError(
+                f"data.augment.masking hides inputs, and the texts of task={task} are its targets as well: leave it out"
+            )
         if self.changes_tokens and not any(kind in TOKENS for kind in columns.values()):
             name = next(name for name in _OF_TOKENS if getattr(self, name))
             raise UserError(f"data.augment.{name} changes tokens, and task={task} reads none: leave it out")

@@ -145,6 +145,11 @@ class RowsDataModule(DataModule):
             known = ", ".join(f"data.columns.{column}" for column in task.columns)
             raise UserError(f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}")
         self.augmentation.check_columns(task.columns, name)
+        if self.augmentation.bpe_dropout and task.joined and task.cut != "longest":
+            raise UserError(
+                f"data.augment.bpe_dropout makes texts longer, and those of task={name} are one running text that is "
+                "cut once: leave it out"
+            )
         self.sampling.check_columns(task.columns, name)
         self.reading.check_columns(self.source, task.columns)
 
