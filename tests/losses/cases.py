@@ -45,6 +45,7 @@ from losslab.losses.square import Square
 from losslab.losses.squentropy import Squentropy
 from losslab.losses.stablemax import StableMax
 from losslab.losses.sum import Sum
+from losslab.losses.supervised_contrastive import SupervisedContrastive
 from losslab.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from losslab.losses.unlikelihood import Unlikelihood
 
@@ -572,6 +573,7 @@ CASES = [
     ),
     Case("adaptive_softmax", "defaults", AdaptiveSoftmax, cross_entropy(), scores=clusters),
     Case("sampled_softmax", "defaults", SampledSoftmax, cross_entropy()),
+    Case("supervised_contrastive", "cross-entropy alone", SupervisedContrastive, cross_entropy(), {"share": 0.0}),
     Case("coral", "defaults", Coral, coral, scores=thresholds),
     Case("asymmetric", "defaults", Asymmetric, asymmetric(), is_softmax=False),
     Case(

@@ -62,12 +62,26 @@ def _check(config: dict[str, Any]) -> None:
         raise UserError(f"loss.teacher is missing: {type(loss).__name__} learns from a run, name its folder")
     task = build_task(config)
     check_kinds(loss, task)
+    _check_split(loss, config)
     check_direction(backbone, task)
     _check_whole_batch(config, backbone)
     build_data(config).check_task(task)
     build_callbacks(config, with_averaged(task.metrics, task.primary, config["callbacks"]), task.primary)
     _check_optimizer(config, backbone)
     check_loggers(config)
+
+
+def _check_split(loss: Loss, config: dict[str, Any]) -> None:
+    """Refuse to split the batch of a loss that compares its positions: a split changes no fingerprint."""
+    trainer, size = config["trainer"], config["data"].get("batch_size")
+    parts = (trainer["accumulate_grad_batches"] or 1) * trainer["devices"] * trainer["num_nodes"]
+    if trainer["micro_batch_size"] and size:
+        parts = max(parts, size // trainer["micro_batch_size"])
+    if not loss.position_wise and parts > 1:
+        raise UserError(
+            f"loss={type(loss).__name__} compares the positions of a batch with one another, and this batch is split "
+            f"into {parts}: leave out trainer.micro_batch_size, trainer.accumulate_grad_batches and further devices"
+        )
 
 
 def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:
