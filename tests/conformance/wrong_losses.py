@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from right_losses import ce
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from losslab.contracts import Features, LossSum, Projection
 from losslab.losses.base import Loss
+from losslab.losses.gaussian_nll import GaussianNLL
 
 
 class MinusCrossEntropy(Loss):
@@ -161,6 +163,21 @@ class RootOfZero(Loss):
         return -log_prob + (1 - log_prob.exp()).sqrt()
 
 
+class DensityWithoutConstant(GaussianNLL):
+    """Half of log 2π is left out, as in the loss."""
+
+    def log_density(self, logits: Tensor, target: Tensor) -> Tensor:
+        return super().log_density(logits, target) + 0.5 * math.log(2 * math.pi)
+
+
+class QuantilesByVariance(GaussianNLL):
+    """The variance stands where the standard deviation should."""
+
+    def predict_quantiles(self, logits: Tensor, levels: Sequence[float]) -> Tensor:
+        mean, log_variance = logits.chunk(2, dim=-1)
+        return super().predict_quantiles(torch.cat([mean, 2 * log_variance], dim=-1), levels)
+
+
 WRONG: list[tuple[type[Loss], str, str]] = [
     (MinusCrossEntropy, "targets", "sign is wrong"),
     (NeverTrainsClassZero, "targets", "class 0 .*never trained"),
@@ -186,5 +203,7 @@ WRONG: list[tuple[type[Loss], str, str]] = [
     (WeightsByPosition, "order of positions", "depends on its neighbours"),
     (MovingAverage, "gradient", "keeps state"),
     (WithoutWeight, "sums, not means", "features.weight is not multiplied in"),
+    (DensityWithoutConstant, "predictions", "must be normalised"),
+    (QuantilesByVariance, "predictions", "its density has the mass"),
     (RootOfZero, "logits of ±10,000", "not finite"),
 ]

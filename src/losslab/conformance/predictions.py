@@ -12,6 +12,11 @@ from losslab.errors import Fault
 from losslab.losses.base import Loss
 
 _POSTERIOR = 1e-3
+_LEVELS = [i / 50 for i in range(1, 50)]
+_ROWS, _POINTS = 4, 64
+_EVEN = 0.2
+"""Factor of the logits under which a density, a histogram's too, has no steps that so many points would miss."""
+_MASS = 0.01
 
 
 def predictions_are_right_in_kind(subject: Subject) -> str:
@@ -27,6 +32,9 @@ def predictions_are_right_in_kind(subject: Subject) -> str:
                     f"predict_values gives {list(predicted.shape)}, finite: {bool(predicted.isfinite().all())}, for "
                     f"targets {list(problem.features.target.shape)}; it must give a finite number for each"
                 )
+            if scale == 1:
+                even = loss.map_logits(_EVEN * problem.logits[:_ROWS])
+                _density_and_quantiles_agree(loss, even, problem.features.target[:_ROWS])
             continue
         p = loss.predict_log_probs(scores).exp()
         if loss.target_kind is TargetKind.LABELS:
@@ -43,6 +51,41 @@ def predictions_are_right_in_kind(subject: Subject) -> str:
         TargetKind.VALUES: "a finite number for each target",
         TargetKind.LABELS: "each probability is in [0, 1]",
     }.get(loss.target_kind, "probabilities sum to 1")
+
+
+def _density_and_quantiles_agree(loss: Loss, scores: Tensor, target: Tensor) -> None:
+    """Between two quantiles lies as much of the density as their levels say; both may be left out.
+
+    Args:
+        scores: [n, V].
+        target: [n, K].
+    """
+    density, quantiles = loss.log_density(scores, target), loss.predict_quantiles(scores, _LEVELS)
+    if density is not None and density.shape != target.shape:
+        raise Fault(f"log_density gives {list(density.shape)} for targets {list(target.shape)}: one for each is wanted")
+    if quantiles is None:
+        return
+    wanted = (*target.shape, len(_LEVELS))
+    if quantiles.shape != wanted or not (quantiles.diff(dim=-1) >= 0).all():
+        raise Fault(
+            f"predict_quantiles gives {list(quantiles.shape)}, and {list(wanted)} that rise with the level are wanted"
+        )
+    if density is None:
+        return
+    low, high = quantiles[..., :-1, None], quantiles[..., 1:, None]
+    inside = low + (high - low) * (torch.arange(_POINTS, dtype=scores.dtype) + 0.5) / _POINTS  # [n, K, L − 1, P]
+    at = inside.flatten(2).transpose(1, 2)  # [n, points, K]
+    found = loss.log_density(scores.repeat_interleave(at.shape[1], dim=0), at.flatten(0, 1))
+    assert found is not None
+    mass = (found.exp().view(at.shape).transpose(1, 2).reshape(inside.shape).mean(dim=-1) * (high - low)[..., 0]).sum(
+        -1
+    )
+    between = _LEVELS[-1] - _LEVELS[0]
+    if not ((mass - between).abs() < _MASS).all():
+        raise Fault(
+            f"between its quantiles {_LEVELS[0]} and {_LEVELS[-1]} its density has the mass {mass.min():.3f} … "
+            f"{mass.max():.3f}, not {between:.2f}: log_density must be normalised, in the unit of the targets"
+        )
 
 
 def posterior_is_the_data(subject: Subject) -> str:
