@@ -27,7 +27,11 @@ from runs import only_run
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-X", "I-X", "B-Y", "I-Y"]
 LOSSES = [
-    case for case in CASES if case.loss.target_kind in Tagging.accepts and not {*case.make().needs} - Tagging.provides
+    case
+    for case in CASES
+    if case.loss.target_kind in Tagging.accepts
+    and not {*case.make().needs} - Tagging.provides
+    and case.name != "coral"  # tags have no order
 ]
 
 
