@@ -86,6 +86,7 @@ ADDED_LATER: dict[str, Any] = {
     "model.num_kv_heads": None,
     "model.window": None,
     "model.num_types": 0,
+    "model.drop_path": 0.0,
 }
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""

@@ -35,6 +35,8 @@ class Decoder(Transformer):
         num_types: an embedding for this many kinds of position (`types`: the first and second text of a pair), added to
             the token's; without `types`, all are of kind 0. 0: no such embedding, and `types` are not read.
         dropout: on embeddings, attention weights and both residual branches, in [0, 1).
+        drop_path: the probability with which a sample skips a branch of the last layer, in [0, 1); that of layer l is
+            l / num_layers of it (Huang et al. 2016, arXiv:1603.09382).
         tie_embeddings: the output projection is the token embedding (Press & Wolf 2017, arXiv:1608.05859).
         init_std: above 0.
         vocab_size: V, known once the tokenizer is.
@@ -64,6 +66,7 @@ class Decoder(Transformer):
         window: int | None = None,
         num_types: int = 0,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         tie_embeddings: bool = True,
         init_std: float = 0.02,
         vocab_size: int,
@@ -86,6 +89,7 @@ class Decoder(Transformer):
             window=window,
             num_types=num_types,
             dropout=dropout,
+            drop_path=drop_path,
             tie_embeddings=tie_embeddings,
             init_std=init_std,
         )

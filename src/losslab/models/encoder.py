@@ -18,7 +18,7 @@ class Encoder(Transformer):
 
     Args:
         num_layers, num_heads, width, context, mlp_width, positions, mlp, norm_placement, embedding_norm, qk_norm,
-            num_kv_heads, num_types, dropout, tie_embeddings, init_std: see `Decoder`.
+            num_kv_heads, num_types, dropout, drop_path, tie_embeddings, init_std: see `Decoder`.
         norm: rms, layer, or batch: over the positions of a batch (Ioffe & Szegedy 2015), for one process without
             accumulation.
         window: a position attends to itself and window − 1 on either side; default: to all.
@@ -47,6 +47,7 @@ class Encoder(Transformer):
         window: int | None = None,
         num_types: int = 0,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         tie_embeddings: bool = False,
         init_std: float = 0.02,
         vocab_size: int,
@@ -69,6 +70,7 @@ class Encoder(Transformer):
             window=window,
             num_types=num_types,
             dropout=dropout,
+            drop_path=drop_path,
             tie_embeddings=tie_embeddings,
             init_std=init_std,
         )

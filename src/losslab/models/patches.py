@@ -18,7 +18,7 @@ class PatchEncoder(Transformer):
 
     Args:
         num_layers, num_heads, width, context, mlp_width, positions, mlp, norm, norm_placement, embedding_norm, qk_norm,
-            num_kv_heads, window, dropout, init_std: see `Encoder`.
+            num_kv_heads, window, dropout, drop_path, init_std: see `Encoder`.
         frame_width: F, known once the data is.
         generator: the backbone_init stream.
 
@@ -43,6 +43,7 @@ class PatchEncoder(Transformer):
         num_kv_heads: int | None = None,
         window: int | None = None,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         init_std: float = 0.02,
         frame_width: int,
         generator: torch.Generator | None = None,
@@ -63,6 +64,7 @@ class PatchEncoder(Transformer):
             num_kv_heads=num_kv_heads,
             window=window,
             dropout=dropout,
+            drop_path=drop_path,
             init_std=init_std,
         )
         super().__init__(options, embedding=nn.Linear(frame_width, width), input_name="frames", generator=generator)

@@ -44,6 +44,7 @@ class StackOptions:
     window: int | None = None
     num_types: int = 0
     dropout: float = 0.0
+    drop_path: float = 0.0
     tie_embeddings: bool = False
     init_std: float = 0.02
 
@@ -64,8 +65,9 @@ class StackOptions:
             raise UserError(f"rotary positions need an even width per head, not {width} / {heads} = {width // heads}")
         if self.num_types < 0:
             raise UserError(f"model.num_types must be 0 or above, not {self.num_types}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout must be in [0, 1), not {self.dropout}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"model.{name} must be in [0, 1), not {getattr(self, name)}")
         if not self.init_std > 0:
             raise UserError(f"model.init_std must be above 0, not {self.init_std}")
 
@@ -74,8 +76,8 @@ class StackOptions:
         """Whether linear maps have additive terms: not beside RMSNorm, which has none either."""
         return self.norm != "rms"
 
-    def layer(self) -> TransformerLayer:
-        """A layer, its weights not drawn."""
+    def layer(self, number: int) -> TransformerLayer:
+        """A layer, its weights not drawn; the first is number 1. The last one is dropped most often."""
         mlp_width = 4 * self.width if self.mlp_width is None else self.mlp_width
         return TransformerLayer(
             attention=SelfAttention(
@@ -93,6 +95,7 @@ class StackOptions:
             mlp=MLP(width=self.width, mlp_width=mlp_width, activation=self.mlp, bias=self.bias),
             norms=(make_norm(self.norm, self.width), make_norm(self.norm, self.width)),
             dropout=self.dropout,
+            drop_path=self.drop_path * number / self.num_layers,
             post_norm=self.norm_placement == "post",
         )
 
@@ -134,7 +137,7 @@ class Transformer(nn.Module):
         self.register_buffer("position_table", table, persistent=False)
         self.types = nn.Embedding(options.num_types, width) if options.num_types else None
         self.embedding_norm = make_norm(options.norm, width) if options.embedding_norm else None
-        self.layers = nn.ModuleList(options.layer() for _ in range(options.num_layers))
+        self.layers = nn.ModuleList(options.layer(i + 1) for i in range(options.num_layers))
         after_each = options.norm_placement == "post"
         self.last_norm = nn.Identity() if after_each else make_norm(options.norm, width)
         self.reset_parameters(generator)
