@@ -56,5 +56,5 @@ def test_training_follows_the_dropout_stream(tokens: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
 def test_a_probability_outside_its_range_is_refused(value: float) -> None:
-    with pytest.raises(UserError, match="model.drop_path must be"):
+    with pytest.raises(UserError, match=r"model\.drop_path must be"):
         model(drop_path=value)
