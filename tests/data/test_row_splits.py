@@ -84,6 +84,12 @@ def test_rows_of_a_group_stay_in_one_split(tmp_path) -> None:
     users = [{int(text.split()[1]) % 13 for text in texts(data, split)} for split in ("train", "val", "test")]
     assert sum(map(len, users)) == 13 and all(users)
     assert data.store.meta["how"] == "the hash of user decides: its rows stay together"
+    assert data.store.meta["grouped"] == {"val": 0, "test": 0}
+    other = tmp_path / "test.csv"
+    other.write_text("text,label,user\nnew row,a,u3\nnewer row,b,u99\nnewest,a,\n")
+    data = prepare(str(path), tmp_path, group="user", test_path=str(other))
+    assert data.store.meta["grouped"] == {"val": 0, "test": 1}
+    assert ("1 of 3 test rows are of a group that an earlier split has, too", True) in list(data.introduction(0))
     with pytest.raises(UserError, match=r"data.group=who: .*a.csv has no such column, but 'text', 'label', 'user'"):
         prepare(str(path), tmp_path, group="who")
     with pytest.raises(UserError, match=r"data.group=user keeps rows in one split, and val and test have"):

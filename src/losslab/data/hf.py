@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -119,6 +120,9 @@ class HfRows(RowSource):
             raise UserError("data=hf needs the package datasets: pip install 'losslab[hf]'") from None
         if self.path is not None and not self.path.is_dir():
             raise UserError(f"data.source.path={self.path} is no folder")
+        client = logging.getLogger("huggingface_hub")  # it tells of each retry, and the sentence below of them all
+        level = client.level
+        client.setLevel(logging.ERROR)
         try:
             if self.path is not None and any(self.path.glob("dataset_*.json")):
                 return datasets.load_from_disk(str(self.path))
@@ -132,6 +136,8 @@ class HfRows(RowSource):
                 else "a folder of save_to_disk, or of parquet, csv or json files"
             )
             raise UserError(f"{self._called()} cannot be loaded: {told}; {cure}") from None
+        finally:
+            client.setLevel(level)
 
     def _called(self) -> str:
         named = f"data.source.name={self.name}" if self.path is None else f"data.source.path={self.path}"

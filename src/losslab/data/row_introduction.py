@@ -27,6 +27,12 @@ def introduce_rows(meta: Mapping[str, Any], told: str, info: DataInfo, context: 
         if copies:
             line = f"{copies:,} of {meta['rows'][split]:,} {split} rows have inputs that an earlier split has as well"
             yield line, copies > _FEW_COPIES * meta["rows"][split]
+    for split, shared in meta["grouped"].items():
+        if shared:
+            yield (
+                f"{shared:,} of {meta['rows'][split]:,} {split} rows are of a group that an earlier split has, too",
+                True,
+            )
     if any(meta["truncated"].values()):
         yield f"{counted(meta['truncated'])} sequences are longer than data.context={context} and were cut off", True
     sizes = counted({split: size.positions for split, size in info.splits.items()})

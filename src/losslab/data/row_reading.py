@@ -34,6 +34,8 @@ class Rows:
     """The rule of the splits, for people."""
     copies: dict[str, int]
     """Rows of val and test whose inputs are those of a row in an earlier split."""
+    grouped: dict[str, int]
+    """Rows of val and test whose group has rows in an earlier split: a split of its own may hold such."""
     skipped: dict[str, int]
     """Name of the rows that were passed over → their number."""
 
@@ -104,23 +106,27 @@ class Reading:
         skipped: Skipped = Counter()
         rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
         hashes: dict[str, list[int]] = {split: [] for split in SPLITS}
+        groups: dict[str, list[int]] = {split: [] for split in SPLITS}
         own = source.splits()
-        for split in own[1:]:
-            rows[split] = [row for _, row, _ in self._parsed(source, split, columns, skipped)]
-            hashes[split] = [_hash(row, columns) for row in rows[split]]
-        parsed = list(self._parsed(source, "train", columns, skipped))
-        all_rows = [row for _, row, _ in parsed]
-        found = [_hash(row, columns) for row in all_rows]
+
+        def take(split: str) -> None:
+            for _, row, group in self._parsed(source, split, columns, skipped):
+                rows[split].append(row)
+                hashes[split].append(_hash(row, columns))
+                if self.group is not None:  # a row without a group is one of its own
+                    groups[split].append(hashes[split][-1] if group in (None, "") else hash64(str(group)))
+
+        for split in own:
+            take(split)
         shares = {split: getattr(self, f"{split}_fraction") for split in ("val", "test") if split not in own}
-        split_of, rule = self._split(all_rows, found, [hash64(str(group)) for _, _, group in parsed], columns, shares)
-        for row, value, split in zip(all_rows, found, split_of, strict=True):
-            rows[split].append(row)
-            hashes[split].append(value)
+        split_of, rule = self._split(rows["train"], hashes["train"], groups["train"], columns, shares)
+        for kept in (rows, hashes, groups) if self.group is not None else (rows, hashes):
+            _deal(kept, split_of)
         self._check_rows(source, rows, columns, skipped)
         how = " and ".join(f"{split} its own" for split in ("val", "test") if split in own)
         if shares:
             how += ("; of the rest, " if how else "") + rule
-        return Rows(rows, hashes, how, _copies(hashes), {what: count for what, count in skipped.items() if count})
+        return Rows(rows, hashes, how, _copies(hashes), _copies(groups), {what: n for what, n in skipped.items() if n})
 
     def _parsed(
         self, source: RowSource, split: str, columns: Columns, skipped: Skipped
@@ -220,6 +226,13 @@ def _hash(row: Row, columns: Columns) -> int:
     """A hash of a row's inputs: equal inputs fall into one split, whatever their targets."""
     target = target_of(columns)
     return hash64([row[name] for name in columns if name != target] or [row])
+
+
+def _deal(kept: dict[str, list[Any]], split_of: list[str]) -> None:
+    """Move what train has to the splits that it belongs to."""
+    whole, kept["train"] = kept["train"], []
+    for value, split in zip(whole, split_of, strict=True):
+        kept[split].append(value)
 
 
 def _copies(hashes: dict[str, list[int]]) -> dict[str, int]:

@@ -112,7 +112,7 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
     target = target_of(columns)
     classes = made.labels.get(target or "")
     meta: dict[str, Any] = {"settings": settings, "how": read.how, "copies": read.copies, "class_counts": None}
-    meta["skipped"] = read.skipped
+    meta |= {"grouped": read.grouped, "skipped": read.skipped}
     for split in SPLITS:
         np.save(folder / f"{split}.hashes.npy", np.array(read.hashes[split], dtype=np.uint64))
         encoded, truncated[split] = made.encode(read.rows[split])

@@ -268,7 +268,7 @@ class RowsDataModule(DataModule):
 
     def summary(self) -> dict[str, Any]:
         """The rows as the record keeps them: how many, how they were split, copies, and what was skipped or cut off."""
-        keys = ("how", "rows", "copies", "skipped", "truncated")
+        keys = ("how", "rows", "copies", "grouped", "skipped", "truncated")
         found = super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
         return found | self.train.summary()
 
