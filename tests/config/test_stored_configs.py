@@ -7,7 +7,7 @@ import pytest
 from losslab.config import stored
 from losslab.config.compose import typed
 from losslab.config.identity import fingerprint
-from losslab.config.stored import filled, override
+from losslab.config.stored import filled, moved_inputs, override
 from losslab.config.words import ready
 from losslab.errors import UserError
 
@@ -78,3 +78,17 @@ def test_other_loggers_can_be_given_to_a_run_that_goes_on(settle) -> None:
     with pytest.raises(UserError, match="no key 'logger': write loggers="):
         override(config, ["logger=none"], allowed)
     assert config["loggers"].keys() == {"tensorboard"}
+
+
+def test_a_list_of_files_is_found_where_it_was_moved_to(settle, tmp_path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).touch()
+    old = [f"/gone/{name}" for name in ("a.csv", "b.csv")]
+    config = settle("task=classification", "data=csv", "data.path=x.csv")
+    config["data"]["path"] = old
+    moved = moved_inputs(config, tmp_path / "run", "/gone/run", [])
+    assert moved["data"]["path"] == [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    with pytest.raises(UserError, match=r"/gone/a.csv, from which this run was made, is not there: .*data.path="):
+        moved_inputs(config, tmp_path / "run", "/elsewhere/run", [])
+    given = override(config, ["data.path=[a.csv, ~/b.csv]"], ("data.path",))
+    assert given["data"]["path"] == [str(Path("a.csv").absolute()), str(Path("~/b.csv").expanduser())]
