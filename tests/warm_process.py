@@ -114,6 +114,7 @@ def install() -> None:
     """Let this process, and all below it, start losslab's processes as forks; pytest's workers find it done."""
     if sys.platform != "linux" or warm_python.strict(dict(os.environ)):
         return
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that spin, waiting for another, take the cores from other tests
     if SERVER not in os.environ:
         folder = Path(tempfile.mkdtemp(prefix="losslab-tests-"))
         os.environ[SERVER] = str(folder / "socket")
