@@ -16,7 +16,13 @@ import sys
 
 SERVER = "LOSSLAB_TESTS_SERVER"
 """The socket of tests/warm_process.py; nothing is forked where this is not set."""
-MODULES = {"losslab", "losslab.training.process.worker", "torch.distributed.run", "submitit.core._submit"}
+MODULES = {
+    "losslab",
+    "losslab.training.process.worker",
+    "torch.distributed.run",
+    "submitit.core._submit",
+    "joblib.externals.loky.backend.popen_loky_posix",
+}
 PROGRAMS = (
     "from multiprocessing.forkserver import main; ",
     "from multiprocessing.spawn import spawn_main; ",
@@ -28,8 +34,15 @@ SCRIPTS = ("rank_weights.py", "stopped_runs.py", "continued_runs.py", "gpu_check
 FLAGS = {"-u", "-B"}
 _SAME = ("PYTHON", "LD_", "MALLOC_", "KMP_", "TORCH_LOGS", "TRITON_")
 """Beginnings of the names of variables that Python and libraries read while they start."""
-_ANY = {"PYTHON", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
-"""Those of them that a fork follows."""
+_ANY = {
+    "PYTHON",
+    "PYTHONPATH",
+    "PYTHONSAFEPATH",
+    "PYTHONUNBUFFERED",
+    "PYTHONDONTWRITEBYTECODE",
+    "KMP_INIT_AT_FORK",
+}
+"""Those of them that a fork follows, or that are about libraries which no fork has open."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 

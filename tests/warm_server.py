@@ -33,6 +33,7 @@ from warm_python import FLAGS, SERVER, stand_in
 RANK = "losslab.training.process.worker"
 MODULES = (
     "losslab.cli",
+    "losslab.commands.compare",
     "losslab.commands.train",
     "losslab.sweeps.job",
     "losslab.sweeps.planning",
@@ -47,6 +48,8 @@ MODULES = (
     "torch.distributed.run",
     "torch.distributed.tensor",
     "submitit.core._submit",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.pyplot",
     "pydantic.type_adapter",
     "rich._emoji_codes",
 )
@@ -82,6 +85,9 @@ def _serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _compose() -> None:
     """Let the children find what most of them compose of."""
+    from hydra.core.plugins import Plugins
+    from hydra.core.singleton import Singleton
+
     from losslab.config.compose import compose_config
 
     sys.path.insert(0, str(Path(__file__).parent))
@@ -92,6 +98,7 @@ def _compose() -> None:
     _COMPOSING.enter_context(composing_once())
     for overrides in ([], ["data=text"], ["data=text", "loggers=none"]):
         compose_config(overrides, None, with_hydra=True)
+    Singleton._instances.pop(Plugins)  # each child looks for those in its own folders
 
 
 def _fork(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
