@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from losslab.contracts import cache_of, mixes_samples, reads_ahead
+from losslab.contracts import Batch, TargetKind, cache_of, mixes_samples, reads_ahead
 from losslab.errors import UserError
 from losslab.models.encoder import Encoder
 from losslab.models.lstm import LSTM
 from losslab.models.norms import BatchNorm
 from losslab.models.patches import PatchEncoder
 from losslab.models.transformer_2017 import Transformer2017
+from losslab.tasks.tagging import Tagging
+from losslab.training.trial.model import ModelTrial, batch_composition, padding
 
 V, CONTEXT, WIDTH = 13, 12, 16
 LENGTHS = torch.tensor([12, 7, 1])
@@ -124,6 +126,20 @@ def test_batch_norm_refuses_packed_documents() -> None:
     assert backbone({"tokens": SEGMENTS, "mask": SEGMENTS < 2}).isfinite().all()
     with pytest.raises(UserError, match="norm=batch does not go with packed documents"):
         backbone({"tokens": SEGMENTS, "segments": SEGMENTS})
+
+
+def test_the_kit_takes_a_model_that_declares_it_at_its_word() -> None:
+    def fresh(seed: int) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        return Encoder(
+            num_layers=1, width=16, context=CONTEXT, norm="batch", vocab_size=V, generator=generator, **HEADS
+        )
+
+    inputs = draw(fresh(1)) | {"mask": MASK}
+    batch = Batch(inputs, inputs["tokens"], MASK.float(), {})
+    trial = ModelTrial(fresh, batch, Tagging(entities=False), TargetKind.CLASSES, V, V)
+    assert batch_composition(trial) == "in training alone, as mixes_samples declares"
+    assert padding(trial) == "excluded positions change nothing"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from losslab.contracts import Batch, TargetKind, Task, cache_of
+from losslab.contracts import Batch, TargetKind, Task, cache_of, mixes_samples
 from losslab.errors import Doubt, Fault, UserError, error_sentence
 from losslab.training.random import global_stream
 
@@ -160,18 +160,20 @@ def repeats(trial: ModelTrial) -> str:
 
 
 def batch_composition(trial: ModelTrial) -> str:
-    """A sample's hidden states are its own, whatever else is in the batch."""
+    """A sample's hidden states are its own, whatever else is in the batch; in training, unless the model says so."""
     model = trial.fresh()
+    declared = mixes_samples(model)
     replaced = {name: torch.cat([value[:1], value[:1].expand_as(value[1:])]) for name, value in trial.inputs.items()}
-    for train in (False, True):
+    for train in (False,) if declared else (False, True):
         whole, alone = (run(model, inputs, train=train)[0] for inputs in (trial.inputs, replaced))
         if not same(whole, alone):
             mode = "training" if train else "evaluation"
             raise (Doubt if train else Fault)(
                 f"in {mode} mode a sample's hidden states depend on the other samples of its batch (batch norm, a mean "
-                "over the batch, B and T exchanged: batch_first=True?): the gradient is not the same on 1 and 2 ranks"
+                "over the batch, B and T exchanged: batch_first=True?): the gradient is not the same on 1 and 2 ranks; "
+                "a model that means it declares mixes_samples = True"
             )
-    return "no sample depends on another"
+    return "in training alone, as mixes_samples declares" if declared else "no sample depends on another"
 
 
 def padding(trial: ModelTrial) -> str:
