@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from losslab.commands.evaluate import evaluate
 from losslab.commands.resume import resume
+from losslab.errors import UserError
 from losslab.run_folder import RunFolder
+from losslab.training.scoring.token_scores import score_tokens
 from runs import only_run, stopping_after
 
 SHORT = ["trainer.max_steps=4", "trainer.val_check_interval=2"]
@@ -40,6 +43,12 @@ def test_a_stopped_run_continues_bit_for_bit(
         torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (stopped, whole)
     )
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    for_tokens = "does not score every token" if kind == "packed" else "no run of task=lm with model=decoder"
+    with pytest.raises(UserError, match=for_tokens):
+        score_tokens(RunFolder(whole), layer=None, trust=[])
+    if kind == "mlm":
+        with pytest.raises(UserError, match=r"data.eval_stride=8 gives each token more text before it"):
+            evaluate(whole, checkpoint="best", split=None, overrides=["data.eval_stride=8"], trust=[])
     names = {name.removeprefix("test/") for name in found.metrics["best"] if name.startswith("test/")}
     assert not names & {"bits_per_byte", "word_perplexity"}
     assert ("masked_perplexity" in names) == (kind == "mlm") == ("unigram_nll" not in names)

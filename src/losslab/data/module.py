@@ -182,6 +182,7 @@ class TextDataModule(DataModule):
         return self._describe()
 
     def _sample(self, task: Task, tokenizer: Tokenizer, memory: Path | None = None) -> TextSampler:
+        self.check_task(task)
         packed = self.packing == "documents"
         return TextSampler(self.context, memory, stride=self.eval_stride, packed=packed, task=task, tokenizer=tokenizer)
 
