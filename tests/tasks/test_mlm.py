@@ -114,7 +114,7 @@ def test_windows_give_every_token_but_the_first_as_input_and_target() -> None:
     assert batch.inputs["mask"].tolist() == [[True] * 4, [True, True, False, False]]
     assert batch.inputs["segments"].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
     assert list(batch.extras) == ["unit"]
-    assert "mask" not in MaskedLanguageModeling().of_windows(windows._replace(weight=torch.ones(2, 4))).inputs
+    assert "mask" not in MaskedLanguageModeling().of_windows(windows._replace(full=True)).inputs
 
 
 class Doubled(nn.Module):

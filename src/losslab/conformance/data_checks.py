@@ -155,7 +155,7 @@ def scored_once(trial: DataTrial) -> str:
         alone = list(batches_of(trial.data, split))
         whole = Counter(key for batch in alone for key in sample_keys(batch))
         positions = sum(int((batch.weight != 0).sum()) for batch in alone)
-        if positions != trial.info.splits[split].positions:
+        if positions != trial.info.splits[split].positions and not trial.task.masks:
             raise Fault(
                 f"eval_batches({split!r}, …) gives {positions:,} positions, and prepare said "
                 f"{trial.info.splits[split].positions:,} (DataInfo.splits): is a last, smaller batch left out?"

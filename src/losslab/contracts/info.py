@@ -17,7 +17,7 @@ class SplitInfo(NamedTuple):
     """The size of a split."""
 
     positions: int
-    """Positions that an evaluation scores."""
+    """Positions that an evaluation scores; those that it reads, where the task draws some of them (`Task.masks`)."""
     units: int = 0
     """Parts of it that are scored apart, for intervals over what else could have been tested; 0: none."""
     unit: str = "sample"

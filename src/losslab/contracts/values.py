@@ -59,6 +59,8 @@ class Windows(NamedTuple):
     documents: Tensor | None = None
     """int64 [B, T + 1]: the number of each token's document in its window, from 0; None: documents are not told apart.
     The token that ends a document belongs to it."""
+    full: bool = False
+    """No window reaches beyond the end of the stream, as in train."""
 
 
 def next_tokens(windows: Windows) -> Batch:

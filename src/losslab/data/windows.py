@@ -70,7 +70,7 @@ def gather(
     """
     at = starts[:, None] + np.arange(context + 1)
     window = torch.from_numpy(tokens[at].astype(np.int64))
-    return Windows(window, torch.ones(len(starts), context), {}, number_documents(ends, at))
+    return Windows(window, torch.ones(len(starts), context), {}, number_documents(ends, at), full=True)
 
 
 def number_documents(ends: NDArray[np.int64] | None, at: NDArray[np.int64]) -> Tensor | None:

@@ -91,10 +91,8 @@ class MaskedLanguageModeling(Task):
 
     def of_windows(self, windows: Windows) -> Batch:
         """Every token after the first as input and as target; the windows before it had the first."""
-        tokens, inside = windows.tokens[:, 1:], windows.weight != 0
-        inputs = {"tokens": tokens}
-        if not bool(inside.all()):
-            inputs["mask"] = inside
+        tokens = windows.tokens[:, 1:]
+        inputs = {"tokens": tokens} if windows.full else {"tokens": tokens, "mask": windows.weight != 0}
         if windows.documents is not None:
             inputs["segments"] = windows.documents[:, 1:] - windows.documents[:, 1:2]
         extras = {name: value for name, value in windows.extras.items() if name != "bytes"}

@@ -76,8 +76,8 @@ def _content(batch: Batch) -> list[tuple[str, tuple[int, ...], bytes]]:
 
 
 def sample_keys(batch: Batch, *, by_id: bool = True) -> list[str]:
-    """Keys that distinguish samples: its `id`, where the batch has that, else a hash of inputs and target without the
-    positions of weight 0. Samples of nothing but those have none.
+    """Keys that distinguish samples: its `id`, where the batch has that, else a hash of its inputs without the padding
+    and of its targets without the positions of weight 0. Samples of nothing but those have none.
 
     Args:
         by_id: false: always the hash of the content.
@@ -97,11 +97,17 @@ def sample_keys(batch: Batch, *, by_id: bool = True) -> list[str]:
 def _hash(batch: Batch, i: int, kept: Tensor) -> str:
     digest = hashlib.sha256()
     mask = batch.inputs.get("mask")
-    real = kept if mask is None else mask[i] != 0
+    real = _up_to_the_last(kept) if mask is None else mask[i] != 0
     for name, value in sorted([*batch.inputs.items(), ("target", batch.target)]):
         row = value[i]
-        rows = next((r for r in (kept, real) if r.ndim and row.shape[: r.ndim] == r.shape), None)
+        tried = (kept, real) if name == "target" else (real, kept)
+        rows = next((r for r in tried if r.ndim and row.shape[: r.ndim] == r.shape), None)
         if name == "target" and row.dtype == torch.int64 and row.ndim > kept.ndim:
             rows = row != _FILLER  # as long as the longest of the batch
         digest.update(name.encode() + raw_bytes(row if rows is None else row[rows]))
     return digest.hexdigest()[:16]
+
+
+def _up_to_the_last(kept: Tensor) -> Tensor:
+    """Positions [T] up to the last one that counts: padding stands behind."""
+    return kept if kept.ndim != 1 else kept.flip(0).cummax(dim=0).values.flip(0)
