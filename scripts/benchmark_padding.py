@@ -8,6 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from losslab.config.check import check_run
 from losslab.config.compose import compose_job
 from losslab.conformance.samples import prepared
@@ -42,6 +44,7 @@ def measure(data: DataModule, network: Network, first: int) -> tuple[float, floa
 def main(rounds: int, words: list[str]) -> None:
     """Print the ratio. `words`: the data, as `losslab train` takes it, with data.batch_tokens."""
     words = words or BUILT_IN
+    torch.set_num_threads(1)  # threads wait for one another on a machine that does other things
     with tempfile.TemporaryDirectory() as cache:
         bucketed, network = make(words, Path(cache))
         size = round(bucketed.samples_per_step)
@@ -51,7 +54,7 @@ def main(rounds: int, words: list[str]) -> None:
         for i in range(rounds):
             for name, data in (("at random", plain), ("by length", bucketed))[:: 1 if i % 2 else -1]:
                 found[name].append(measure(data, network, i * STEPS))
-    print(f"{' '.join(words)}: {rounds} round(s) of {STEPS} steps of {size} rows on average")
+    print(f"{' '.join(words)}: {rounds} round(s) of {STEPS} steps of {size} rows on average, 1 thread")
     for name, values in found.items():
         speeds, shares = zip(*values, strict=True)
         print(f"{name:<10}{statistics.median(speeds):>10,.0f} rows/s{statistics.mean(shares):>8.1%} padding")

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from losslab.config.identity import ADDED_LATER
+from losslab.config.paths import conf_dir
 from losslab.contracts import Batch, Share, padded
 from losslab.data.augmentation import Augmentation
 from losslab.data.bpe_dropout import BpeDropout
@@ -391,3 +394,53 @@ def test_rows_of_other_cuts_fit_the_context(bpe) -> None:
 def test_bpe_dropout_needs_a_bpe_and_text(table, tokenizer, task, words) -> None:
     with pytest.raises(UserError, match=words):
         prepare(table, {"bpe_dropout": 0.1}, tokenizer=tokenizer, task=task)
+
+
+def test_texts_are_replaced_by_their_paraphrases(table, tmp_path) -> None:
+    plain = prepare(table)
+    texts = [bytes(t for t in plain.store.row("train", i)["text"].tolist() if t < END).decode() for i in range(50)]
+    path = tmp_path / "others.csv"
+    path.write_text("text,paraphrase\n" + "".join(f'"{text}",say {k} {text[4:7]}\n' for text in texts for k in "ab"))
+    data = prepare(table, {"paraphrases": str(path), "paraphrasing": 0.5})
+    chosen = {"as it is": 0, "a": 0, "b": 0}
+    for place in range(40 * data.store.count("train")):
+        row = data.train.order.row(place)
+        found = bytes(t for t in data.train.example(row, place)["text"].tolist() if t < END).decode()
+        if row >= len(texts):
+            assert found.startswith("row")
+            continue
+        chosen["as it is" if found == texts[row] else found[4]] += 1
+    total = sum(chosen.values())
+    assert total == 2000
+    for name, share in (("as it is", 0.5), ("a", 0.25), ("b", 0.25)):
+        assert abs(chosen[name] / total - share) < 4 * np.sqrt(share * (1 - share) / total)
+    assert data.summary()["augment"]["reworded"] == 50
+    assert any("50 of" in line and "paraphrases" in line for line, _ in data.introduction(0))
+    before = data.content_hashes(data.task)["data.augment.paraphrases"]
+    path.write_text(path.read_text() + f'"{texts[0]}",another\n')
+    assert data.content_hashes(data.task)["data.augment.paraphrases"] != before
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text,other\na,b\n", "has no column 'paraphrase', but 'text', 'other'"),
+        ("text,paraphrase\na,\n", r"of others\.csv \(data\.augment\.paraphrases\) has no text in 'paraphrase'"),
+        ("text,paraphrase\na,b\n", "has other words for no text of train: its column 'text'"),
+        (None, r"data\.augment\.paraphrases=.*others\.csv does not exist"),
+    ],
+)
+def test_bad_paraphrases_are_one_sentence(table, tmp_path, content, words) -> None:
+    path = tmp_path / "others.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        prepare(table, {"paraphrases": str(path)})
+
+
+def test_every_table_has_the_same_keys() -> None:
+    files = [path for path in (conf_dir() / "data").glob("*.yaml") if "augment:" in path.read_text()]
+    found = [yaml.safe_load(path.read_text())["augment"] for path in files]
+    assert len(found) >= 4
+    assert all(block == Augmentation().__dict__ for block in found)
+    assert {f"data.augment.{key}": value for key, value in found[0].items()}.items() <= ADDED_LATER.items()

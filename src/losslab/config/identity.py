@@ -77,6 +77,8 @@ ADDED_LATER: dict[str, Any] = {
     "data.augment.word_deletion": 0,
     "data.augment.word_swap": 0,
     "data.augment.mixup": 0,
+    "data.augment.paraphrases": None,
+    "data.augment.paraphrasing": 0.5,
     "data.augment.label_noise": 0,
     "data.augment.label_noise_kind": "uniform",
     "data.augment.label_noise_seed": None,
@@ -149,8 +151,11 @@ def canonical(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
     if not content["callbacks"]:
         del content["callbacks"]
     for key, digest in inputs.items():
-        section, _, last = key.rpartition(".")
-        (content[section] if section else content)[last] = f"sha256:{digest}"
+        *sections, last = key.split(".")
+        holder = content
+        for section in sections:
+            holder = holder.setdefault(section, {})
+        holder[last] = f"sha256:{digest}"
     return content
 
 

@@ -38,6 +38,8 @@ class Augmentation:
         word_swap: two words at random change places, this share of the number of words times, at least once (random
             swap of EDA).
         mixup: α of λ ~ Beta(α, α), drawn for each step: each sample is mixed with another (`losslab.data.mixup`).
+        paraphrases: a table with other wordings of texts (`losslab.data.paraphrases`).
+        paraphrasing: probability with which a text that has some is replaced by one of them.
         label_noise: probability with which a row's label is flipped, once and for all.
         label_noise_kind: `losslab.data.label_noise.NoiseKind`.
         label_noise_seed: None: the run's, so that seeds flip different rows.
@@ -49,6 +51,8 @@ class Augmentation:
     word_deletion: float = 0.0
     word_swap: float = 0.0
     mixup: float = 0.0
+    paraphrases: str | None = None
+    paraphrasing: float = 0.5
     label_noise: float = 0.0
     label_noise_kind: NoiseKind = "uniform"
     label_noise_seed: int | None = None
@@ -62,8 +66,13 @@ class Augmentation:
         known = [field.name for field in fields(cls)]
         if strangers := [key for key in keys if key not in known]:
             raise UserError(f"there is no key 'data.augment.{strangers[0]}': the keys are {', '.join(known)}")
-        for name in (*_OF_TOKENS, "label_noise"):
+        for name in (*_OF_TOKENS, "paraphrasing", "label_noise"):
             _check_share(name, keys.get(name, 0.0))
+        paraphrases = keys.get("paraphrases")
+        if paraphrases is not None and not isinstance(paraphrases, str):
+            raise UserError(f"data.augment.paraphrases must be FILE|GLOB, not {paraphrases!r}")
+        if paraphrases is None and keys.get("paraphrasing", cls.paraphrasing) != cls.paraphrasing:
+            raise UserError("data.augment.paraphrasing goes with data.augment.paraphrases=FILE, which is not given")
         mixup = keys.get("mixup", 0.0)
         if isinstance(mixup, bool) or not isinstance(mixup, int | float) or not 0 <= mixup < math.inf:
             raise UserError(f"data.augment.mixup must be 0 (off) or α of Beta(α, α), above 0, not {mixup!r}")
@@ -82,9 +91,21 @@ class Augmentation:
         if self.bpe_dropout and choice != "bpe":
             BpeDropout(make_tokenizer(choice, 0, []))
 
+    def text_column(self, columns: Columns) -> str:
+        """The one column of text, where there are paraphrases. Raises UserError for none, or several."""
+        texts = [name for name, kind in columns.items() if kind == "text"]
+        if len(texts) != 1:
+            raise UserError(
+                "data.augment.paraphrases replaces the text of a row, and this task reads "
+                f"{' and '.join(texts) or 'none'}: leave it out"
+            )
+        return texts[0]
+
     def check_columns(self, columns: Columns, task: str) -> None:
         """Refuse what a task's columns do not have. Raises UserError naming the task."""
         target = target_of(columns)
+        if self.paraphrases is not None:
+            self.text_column(columns)
         if self.label_noise and (target is None or columns[target] != "label"):
             raise UserError(
                 f"data.augment.label_noise flips the one label of each row, and the target of task={task} is none: "
@@ -102,13 +123,13 @@ class Augmentation:
                 f"data.augment.masking hides inputs, and the texts of task={task} are its targets as well: leave it out"
             )
         if self.changes_tokens and not any(kind in TOKENS for kind in columns.values()):
-            name = next(name for name in _OF_TOKENS if getattr(self, name))
+            name = next(name for name in ("paraphrases", *_OF_TOKENS) if getattr(self, name))
             raise UserError(f"data.augment.{name} changes tokens, and task={task} reads none: leave it out")
 
     @property
     def changes_tokens(self) -> bool:
         """Whether tokens are changed."""
-        return any(getattr(self, name) for name in _OF_TOKENS)
+        return self.paraphrases is not None or any(getattr(self, name) for name in _OF_TOKENS)
 
     def settings(self) -> dict[str, Any]:
         """The keys that differ from their defaults, for the record."""

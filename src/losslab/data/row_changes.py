@@ -16,6 +16,7 @@ from losslab.data.augmentation import Augmentation
 from losslab.data.bpe_dropout import BpeDropout
 from losslab.data.cells import Columns
 from losslab.data.columns import TOKENS, UNKNOWN
+from losslab.data.paraphrases import Paraphrases
 from losslab.data.text_columns import longest_cut
 from losslab.data.tokenizer import Tokenizer
 from losslab.data.word_starts import vocabulary_of
@@ -32,6 +33,7 @@ class RowChanges:
         seed: the data's.
         context: the longest sequence.
         joined: columns of text that become one sequence (`Task.joined`).
+        paraphrases: of the one column of text.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class RowChanges:
         *,
         context: int,
         joined: Sequence[str] = (),
+        paraphrases: Paraphrases | None = None,
     ) -> None:
         self.augmentation = augmentation
         self.columns = columns
         self.context = context
         self.joined = joined
+        self.paraphrases = paraphrases
         self.recut = BpeDropout(tokenizer) if augmentation.bpe_dropout and tokenizer is not None else None
         self.vocabulary = None if tokenizer is None else vocabulary_of(tokenizer)
         self.space = None if tokenizer is None else _token_of_space(tokenizer)
@@ -63,6 +67,8 @@ class RowChanges:
         if not self.augmentation.changes_tokens:
             return row
         draws = self.generator(0, place)
+        if self.paraphrases is not None:
+            row = row | self._reworded(row, self.paraphrases, draws)
         if self.recut is not None:
             row = row | self._recut(row, self.recut, draws)
         changed = dict(row)
@@ -76,6 +82,13 @@ class RowChanges:
                 tags = [other for other, its in self.columns.items() if its == "tags"]
                 changed |= {other: row[other][torch.from_numpy(order)] for other in tags}
         return changed
+
+    def _reworded(self, row: dict[str, Any], paraphrases: Paraphrases, draws: np.random.Generator) -> dict[str, Tensor]:
+        """The column of text in other words, or nothing."""
+        name = self.augmentation.text_column(self.columns)
+        chosen = draws.random() < self.augmentation.paraphrasing
+        others = paraphrases.of(row[name].tolist()) if chosen else []
+        return {name: torch.tensor(others[int(draws.integers(len(others)))])} if others else {}
 
     def _recut(self, row: dict[str, Any], recut: BpeDropout, draws: np.random.Generator) -> dict[str, Tensor]:
         """The columns of text in other tokens, which are more, and so are cut to the context again."""

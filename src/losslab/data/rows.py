@@ -17,8 +17,9 @@ from losslab.contracts.info import LABELS_FILE
 from losslab.data.augmentation import Augmentation
 from losslab.data.cells import Columns
 from losslab.data.columns import check_kinds, target_of
+from losslab.data.paraphrases import files_of
 from losslab.data.row_draws import RowDraws
-from losslab.data.row_files import FileRows, source_of
+from losslab.data.row_files import FileRows, hash_files, source_of
 from losslab.data.row_introduction import introduce_rows
 from losslab.data.row_reading import Reading, Rules, Unlabelled
 from losslab.data.row_source import RowSource
@@ -157,6 +158,8 @@ class RowsDataModule(DataModule):
         hashes = self.source.hashes(self.memory)
         if self.tokenizer_choice not in ("bpe", "bytes"):
             hashes |= {"data.tokenizer": FileTokenizer.read(self.tokenizer_choice).digest()}
+        if self.augmentation.paraphrases is not None:
+            hashes |= {"data.augment.paraphrases": hash_files(files_of(self.augmentation.paraphrases))}
         return hashes
 
     def prepare(self, cache: Path, task: Task) -> DataInfo:
@@ -230,7 +233,14 @@ class RowsDataModule(DataModule):
         """The rows of train under `seed`."""
         sampling = replace(self.sampling, batch_size=self.batch_size)  # which a trial sets
         if self._train is None or (self._train.seed, self._train.sampling) != (self.seed, sampling):
-            self._train = TrainRows(self.store, self.task, sampling, self.augmentation, seed=self.seed)
+            self._train = TrainRows(
+                self.store,
+                self.task,
+                sampling,
+                self.augmentation,
+                seed=self.seed,
+                names=self.reading.of(self.task.columns),
+            )
         return self._train
 
     def _collate(self, split: str, rows: Iterable[int]) -> Batch:

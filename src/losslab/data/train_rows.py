@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from losslab.data.cells import Columns
 from losslab.data.columns import TOKENS, target_of
 from losslab.data.label_noise import noisy_labels
 from losslab.data.mixup import mix
+from losslab.data.paraphrases import Paraphrases
 from losslab.data.row_changes import RowChanges
 from losslab.data.row_draws import RowDraws
 from losslab.data.row_order import Balanced, Bucketed, RowOrder, Shuffled, padding
@@ -69,13 +70,21 @@ class TrainRows:
         store: prepared.
         task: whose examples they become.
         seed: the data's.
+        names: the task's name of a column → that in the files.
 
     Raises:
-        UserError: where a row has more tokens than a step.
+        UserError: where a row has more tokens than a step, and for paraphrases that cannot be read, or of no row.
     """
 
     def __init__(
-        self, store: RowStore, task: Task, sampling: Sampling, augmentation: Augmentation, *, seed: int
+        self,
+        store: RowStore,
+        task: Task,
+        sampling: Sampling,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        names: Mapping[str, str],
     ) -> None:
         self.store = store
         self.task = task
@@ -83,13 +92,24 @@ class TrainRows:
         self.augmentation = augmentation
         self.seed = seed
         self.target = target_of(task.columns)
+        tokenizer, context = tokenizer_of(store.meta["artifacts"]), store.meta["settings"]["context"]
+        self.paraphrases: Paraphrases | None = None
+        if augmentation.paraphrases is not None and tokenizer is not None:
+            column = names[augmentation.text_column(task.columns)]
+            self.paraphrases = Paraphrases(augmentation.paraphrases, column, tokenizer, context)
+            if not self.reworded:
+                raise UserError(
+                    f"data.augment.paraphrases={augmentation.paraphrases} has other words for no text of train: its "
+                    f"column {column!r} holds texts as train has them"
+                )
         self.changes = RowChanges(
             augmentation,
             task.columns,
-            tokenizer_of(store.meta["artifacts"]),
+            tokenizer,
             seed,
-            context=store.meta["settings"]["context"],
+            context=context,
             joined=task.joined,
+            paraphrases=self.paraphrases,
         )
         self.draws = RowDraws(task, store)
         self.order = self._make_order()
@@ -134,6 +154,14 @@ class TrainRows:
     def _true(self) -> NDArray[np.int64]:
         assert self.target is not None
         return np.asarray(self.store.columns["train"][self.target].values)
+
+    @cached_property
+    def reworded(self) -> int:
+        """The number of rows whose text has paraphrases."""
+        if self.paraphrases is None:
+            return 0
+        texts = self.store.columns["train"][self.augmentation.text_column(self.task.columns)]
+        return sum(bool(self.paraphrases.of(texts[row].tolist())) for row in range(self.store.count("train")))  # type: ignore[union-attr]
 
     def flipped(self) -> int | None:
         """The number of rows whose label is not the true one; None without label noise."""
@@ -182,8 +210,10 @@ class TrainRows:
         found: dict[str, Any] = {}
         if settings := self.augmentation.settings():
             flipped, count = self.flipped(), self.store.count("train")
-            found["augment"] = settings | (
-                {} if flipped is None else {"flipped": flipped, "flipped_share": flipped / count}
+            found["augment"] = (
+                settings
+                | ({"reworded": self.reworded} if self.paraphrases else {})
+                | ({} if flipped is None else {"flipped": flipped, "flipped_share": flipped / count})
             )
         if isinstance(self.order, Bucketed):
             found["batch_tokens"] = self._steps()
@@ -209,7 +239,9 @@ class TrainRows:
         settings = self.augmentation.settings()
         drawn = {name: value for name, value in settings.items() if not name.startswith("label_noise")}
         if drawn:
-            yield f"change {' · '.join(f'{name} {value:g}' for name, value in drawn.items())} (train alone)"
+            yield f"change {' · '.join(f'{name} {value}' for name, value in drawn.items())} (train alone)"
+        if self.paraphrases is not None:
+            yield f"       {self.reworded:,} of {self.store.count('train'):,} texts of train have paraphrases"
         if isinstance(self.order, Bucketed):
             found = self._steps()
             yield (
