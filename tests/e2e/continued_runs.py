@@ -22,12 +22,12 @@ from losslab.training.process.start import Outcome, start
 from runs import TINY
 
 SECONDS = 240
-SHORT, LONG = 60, 120
+SHORT, LONG = 20, 40
 OPTIONS = [
     "model.dropout=0.1",
     "trainer.val_check_interval=null",
     "loggers=tensorboard",
-    "trainer.log_every_n_steps=10",
+    "trainer.log_every_n_steps=5",
 ]
 PAST = [("constant", "constant"), ("wsd", "wsd"), ("constant", "wsd")]
 """Schedules of the shorter run, and of the longer one."""
@@ -35,7 +35,7 @@ TWO_RANKS = [
     "trainer.devices=2",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
-    "trainer.val_check_interval=30",
+    "trainer.val_check_interval=10",
 ]
 
 

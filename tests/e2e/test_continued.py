@@ -55,7 +55,7 @@ def test_it_is_bit_for_bit_the_longer_run(here: Path, earlier: str, later: str) 
     assert read(found).hashes["backbone_init"] == record.hashes["backbone_init"]
     assert read(found).identity != record.identity
     at = read(found).provenance["continued"]
-    assert (at["step"], at["checkpoint"]) == ((48, "stable.ckpt") if earlier == "wsd" else (60, "last.ckpt"))
+    assert (at["step"], at["checkpoint"]) == ((16, "stable.ckpt") if earlier == "wsd" else (20, "last.ckpt"))
 
 
 def test_two_ranks_equal_their_own_longer_run(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_two_ranks_equal_their_own_longer_run(tmp_path: Path) -> None:
 
 def test_it_is_resumed_without_the_run_that_it_continues(here: Path) -> None:
     shutil.copytree("outputs/constant-short", "outputs/gone")
-    with stopping_after(72):
+    with stopping_after(24):
         assert begin(*_longer("stopped", "outputs/gone")).status == "interrupted"
     shutil.rmtree("outputs/gone")
     stopped, _ = only_run(Path("outputs/stopped"))
@@ -136,25 +136,25 @@ def test_a_sweep_goes_on_run_by_run(here: Path) -> None:
 
 
 def test_a_best_checkpoint_that_was_not_kept_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = continued("fifths", "outputs/constant-short", *schedule("constant"), "trainer.val_check_interval=25")
-    assert "best checkpoint counts from step 60 on" in capsys.readouterr().err
-    assert read(found).provenance["continued"]["best_from"] == 60
+    found = continued("fifths", "outputs/constant-short", *schedule("constant"), "trainer.val_check_interval=9")
+    assert "best checkpoint counts from step 20 on" in capsys.readouterr().err
+    assert read(found).provenance["continued"]["best_from"] == 20
     assert read(found).metrics["final"] == only_run(Path("outputs/constant-whole"))[1].metrics["final"]
 
 
 def test_the_best_checkpoint_before_a_decay_is_kept_for_a_longer_run(here: Path) -> None:
-    """Validated every 20 steps, and so at 40 for the last time before the decay, which begins after 48."""
-    every = [*schedule("wsd"), "trainer.val_check_interval=20"]
-    begin(*every, "name=twenties", f"trainer.max_steps={SHORT}")
-    kept = only_run(Path("outputs/twenties"))[0] / "checkpoints"
+    """Validated every 7 steps, and so at 14 for the last time before the decay, which begins after 16."""
+    every = [*schedule("wsd"), "trainer.val_check_interval=7"]
+    begin(*every, "name=sevens", f"trainer.max_steps={SHORT}")
+    kept = only_run(Path("outputs/sevens"))[0] / "checkpoints"
     assert {path.name for path in kept.iterdir()} == {"last.ckpt", "best.ckpt", "stable.ckpt", "stable-best.ckpt"}
-    with stopping_after(96):  # before the next validation
-        begin("name=longer-twenties", "continue_from=outputs/twenties", f"trainer.max_steps={LONG}", *every)
-    longer, record = only_run(Path("outputs/longer-twenties"))
+    with stopping_after(32):  # before the next validation
+        begin("name=longer-sevens", "continue_from=outputs/sevens", f"trainer.max_steps={LONG}", *every)
+    longer, record = only_run(Path("outputs/longer-sevens"))
     assert record.provenance["continued"]["best_from"] is None
-    begin(*every, "name=whole-twenties", f"trainer.max_steps={LONG}")
+    begin(*every, "name=whole-sevens", f"trainer.max_steps={LONG}")
     assert resume(longer, [], []) == 0
-    assert left(longer) == left(only_run(Path("outputs/whole-twenties"))[0])
+    assert left(longer) == left(only_run(Path("outputs/whole-sevens"))[0])
 
 
 REFUSED = [
@@ -166,9 +166,9 @@ REFUSED = [
     ("outputs/constant-short data.tokenizer=bpe data.vocab_size=300", "data.tokenizer=bytes (here bpe)"),
     ("outputs/constant-short scheduler=cosine", "only up to step 3, and it has no checkpoint up to there"),
     ("outputs/constant-short scheduler.warmup_steps=3", "only up to step 0"),
-    ("outputs/constant-short trainer.max_steps=60", "its budget is 60 steps, and trainer.max_steps=60 is no longer"),
-    ("outputs/constant-short trainer.max_steps=50", "is no longer than that"),
-    ("outputs/wsd-short scheduler=constant trainer.max_steps=50", "its budget is 60 steps"),
+    ("outputs/constant-short trainer.max_steps=20", "its budget is 20 steps, and trainer.max_steps=20 is no longer"),
+    ("outputs/constant-short trainer.max_steps=15", "is no longer than that"),
+    ("outputs/wsd-short scheduler=constant trainer.max_steps=15", "its budget is 20 steps"),
     ("nowhere", "continue_from=nowhere is not there"),
     ("book.txt", "is a file: name the folder of a run, or of a sweep"),
     ("outputs/.cache", "holds no run"),
