@@ -5,20 +5,27 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, track
 
 from losslab.reports import Note, Report
 
 T = TypeVar("T")
 _KERNEL = "ipykernel"
 _WIDEST = 1e6
+_SECONDS = 5.0
+"""Between two lines about the same work."""
 _NAMES = 16
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 Listener = Callable[[Report], None]
+Advance = Callable[[int, int], None]
+"""Takes the units of work, and the bytes, that were done since it was called last."""
 
 
 class _Console(Console):
@@ -92,6 +99,55 @@ def note(message: str) -> None:
         listener(Note(message))
     else:
         complain(f"note: {message}")
+
+
+@contextmanager
+def measuring(description: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """Show how far long work has come, with megabytes a second and the time left: a bar on a terminal, elsewhere a line
+    every few seconds.
+
+    Args:
+        total, done: units of the work: all, and those done before.
+
+    Yields:
+        A function of the units and the bytes that were done since its last call.
+    """
+    began = said = time.monotonic()
+    first, size = done, 0
+
+    def figures() -> str:
+        seconds = max(time.monotonic() - began, 1e-9)
+        left = (total - done) * seconds / (done - first) if done > first else math.inf
+        when = f", {timedelta(seconds=round(left))} left" if math.isfinite(left) else ""
+        return f"{size / 1e6 / seconds:,.1f} MB/s{when}"
+
+    if not is_live():
+        say(f"{description} …")
+
+        def advance(units: int, num_bytes: int) -> None:
+            nonlocal done, size, said
+            done, size = done + units, size + num_bytes
+            if time.monotonic() > said + _SECONDS:
+                said = time.monotonic()
+                say(f"{description}: {done / total:.0%}, {figures()}")
+
+        yield advance
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=out, transient=True) as progress:
+        task = progress.add_task(description, total=total, completed=done, figures="")
+
+        def redraw(units: int, num_bytes: int) -> None:
+            nonlocal done, size
+            done, size = done + units, size + num_bytes
+            progress.update(task, completed=done, figures=figures())
+
+        yield redraw
 
 
 def working(items: Iterable[T], description: str, total: int) -> Iterator[T]:

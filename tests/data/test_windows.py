@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losslab.contracts import Batch, DataModule, Share, next_tokens
-from losslab.data.cache import TokenSplit
+from losslab.data.encoding import TokenSplit
 from losslab.data.sampler import hashed_order
 from losslab.data.windows import EvalWindows, TrainOrder, gather, hash_batches
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from losslab.contracts import Batch, Features, TargetKind, next_tokens, previous_tokens
-from losslab.data.cache import TokenSplit
+from losslab.data.encoding import TokenSplit
 from losslab.data.windows import EvalWindows, gather
 from losslab.errors import Fault
 from losslab.losses.goldfish import Goldfish

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, byte_characters
+from losslab.data.byte_level import byte_characters
+from losslab.data.tokenizer import FileTokenizer, Tokenizer
 from losslab.errors import UserError
 
 

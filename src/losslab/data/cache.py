@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,33 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from losslab.console import working
+from losslab.console import measuring
+from losslab.data.encoding import KINDS, TokenSplit, dtypes_of, encode_pieces
 from losslab.data.overlap import find_overlap
 from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.sources import Corpus
-from losslab.data.splits import SPLITS, document_hash
-from losslab.data.store import growing, key_of, map_array, open_or_build, read_meta, write_meta
+from losslab.data.splits import SPLITS
+from losslab.data.store import key_of, map_array, open_or_build, read_meta, read_parts, write_meta
+from losslab.data.token_writer import write_streams
 from losslab.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+from losslab.errors import UserError
+from losslab.files import write_atomic
 
 _FORMAT = 5
 MASKS = "masks"
 """Setting of a cache whose tokenizer has a mask token; others lack it."""
-_AT_ONCE = 2**24
-_KINDS = ("tokens", "bytes", "fit", "lengths")
-
-
-@dataclass(frozen=True)
-class TokenSplit:
-    """One split as a stream of tokens, memory-mapped."""
-
-    tokens: NDArray[Any]
-    """[num_tokens] uint16 or uint32."""
-    bytes: NDArray[Any]
-    """[num_tokens] raw UTF-8 bytes of each token; 0 for the end of a document."""
-    fit: NDArray[Any]
-    """[num_tokens] uint8: 1 in the half that fits the temperature of nll_scaled, 0 in the half it is scored on."""
-    lengths: NDArray[Any]
-    """[num_documents] int64: tokens of each document."""
+_MADE = ".tokenizer"
+"""The hash of the tokenizer that a build has made."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +61,18 @@ def open_cache(folder: Path) -> TokenCache:
     return TokenCache(folder, meta, splits, np.load(folder / "counts.npy"))
 
 
-def encode_split(documents: list[str], tokenizer: Tokenizer) -> TokenSplit:
+def encode_split(documents: Sequence[str], tokenizer: Tokenizer) -> TokenSplit:
     """Tokenise documents into one stream, each closed by the tokenizer's end."""
-    encoded = working(tokenizer.encode(documents), "tokenising", total=len(documents))
-    pieces = list(_pieces(documents, iter(encoded), tokenizer))
-    dtypes = _dtypes(tokenizer)
+    pieces = []
+    with measuring("tokenising", len(documents)) as advance:
+        for piece in encode_pieces(documents, tokenizer):
+            pieces.append(piece.stream)
+            advance(len(piece.stream.lengths), piece.size)
     return TokenSplit(
-        *(np.concatenate([np.empty(0, dtypes[kind]), *(getattr(piece, kind) for piece in pieces)]) for kind in _KINDS)
+        *(
+            np.concatenate([np.empty(0, dtype), *(getattr(piece, kind) for piece in pieces)])
+            for kind, dtype in dtypes_of(tokenizer).items()
+        )
     )
 
 
@@ -95,73 +90,49 @@ def build_cache(
     """Open the cache for `settings`, or build it."""
 
     def write(folder: Path) -> None:
-        train, masks = corpus.documents["train"], MASKS in settings
-        made = make_tokenizer(tokenizer, vocab_size, train, lowercase=lowercase, masks=masks)
-        _write(folder, settings, corpus, made)
+        _write(folder, settings, corpus, _tokenizer_of_build(folder, settings, make))
 
-    return open_or_build(root / cache_key(settings), open_cache, write)
+    def make() -> Tokenizer:
+        train, masks = corpus.documents["train"], MASKS in settings
+        return make_tokenizer(tokenizer, vocab_size, train, lowercase=lowercase, masks=masks)
+
+    return open_or_build(root / cache_key(settings), open_cache, write, resumes=True)
+
+
+def _tokenizer_of_build(folder: Path, settings: dict[str, Any], make: Callable[[], Tokenizer]) -> Tokenizer:
+    """The tokenizer of a build: a killed one has kept it, with its hash beside it, once it was made."""
+    note = folder / _MADE
+    with suppress(OSError, ValueError, UserError):
+        made = load_tokenizer(folder)
+        if note.read_text() == made.digest():
+            return made
+    for path in folder.iterdir():
+        path.unlink()
+    made = make()
+    made.save(folder)
+    write_atomic(note, made.digest().encode())
+    return made
 
 
 def _write(folder: Path, settings: dict[str, Any], corpus: Corpus, tokenizer: Tokenizer) -> None:
     by_split = corpus.documents
-    tokenizer.save(folder)
     meta: dict[str, Any] = {"settings": settings, "tokenizer": tokenizer.digest(), "vocab_size": tokenizer.vocab_size}
-    meta |= {"tokens": {}, "documents": {}, "words": corpus.words, "how": corpus.how}
-    encoded = tokenizer.encode([text for split in SPLITS for text in by_split[split]])
-    progress = iter(working(encoded, "tokenising", total=sum(map(len, by_split.values()))))
-    for split in SPLITS:
-        with ExitStack() as files:
-            arrays = {
-                kind: files.enter_context(growing(folder / f"{split}.{kind}.npy", dtype))
-                for kind, dtype in _dtypes(tokenizer).items()
-            }
-            for piece in _pieces(by_split[split], progress, tokenizer):
-                for kind, append in arrays.items():
-                    append(getattr(piece, kind))
-        stream = _map_split(folder, split)
-        meta["tokens"][split] = len(stream.tokens)
-        meta["documents"][split] = len(by_split[split])
-        if split == "train":
-            np.save(folder / "counts.npy", _count(stream.tokens, tokenizer.vocab_size))
-        if split == "val":
-            back = round_trip(by_split[split], without_ends(stream, tokenizer), tokenizer)
-            meta["round_trip"] = back._asdict()
+    meta["tokens"] = write_streams(folder, by_split, tokenizer, {key: meta[key] for key in ("settings", "tokenizer")})
+    meta |= {"documents": {split: len(by_split[split]) for split in SPLITS}, "words": corpus.words, "how": corpus.how}
+    np.save(folder / "counts.npy", _count(folder / "train.tokens.npy", tokenizer))
+    back = round_trip(by_split["val"], without_ends(_map_split(folder, "val"), tokenizer), tokenizer)
+    meta["round_trip"] = back._asdict()
     meta["overlap"] = find_overlap(by_split)
     write_meta(folder, meta)
 
 
-def _pieces(
-    documents: list[str], encoded: Iterator[tuple[list[int], list[int]]], tokenizer: Tokenizer
-) -> Iterator[TokenSplit]:
-    """The stream, document by document; their tokens and bytes are taken from `encoded`."""
-    dtypes = _dtypes(tokenizer)
-    for text in documents:
-        ids, ids_bytes = next(encoded)
-        if tokenizer.end is not None:
-            # A document without a single token leaves its bytes to its end.
-            ids_bytes = [*ids_bytes, 0 if ids else len(text.encode())]
-            ids = [*ids, tokenizer.end]
-        yield TokenSplit(
-            tokens=np.array(ids, dtype=dtypes["tokens"]),
-            bytes=np.array(ids_bytes, dtype=dtypes["bytes"]),
-            fit=np.full(len(ids), document_hash(text) & 1, dtype=dtypes["fit"]),
-            lengths=np.array([len(ids)], dtype=dtypes["lengths"]),
-        )
-
-
-def _dtypes(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The type of each kind of array."""
-    tokens = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    return dict(zip(_KINDS, (tokens, np.uint32, np.uint8, np.int64), strict=True))
-
-
 def _map_split(folder: Path, split: str) -> TokenSplit:
-    return TokenSplit(*(map_array(folder / f"{split}.{kind}.npy") for kind in _KINDS))
+    return TokenSplit(*(map_array(folder / f"{split}.{kind}.npy") for kind in KINDS))
 
 
-def _count(tokens: NDArray[Any], vocab_size: int) -> NDArray[np.int64]:
+def _count(path: Path, tokenizer: Tokenizer) -> NDArray[np.int64]:
     """[V]: how often each token occurs; a part of the stream at a time, for numpy widens what it counts."""
-    counts = np.zeros(vocab_size, dtype=np.int64)
-    for i in range(0, len(tokens), _AT_ONCE):
-        counts += np.bincount(tokens[i : i + _AT_ONCE], minlength=vocab_size)
+    counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+    for tokens in read_parts(path):
+        counts += np.bincount(tokens, minlength=tokenizer.vocab_size)
     return counts

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -25,6 +25,8 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError)
 META = "meta.json"
 _VERIFIED = "verified.json"
 _KEY_DIGITS = 20
+_PART = 2**22
+"""Entries of an array that are read together."""
 _HEADER = 128
 """Bytes of an .npy file without entries."""
 
@@ -49,7 +51,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if _verified(folder) == stamps:
         return meta
     for name in names:
-        if _checksum(folder / name) != meta["checksums"][name]:
+        if checksum(folder / name) != meta["checksums"][name]:
             raise ValueError(f"{folder / name} is damaged")
     with suppress(OSError):  # a cache that may only be read is verified each time
         write_atomic(folder / _VERIFIED, stamps.encode())
@@ -65,21 +67,28 @@ def _verified(folder: Path) -> str:
 
 
 def write_meta(folder: Path, meta: dict[str, Any]) -> None:
-    """Finish a folder: its description, with checksums of its files, all of them on the disk."""
-    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
+    """Finish a folder: its description, with checksums of its files, all of them on the disk; hidden files, which only
+    its making needed, are removed."""
+    checksums = {path.name: checksum(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     (folder / META).write_text(json.dumps({**meta, "checksums": checksums}, indent=2))
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+    for path in folder.glob(".*"):
+        path.unlink()
     sync_folder(folder)
 
 
-def open_or_build(folder: Path, opened: Callable[[Path], T], write: Callable[[Path], None]) -> T:
-    """Open a folder, or write it: beside its place, then renamed, under a lock.
+def open_or_build(
+    folder: Path, opened: Callable[[Path], T], write: Callable[[Path], None], *, resumes: bool = False
+) -> T:
+    """Open a folder, or write it: beside its place, then renamed, under a lock, which the kernel frees when the process
+    that holds it dies.
 
     Args:
         opened: raises one of DAMAGED for a folder that is missing or damaged.
         write: fills an empty folder, and ends with `write_meta`.
+        resumes: `write` also takes the folder that a killed or interrupted process has left half filled.
     """
     root = folder.parent
     root.mkdir(parents=True, exist_ok=True)
@@ -88,37 +97,56 @@ def open_or_build(folder: Path, opened: Callable[[Path], T], write: Callable[[Pa
             return opened(folder)
         except DAMAGED:
             shutil.rmtree(folder, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}.", suffix=TEMPORARY))
+        temporary = root / f".{folder.name}{TEMPORARY}"
+        if not resumes:
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(exist_ok=True)
         try:
             write(temporary)
             temporary.rename(folder)
             sync_folder(root)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        except BaseException as error:
+            if isinstance(error, Exception) or not resumes:  # after Ctrl-C the same command goes on
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
     return opened(folder)
 
 
-@contextmanager
-def growing(path: Path, dtype: Any) -> Iterator[Callable[[NDArray[Any]], None]]:
+class Growing:
     """An .npy file to append to: memory holds no more than what is appended at once."""
-    count = 0
 
-    def header() -> dict[str, Any]:
-        return {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)}
+    def __init__(self, file: BinaryIO, dtype: Any, count: int) -> None:
+        self.count = count
+        """Entries in the file."""
+        self._file = file
+        self._dtype = np.dtype(dtype)
 
-    with path.open("wb") as file:
+    def append(self, array: NDArray[Any]) -> None:
+        self.count += len(array)
+        self._file.write(array.astype(self._dtype, copy=False).tobytes())
 
-        def append(array: NDArray[Any]) -> None:
-            nonlocal count
-            count += len(array)
-            file.write(array.astype(dtype, copy=False).tobytes())
+    def sync(self) -> None:
+        """Wait until all that was appended is on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
-        np.lib.format.write_array_header_1_0(file, header())
-        size = file.tell()
-        yield append
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, header())
-        assert file.tell() == size, "numpy pads headers so that the first axis can grow"
+    def write_header(self) -> None:
+        shape = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.count,)}
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, shape)
+        assert self._file.tell() == _HEADER, "numpy pads headers so that the first axis can grow"
+
+
+@contextmanager
+def growing(path: Path, dtype: Any, *, kept: int = 0) -> Iterator[Growing]:
+    """A new .npy file, or one that grows on behind its first `kept` bytes of entries."""
+    with path.open("r+b" if kept else "wb") as file:
+        array = Growing(file, dtype, kept // np.dtype(dtype).itemsize)
+        array.write_header()
+        file.truncate(_HEADER + kept)
+        file.seek(0, os.SEEK_END)
+        yield array
+        array.write_header()
 
 
 def map_array(path: Path) -> NDArray[Any]:
@@ -127,10 +155,22 @@ def map_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def _checksum(path: Path) -> int:
-    """CRC-32 of a file: against torn writes and bad disks, not against people."""
-    checksum = 0
+def read_parts(path: Path) -> Iterator[NDArray[Any]]:
+    """The entries of an .npy file in parts. (Pages of a map count as memory of the process once they are touched.)"""
+    whole = map_array(path)
+    for start in range(0, len(whole), _PART):
+        yield np.fromfile(path, whole.dtype, min(_PART, len(whole) - start), offset=_HEADER + start * whole.itemsize)
+
+
+def checksum(path: Path, start: int = 0, size: int | None = None) -> int:
+    """CRC-32 of a file, or of `size` bytes of entries of an .npy file from `start`: against torn writes and bad disks,
+    not against people."""
+    found = 0
     with path.open("rb") as file:
-        while block := file.read(2**22):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
+        if size is not None:
+            file.seek(_HEADER + start)
+        left = math.inf if size is None else size
+        while block := file.read(int(min(2**22, left))):
+            found = zlib.crc32(block, found)
+            left -= len(block)
+    return found

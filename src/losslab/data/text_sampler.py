@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.contracts import Batch, Share, Subset, Task, Vocabulary, Windows
-from losslab.data.cache import TokenCache, TokenSplit
+from losslab.data.cache import TokenCache
+from losslab.data.encoding import TokenSplit
 from losslab.data.sampler import row_seeds
 from losslab.data.tokenizer import Tokenizer
 from losslab.data.windows import EvalWindows, Form, TrainOrder, gather, hash_batches, plain_form

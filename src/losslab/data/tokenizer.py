@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from losslab.console import working
+from losslab.data.byte_level import byte_characters, byte_lengths, whole_characters
 from losslab.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -24,6 +27,17 @@ _MASKED_BYTES = "mask"
 """Content of the artifact of bytes with a mask token."""
 _SMALLEST_BPE = 257
 """256 bytes and the end of text."""
+
+
+class Encoded(NamedTuple):
+    """Neighbouring documents, encoded."""
+
+    ids: NDArray[np.uint32]
+    """[N] tokens of all documents, without ends."""
+    bytes: NDArray[np.uint32]
+    """[N] raw UTF-8 bytes that each stands for."""
+    counts: NDArray[np.int64]
+    """[number of documents] tokens of each."""
 
 
 class Tokenizer(Protocol):
@@ -41,6 +55,9 @@ class Tokenizer(Protocol):
 
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         """Each document's token ids, without the end, and the raw UTF-8 bytes that each stands for."""
+
+    def encode_together(self, texts: list[str]) -> Encoded:
+        """The same as arrays, of as many documents as fit into memory at once."""
 
     def decode(self, tokens: list[int]) -> str: ...
 
@@ -70,6 +87,11 @@ class ByteTokenizer:
         for text in documents:
             tokens = list(text.encode())
             yield tokens, [1] * len(tokens)
+
+    def encode_together(self, texts: list[str]) -> Encoded:
+        content = [text.encode() for text in texts]
+        ids = np.frombuffer(b"".join(content), dtype=np.uint8).astype(np.uint32)
+        return Encoded(ids, np.ones_like(ids), np.array([len(each) for each in content], dtype=np.int64))
 
     def decode(self, tokens: list[int]) -> str:
         return bytes(token for token in tokens if token < 256).decode(errors="replace")
@@ -168,12 +190,31 @@ class FileTokenizer:
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         for start in range(0, len(documents), _BATCH):
             texts = documents[start : start + _BATCH]
-            try:
-                encodings = self.backend.encode_batch(texts, add_special_tokens=False)
-            except Exception as error:  # the library raises nothing narrower
-                raise UserError(f"data.tokenizer={self.name} cannot read this text: {error}") from None
-            for text, encoding in zip(texts, encodings, strict=True):
+            for text, encoding in zip(texts, self._encodings(self.backend.encode_batch, texts), strict=True):
                 yield encoding.ids, _bytes_of_tokens(text, encoding.offsets)
+
+    def encode_together(self, texts: list[str]) -> Encoded:
+        sizes = self._byte_lengths
+        encodings = self._encodings(
+            self.backend.encode_batch if sizes is None else self.backend.encode_batch_fast, texts
+        )
+        counts = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.uint32, count=int(counts.sum()))
+        if sizes is not None:
+            return Encoded(ids, whole_characters("".join(texts).encode(), sizes[ids]), counts)
+        shares = (_bytes_of_tokens(text, e.offsets) for text, e in zip(texts, encodings, strict=True))
+        return Encoded(ids, np.fromiter(chain.from_iterable(shares), dtype=np.uint32, count=len(ids)), counts)
+
+    def _encodings(self, encode: Callable[..., list[Any]], texts: list[str]) -> list[Any]:
+        try:
+            return encode(texts, add_special_tokens=False)
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"data.tokenizer={self.name} cannot read this text: {error}") from None
+
+    @cached_property
+    def _byte_lengths(self) -> NDArray[np.uint32] | None:
+        """[V]: the bytes of text that each token stands for, where that follows from the token alone."""
+        return byte_lengths(self.content, self.vocab_size)
 
     def decode(self, tokens: list[int]) -> str:
         text: str = self.backend.decode(tokens)
@@ -260,13 +301,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that was saved in a cache folder."""
     path = folder / "tokenizer.json"
     return FileTokenizer.read(str(path)) if path.is_file() else ByteTokenizer(masks=(folder / _BYTES).is_file())
-
-
-def byte_characters() -> list[str]:
-    """[256]: printable bytes stand for themselves, the others for the characters from 256 on."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def _bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> list[int]:

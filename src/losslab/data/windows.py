@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.contracts import Batch, Windows, next_tokens
-from losslab.data.cache import TokenSplit
+from losslab.data.encoding import TokenSplit
 from losslab.data.sampler import hashed_order, row_seeds
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.contracts import Vocabulary
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, byte_characters
+from losslab.data.byte_level import byte_characters
+from losslab.data.tokenizer import FileTokenizer, Tokenizer
 
 _SPACE, _LETTER, _DIGIT, _OTHER = range(4)
 _METASPACE = "\N{LOWER ONE EIGHTH BLOCK}"

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.contracts import Features, LossSum, Projection, Share
+from losslab.data.byte_level import byte_characters
 from losslab.data.module import TextDataModule
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, byte_characters
+from losslab.data.tokenizer import FileTokenizer, Tokenizer
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.metrics.class_metrics import scoring_rows
