@@ -21,7 +21,7 @@ ROWS = [
     {"commands"},
     {"comparison"},
     {"sweeps"},
-    {"conformance"},
+    {"conformance", "inspection"},
     {"training", "integrations"},
     {"functional"},
     {"config"},

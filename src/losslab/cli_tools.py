@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 tools = typer.Typer()
+data = typer.Typer(help="Look at data before anything is trained on it.")
+tools.add_typer(data, name="data")
 
 
 @tools.command()
@@ -49,6 +51,25 @@ def check(
     append_current_folder()
     kind, given = (what, words or []) if what in KINDS else ("loss", [what, *(words or [])])
     raise typer.Exit(run(kind, given, config_dir))
+
+
+@data.command()
+def inspect(
+    overrides: Annotated[
+        list[str], typer.Argument(metavar="data=… [KEY=VALUE]…", help="The data, and the task that it is for.")
+    ],
+    split: Annotated[str, typer.Option(help="Whose examples are shown.")] = "train",
+    examples: Annotated[int, typer.Option(help="How many are shown, of one batch.")] = 3,
+    step: Annotated[int, typer.Option(help="The optimizer step, or the batch of another split, from 0.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config_dir: Annotated[Path | None, typer.Option(help="The folder of your own yaml files.")] = None,
+) -> None:
+    """Show counts, lengths, labels, duplicates, leaks between splits, and examples as a model reads them."""
+    from losslab.commands.inspect_data import inspect_data as run
+    from losslab.commands.trusted import append_current_folder
+
+    append_current_folder()
+    raise typer.Exit(run(overrides, split=split, examples=examples, step=step, as_json=as_json, config_dir=config_dir))
 
 
 @tools.command()

@@ -28,7 +28,7 @@ def found(tags: list[str], predicted: list[list[str]], target: list[list[str]]) 
         return torch.tensor([tags.index(tag) for sentence in sentences for tag in sentence], dtype=torch.int64)
 
     sentence = torch.tensor([i for i, sentence in enumerate(target) for _ in sentence])
-    return scores(*rule.count(flat(predicted), flat(target), sentence).tolist())
+    return scores(*rule.count_by_type(flat(predicted), flat(target), sentence).sum(dim=1).tolist())
 
 
 def expected(predicted: list[list[str]], target: list[list[str]]) -> dict[str, float]:
@@ -68,7 +68,7 @@ def test_an_entity_ends_with_its_sentence_and_nothing_is_counted_in_nothing() ->
     tags = SCHEMES["BIO"]
     target = [["O", "B-PER"], ["I-PER", "O"]]
     assert found(tags, target, target) == expected(target, target)
-    assert EntityRule(tags).count(*[torch.zeros(0, dtype=torch.int64)] * 3).tolist() == [0, 0, 0]
+    assert EntityRule(tags).count_by_type(*[torch.zeros(0, dtype=torch.int64)] * 3).sum(dim=1).tolist() == [0, 0, 0]
     assert found(tags, [["B-PER", "I-PER", "I-PER", "O"]], [["B-PER", "I-PER", "I-PER", "O"]])["entity_f1"] == 1
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from losslab.contracts.info import DataInfo
+from losslab.contracts.info import DataInfo, SplitContent
 from losslab.contracts.task import Task
 from losslab.contracts.values import Batch
 
@@ -151,6 +151,10 @@ class DataModule(pl.LightningDataModule):
     def summary(self) -> dict[str, Any]:
         """Plain values that the record keeps of the data. Default: the size of each split."""
         return {"positions": {split: size.positions for split, size in self.info.splits.items()}}
+
+    def content(self, split: str) -> SplitContent | None:
+        """A prepared split, for `losslab data inspect`. Default: nothing is known, and its batches are read."""
+        return None
 
     def hash_batches(self, count: int = 50) -> str:
         """SHA-256 of the first `count` batches: the proof that two runs saw the same data."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 LABELS_FILE = "labels.json"
@@ -27,6 +29,32 @@ class SplitInfo(NamedTuple):
     samples: int | None = None
     """Samples that a pass over train visits, which give trainer.max_epochs and shares of a pass their length;
     None: passes have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitContent:
+    """The samples of a split, for `losslab data inspect`. None: not known, or there is no such thing."""
+
+    unit: str = "sample"
+    """The name of one of them: sample, row, document."""
+    count: int
+    """N."""
+    read: int
+    """How many of them the arrays below describe, from the first on."""
+    lengths: NDArray[np.int64] | None = None
+    """[read]: inputs of each sample, such as tokens."""
+    cut: int | None = None
+    """Samples that were longer than the context."""
+    keys: NDArray[np.uint64] | None = None
+    """[read]: a hash of each sample's inputs, by which equal ones are found."""
+    classes: NDArray[np.int64] | None = None
+    """Targets that are classes, of all samples one after the other."""
+    owners: NDArray[np.int64] | None = None
+    """The number of the sample that each of `classes` belongs to; None: one a sample."""
+    values: NDArray[np.float64] | None = None
+    """[read, K]: targets that are values, in their unit."""
+    coverage: dict[str, float] = field(default_factory=dict)
+    """Name → number: tokens per word, share of unknown words."""
 
 
 class ValueStats(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
+from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitContent, SplitInfo, Subset, Task
 from losslab.data import sources
 from losslab.data.cache import MASKS, TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
 from losslab.data.corpora import BuiltInText, OwnText, Text
@@ -18,6 +18,7 @@ from losslab.data.documents import DocumentRule
 from losslab.data.introduction import introduce_text
 from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.store import DAMAGED
+from losslab.data.text_content import text_content
 from losslab.data.text_sampler import TextSampler
 from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, check_choice
 from losslab.data.windows import TrainOrder
@@ -242,6 +243,9 @@ class TextDataModule(DataModule):
         about = {key: meta[key] for key in ("how", "documents", "words", "tokens", "overlap")}
         kept = self.cache.round_trip
         return about | {"files": self.told(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
+
+    def content(self, split: str) -> SplitContent:
+        return text_content(self.cache, split)
 
     def artifact_hashes(self) -> dict[str, str]:
         """The hash of the tokenizer: of everything that decides its ids."""

@@ -110,7 +110,7 @@ class Reading:
         own = source.splits()
 
         def take(split: str) -> None:
-            for _, row, group in self._parsed(source, split, columns, skipped):
+            for _, row, group in self.parsed(source, split, columns, skipped):
                 rows[split].append(row)
                 hashes[split].append(_hash(row, columns))
                 if self.group is not None:  # a row without a group is one of its own
@@ -128,10 +128,10 @@ class Reading:
             how += ("; of the rest, " if how else "") + rule
         return Rows(rows, hashes, how, _copies(hashes), _copies(groups), {what: n for what, n in skipped.items() if n})
 
-    def _parsed(
+    def parsed(
         self, source: RowSource, split: str, columns: Columns, skipped: Skipped
     ) -> Iterator[tuple[str, Row, Any]]:
-        """Place, row and cell of the group, without what is passed over."""
+        """Place, row and cell of the group, without what is passed over. Raises UserError naming the place."""
         names, target = self.of(columns), target_of(columns)
         texts = [name for name, kind in columns.items() if kind in _TEXTS and name != target]
         wanted = [*names.values(), *([] if self.group is None else [self.group])]
@@ -181,7 +181,7 @@ class Reading:
     def _unseen(self, source: RowSource, split: str, columns: Columns, name: str, strangers: set[str]) -> UserError:
         """The sentence for labels that train lacks, with the place of the first one: the rows are read again for it."""
         of = split if split in source.splits() else "train"
-        parsed = self._parsed(source, of, columns, Counter())
+        parsed = self.parsed(source, of, columns, Counter())
         place, label = next(
             (place, label) for place, row, _ in parsed for label in _labels(row[name]) if label in strangers
         )

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
+from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitContent, SplitInfo, Subset, Task
 from losslab.contracts.info import LABELS_FILE
 from losslab.data.augmentation import Augmentation
 from losslab.data.cells import Columns
 from losslab.data.columns import check_kinds, target_of
 from losslab.data.paraphrases import files_of
+from losslab.data.row_content import row_content
 from losslab.data.row_draws import RowDraws
 from losslab.data.row_files import FileRows, hash_files, source_of
 from losslab.data.row_introduction import introduce_rows
@@ -281,6 +282,10 @@ class RowsDataModule(DataModule):
         keys = ("how", "rows", "copies", "grouped", "skipped", "truncated")
         found = super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
         return found | self.train.summary()
+
+    def content(self, split: str) -> SplitContent:
+        labels = self.train.labels if split == "train" else None
+        return row_content(self.store, self.task, split, reading=self.reading, source=self.source, labels=labels)
 
     def introduction(self, interim: int) -> Iterator[tuple[str, bool]]:
         """Files, rows, what was skipped, copies between splits, and rows that were cut off."""

@@ -48,26 +48,30 @@ class EntityRule:
                 f"tags that mark entities are O and B-, I-, E- or S- before a type, and train has {shown}: set "
                 "task.entities=false for tags that mark none"
             )
-        kinds = sorted({kind for _, _, kind in parts})
+        self.types = sorted({kind for _, _, kind in parts})
+        """Types of entities, [K]; the empty one is that of O, and of tags without a type."""
         self.prefix = torch.tensor([_PREFIXES.index(prefix) for prefix, _, _ in parts])
-        self.kind = torch.tensor([kinds.index(kind) for _, _, kind in parts])
+        self.kind = torch.tensor([self.types.index(kind) for _, _, kind in parts])
 
-    def count(self, predicted: Tensor, target: Tensor, sentence: Tensor) -> Tensor:
-        """float64 [3]: entities that are right in both ends and type, those predicted, and those there are.
+    def count_by_type(self, predicted: Tensor, target: Tensor, sentence: Tensor) -> Tensor:
+        """float64 [3, K]: of each type the entities that are right in both ends and type, those predicted, and those
+        there are.
 
         Args:
             predicted, target: int64 [N], classes of words, sentence after sentence.
             sentence: int [N], another number than before where a sentence begins.
         """
         if not len(target):
-            return torch.zeros(3, dtype=torch.float64, device=target.device)
+            return torch.zeros(3, len(self.types), dtype=torch.float64, device=target.device)
         first = torch.ones_like(target, dtype=torch.bool)
         first[1:] = sentence[1:] != sentence[:-1]
         (ours, our_ends, our_kinds), (theirs, their_ends, their_kinds) = (
             self._spans(classes, first) for classes in (predicted, target)
         )
         right = ours & theirs & (our_ends == their_ends) & (our_kinds == their_kinds)
-        return torch.stack([right.sum(), ours.sum(), theirs.sum()]).double()
+        of_type = ((our_kinds, right), (our_kinds, ours), (their_kinds, theirs))
+        counts = [torch.bincount(kinds[which], minlength=len(self.types)) for kinds, which in of_type]
+        return torch.stack(counts).double()
 
     def _spans(self, classes: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Each [N]: whether an entity begins at a word, the word before which it ends, and its type."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,7 +20,7 @@ _ENTITIES = "entities"
 
 
 class TagMeter(Meter):
-    """A `ClassMeter`, with counts of entities.
+    """A `ClassMeter`, with counts of entities by type.
 
     Args:
         words: of the words' classes.
@@ -29,7 +30,7 @@ class TagMeter(Meter):
     def __init__(self, words: ClassMeter, rule: EntityRule) -> None:
         self.words = words
         self.rule = rule
-        self.counts = torch.zeros(3, dtype=torch.float64)
+        self.counts = torch.zeros(3, len(rule.types), dtype=torch.float64)
 
     @torch.no_grad()
     def update(self, features: Features, loss: Scorer, projection: Projection) -> LossSum:
@@ -37,7 +38,7 @@ class TagMeter(Meter):
         features = features.kept()
         with torch.autocast(device_type=features.hidden.device.type, enabled=False):
             predicted = loss.predict_log_probs(loss.scores(features.hidden, projection)).argmax(dim=-1)
-        found = self.rule.count(predicted, classes_of(features), features.extras["sentence"])
+        found = self.rule.count_by_type(predicted, classes_of(features), features.extras["sentence"])
         self.counts = self.counts + found.to(self.counts.device)
         return self.words.update(features, loss, projection)
 
@@ -49,7 +50,10 @@ class TagMeter(Meter):
         self.words.combine({name: state for name, state in states.items() if name != _ENTITIES})
 
     def values(self) -> dict[str, float]:
-        return {**scores(*self.counts.tolist()), **self.words.values()}
+        return {**scores(*self.counts.sum(dim=1).tolist()), **self.words.values()}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return self.words.arrays()
+        """Those of the words; `entities` [3, K]: of each type the entities that are right, those predicted, and those
+        there are; `entity_types` [K]."""
+        found = {"entities": self.counts.cpu().numpy(), "entity_types": np.array(self.rule.types, dtype=np.str_)}
+        return self.words.arrays() | found

@@ -222,7 +222,13 @@ def hash_inputs(config: dict[str, Any], data: DataModule | None = None) -> dict[
 
 
 def measure_passes(config: dict[str, Any]) -> dict[str, float | None]:
-    """Split → batches that a pass over it takes. The data is prepared, in the cache where the run will find it.
+    """Split → batches that a pass over it takes. Raises UserError as `prepare_data` does."""
+    data, _ = prepare_data(config)
+    return batches_of_passes(data.info, data)
+
+
+def prepare_data(config: dict[str, Any]) -> tuple[DataModule, Task]:
+    """Data and task, in the cache where the run will find the data.
 
     Raises:
         UserError: for data that cannot be prepared, and where the cache cannot be made.
@@ -235,9 +241,9 @@ def measure_passes(config: dict[str, Any]) -> dict[str, float | None]:
     except OSError as error:
         raise UserError(f"the folder {error.filename or data.memory} cannot be made: {error.strerror}") from None
     with global_stream(config["seed"], "preparation"):
-        info = data.prepare(data.memory, task)
-    check_info(data, info)
-    return batches_of_passes(info, data)
+        data.info = data.prepare(data.memory, task)
+    check_info(data, data.info)
+    return data, task
 
 
 def open_data(run: RunFolder, config: dict[str, Any]) -> DataModule:

@@ -1,0 +1,1 @@
+"""Facts and examples of a data set, behind `losslab data inspect`. No network is built."""
