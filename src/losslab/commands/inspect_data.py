@@ -1,9 +1,10 @@
-"""`losslab data inspect`: what a data set holds, and what a model reads of it."""
+"""`losslab data inspect`: the content of a data set, and examples as a model reads them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _copies(found: Mapping[str, Any]) -> Lines:
 
 
 def _coverage(found: Mapping[str, Any]) -> Lines:
-    """What the vocabulary makes of the inputs."""
+    """Coverage of the inputs by the vocabulary."""
     covered = {name: split["coverage"] for name, split in found["splits"].items() if split["coverage"]}
     if not covered:
         return
@@ -145,7 +146,7 @@ def _values(found: Mapping[str, Any]) -> Lines:
     for k, own in enumerate(columns, start=1):
         yield f"  {name}{f', value {k}' if several else ''}"
         edges, most = own["edges"], max(own["counts"])
-        ends = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges, edges[1:], strict=False)]
+        ends = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
         bars = [[end, f"{n:,}", _bar(n, most)] for end, n in zip(ends, own["counts"], strict=True)]
         yield from (f"  {line}" for line in table(bars, left=(0, 2)))
 

@@ -12,7 +12,7 @@ _MOST_HIDDEN = 12
 
 
 def example_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """What is read and predicted of each example."""
+    """Inputs and targets of each example."""
     if not found["examples"]:
         return
     place = f"step {found['step']}" if found["split"] == "train" else f"batch {found['step']}"

@@ -20,7 +20,7 @@ _LONG = ("tokens", "frames")
 
 
 def content_of(data: DataModule, split: str) -> SplitContent:
-    """What there is to describe of a split."""
+    """The content of a split."""
     found = data.content(split)
     return _of_batches(data, split) if found is None else found
 

@@ -119,7 +119,7 @@ def _reads(tokens: Sequence[int], inputs: Mapping[str, Tensor], size: int | None
 def _predicted(
     target: Tensor, weight: Tensor, tokens: list[int] | None, info: DataInfo, task: Task, names: Names
 ) -> dict[str, Any]:
-    """What is predicted: `targets`, and how a person reads them."""
+    """Targets: `targets` for programs, `predicts` or `hidden` for people."""
     counts = (weight != 0).tolist()
     if target.is_floating_point():
         values = target.tolist()
