@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
+from losslab.console import say
+
 tools = typer.Typer()
-data = typer.Typer(help="Look at data before anything is trained on it.")
+data = typer.Typer()
 tools.add_typer(data, name="data")
+
+
+@data.callback(invoke_without_command=True)
+def data_root(context: typer.Context) -> None:
+    """Look at data before anything is trained on it."""
+    if context.invoked_subcommand is None:
+        say(context.get_help())
 
 
 @tools.command()

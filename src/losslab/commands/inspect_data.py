@@ -136,7 +136,7 @@ def _values(found: Mapping[str, Any]) -> Lines:
         return
     splits = found["values"]
     several = len(next(iter(splits.values()))) > 1
-    rows = [["value", "mean", "std", "least", "median", "largest"]]
+    rows = [["value" + (f" ({found['unit']})" if found["unit"] else ""), "mean", "std", "least", "median", "largest"]]
     for name, columns in splits.items():
         for k, own in enumerate(columns, start=1):
             numbers = [f"{own[key]:.4g}" for key in ("mean", "std", "min", "median", "max")]

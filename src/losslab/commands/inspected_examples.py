@@ -26,21 +26,21 @@ def _example(number: int, example: Mapping[str, Any]) -> Iterator[str]:
     texts = example.get("reads", [])
     names = ("reads",) if len(texts) == 1 else ("first", "second")
     for i, (name, text) in enumerate(zip(names, texts, strict=False)):
-        yield f"{f'{number}' if i == 0 else '':<3}{name:<10}{shown(text)}{size if i == len(texts) - 1 else ''}"
+        yield f"{f'{number}' if i == 0 else '':<3}{name:<12}{shown(text)}{size if i == len(texts) - 1 else ''}"
     for i, (name, told) in enumerate(example.get("other_inputs", {}).items()):
-        yield f"{f'{number}' if i == 0 and not texts else '':<3}{name:<10}{told}"
+        yield f"{f'{number}' if i == 0 and not texts else '':<3}{name:<12}{told}"
     if "mixed_with" in example:
-        yield f"   {'mixed with':<10} {shown(example['mixed_with'])}"
+        yield f"   {'mixed with':<12}{shown(example['mixed_with'])}"
     if "hidden" in example:
-        yield f"   {'predicts':<10}{_hidden(example['hidden'])}"
+        yield f"   {'predicts':<12}{_hidden(example['hidden'])}"
     else:
         positions = example.get("predicted_positions")
         told = "" if positions is None else f" ({positions:,} positions)"
-        yield f"   {'predicts':<10}{shown(example['predicts'])}{told}"
+        yield f"   {'predicts':<12}{shown(example['predicts'])}{told}"
     if "mixed_target" in example:
-        yield f"   {'and':<10}{shown(str(example['mixed_target']))} with weight {example['mixed_weight']:.3f}"
+        yield f"   {'and':<12}{shown(str(example['mixed_target']))} with weight {example['mixed_weight']:.3f}"
     if isinstance(example["weight"], float) and example["weight"] != 1:
-        yield f"   {'weight':<10}{example['weight']:.3f}"
+        yield f"   {'weight':<12}{example['weight']:.3f}"
 
 
 def _hidden(positions: list[dict[str, Any]]) -> str:

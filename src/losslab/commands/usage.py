@@ -15,7 +15,7 @@ _SEVERAL_FOLDERS = {
 def sentence(error: Any) -> str:
     """The sentence for a mistake that typer found."""
     said: str = error.format_message().rstrip(".").replace(". Did", ": did").replace(". ", "; ")
-    command = error.ctx.info_name if error.ctx is not None else ""
+    command = _name(error.ctx) if error.ctx is not None else ""
     if too_many := re.search(r"unexpected extra arguments? ?(?:\(s\) )?\((.*)\)$", said):
         way_out = _SEVERAL_FOLDERS.get(command, f"losslab {command} --help lists what it takes")
         return f"losslab {command} takes no further argument, such as {too_many[1].split()[0]!r}: {way_out}"
@@ -25,3 +25,9 @@ def sentence(error: Any) -> str:
     if no_number := re.search(r"^Invalid value for '(.*?)':.* valid (?:number|integer|float)", said):
         return f"{no_number[1]} must be a number"
     return said[0].lower() + said[1:]
+
+
+def _name(context: Any) -> str:
+    """The command as it is typed, without the program: `compare`, `data inspect`."""
+    above = context.parent
+    return f"{_name(above)} {context.info_name}".strip() if above is not None else ""

@@ -116,6 +116,9 @@ class Task(ABC):
     one running text, with an end of text before and after all of it, of which that side is cut off beyond context + 1
     tokens: the last is no input of a task that predicts what follows."""
 
+    unit: str = ""
+    """Unit of the values that it predicts (cm), for people."""
+
     def bind(self, info: DataInfo) -> None:  # noqa: B027 (a hook that most tasks leave empty)
         """Receive the facts of the data, once they are known, before any other function. Default: needs none.
 

@@ -47,7 +47,10 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
     documents = " · ".join(f"{meta['documents'][split]:,} {split}" for split in SPLITS)
     yield f"       {documents} documents ({meta['how']['documents']}); splits: {meta['how']['splits']}", False
     if not any(found["copies"] + found["near_copies"] for found in meta["overlap"].values()):
-        yield "       no document of val or test is in an earlier split as well, whole or nearly", False
+        yield (
+            f"       no document of val or test of {WORDS} words or more is in an earlier split, whole or nearly",
+            False,
+        )
     for split, found in meta["overlap"].items():
         if seen := found["copies"] + found["near_copies"]:
             line = (

@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losslab.contracts import MIXED_TARGET, MIXED_TOKENS, MIXED_WEIGHT, Batch, DataInfo, DataModule, Share, Task
+from losslab.contracts import (
+    MIXED_SHARES,
+    MIXED_TARGET,
+    MIXED_TOKENS,
+    MIXED_WEIGHT,
+    Batch,
+    DataInfo,
+    DataModule,
+    Share,
+    Task,
+)
 from losslab.data.columns import UNKNOWN, WORDS_FILE
 from losslab.data.tokenizer import tokenizer_of
 from losslab.errors import UserError
@@ -86,10 +96,11 @@ def _example(batch: Batch, i: int, size: int | None, info: DataInfo, task: Task,
     for name in ("segments", "types"):
         if name in inputs:
             found[name] = inputs[name][:size].tolist()
-    for name in inputs.keys() - {"tokens", "mask", "segments", "types", MIXED_TOKENS}:
+    for name in inputs.keys() - {"tokens", "mask", "segments", "types", MIXED_TOKENS, MIXED_SHARES}:
         found.setdefault("other_inputs", {})[name] = _told(inputs[name])
     if MIXED_TOKENS in inputs:
-        found["mixed_with"] = names.text(inputs[MIXED_TOKENS].tolist())
+        real = inputs[MIXED_SHARES][:, 1] != 0
+        found["mixed_with"] = names.text(inputs[MIXED_TOKENS][real].tolist())
     target, weight = batch.target[i], batch.weight[i]
     found["weight"] = weight.item() if weight.ndim == 0 else weight.flatten()[:size].tolist()
     found |= _predicted(target, weight, tokens, info, task, names)
@@ -137,6 +148,8 @@ def _predicted(
     found = {"targets": names.pieces(kept)}
     if task.masks and tokens is not None:
         return found | {"hidden": _hidden(ids, counts, tokens, names)}
+    if task.causal and all(counts):
+        return found | {"predicts": f"the next token at every position, the last one {found['targets'][-1]!r}"}
     runs = groupby(zip(ids, counts, strict=True), key=lambda pair: pair[1])
     texts = [names.text([token for token, _ in run]) for counted, run in runs if counted]
     return found | {"predicts": " … ".join(texts), "predicted_positions": len(kept)}

@@ -33,7 +33,7 @@ def inspected(words: list[str], config_dir: Path | None, *, split: str, step: in
     data, task = prepare_data(bind_components(check_run(config)))
     data.seed = derive_seed(config["seed"], "data_order")
     shown = examples_of(data, task, split=split, step=step, count=examples)
-    found = {"data": type(data).__name__, "task": type(task).__name__} | facts_of(data, task)
+    found = {"data": type(data).__name__, "task": type(task).__name__, "unit": task.unit} | facts_of(data, task)
     found["notes"] += _refusals(data, task)
     return found | {"split": split, "step": step, "examples": shown}
 

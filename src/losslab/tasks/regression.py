@@ -44,6 +44,7 @@ class Regression(Task):
         self.target = target
         self.pooling = pooling
         self.standardise = standardise
+        self.unit = unit
         self.metrics = value_metrics(unit)
         self.columns = {**text_columns(pair=pair), target: target}
         self.joined = joined_columns(pair=pair)
