@@ -131,15 +131,28 @@ def generate(
 @app.command()
 def predict(
     run_dir: RunDir,
-    table: Annotated[Path, typer.Argument(help="Rows: .csv, .tsv or .jsonl, with or without the target's column.")],
+    table: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="Rows, with or without the target's column; none: what is typed, or JSON lines on standard input.",
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="A .jsonl or .csv; default: JSON lines, printed.")] = None,
+    temperature: Annotated[
+        str, typer.Option(help="none: the loss's own probabilities; fitted: under the temperature that val fitted.")
+    ] = "none",
+    top: Annotated[int | None, typer.Option(help="Give the k most probable labels alone; default: all.")] = None,
     checkpoint: Checkpoint = "best",
     trust: Trust = None,
 ) -> None:
-    """Predict labels or values of rows with a trained model."""
+    """Predict labels or values with a trained model: of a file, of standard input, or of what is typed."""
     from losslab.commands.predict import predict as run
 
-    raise typer.Exit(run(run_dir, table, output=output, checkpoint=checkpoint, trust=trust or []))
+    code = run(
+        run_dir, table, output=output, checkpoint=checkpoint, trust=trust or [], temperature=temperature, top=top
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

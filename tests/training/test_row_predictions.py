@@ -144,8 +144,11 @@ def test_each_word_has_a_tag() -> None:
     predict_rows = predictor_of(Tags(), CrossEntropy())
     found = predict_rows([{"words": "red dog"}, {"words": ["dog", "sleeps", "red"]}])
     for ids, told in zip(([1, 2], [2, 0, 1]), found, strict=True):
-        best = scores_of(predict_rows.network, ids, mean=False).argmax(dim=-1)
-        assert told == {"predicted": [LABELS[int(place)] for place in best]}
+        best = scores_of(predict_rows.network, ids, mean=False).softmax(dim=-1).max(dim=-1)
+        assert told == {
+            "predicted": [LABELS[int(place)] for place in best.indices],
+            "tag_probabilities": pytest.approx(best.values.tolist(), rel=1e-5),
+        }
 
 
 @pytest.mark.parametrize(

@@ -2,59 +2,87 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from losslab.commands.predicted import ADDED, SUFFIXES, to_csv, to_lines, told_to_people
 from losslab.commands.trusted import let_import, one_run
-from losslab.console import complain, say
+from losslab.console import complain, err, note, out, say
 from losslab.console import write as write_out
+from losslab.data.formats.json_lines import parse_line
 from losslab.data.tables import TableFormat, column_names, find_tables, form_beside, read_rows
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
-_SUFFIXES = (".jsonl", ".csv")
-_PREDICTED, _PROBABILITY = "predicted", "probability"
+if TYPE_CHECKING:
+    from losslab.training.scoring.predicting import RowPredictor
+
+_SHOWN = 5
+"""Labels that a person is shown of a row, unless --top says otherwise."""
+_HINT = "a line and Enter: it is predicted; Ctrl-D ends the program"
 
 
-def predict(folder: Path, table: Path, *, output: Path | None, checkpoint: str, trust: list[str]) -> int:
-    """Predict the rows of a file; returns the exit code.
+@dataclass(frozen=True)
+class _Opened:
+    """A run that predicts."""
+
+    predictor: RowPredictor
+    data: dict[str, Any]
+    """Its data's configuration."""
+    unit: str
+    about: str | None
+    """The temperature, for people; None where predictions are no probabilities."""
+    fitted: dict[str, float]
+    """Numbers of the temperature that each prediction records; none where probabilities are the loss's own."""
+
+    def predict(self, rows: list[Any], top: int | None, *, first: int = 1) -> list[dict[str, Any]]:
+        """Predictions of rows, with the `top` most probable labels of each, all where that is None."""
+        found = self.predictor(rows, first=first)
+        return [told | ({} if top is None else _best(told, top)) | self.fitted for told in found]
+
+
+def predict(
+    folder: Path,
+    table: Path | None,
+    *,
+    output: Path | None,
+    checkpoint: str,
+    trust: list[str],
+    temperature: str = "none",
+    top: int | None = None,
+) -> int:
+    """Predict the rows of a file, of standard input, or of what a person types; returns the exit code.
 
     Args:
-        table: .csv, .tsv or .jsonl with the columns that the run's task reads; the target's may be missing.
+        table: .csv, .tsv, .jsonl or .parquet with the columns that the run's task reads; the target's may be missing.
+            None: standard input, a row of JSON a line; on a terminal a text a line.
         output: .jsonl or .csv; None: JSON lines on standard output.
+        temperature: none: probabilities are the loss's own; fitted: those of nll_scaled.
+        top: labels that are given of each row, the most probable ones; None: all.
 
     Raises:
         UserError: for a run without rows, and for rows that cannot be used.
     """
-    if output is not None and output.suffix.lower() not in _SUFFIXES:
-        raise UserError(f"--output {output} must end in {' or '.join(_SUFFIXES)}")
-    run, _ = one_run(folder)
-    let_import(trust)
-    from losslab.config.stored import open_config
-    from losslab.training.scoring.loading import find_checkpoint, rebuild
-    from losslab.training.scoring.predicting import RowPredictor
-
-    open_config(run.config(), trust, run.config_file)
-    loaded = rebuild(find_checkpoint(run, checkpoint), trust)
-    data = loaded.config["data"]
-    predictor = RowPredictor(loaded.network, loaded.info, data, loaded.autocast)
-    form = TableFormat.of(data)
-    rows: list[dict[str, Any]] = []
-    for file in find_tables(str(table), "the table", form):
-        own = form_beside(file, form)
-        columns = column_names(file, own)
-        if _PREDICTED in columns:
-            raise UserError(f"{file} has a column {_PREDICTED!r} already, where the prediction would stand: rename it")
-        rows += read_rows(file, columns, own)
-    predictions = predictor(rows)
-    if predictor.cut_off:
-        complain(f"note: {predictor.cut_off:,} sequences are longer than data.context={data['context']}: cut off")
+    if output is not None and output.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
+    if top is not None and top < 1:
+        raise UserError(f"--top must be 1 or more, not {top}")
+    opened = _open(folder, checkpoint, trust, temperature)
+    if opened.about is not None and temperature == "fitted":
+        note(opened.about)
+    if table is None and output is None:
+        (_converse if sys.stdin.isatty() else _stream)(opened, top)
+        _tell_cut_off(opened)
+        return 0
+    rows = list(_lines()) if table is None else _rows_of(table, opened)
+    predictions = opened.predict(rows, top)
+    _tell_cut_off(opened)
     is_table = output is not None and output.suffix.lower() == ".csv"
-    text = _to_csv(rows, predictions) if is_table else _to_lines(rows, predictions)
+    text = to_csv(rows, predictions, ranked=top is not None) if is_table else to_lines(rows, predictions)
     if output is None:
         write_out(text)
         return 0
@@ -62,29 +90,104 @@ def predict(folder: Path, table: Path, *, output: Path | None, checkpoint: str, 
         write_atomic(output, text.encode())
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from None
-    say(f"{len(rows):,} rows with predictions: {output}")
+    say(f"{len(rows):,} rows with predictions: {output}" + (f"; {opened.about}" if opened.about else ""))
     return 0
 
 
-def _to_lines(rows: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]]) -> str:
-    lines = [json.dumps(row | told, ensure_ascii=False) for row, told in zip(rows, predictions, strict=True)]
-    return "".join(f"{line}\n" for line in lines)
+def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str) -> _Opened:
+    run, _ = one_run(folder)
+    let_import(trust)
+    from losslab.config.stored import open_config
+    from losslab.training.scoring.fitted import Fitted
+    from losslab.training.scoring.loading import find_checkpoint, rebuild
+    from losslab.training.scoring.predicting import RowPredictor
+
+    open_config(run.config(), trust, run.config_file)
+    loaded = rebuild(find_checkpoint(run, checkpoint), trust)
+    task = loaded.network.task
+    fitted = Fitted.choose(temperature, task, loaded.info, loaded.scale, loaded.shift)
+    data = loaded.config["data"]
+    predictor = RowPredictor(loaded.network, loaded.info, data, loaded.autocast, fitted)
+    about = None
+    if task.calibrator(loaded.info) is not None:
+        about = "probabilities are the loss's own (--temperature none)" if fitted is None else fitted.told()
+    recorded = {} if fitted is None else {name: value for name, value in asdict(fitted).items() if value}
+    return _Opened(predictor, data, task.unit, about, recorded)
 
 
-def _to_csv(rows: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]]) -> str:
-    """Cells of lists are items with spaces between, as such cells are read; beside a label stands its probability,
-    beside several the probability of each."""
-    out = io.StringIO()
-    probable = any("probabilities" in told for told in predictions)
-    columns = [*dict.fromkeys(name for row in rows for name in row), _PREDICTED, *([_PROBABILITY] if probable else [])]
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row, told in zip(rows, predictions, strict=True):
-        value = told[_PREDICTED]
-        added = {_PREDICTED: " ".join(map(str, value)) if isinstance(value, list) else value}
-        if probable:
-            shares = told["probabilities"]
-            several = isinstance(value, list)
-            added[_PROBABILITY] = " ".join(str(shares[label]) for label in value) if several else shares[value]
-        writer.writerow(row | added)
-    return out.getvalue()
+def _rows_of(table: Path, opened: _Opened) -> list[dict[str, Any]]:
+    """The rows of a file, or of several. Raises UserError naming what is missing, or stands in the way."""
+    form = TableFormat.of(opened.data)
+    rows: list[dict[str, Any]] = []
+    for file in find_tables(str(table), "the table", form):
+        own = form_beside(file, form)
+        columns = column_names(file, own)
+        if taken := next((name for name in ADDED if name in columns), None):
+            raise UserError(f"{file} has a column {taken!r} already, where the prediction would stand: rename it")
+        if missing := [name for name in opened.predictor.names.values() if name not in columns]:
+            there = ", ".join(map(repr, columns)) or "nothing"
+            raise UserError(f"{file} has no column {missing[0]!r}, which this run reads, but {there}: rename one")
+        rows += read_rows(file, columns, own)
+    return rows
+
+
+def _stream(opened: _Opened, top: int | None) -> None:
+    """Predict each line of standard input, as soon as a batch is there."""
+    lines, done = _lines(), 0
+    try:
+        while rows := list(islice(lines, opened.predictor.batch_size)):
+            write_out(to_lines(rows, opened.predict(rows, top, first=done + 1)))
+            done += len(rows)
+    except BrokenPipeError:
+        out.on_broken_pipe()
+
+
+def _lines() -> Iterator[dict[str, Any]]:
+    """Rows of standard input, an object of JSON a line."""
+    lines = iter(sys.stdin)
+    for number in range(1, sys.maxsize):
+        try:
+            line = next(lines, None)
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input is not UTF-8 text: {error}") from None
+        if line is None:
+            return
+        if line.strip():
+            yield parse_line(line, f"standard input, line {number}")
+
+
+def _converse(opened: _Opened, top: int | None) -> None:
+    """Predict what a person types: a line for each column that is read."""
+    names = list(opened.predictor.names.values())
+    err.print(f"{_HINT}{f'; {opened.about}' if opened.about else ''}", markup=False)
+    while True:
+        try:
+            row = {name: input("> " if len(names) == 1 else f"{name}> ") for name in names}
+        except EOFError:
+            say("")
+            return
+        except UnicodeDecodeError as error:
+            complain(f"not UTF-8 text: {error}")
+            continue
+        if not any(text.strip() for text in row.values()):
+            continue
+        try:
+            (told,) = opened.predict([row], top or _SHOWN)
+        except UserError as error:
+            complain(str(error))
+            continue
+        for line in told_to_people(told, opened.unit, words=opened.predictor.words_of(row)):
+            say(line)
+
+
+def _best(told: dict[str, Any], top: int) -> dict[str, Any]:
+    """The most probable labels, in their order."""
+    if "probabilities" not in told:
+        return {}
+    ranked = sorted(told["probabilities"].items(), key=lambda pair: -pair[1])
+    return {"probabilities": dict(ranked[:top])}
+
+
+def _tell_cut_off(opened: _Opened) -> None:
+    if cut := opened.predictor.cut_off:
+        complain(f"note: {cut:,} sequences are longer than data.context={opened.data['context']}: cut off")

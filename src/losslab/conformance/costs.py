@@ -27,7 +27,7 @@ from losslab.training.output.checkpoints import read_checkpoint
 from losslab.training.output.memory import keep_freed_memory
 from losslab.training.output.provenance import hardware, versions
 from losslab.training.process.devices import cores, uses_gpu
-from losslab.training.scoring.loading import stored_info
+from losslab.training.scoring.stored_info import stored_info
 
 ROUNDS = 5
 _PATIENCE = 3

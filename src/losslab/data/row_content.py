@@ -73,8 +73,8 @@ def _coverage(store: RowStore, task: Task, split: str, reading: Reading, source:
     tokens = [ids for ids, _ in tokenizer.encode(texts)]
     words_of_texts = sum(len(text.split()) for text in texts)
     back = round_trip(texts, tokens, tokenizer)
-    return {
-        "tokens per word": sum(map(len, tokens)) / words_of_texts if words_of_texts else float("nan"),
+    per_word = {"tokens per word": sum(map(len, tokens)) / words_of_texts} if words_of_texts else {}
+    return per_word | {
         "texts that come back changed": back.changed / back.documents,
         "bytes of words lost": back.lost,
     }

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from losslab.contracts import (
@@ -133,8 +132,7 @@ def _predicted(
     """Targets: `targets` for programs, `predicts` or `hidden` for people."""
     counts = (weight != 0).tolist()
     if target.is_floating_point():
-        values = target.tolist()
-        return {"targets": values, "predicts": ", ".join(f"{value:g}" for value in torch.atleast_1d(target).flatten())}
+        return {"targets": target.tolist(), "predicts": ", ".join(f"{value:g}" for value in target.flatten().tolist())}
     if info.num_classes is not None:
         if weight.ndim == 0:
             found = _of_classes(target, info, names)

@@ -39,20 +39,24 @@ def _objects(path: Path, form: TableFormat, skipped: Skipped) -> Iterator[tuple[
             if not text.strip():
                 skipped["blank lines"] += 1
                 continue
-            try:
-                row = json.loads(text, object_pairs_hook=_once)
-            except _Repeated as error:
-                raise UserError(f"{path}: line {line} has the key {error.args[0]!r} twice: leave one out") from None
-            except RecursionError:
-                raise UserError(f"{path}: line {line} is nested too deeply to be read") from None
-            except ValueError as error:
-                told = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-                raise UserError(f"{path}: line {line} is no JSON: {told}") from None
-            if not isinstance(row, dict):
-                cure = "; a list of objects becomes lines by: jq -c '.[]'" if isinstance(row, list) else ""
-                shown = text.strip()[:_SHOWN]
-                raise UserError(f'{path}: line {line} must be a JSON object, {{"text": …}}, not {shown}{cure}')
-            yield line, row
+            yield line, parse_line(text, f"{path}: line {line}")
+
+
+def parse_line(text: str, place: str) -> Row:
+    """The object of a line. Raises UserError naming the place."""
+    try:
+        row = json.loads(text, object_pairs_hook=_once)
+    except _Repeated as error:
+        raise UserError(f"{place} has the key {error.args[0]!r} twice: leave one out") from None
+    except RecursionError:
+        raise UserError(f"{place} is nested too deeply to be read") from None
+    except ValueError as error:
+        told = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        raise UserError(f"{place} is no JSON: {told}") from None
+    if not isinstance(row, dict):
+        cure = "; a list of objects becomes lines by: jq -c '.[]'" if isinstance(row, list) else ""
+        raise UserError(f'{place} must be a JSON object, {{"text": …}}, not {text.strip()[:_SHOWN]}{cure}')
+    return row
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Row:

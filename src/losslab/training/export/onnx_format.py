@@ -20,7 +20,8 @@ from losslab.files import TEMPORARY, write_atomic
 from losslab.training.export.packages import need
 from losslab.training.network import Network
 from losslab.training.scoring.exporting import make_folder
-from losslab.training.scoring.loading import TOKENIZER, Loaded
+from losslab.training.scoring.loading import Loaded
+from losslab.training.scoring.stored_info import TOKENIZER
 
 FILE = "model.onnx"
 _EXAMPLE = (2, 5)

@@ -21,7 +21,8 @@ from losslab.training.export.output_layer import OutputLayer, output_layer
 from losslab.training.export.packages import need
 from losslab.training.random import global_stream
 from losslab.training.scoring.exporting import make_folder
-from losslab.training.scoring.loading import TOKENIZER, WEIGHTS, Loaded
+from losslab.training.scoring.loading import WEIGHTS, Loaded
+from losslab.training.scoring.stored_info import TOKENIZER
 
 _HEAD = "lm_head.weight"
 _TOLERANCE = 1e-3

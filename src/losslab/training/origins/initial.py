@@ -28,10 +28,9 @@ from losslab.training.scoring.loading import (
     EMBEDDING,
     PREFIX,
     WEIGHTS,
-    exported_info,
     find_checkpoint,
-    stored_info,
 )
+from losslab.training.scoring.stored_info import exported_info, stored_info
 
 _BACKBONE, _PROJECTION, _LOSS = "backbone.", "projection.weight", "loss."
 _TOLD = 3

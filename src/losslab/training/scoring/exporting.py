@@ -12,7 +12,8 @@ from losslab.data.tokenizer import as_json, tokenizer_of
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.training.scoring.averaged import AVERAGES
-from losslab.training.scoring.loading import DESCRIPTION, TOKENIZER, WEIGHTS, Loaded
+from losslab.training.scoring.loading import DESCRIPTION, WEIGHTS, Loaded
+from losslab.training.scoring.stored_info import TOKENIZER
 
 
 def export(loaded: Loaded, folder: Path) -> list[Path]:
@@ -43,6 +44,8 @@ def export(loaded: Loaded, folder: Path) -> list[Path]:
         "dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
         "config": loaded.config,
     }
+    if loaded.shift:
+        about["shift"] = loaded.shift
     contents = {WEIGHTS: save(weights, metadata={"format": "pt"})}
     if loaded.averaged is not None:
         averages = {name: value.contiguous() for name, value in loaded.averaged.weights.items() if name in weights}

@@ -17,8 +17,9 @@ from torch import Tensor
 from losslab.config.binding import bind_components
 from losslab.config.stored import open_config
 from losslab.contracts import DataInfo, context_of
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, restore_tokenizer, tokenizer_of
+from losslab.data.tokenizer import Tokenizer, tokenizer_of
 from losslab.errors import UserError
+from losslab.metric import AVERAGED
 from losslab.run_folder import RunFolder
 from losslab.training.compute import precision_context
 from losslab.training.factory import build_network
@@ -26,12 +27,14 @@ from losslab.training.generation.text_generator import TextGenerator
 from losslab.training.network import Network
 from losslab.training.output.checkpoints import read_checkpoint
 from losslab.training.scoring.averaged import AVERAGES, Averaged, averaged_in, choose
+from losslab.training.scoring.fitted import Fitted, TemperatureChoice
 from losslab.training.scoring.predicting import predict
+from losslab.training.scoring.stored_info import exported_info, stored_info
 
 PREFIX = "network."
 """The prefix of the network's weights in a checkpoint, where they are a LightningModule's."""
 EMBEDDING, PROJECTION = "backbone.embedding.weight", "projection.weight"
-WEIGHTS, TOKENIZER, DESCRIPTION = "model.safetensors", "tokenizer.json", "config.json"
+WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
 """The files of an export."""
 
 
@@ -51,6 +54,8 @@ class Loaded:
     """s of softmax(s · z), as nll_scaled fitted it at the last validation before that step; 1 before the first."""
     averaged: Averaged | None = None
     """Averages of the weights beside them, whichever of both the network has (`callbacks=ema`)."""
+    shift: float = 0.0
+    """b of σ(s · z + b), fitted with s where targets are labels that do not exclude one another."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -138,11 +143,14 @@ class Loaded:
         )
         return "".join(text_generator.stream(prompt))
 
-    def predict(self, rows: Sequence[Mapping[str, Any] | str]) -> list[dict[str, Any]]:
+    def predict(
+        self, rows: Sequence[Mapping[str, Any] | str], *, temperature: TemperatureChoice = "none"
+    ) -> list[dict[str, Any]]:
         """Predictions for rows, or for what comes after texts, as this loss makes them.
 
         Args:
             rows: of a task with rows, cells by column, or texts alone; of a task of next tokens, texts.
+            temperature: `fitted`: probabilities are those of nll_scaled, softmax(s · z), instead of the loss's own.
 
         Returns:
             A dict for each: `predicted`, and of a label `probabilities` by label (`RowPredictor`); of a text `next`,
@@ -151,7 +159,8 @@ class Loaded:
         Raises:
             UserError: naming the row that cannot be used, and for a task whose targets are of another kind.
         """
-        return predict(self.network, self.info, self.config, rows, self.autocast)
+        fitted = Fitted.choose(temperature, self.network.task, self.info, self.scale, self.shift)
+        return predict(self.network, self.info, self.config, rows, self.autocast, fitted)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The context that Lightning puts around the run's forward passes."""
@@ -204,26 +213,10 @@ def rebuild(path: Path, trust: list[str], choice: str = "raw") -> Loaded:
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     state = content["losslab"]
     averaged = averaged_in(content)
-    scale = state.get("latest", {}).get("val/scale", 1.0)
-    weights, scale = choose(choice, weights, scale, averaged, path)
-    return _assemble(path, config, weights, info, state["step"], scale, averaged)
-
-
-def stored_info(content: dict[str, Any]) -> DataInfo | None:
-    """Facts of the data in a checkpoint's content; older ones have a vocabulary and a tokenizer instead.
-
-    Raises:
-        UserError: where it holds something else.
-    """
-    try:
-        if "data" in content:
-            return DataInfo.restored(content["data"])
-        if "vocab_size" not in content or "tokenizer" not in content:
-            return None
-        artifacts = artifacts_of(restore_tokenizer(content["tokenizer"]))
-        return DataInfo(splits={}, mean_positions=1, vocab_size=content["vocab_size"], artifacts=artifacts)
-    except (TypeError, KeyError) as error:
-        raise UserError(f"a checkpoint holds no sizes of its data ({error}): it is damaged") from None
+    latest = state.get("latest", {})
+    weights, scale = choose(choice, weights, latest.get("val/scale", 1.0), averaged, path)
+    shift = latest.get(f"val/{AVERAGED if choice == 'ema' else ''}shift", 0.0)
+    return _assemble(path, config, weights, info, state["step"], scale, averaged, shift)
 
 
 def _load_export(folder: Path, trust: list[str], choice: str) -> Loaded:
@@ -251,19 +244,7 @@ def _load_export(folder: Path, trust: list[str], choice: str) -> Loaded:
         raise UserError(f"{folder} is no whole export: {DESCRIPTION} does not hold what losslab writes there")
     weights, scale = choose(choice, weights, scale, averaged, folder)
     config = bind_components(open_config(config, trust, folder / DESCRIPTION))
-    return _assemble(folder, config, weights, info, step, scale, averaged)
-
-
-def exported_info(folder: Path, about: dict[str, Any]) -> DataInfo:
-    """Raises one of the errors of a damaged file."""
-    if "data" not in about:  # format 1 had tokens alone
-        content = None if about["bytes"] else FileTokenizer.read(str(folder / TOKENIZER)).content
-        artifacts = artifacts_of(restore_tokenizer(content))
-        return DataInfo(splits={}, mean_positions=1, vocab_size=about["vocab_size"], artifacts=artifacts)
-    files = {
-        name: (folder / name).read_text(encoding="utf-8") for name in about["artifacts"] if name not in about["empty"]
-    }
-    return DataInfo.restored({**about["data"], "artifacts": files | dict.fromkeys(about["empty"], "")})
+    return _assemble(folder, config, weights, info, step, scale, averaged, float(about.get("shift", 0.0)))
 
 
 def _assemble(
@@ -274,6 +255,7 @@ def _assemble(
     step: int,
     scale: float,
     averaged: Averaged | None,
+    shift: float,
 ) -> Loaded:
     embedding = weights.get(EMBEDDING)
     if embedding is not None and (embedding.ndim == 0 or len(embedding) != info.vocab_size):
@@ -289,7 +271,7 @@ def _assemble(
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"the weights of {path} do not fit its configuration: {' '.join(str(error).split())}") from None
-    return Loaded(network.eval(), info, config, step, scale, averaged)
+    return Loaded(network.eval(), info, config, step, scale, averaged, shift)
 
 
 def _dtype_of(weights: dict[str, Tensor]) -> torch.dtype:

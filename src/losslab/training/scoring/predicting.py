@@ -18,6 +18,7 @@ from losslab.losses.base import Loss
 from losslab.training.generation.prediction import ForwardContext, NextToken
 from losslab.training.generation.text_generator import encode_prompt
 from losslab.training.network import Network
+from losslab.training.scoring.fitted import Fitted
 
 Row = Mapping[str, Any]
 _SHOWN = 5
@@ -28,13 +29,15 @@ _HOLDS = 0.5
 class RowPredictor:
     """Predicts the target of rows: `RowPredictor(network, info, data)([{"text": "…"}])`.
 
-    Predictions are the loss's own: `predict_log_probs` of labels and tags, `predict_values` of values, in their unit.
+    Predictions are the loss's own: `predict_log_probs` of labels and tags, `predict_values` of values, in their unit;
+    or the probabilities are those under the temperature that val fitted.
 
     Args:
         network: in evaluation mode.
         info: of the data that it was trained on.
         data: the run's data configuration, whose `columns` name the file's columns.
         forward_context: makes the context of each forward pass.
+        fitted: the numbers under which probabilities are taken, instead of the loss's own way.
 
     Raises:
         UserError: for a task without rows.
@@ -46,6 +49,7 @@ class RowPredictor:
         info: DataInfo,
         data: Mapping[str, Any],
         forward_context: ForwardContext,
+        fitted: Fitted | None = None,
     ) -> None:
         name, columns = type(network.task).__name__, network.task.columns
         self.target = target_of(columns)
@@ -64,23 +68,30 @@ class RowPredictor:
         self.cut_off = 0
         """Rows so far of which a sequence was longer than the context."""
         self._forward_context = forward_context
+        self._fitted = fitted
 
-    def __call__(self, rows: Sequence[Row | str]) -> list[dict[str, Any]]:
-        """A dict for each row: `predicted`, a label, labels, a number or numbers; and of a label, or of labels that do
-        not exclude one another, `probabilities` by label.
+    def __call__(self, rows: Sequence[Row | str], *, first: int = 1) -> list[dict[str, Any]]:
+        """A dict for each row: `predicted`, a label, labels, tags, a number or numbers. Beside a label, or labels that
+        do not exclude one another, `probabilities` by label; beside tags `tag_probabilities`, a number for each.
 
         Args:
             rows: cells by the columns' names in the file, the target's left out or not; or, where there is one column
                 alone, its cells.
+            first: the number of the first row, for messages.
 
         Raises:
             UserError: naming the row and the column that cannot be used.
         """
-        parsed = [self._parse(row, number) for number, row in enumerate(rows, start=1)]
+        parsed = [self._parse(row, number) for number, row in enumerate(rows, start=first)]
         found: list[dict[str, Any]] = []
-        for first in range(0, len(parsed), self.batch_size):
-            found += self._predict(parsed[first : first + self.batch_size])
+        for i in range(0, len(parsed), self.batch_size):
+            found += self._predict(parsed[i : i + self.batch_size])
         return found
+
+    def words_of(self, row: Row) -> list[str]:
+        """The words of a row that have tags; none for other tasks."""
+        name = next((name for name, kind in self.vocabularies.columns.items() if kind == "words"), None)
+        return [] if name is None else list(self._parse(row, 1)[name])
 
     def _parse(self, row: Row | str, number: int) -> dict[str, Any]:
         if isinstance(row, str):
@@ -121,6 +132,8 @@ class RowPredictor:
     def _outputs(self, loss: Loss, scores: Tensor) -> Tensor:
         if self.kind in ("value", "values"):
             return self.network.task.in_units(loss.predict_values(scores))
+        if self._fitted is not None:
+            return self._fitted.log_probs(scores, exclusive=self.kind != "labels")
         return loss.predict_log_probs(scores).float()
 
     def _placeholder(self, row: Mapping[str, Any]) -> Any:
@@ -154,7 +167,9 @@ class RowPredictor:
                 "probabilities": shares,
             }
         words = next(name for name, kind in self.vocabularies.columns.items() if kind == "words")
-        return {"predicted": [labels[int(place)] for place in output.argmax(dim=-1)[: len(row[words])]]}
+        best = output[: len(row[words])].max(dim=-1)
+        tags = [labels[int(place)] for place in best.indices]
+        return {"predicted": tags, "tag_probabilities": best.values.exp().tolist()}
 
 
 def predict(
@@ -163,12 +178,13 @@ def predict(
     config: Mapping[str, Any],
     rows: Sequence[Row | str],
     forward_context: ForwardContext,
+    fitted: Fitted | None = None,
 ) -> list[dict[str, Any]]:
     """See `Loaded.predict`."""
     if isinstance(rows, str | Mapping):
         raise UserError("predict takes a list of rows or texts, and not one alone: write [row]")
     if not network.task.causal:
-        return RowPredictor(network, info, config["data"], forward_context)(rows)
+        return RowPredictor(network, info, config["data"], forward_context, fitted)(rows)
     tokenizer = tokenizer_of(info.artifacts)
     if tokenizer is None:
         raise UserError(f"a run of {type(network.task).__name__} on this data has no tokenizer")
@@ -177,7 +193,11 @@ def predict(
         if not isinstance(text, str):
             raise UserError(f"task={type(network.task).__name__} continues texts, and {text!r} is none")
         next_token = NextToken(
-            network, context=config["data"].get("context"), never=tokenizer.mask, forward_context=forward_context
+            network,
+            context=config["data"].get("context"),
+            scale=None if fitted is None else fitted.scale,
+            never=tokenizer.mask,
+            forward_context=forward_context,
         )
         log_probs = next_token(encode_prompt(tokenizer, text))
         values, ids = log_probs.topk(min(_SHOWN, len(log_probs)))
