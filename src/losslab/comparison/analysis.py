@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.comparison.asked import choose_metrics, other_metrics
+from losslab.comparison.by_class import ByClass
 from losslab.comparison.caveats import caveats, start_caveats
 from losslab.comparison.costs import Costs, costs_of
 from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
@@ -17,6 +18,7 @@ from losslab.comparison.kept_scores import read_scores
 from losslab.comparison.metrics import Declarations, short
 from losslab.comparison.noise import Noises
 from losslab.comparison.pairs import Pair, make_pairs
+from losslab.comparison.residuals import Residuals
 from losslab.comparison.rows import Row, make_rows
 from losslab.comparison.runs.contenders import Contender, Setting, find_baselines, group_runs
 from losslab.comparison.runs.load import Loaded
@@ -59,6 +61,10 @@ class Comparison:
     """The name of a unit: document or window."""
     reliability: dict[str, NDArray[np.float64]]
     """Label → [seeds, 2, 3, 15]."""
+    classes: ByClass | None
+    entities: ByClass | None
+    """The same for types of entities."""
+    residuals: list[Residuals]
     metrics: tuple[str, ...]
     """Metrics of the table; the first is `metric`."""
     declared: Declarations
@@ -168,6 +174,9 @@ def analyse(
         noises=kept.noises,
         unit=kept.unit,
         reliability=kept.reliability,
+        classes=kept.classes,
+        entities=kept.entities,
+        residuals=kept.residuals,
         metrics=tuple(dict.fromkeys([metric, *further])),
         declared=declared,
     )

@@ -1,4 +1,5 @@
-"""Scores that runs keep beside their records, in test_scores.npz: two noises over documents, and reliability."""
+"""Scores that runs keep beside their records, in test_scores.npz: two noises over documents, reliability, results of
+each class, residuals."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from losslab.comparison.by_class import ByClass, class_results, entity_results
 from losslab.comparison.noise import Documents, Noises
+from losslab.comparison.residuals import Residuals, residuals_of
 from losslab.comparison.rows import Row, pairs_of
 from losslab.comparison.runs.contenders import Contender, Setting
 from losslab.comparison.statistics import Paired
@@ -28,8 +31,11 @@ class KeptScores:
     """The name of one row: document or window."""
     reliability: dict[str, NDArray[np.float64]]
     """Label → [seeds, 2, 3, 15]."""
+    classes: ByClass | None
+    entities: ByClass | None
+    residuals: list[Residuals]
     problems: list[str]
-    """A sentence for each file that is damaged, and for each loss whose documents are others."""
+    """A sentence for each file that is damaged, and for each loss whose documents or classes are others."""
 
 
 def read_scores(
@@ -54,7 +60,15 @@ def read_scores(
             reliability[c.label] = np.stack(own)
     units = {str(content["unit"]) for content in scores.values()}
     noises = _compare_documents(contenders, baselines, tables, scores, problems)
-    return KeptScores(noises, units.pop() if len(units) == 1 else "document", reliability, problems)
+    return KeptScores(
+        noises,
+        units.pop() if len(units) == 1 else "document",
+        reliability,
+        class_results(contenders, baselines, scores, problems),
+        entity_results(contenders, baselines, scores, problems),
+        residuals_of(contenders, scores),
+        problems,
+    )
 
 
 def _compare_documents(

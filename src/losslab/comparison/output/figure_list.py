@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from losslab.comparison.analysis import Comparison
+from losslab.comparison.output.class_list import class_pictures
 from losslab.comparison.output.curve_list import curve_pictures, expected_pictures, norm_pictures
 from losslab.comparison.output.figures.differences import Difference, draw_differences
 from losslab.comparison.output.figures.frequency import ByFrequency, draw_frequency
@@ -23,7 +24,8 @@ def pictures(c: Comparison) -> list[Picture]:
     """Figures for which this comparison has the data, in the order of the report."""
     style = looks([contender.label for contender in c.contenders], c.baseline)
     found = [*_differences(c, style), *curve_pictures(c, style), *_sensitivity(c, style), *expected_pictures(c, style)]
-    return [*found, *_reliability(c, style), *_frequency(c, style), *norm_pictures(c, style)]
+    found += [*_reliability(c, style), *class_pictures(c, style)]
+    return [*found, *_frequency(c, style), *norm_pictures(c, style)]
 
 
 def _differences(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
