@@ -72,10 +72,11 @@ def predict(
     if top is not None and top < 1:
         raise UserError(f"--top must be 1 or more, not {top}")
     opened = _open(folder, checkpoint, trust, temperature)
-    if opened.about is not None and temperature == "fitted":
+    types = table is None and sys.stdin.isatty()
+    if opened.about is not None and not types and output is None:
         note(opened.about)
     if table is None and output is None:
-        (_converse if sys.stdin.isatty() else _stream)(opened, top)
+        (_converse if types else _stream)(opened, top)
         _tell_cut_off(opened)
         return 0
     rows = list(_lines()) if table is None else _rows_of(table, opened)

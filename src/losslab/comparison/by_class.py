@@ -17,8 +17,6 @@ Content = Mapping[str, NDArray[np.generic]]
 Kept = Mapping[int, Content]
 """The scores of a run, by its id."""
 _RESOLUTION = 1e-7
-_RATES = 4
-"""Rows of `class_metrics`: precision, recall, F1, support."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ Rates = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def _class_rates(content: Content) -> Rates | None:
-    if "class_metrics" not in content or len(content["class_metrics"]) != _RATES:
+    if "class_metrics" not in content:
         return None
-    table = np.asarray(content["class_metrics"], np.float64)
-    return table[2], table[3]
+    _, _, f1, support = np.asarray(content["class_metrics"], np.float64)
+    return f1, support
 
 
 def _entity_rates(content: Content) -> Rates | None:

@@ -26,7 +26,10 @@ _SECTION = "Which classes?"
 
 def class_pictures(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
     """Figures for which runs keep the arrays."""
-    for found, file, what in ((c.classes, "classes", "class"), (c.entities, "entities", "type of entity")):
+    for found, file, what in (
+        (c.classes, "classes", ("class", "classes")),
+        (c.entities, "entities", ("type of entity", "types of entities")),
+    ):
         if found is not None:
             yield from _differences(c, found, style, file, what)
     if c.classes is not None and c.classes.confusion:
@@ -34,9 +37,12 @@ def class_pictures(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
     yield from _residuals(c, style)
 
 
-def _differences(c: Comparison, found: ByClass, style: dict[str, Look], file: str, what: str) -> Iterator[Picture]:
+def _differences(
+    c: Comparison, found: ByClass, style: dict[str, Look], file: str, what: tuple[str, str]
+) -> Iterator[Picture]:
     if not found.differences:
         return
+    one, many = what
     mean = np.array([[paired.mean for paired in own] for own in found.differences.values()])
     largest = np.argsort(-np.abs(mean).max(axis=0), kind="stable")[:_MOST_ROWS]
     order = [int(k) for k in sorted(largest, key=lambda k: -mean[:, k].mean())]
@@ -56,11 +62,11 @@ def _differences(c: Comparison, found: ByClass, style: dict[str, Look], file: st
         file=f"differences-{file}",
         section=_SECTION,
         caption=(
-            f"On which {what} do losses differ from {c.baseline}? Difference in F1 on test, means over seeds with 95% "
-            f"intervals that are simultaneous over every {what} and loss; behind each name, how often it is true in "
+            f"On which {many} do losses differ from {c.baseline}? Difference in F1 on test, means over seeds with 95% "
+            f"intervals that are simultaneous over every {one} and loss; behind each name, how often it is true in "
             f"test.{more}"
         ),
-        columns=("loss", what, "in test", "F1", "difference", "low", "high", "p adjusted"),
+        columns=("loss", one, "in test", "F1", "difference", "low", "high", "p adjusted"),
         data=[
             (
                 label,

@@ -95,8 +95,35 @@ class Run:
                 raise ValueError("it lacks an array")
             if found["units"].ndim != 2 or len(found["units"]) != 1 + len(found["unit_metrics"]):
                 raise ValueError("it holds arrays of another shape")
-            if "reliability" in found and found["reliability"].shape[:2] != (2, 3):
+            if not _are_whole(found):
                 raise ValueError("it holds arrays of another shape")
             return found
         except Exception as error:  # zipfile and numpy raise half a dozen kinds
             raise UserError(f"{path} is damaged ({error}); it is left out") from None
+
+
+_SHAPES: dict[str, tuple[str | int, ...]] = {
+    "class_metrics": (4, "classes"),
+    "confusion": ("classes", "classes"),
+    "class_names": ("classes",),
+    "entities": (3, "types"),
+    "entity_types": ("types",),
+    "predicted": ("samples", "values"),
+    "target": ("samples", "values"),
+}
+"""Of arrays that a task may keep: sizes, and names of those that must agree."""
+
+
+def _are_whole(found: dict[str, NDArray[Any]]) -> bool:
+    """Whether arrays have the shapes that are read."""
+    sizes: dict[str, int] = {}
+    for name, shape in _SHAPES.items():
+        if name not in found:
+            continue
+        own = found[name].shape
+        if len(own) != len(shape):
+            return False
+        for size, wanted in zip(own, shape, strict=True):
+            if size != (wanted if isinstance(wanted, int) else sizes.setdefault(wanted, size)):
+                return False
+    return "reliability" not in found or found["reliability"].shape[:2] == (2, 3)

@@ -90,7 +90,7 @@ def draw_class_differences(
                 at = np.full(int(far.sum()), edge)
                 axes.plot(at, y[far], linestyle="none", color=look.colour, marker=marker, markersize=5, clip_on=False)
     axes.set_yticks(np.arange(len(names)), labels=told)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
