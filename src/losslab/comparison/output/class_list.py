@@ -17,7 +17,7 @@ from losslab.comparison.output.figures.style import Look
 from losslab.comparison.output.picture import Picture
 from losslab.comparison.residuals import Residuals
 
-_MOST_IN_A_MATRIX = 20
+_MOST_IN_A_MATRIX = 15
 _MOST_MATRICES = 9
 _MOST_PAIRS = 15
 _MOST_ROWS = 20

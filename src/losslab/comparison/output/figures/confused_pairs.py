@@ -49,7 +49,7 @@ def draw_confused_pairs(
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_yticks(centres, labels=told)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=8)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("share of the true class (left) that is taken for the other (right)")
     return finish(figure)

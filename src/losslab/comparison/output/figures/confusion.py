@@ -19,11 +19,16 @@ from losslab.comparison.output.figures.style import COLOURS, SMALL, styled
 _ABREAST = 3
 _DARKEST = 0.6
 """Opacity of a share of 1: numbers stay readable on it, on white as on black."""
-_LONGEST_NAME = 1.3
+_LONGEST_NAME = 1.0
 """Inches."""
+_NAME = 0.13
+"""Inches of a name's line: as many as a row needs at least."""
+_WIDEST = 3.2
+"""Inches of a matrix at most."""
 _CELL = 0.22
 """Inches of a cell from which on its number has room."""
-_ABOVE, _BELOW = 0.3, 0.25
+_ABOVE, _BETWEEN, _AXIS = 0.3, 0.15, 0.4
+"""Inches above a matrix, between two, and of the name of an axis."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +49,25 @@ def draw_confusion(items: Sequence[Matrix], *, names: Sequence[str]) -> Figure:
         names: of the C classes.
     """
     told = [_short(name) for name in names]
-    columns = min(_ABREAST, len(items))
-    rows = math.ceil(len(items) / columns)
     margin = widest(told, SMALL)
-    side = (WIDTH - margin - 0.4) / columns - 0.15
-    side = min(side, 3.2)
-    height = rows * (side + _ABOVE) + margin + _BELOW + 0.25
+    sides = {n: (WIDTH - margin - _AXIS) / n - _BETWEEN for n in range(min(_ABREAST, len(items)), 0, -1)}
+    columns = next((n for n, side in sides.items() if side >= _NAME * len(names)), 1)
+    rows = math.ceil(len(items) / columns)
+    side = min(sides[columns], _WIDEST)
+    height = rows * (side + _ABOVE + margin) + _AXIS
     labels = ", ".join(item.label for item in items)
     figure = new_figure(
         height, [], title=f"confusion matrices, true classes in rows and predicted in columns: {labels}"
     )
     for i, item in enumerate(items):
         axes = figure.add_subplot(rows, columns, i + 1)
-        _draw(axes, item, told, side=side, first=i % columns == 0, last=i + columns >= len(items))
+        _draw(axes, item, told, side=side, first=i % columns == 0)
     figure.supxlabel("predicted", fontsize=SMALL + 1)
     figure.supylabel("true", fontsize=SMALL + 1)
     return finish(figure)
 
 
-def _draw(axes: Axes, item: Matrix, names: Sequence[str], *, side: float, first: bool, last: bool) -> None:
+def _draw(axes: Axes, item: Matrix, names: Sequence[str], *, side: float, first: bool) -> None:
     size = len(names)
     shares = np.nan_to_num(item.shares)
     cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(size) for j in range(size)]
@@ -78,7 +83,7 @@ def _draw(axes: Axes, item: Matrix, names: Sequence[str], *, side: float, first:
     axes.set_box_aspect(1)
     axes.grid(visible=False)
     axes.set_title(item.label, loc="left")
-    axes.set_xticks(range(size), labels=names if last else [""] * size, rotation=90)
+    axes.set_xticks(range(size), labels=names, rotation=90)
     axes.set_yticks(range(size), labels=names if first else [""] * size)
     axes.tick_params(length=0)
 
