@@ -70,11 +70,12 @@ def remains(folder: Path) -> dict[str, Any]:
         "metrics": record.metrics,
         "rows": (folder / "metrics.csv").read_text(encoding="utf-8").splitlines(),
         "events": {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]},
-        **{name: _checkpoint(folder / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")},
+        **{name: plain_checkpoint(folder / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")},
     }
 
 
-def _checkpoint(path: Path) -> Any:
+def plain_checkpoint(path: Path) -> Any:
+    """All that a checkpoint holds but times."""
     content = torch.load(path, weights_only=True)
     for name in ("seconds", "validation_seconds"):
         content["losslab"].pop(name, None)

@@ -149,3 +149,17 @@ def refusal(run_tiny: Callable[..., int], capsys: pytest.CaptureFixture[str], *o
     except UserError as error:
         return str(error)
     return capsys.readouterr().err
+
+
+def test_a_run_without_a_tokenizer_teaches_on_its_own_data(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = [argument for argument in TINY if not argument.startswith("data")]
+    copying = [*tiny, "task=copying", "data=copying", "data.rows=64", "data.eval_rows=16", "data.batch_size=4"]
+    assert train([*copying, "name=teachers"]) == 0
+    teacher, _ = only_run(Path("outputs/teachers"))
+    student = [*copying, "loss=distillation", f"loss.teacher={teacher}"]
+    assert train(student) == 0
+    capsys.readouterr()
+    assert train([*student, "data.symbols=9"]) == 2
+    assert "was trained on data with 10 tokens in its vocabulary, and this data has 11" in capsys.readouterr().err
+    assert train([*TINY, "loss=distillation", f"loss.teacher={teacher}"]) == 2
+    assert "reads no text, and this run would read bytes: " in capsys.readouterr().err

@@ -8,9 +8,12 @@ import yaml
 
 from losslab.config.binding import import_target
 from losslab.config.paths import conf_dir
-from losslab.contracts import Task
+from losslab.contracts import TargetKind, Task
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+
+_NAMED = 8
+"""The most losses that a sentence names."""
 
 
 def check_kinds(loss: Loss, task: Task) -> None:
@@ -21,25 +24,38 @@ def check_kinds(loss: Loss, task: Task) -> None:
     """
     ours, name = type(loss).__name__, type(task).__name__
     if loss.target_kind not in task.accepts:
-        kinds = " or ".join(sorted(kind.value for kind in task.accepts))
+        kinds = _any(sorted(kind.value for kind in task.accepts))
         problem = f"loss={ours} needs {loss.target_kind.value} as targets, and task={name} has {kinds}"
     elif lacking := sorted(loss.needs.keys() - task.provides):
         problem = f"loss={ours} reads {lacking[0]!r} of each position, which task={name} does not give"
     else:
         return
-    losses = [each for each, other in _shipped("loss").items() if _fits(other, task)]
-    tasks = [each for each, other in _shipped("task").items() if _fits(loss, other)]
+    losses = {each: other for each, other in _shipped("loss").items() if fits(other, task)}
+    tasks = [each for each, other in _shipped("task").items() if fits(loss, other)]
+    kinds_of = [*TargetKind]
+    usual = sorted(losses, key=lambda each: (each != _default("loss"), kinds_of.index(losses[each].target_kind), each))
     ways = [f"this loss goes with task={_any(tasks)}"] if tasks else []
-    ways += [f"this task goes with loss={_any(losses)}"] if losses else []
+    ways += [f"this task goes with loss={_any(usual, more='losslab losses')}"] if usual else []
     raise UserError(f"{problem}: {', and '.join(ways)}" if ways else problem)
 
 
-def _fits(loss: Any, task: Any) -> bool:
+def fits(loss: Any, task: Any) -> bool:
+    """Whether a loss, or its class, goes with a task: it has the targets, and gives what the loss reads of them."""
     return loss.target_kind in task.accepts and loss.needs.keys() <= task.provides
 
 
-def _any(names: list[str]) -> str:
-    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+def _any(names: list[str], *, more: str = "") -> str:
+    """`a, b or c`; of many names the first ones, and the command that lists all."""
+    named = names if len(names) <= _NAMED or not more else names[: _NAMED - 2]
+    if left := len(names) - len(named):
+        return f"{', '.join(named)} or {left} others ({more} lists all)"
+    return " or ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+
+
+def _default(group: str) -> str:
+    """The file of a group that a run has where nobody chooses."""
+    defaults = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    return next(str(node[group]) for node in defaults if isinstance(node, dict) and group in node)
 
 
 def _shipped(group: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from losslab.config.identity import HASHED_METRICS
 from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.contracts import Batch, DataInfo, context_of
-from losslab.data.tokenizer import FileTokenizer
+from losslab.data.tokenizer import FileTokenizer, tokenizer_of
 from losslab.errors import UserError
 from losslab.losses.execution import LinearMap
 from losslab.records import Record
@@ -22,6 +22,8 @@ from losslab.training.network import Network
 from losslab.training.scoring.loading import load
 
 KEY = "teacher"
+_SIZES = {"vocab_size": "tokens in its vocabulary", "num_classes": "classes", "frame_width": "values in a vector"}
+"""Facts of the data that decide the shapes of a network, which no artifact need tell."""
 
 
 def teacher_hash(config: dict[str, Any], text: str | None = None) -> dict[str, str]:
@@ -70,7 +72,7 @@ def _check_tokenizer(run: RunFolder, record: Record, config: dict[str, Any], tex
     """
     own, stored = config["data"], run.config()["data"]
     choices = [str(data.get("tokenizer")) for data in (own, stored)]
-    if choices[0] == "bytes" or choices[1] == "bytes":
+    if {"bytes", "None"} & {*choices}:
         same = choices[0] == choices[1]
     elif choices[0] != "bpe":
         same = record.hashes.get("tokenizer") in (None, FileTokenizer.read(choices[0]).digest())
@@ -90,9 +92,11 @@ def _check_tokenizer(run: RunFolder, record: Record, config: dict[str, Any], tex
 
 def _tokenizer_name(data: dict[str, Any]) -> str:
     choice = str(data.get("tokenizer"))
-    return {"bytes": "bytes", "bpe": f"bpe tokens with data.vocab_size={data.get('vocab_size')}"}.get(
-        choice, f"tokens of {choice}"
-    )
+    return {
+        "None": "no text",
+        "bytes": "bytes",
+        "bpe": f"bpe tokens with data.vocab_size={data.get('vocab_size')}",
+    }.get(choice, f"tokens of {choice}")
 
 
 def attach_teacher(network: Network, config: dict[str, Any], info: DataInfo) -> None:
@@ -108,10 +112,13 @@ def attach_teacher(network: Network, config: dict[str, Any], info: DataInfo) -> 
         raise UserError(f"loss.teacher is missing: {type(network.loss).__name__} learns from a run, name its folder")
     loaded = load(run.path, trust=foreign_targets(config))
     if loaded.info.artifacts != info.artifacts:
-        what = (
-            "vocabulary: give both runs the same data.tokenizer" if loaded.tokenizer else "data: its artifacts differ"
-        )
+        reads_text = tokenizer_of(loaded.info.artifacts) is not None
+        what = "vocabulary: give both runs the same data.tokenizer" if reads_text else "data: its artifacts differ"
         raise UserError(f"loss.teacher={run} reads another {what}")
+    for name, what in _SIZES.items():
+        own, others = getattr(info, name), getattr(loaded.info, name)
+        if own != others:
+            raise UserError(f"loss.teacher={run} was trained on data with {others} {what}, and this data has {own}")
     context = context_of(loaded.network.backbone)
     if context is not None and context < info.mean_positions:
         raise UserError(
