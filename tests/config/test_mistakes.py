@@ -90,6 +90,7 @@ TYPED = [
     ("trainer.val_check_interval=0", "trainer.val_check_interval must be above 0, not 0"),
     ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val must be above 0, not -1"),
     ("trainer.gradient_clip_val=nan", "trainer.gradient_clip_val must be above 0, not nan"),
+    ("trainer.r_drop=-1", "trainer.r_drop must be 0 or above and finite, not -1"),
     ("trainer.devices=0", "trainer.devices must be above 0, not 0"),
     ("checkpoints.every_n_steps=0", "checkpoints.every_n_steps must be above 0, not 0"),
     ("seed=-1", "seed must be 0 or above, not -1"),

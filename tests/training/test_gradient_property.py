@@ -38,6 +38,16 @@ EACH_LOSS: dict[str, tuple[int, Callable[[], Loss]]] = {
 }
 
 
+class Alternating(Decoder):
+    """Every second pass gives other hidden states, as dropout does, but the same ones for any split of the batch."""
+
+    passes = 0
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        self.passes += 1
+        return super().forward(inputs) * (0.6 + 0.4 * (self.passes % 2))
+
+
 @dataclass(frozen=True)
 class Draw:
     """One step of training. Micro-batch m of rank r is part m · ranks + r; `Draw.of(number)` repeats it."""
@@ -51,6 +61,8 @@ class Draw:
     weights: str
     ignored: tuple[int, ...]
     """Parts without any weight."""
+    r_drop: float
+    """α: in one draw of each loss and number of ranks."""
 
     @classmethod
     def of(cls, number: int) -> Draw:
@@ -70,31 +82,34 @@ class Draw:
             sizes=tuple(equal if number % 3 else rng.randint(1, 4) for _ in range(count)),
             weights=rng.choice(["ones", "counts", "fractions"]),
             ignored=rng.choice([(), some, whole_rank]),
+            r_drop=1.5 * (number // 2 // len(EACH_LOSS) == 1 and make().agrees),
         )
 
     def __str__(self) -> str:
         tied = "tied" if self.tied else "untied"
         sizes = "+".join(f"({size})" if i in self.ignored else str(size) for i, size in enumerate(self.sizes))
-        return f"{self.number}, {self.loss}, {tied}, {sizes} on {self.ranks}, {self.weights}"
+        passes = ", R-Drop" if self.r_drop else ""
+        return f"{self.number}, {self.loss}, {tied}, {sizes} on {self.ranks}, {self.weights}{passes}"
 
     def network(self) -> Network:
         loss = EACH_LOSS[self.loss][1]()
-        network = self._network(loss)
+        network = self._network(loss, Alternating if self.r_drop else Decoder, self.r_drop)
         if loss.reads_teacher:
             network.teacher = TeacherRun(self._network(CrossEntropy()), DataInfo(splits={}, mean_positions=1))
         return network
 
-    def _network(self, loss: Loss) -> Network:
+    def _network(self, loss: Loss, kind: type[Decoder] = Decoder, r_drop: float = 0.0) -> Network:
         num_outputs = EACH_LOSS[self.loss][0]
         sizes = {"num_layers": 2, "num_heads": 2, "width": 8, "context": CONTEXT, "init_std": 0.3}
         generator = torch.Generator().manual_seed(self.number)
-        backbone = Decoder(**sizes, norm="layer", tie_embeddings=self.tied, vocab_size=num_outputs, generator=generator)
+        backbone = kind(**sizes, norm="layer", tie_embeddings=self.tied, vocab_size=num_outputs, generator=generator)
         return Network(
             backbone=backbone,
             loss=loss,
             task=LanguageModeling(),
             info=DataInfo(splits={}, mean_positions=CONTEXT, vocab_size=num_outputs),
             head_init=generator,
+            r_drop=r_drop,
         )
 
     def batch(self) -> Batch:
@@ -125,6 +140,8 @@ class Draw:
         accumulate = len(first) + 1
         reducer = StepReducer(nominal_weight=self.sizes[0] * CONTEXT, accumulate=accumulate, ranks=self.ranks)
         network.zero_grad()
+        if network.reads_step:
+            network.prepare_step(*network.task.flat_targets(self.batch()))
         with module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext():
             for batch in first:
                 (reducer.add(module(batch)) / accumulate).backward()

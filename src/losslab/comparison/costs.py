@@ -25,6 +25,8 @@ SETTLED = 1.1
 """The second quickest round of a loss may take so many times the quickest; else other work decided both."""
 _DECIDES = ("loss.", "regularizers.", "model.", "optimizer._target_", "optimizer.groups.", "trainer.precision")
 _ALSO = ("data.batch_size", "data.tokenizer", "data.vocab_size")
+_WHERE_ON = ("trainer.r_drop",)
+"""Settings added later, which leave the names of costs as they were while they are off."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,11 @@ class Costs:
 
 def name_cost(run: Run) -> str:
     """Runs of the same name have the same cost: it hashes what decides it."""
-    settings = {key: value for key, value in run.settings.items() if key.startswith(_DECIDES) or key in _ALSO}
+    settings = {
+        key: value
+        for key, value in run.settings.items()
+        if key.startswith(_DECIDES) or key in _ALSO or (key in _WHERE_ON and value)
+    }
     content = json.dumps([settings, run.record.provenance.get("vocab_size")], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -82,6 +82,8 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
         )
     if (trainer.get("threads") or 1) > _MOST_THREADS:
         mistakes.append(f"trainer.threads must be at most {_MOST_THREADS}, not {trainer['threads']}")
+    if not 0 <= trainer["r_drop"] < math.inf:
+        mistakes.append(f"trainer.r_drop must be 0 or above and finite, not {trainer['r_drop']}")
     for key, value in config["checkpoints"].items():
         if not value > 0:
             mistakes.append(f"checkpoints.{key} must be above 0, not {value}")

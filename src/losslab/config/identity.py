@@ -66,6 +66,7 @@ ADDED_LATER: dict[str, Any] = {
     "trainer.limit_train_batches": None,
     "trainer.limit_val_batches": None,
     "trainer.limit_test_batches": None,
+    "trainer.r_drop": 0.0,
     "task.pair": False,
     "task.pooling": "mean",
     "data.batch_tokens": None,

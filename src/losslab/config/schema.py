@@ -38,6 +38,9 @@ class TrainerConfig:
     log_every_n_steps: int = 10
     gradient_clip_val: Optional[float] = 1.0
     """Largest norm of the whole gradient; null: no clipping."""
+    r_drop: float = 0.0
+    """α of R-Drop (docs/regularisation.md): each batch passes the model twice, and α times the symmetric KL divergence
+    of both predictions joins the objective; 0: one pass."""
     micro_batch_size: Optional[int] = None
     """Windows that go through one device at once; default: what batch_size, devices and accumulation leave."""
     accumulate_grad_batches: Optional[int] = None

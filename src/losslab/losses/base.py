@@ -57,6 +57,10 @@ class Loss(nn.Module):
     """Whether it needs the targets and weights of all positions of an optimizer step before that step; see
     `prepare_step`."""
 
+    agrees: bool = True
+    """`predict_log_probs` is finite, has a gradient, and stays the same function whatever an evaluation fits: two
+    predictions of a position can be drawn towards each other (R-Drop)."""
+
     draws: bool = False
     """It draws at random in training; see `draw`."""
     trains_otherwise: bool = False

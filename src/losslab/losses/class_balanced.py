@@ -56,6 +56,7 @@ class ClassBalanced(Loss):
         self.inner = inner
         self.beta = beta
         self._way = "from_statistics" if inner.written_as() in _OF_STATISTICS else "from_logits"
+        self.agrees = inner.agrees
         for name in ("position_wise", "has_detached", "shift_invariant", "temperature", "terms", "cost_class"):
             setattr(self, name, getattr(inner, name))
         self.needs = dict(inner.needs)

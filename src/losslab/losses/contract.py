@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from losslab.contracts import Features, Projection, TargetKind, Values
 from losslab.losses.softmax_stats import SoftmaxStats
+
+
+class DividedLoss(Protocol):
+    """Members from which a loss's denominator follows; see `losses.base.Loss` for each."""
+
+    needs: Mapping[str, int]
+
+    def select(self, features: Features) -> Features: ...
+
+    def position_weight(self, features: Features) -> Tensor | None: ...
 
 
 class TargetedLoss(Protocol):

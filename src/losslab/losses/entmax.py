@@ -44,6 +44,7 @@ class Entmax(Loss):
     cost_class = "F4"
     shift_invariant = True
     is_proper = True
+    agrees = False
 
     def __init__(self, *, alpha: float = 1.5) -> None:
         super().__init__()

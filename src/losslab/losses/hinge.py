@@ -41,6 +41,7 @@ class Hinge(Loss):
 
     cost_class = "F4"
     shift_invariant = True
+    agrees = False
 
     def __init__(self, *, margin: float = 1.0, squared: bool = False) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor
 from losslab.contracts import Features, LossSum, OutputSpec, PenaltySum, Projection, TargetKind, Values
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.denominator import share_of, share_of_step, weighs_positions
 from losslab.losses.softmax_stats import SoftmaxStats
 from losslab.losses.targets import check_targets
 
@@ -78,7 +79,7 @@ class Regularized(Loss):
         self.soft_cap = soft_cap
         for name in ("target_kind", "position_wise", "has_detached", "exact_products", "temperature"):
             setattr(self, name, getattr(loss, name))
-        for name in ("reads_teacher", "teacher"):
+        for name in ("agrees", "reads_teacher", "teacher"):
             setattr(self, name, getattr(loss, name))
         self.needs = dict(loss.needs)  # a read-only view, the default, cannot be copied
         check_backend(loss)
@@ -93,13 +94,7 @@ class Regularized(Loss):
         self.cost_class = "F3" if needs_logits else loss.cost_class
         self._way = "from_logits" if needs_logits else "from_statistics"
         self._shared = tuple(name for name in added if name != "mu_loss")
-        nothing = Features(
-            hidden=torch.zeros(0, 1),
-            target=torch.zeros(0, dtype=torch.int64),
-            weight=torch.zeros(0),
-            extras={"previous": torch.zeros(0, self.needs.get("previous", 0), dtype=torch.int32)},
-        )
-        self.reads_step = bool(self._shared) and loss.position_weight(nothing) is not None
+        self.reads_step = bool(self._shared) and weighs_positions(loss)
         self._step_share: Tensor | None = None
         self._share: Tensor | None = None
 
@@ -143,17 +138,7 @@ class Regularized(Loss):
         return penalty if self._share is None else self._share * penalty
 
     def prepare_step(self, target: Tensor, weight: Tensor) -> None:
-        features = Features(weight[:, None], target, weight)
-        self._step_share = self._share_of(features)[0]
-
-    def _share_of(self, features: Features) -> tuple[Tensor, Tensor]:
-        """The loss's own denominator over the number of positions, and that number."""
-        own = self.loss.select(features.kept()).kept()
-        weight, share = own.weight.float(), self.loss.position_weight(own)
-        positions = weight.sum()
-        if share is None or not positions:
-            return torch.ones_like(positions), positions
-        return (weight * share).sum() / positions, positions
+        self._step_share = share_of_step(self.loss, target, weight)
 
     @contextmanager
     def _sharing(self, features: Features, num_outputs: int) -> Iterator[Tensor | None]:
@@ -163,7 +148,7 @@ class Regularized(Loss):
             yield None
             return
         check_targets(features.kept().target, self, num_outputs)
-        share, positions = self._share_of(features)
+        share, positions = share_of(self.loss, features)
         if self.training and self._step_share is not None:
             share = self._step_share
         self._share = share

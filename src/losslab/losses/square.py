@@ -41,6 +41,7 @@ class Square(Loss):
     """
 
     cost_class = "F5"
+    agrees = False
     forward_sums_scores = True
 
     def __init__(self, *, k: float = 15.0, m: float = 30.0) -> None:

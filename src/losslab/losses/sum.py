@@ -71,6 +71,7 @@ class Sum(Loss):
             name: max(loss.needs.get(name, 0) for loss in self._all)
             for name in {n for loss in self._all for n in loss.needs}
         }
+        self.agrees = self._all[0].agrees
         self.position_wise = all(loss.position_wise for loss in self._all)
         self.shift_invariant = all(loss.shift_invariant for loss in self._all)
         self.has_detached = any(loss.has_detached for loss in self._all)

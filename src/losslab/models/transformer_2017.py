@@ -16,7 +16,7 @@ class Transformer2017(Transformer):
     Bengio 2010, uniform; norms 1, biases 0. An output projection of its own: N(0, 1 / D).
 
     Args:
-        num_layers, num_heads, width, context, mlp_width, num_types, tie_embeddings: see `Decoder`.
+        num_layers, num_heads, width, context, mlp_width, num_types, drop_path, tie_embeddings: see `Decoder`.
         dropout: on embeddings, attention weights and both branches, in [0, 1); 0.1 in the paper.
         bidirectional: positions attend to both sides, as in the paper's encoder; otherwise to those before, as in its
             decoder.
@@ -38,6 +38,7 @@ class Transformer2017(Transformer):
         bidirectional: bool = False,
         num_types: int = 0,
         dropout: float = 0.1,
+        drop_path: float = 0.0,
         tie_embeddings: bool = True,
         vocab_size: int,
         generator: torch.Generator | None = None,
@@ -55,6 +56,7 @@ class Transformer2017(Transformer):
             norm_placement="post",
             num_types=num_types,
             dropout=dropout,
+            drop_path=drop_path,
             tie_embeddings=tie_embeddings,
             init_std=max(width, 1) ** -0.5,
         )

@@ -24,6 +24,7 @@ from losslab.contracts import (
 )
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.r_drop import check_r_drop
 from losslab.losses.regularizers import regularize
 from losslab.models.projection import OutputProjection
 from losslab.run_folder import CACHE, RunFolder
@@ -37,6 +38,7 @@ from losslab.training.output.loggers import check_loggers
 from losslab.training.random import derive_seed, generator, global_stream
 from losslab.training.schedules import make_scheduler
 from losslab.training.trial.forms import check_data, check_info, check_model, check_task
+from losslab.training.two_passes import check_random
 
 UNKNOWN = DataInfo(splits={}, mean_positions=1, vocab_size=1, frame_width=1)
 """Stands for data that is not read yet, where a model is constructed to be checked."""
@@ -63,6 +65,10 @@ def _check(config: dict[str, Any]) -> None:
     task = build_task(config)
     check_kinds(loss, task)
     _check_split(loss, config)
+    if config["trainer"]["r_drop"]:
+        check_r_drop(loss)
+        if config["model"]["_target_"].startswith("losslab.models."):
+            check_random(backbone)
     check_direction(backbone, task)
     _check_whole_batch(config, backbone)
     build_data(config).check_task(task)
@@ -210,7 +216,12 @@ def build_network(config: dict[str, Any], info: DataInfo) -> Network:
         with global_stream(seed, "loss"):
             loss = build_loss(config)
         return Network(
-            backbone=backbone, loss=loss, task=build_task(config), info=info, head_init=generator(seed, "head_init")
+            backbone=backbone,
+            loss=loss,
+            task=build_task(config),
+            info=info,
+            head_init=generator(seed, "head_init"),
+            r_drop=config["trainer"]["r_drop"],
         )
 
 

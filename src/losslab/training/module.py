@@ -58,7 +58,7 @@ class LossModule(pl.LightningModule):
         is_logged: whether an optimizer step (counted from 1) is logged, and so pays for the norms at hidden states.
         stop_requested: whether this process received a signal.
         step_targets: optimizer step (counted from 0) → target and weight [N] of all of its positions, over every
-            micro-batch and rank; None where the loss does not need them.
+            micro-batch and rank; None where the network does not need them.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class LossModule(pl.LightningModule):
         if self.network.loss.draws and micro == 0:
             self.network.loss.draw(generator(self.seed, f"loss/{step}"))
         if self.step_targets is not None and micro == 0:
-            self.network.loss.prepare_step(*(tensor.to(self.device) for tensor in self.step_targets(step)))
+            self.network.prepare_step(*(tensor.to(self.device) for tensor in self.step_targets(step)))
         return self.reducer.add(self.network(batch))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

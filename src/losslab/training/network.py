@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from losslab.contracts import (
     Backbone,
     Batch,
     DataInfo,
+    Features,
     LossSum,
     OutputSpec,
     Projection,
@@ -26,10 +27,12 @@ from losslab.contracts import (
 )
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.r_drop import TERM
 from losslab.losses.targets import in_kind
 from losslab.models.projection import OutputProjection
 from losslab.training.mixing import ReadOnce, joined, parts_of
 from losslab.training.random import global_stream, hash_weights
+from losslab.training.two_passes import TwoPasses
 
 Observer = Callable[[Any, Any, Projection], LossSum]
 """Called with features (None where there is no batch), the loss and the projection."""
@@ -41,10 +44,18 @@ class Network(nn.Module):
     Args:
         info: what the data says of itself.
         head_init: the stream for an untied projection and for parameters of the loss.
+        r_drop: α of R-Drop in training; 0: one pass over each batch.
     """
 
     def __init__(
-        self, *, backbone: nn.Module, loss: Loss, task: Task, info: DataInfo, head_init: torch.Generator
+        self,
+        *,
+        backbone: nn.Module,
+        loss: Loss,
+        task: Task,
+        info: DataInfo,
+        head_init: torch.Generator,
+        r_drop: float = 0.0,
     ) -> None:
         super().__init__()
         task.bind(info)
@@ -66,6 +77,7 @@ class Network(nn.Module):
         )  # fmt: skip
         with global_stream(head_init.initial_seed(), "bind"):
             loss.bind(spec)
+        self.passes = TwoPasses(loss, r_drop) if r_drop else None
 
     def forward(self, batch: Batch | None, observer: Observer | None = None) -> LossSum:
         """The loss's sums for a batch; an evaluation passes an observer, which sees what the loss would, or, without a
@@ -73,21 +85,46 @@ class Network(nn.Module):
         if batch is None:
             assert observer is not None
             return observer(None, self.loss, self.projection)
+        taught = {} if self.teacher is None else {"teacher_hidden": self._taught(batch, self.teacher)}
+        if observer is not None:
+            return observer(self._features(batch, taught), self.loss, self.projection)
+        if self.passes is not None and self.training:
+            return self.passes.run(partial(self._features, batch, taught), self.projection)
+        result: LossSum = self.loss(self._features(batch, taught), self.projection)
+        return result
+
+    def _features(self, batch: Batch, taught: dict[str, Tensor]) -> Features:
+        """One pass over a batch."""
         kind = self.loss.target_kind
         parts = parts_of(batch)
         body = self._body() if len(parts) == 1 else ReadOnce(self._body(), self.vocab_size)
         found = [self.task.features(body, part, kind, self.loss.needs) for part in parts]
         features = in_kind(joined(found), kind, self.target_size)
-        if self.teacher is not None:
-            if len(parts) > 1:
-                raise UserError("data.augment.mixup does not go with a loss that learns from a teacher: leave one out")
-            taught = self.teacher.hidden(batch)
-            self.loss.teach(self.teacher.log_probs)
-            features = replace(features, extras={**features.extras, "teacher_hidden": taught})
-        if observer is not None:
-            return observer(features, self.loss, self.projection)
-        result: LossSum = self.loss(features, self.projection)
-        return result
+        return replace(features, extras={**features.extras, **taught}) if taught else features
+
+    def _taught(self, batch: Batch, teacher: Teacher) -> Tensor:
+        if len(parts_of(batch)) > 1:
+            raise UserError("data.augment.mixup does not go with a loss that learns from a teacher: leave one out")
+        self.loss.teach(teacher.log_probs)
+        return teacher.hidden(batch)
+
+    @property
+    def reads_step(self) -> bool:
+        """Whether `prepare_step` is to be called before each optimizer step."""
+        return self.loss.reads_step or (self.passes is not None and self.passes.reads_step)
+
+    def prepare_step(self, target: Tensor, weight: Tensor) -> None:
+        """Receive target [N] and weight [N] of all positions of the next optimizer step, over micro-batches and
+        ranks."""
+        if self.loss.reads_step:
+            self.loss.prepare_step(target, weight)
+        if self.passes is not None:
+            self.passes.prepare_step(target, weight)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The parts of the objective that are logged apart."""
+        return (*self.loss.terms, *(() if self.passes is None else (TERM,)))
 
     def _body(self) -> Backbone:
         backbone: Backbone = self.backbone  # type: ignore[assignment]
@@ -125,12 +162,14 @@ class Network(nn.Module):
 
     def flops_per_position(self, info: DataInfo) -> int | None:
         """Floating-point operations of one forward and backward pass, output projection included, and a teacher's
-        forward pass; None where a model does not give its own."""
+        forward pass; None where a model does not give its own. With R-Drop: of two passes, each projected twice."""
         own = flops_of(self.backbone)
         taught = 0 if self.teacher is None else self.teacher.flops_per_position()
         if own is None or taught is None:
             return None
-        return int(own / info.mean_positions) + 6 * self.projection.weight.numel() + taught
+        passes, projections = (1, 1) if self.passes is None else (2, 4)
+        own = int(passes * own / info.mean_positions)
+        return own + projections * 6 * self.projection.weight.numel() + taught
 
 
 def _without_activations(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -151,7 +151,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         note_start(run, config, record, data, network, device, state.step)
         introduce(run, config, record, data, network, state.step)
         groups = config["optimizer"].get(GROUPS, {})
-        terms = (*network.loss.terms, *penalty_names(own_keys(config["optimizer"]) | {GROUPS: groups}))
+        terms = (*network.terms, *penalty_names(own_keys(config["optimizer"]) | {GROUPS: groups}))
         columns = metric_columns(record.metrics_info, module.hidden_gradients.names, terms, groups)
         total = state.stopped["step"] if state.stopped else intervals.total
         loggers.ends_at(total)
@@ -279,5 +279,5 @@ def _build_module(
         gradient_clip_val=settings["gradient_clip_val"],
         is_logged=intervals.logged,
         stop_requested=stop,
-        step_targets=partial(_step_targets, network.task, data) if network.loss.reads_step else None,
+        step_targets=partial(_step_targets, network.task, data) if network.reads_step else None,
     )
