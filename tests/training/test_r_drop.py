@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_network import CLASS_WEIGHTS, CONTEXT, INFO, V, make_batch, relative_error
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from losses.cases import CASES, Case
 from losslab.contracts import Batch, Features, LossSum, TargetKind
-from losslab.errors import UserError
+from losslab.errors import Fault, UserError
 from losslab.losses.base import Loss
 from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
 from losslab.losses.cross_entropy import CrossEntropy
@@ -27,6 +27,7 @@ from losslab.models.projection import OutputProjection
 from losslab.tasks.lm import LanguageModeling
 from losslab.training.network import Network
 from losslab.training.random import seed_dropout
+from losslab.training.trial.model import ModelTrial, draws
 from runs import only_run, stopping_after
 
 ALPHA, D, N = 0.75, 5, 9
@@ -168,6 +169,27 @@ def test_losses_whose_predictions_cannot_be_compared_are_refused(case: Case) -> 
             check_r_drop(case.make())
     else:
         check_r_drop(case.make())
+
+
+class Dropping(nn.Module):
+    width = 8
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.embedding = nn.Embedding(V, 8)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return F.dropout(self.embedding(inputs["tokens"]), self.p, self.training)
+
+
+def test_a_model_of_ones_own_is_refused_where_it_draws_nothing() -> None:
+    def trial(p: float) -> ModelTrial:
+        return ModelTrial(lambda seed: Dropping(p), make_batch(), LanguageModeling(), TargetKind.CLASSES, V, V)
+
+    assert "differ" in draws(trial(0.1))
+    with pytest.raises(Fault, match=r"are the same in training, and trainer\.r_drop compares them"):
+        draws(trial(0.0))
 
 
 class NoGradient(CrossEntropy):

@@ -77,7 +77,8 @@ class TwoPasses:
 
 
 def check_random(backbone: nn.Module) -> None:
-    """Refuse R-Drop for a model of losslab's in which nothing differs between two passes.
+    """Refuse R-Drop for a model of losslab's in which nothing differs between two passes. Those of others are tried
+    (`trial.model.draws`).
 
     Raises:
         UserError: naming the keys.

@@ -104,6 +104,21 @@ def forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return hidden
 
 
+def draws(trial: ModelTrial) -> str:
+    """R-Drop compares two passes, in which something must be drawn: from torch's global generator, or so that the
+    hidden states differ."""
+    model = _copied(trial.make(1)).train()
+    with global_stream(0, "trial"), torch.no_grad():
+        before = torch.get_rng_state()
+        first = forward(model, trial.inputs)
+        if not torch.equal(before, torch.get_rng_state()) or not torch.equal(first, forward(model, trial.inputs)):
+            return "two passes over a batch differ in training"
+    raise Fault(
+        "two passes over a batch are the same in training, and trainer.r_drop compares them: give it dropout, or leave "
+        "out trainer.r_drop"
+    )
+
+
 def shape(trial: ModelTrial) -> str:
     """The other trials need this one."""
     with evaluating(trial) as model:

@@ -71,6 +71,8 @@ def _trials(
     if not own:
         return
     yield "model", partial(model_trials.shape, trial)
+    if network.passes is not None and "model" in own:
+        yield "model", partial(model_trials.draws, trial)
     if "task" in own:
         yield (
             "task",
