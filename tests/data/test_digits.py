@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+import losslab
+from losslab.commands.predict import predict
+from losslab.commands.train import train
 from losslab.contracts import Share
 from losslab.data.digits import DigitsDataModule
 from losslab.errors import UserError
@@ -30,6 +33,16 @@ def test_patches_make_up_the_image(tmp_path) -> None:
     assert torch.equal(top, torch.from_numpy(known.images[:, :4] / 16).float())
     assert info.class_counts is not None and info.class_counts.min() >= 0.68 * 174
     assert data.content_hashes(task).keys() == {"data.images"}
+
+
+def test_a_run_on_images_is_loaded_and_reads_no_table(workplace) -> None:
+    shape = ["model.num_layers=1", "model.num_heads=2", "model.width=16", "model.context=16"]
+    budget = ["trainer.max_steps=2", "scheduler.warmup_steps=1", "trainer.threads=1", "loggers=none", "name=digits"]
+    assert train(["task=classification", "model=patches", "data=digits", *shape, *budget]) == 0
+    (run,) = (workplace / "outputs/digits").glob("cross_entropy-*")
+    assert losslab.load(run).info.frame_width == 4
+    with pytest.raises(UserError, match=r"by losslab.data.digits.DigitsDataModule, not out of a table"):
+        predict(run, workplace / "book.txt", output=None, checkpoint="best", trust=[])
 
 
 @pytest.mark.parametrize(

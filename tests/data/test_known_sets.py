@@ -36,7 +36,7 @@ SETS: dict[str, tuple[Any, dict[str, str], dict[str, str], dict[str, Any]]] = {
              {"path": "train.tsv", "val_path": "dev.tsv"}, {"text": 'a "phrase 0 ', "label": "0"}),
     "ag_news": (Classification(), {"train.csv": NEWS, "test.csv": NEWS, "classes.txt": "World"}, {"path": ""},
                 {"text": 'It said "0", then', "label": "1"}),
-    "imdb": (Classification(), REVIEWS, {"path": "train/[np]*/*.txt", "test_path": "test/[np]*/*.txt"},
+    "imdb": (Classification(), REVIEWS, {"path": "train/neg train/pos", "test_path": "test/neg test/pos"},
              {"text": "neg 0", "label": "neg"}),
     "stsb": (Regression(pair=True), {"train.tsv": GLUE, "dev.tsv": GLUE}, {"path": "train.tsv", "test_path": "dev.tsv"},
              {"text": 'A "0', "text_pair": "B 0", "value": 0.0}),
@@ -54,7 +54,8 @@ def test_a_set_is_read_as_it_is_published(name: str, tmp_path: Path) -> None:
     for file, content in files.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(content.encode("latin-1" if name == "trec" else "utf-8"))
-    node = compose_plain([f"data={name}"])["data"] | {key: f"{tmp_path}/{file}" for key, file in paths.items()}
+    places = {key: [f"{tmp_path}/{file}" for file in named.split(" ")] for key, named in paths.items()}
+    node = compose_plain([f"data={name}"])["data"] | {k: v if len(v) > 1 else v[0] for k, v in places.items()}
     data = RowsDataModule(**{key: value for key, value in node.items() if key != "_target_"})
     data.check_task(task)
     read: Rows = data.reading.read(data.source, task.columns)

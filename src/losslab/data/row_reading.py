@@ -71,8 +71,10 @@ class Reading:
                 raise UserError(
                     f"give data.{split}_path or data.{split}_fraction, not both: {split} has rows of its own"
                 )
-        if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
-            raise UserError("data.val_fraction and data.test_fraction leave nothing to train on: together they are 1")
+        if (held_back := (self.val_fraction or 0) + (self.test_fraction or 0)) >= 1:
+            raise UserError(
+                f"data.val_fraction and data.test_fraction leave nothing to train on: together they are {held_back:g}"
+            )
         if self.group is not None and len(own) == len(SPLITS):
             raise UserError(f"data.group={self.group} keeps rows in one split, and val and test have rows of their own")
 

@@ -140,12 +140,15 @@ class RowsDataModule(DataModule):
         if not task.columns:
             raise UserError(
                 f"task={name} reads no rows: its class declares no `columns`, and data=csv and its like give nothing "
-                "else"
+                "else; choose a task of rows, such as task=classification"
             )
         check_kinds(task.columns, name, task.joined)
         if strangers := sorted(self.reading.names.keys() - task.columns.keys()):
             known = ", ".join(f"data.columns.{column}" for column in task.columns)
-            raise UserError(f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}")
+            raise UserError(
+                f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}; choose another task, or "
+                f"leave out what a yaml names: '~data.columns.{strangers[0]}'"
+            )
         self.augmentation.check_columns(task.columns, name)
         if self.augmentation.bpe_dropout and task.joined and task.cut != "longest":
             raise UserError(

@@ -112,8 +112,10 @@ class TextSource:
                 raise UserError(f"data.{split}_fraction must be above 0 and below 1, not {fraction}")
             if fraction is not None and path is not None:
                 raise UserError(f"give data.{split}_path or data.{split}_fraction, not both")
-        if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
-            raise UserError("data.val_fraction and data.test_fraction leave nothing to train on: together they are 1")
+        if (held_back := (self.val_fraction or 0) + (self.test_fraction or 0)) >= 1:
+            raise UserError(
+                f"data.val_fraction and data.test_fraction leave nothing to train on: together they are {held_back:g}"
+            )
         self._find()
 
     def plan(self) -> tuple[list[Path], dict[str, Any]]:

@@ -228,7 +228,7 @@ def open_runs(plan: Plan, sharing: Sharing | None) -> list[Run]:
 def introduce(plan: Plan) -> None:
     """Say how many runs the sweep holds, how many are done, and how the rest shares the machine."""
     for text in plan.texts:
-        say(f"text: {text}")
+        say(f"data: {text}")
     for note in plan.notes:
         say(f"note: {note}")
     done = sum(run.status in DONE for run in plan.runs)

@@ -127,7 +127,7 @@ class Tuning(Multirun):
 
     def _introduce(self, survey: Survey, studies: list[Study]) -> None:
         for text in survey.texts:
-            say(f"text: {text}")
+            say(f"data: {text}")
         for study, name in zip(studies, self._names, strict=True):
             if study.budget < self._settings.n_trials:
                 note(f"{name} has {_counted(study.budget, 'setting')}, so that its study is no larger")

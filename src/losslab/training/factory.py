@@ -196,9 +196,12 @@ def build_backbone(config: dict[str, Any], info: DataInfo, init: torch.Generator
     late: dict[str, Any] = {"vocab_size": info.vocab_size} | ({} if init is None else {"generator": init})
     late = {name: value for name, value in late.items() if takes_any or name in parameters}
     late |= {name: getattr(info, name) for name in parameters.keys() & FROM_DATA["model"] - config["model"].keys()}
-    for name, lacking in (("vocab_size", "vocabulary"), ("frame_width", "vectors (`frames`)")):
+    for name, lacking, other in (
+        ("vocab_size", "vocabulary", "patches"),
+        ("frame_width", "vectors (`frames`)", "decoder or model=encoder"),
+    ):
         if late.get(name, 0) is None:
-            raise UserError(f"model: {target.__name__} needs {name}, and this data has no {lacking}")
+            raise UserError(f"model: {target.__name__} needs {name}, and this data has no {lacking}: model={other}")
     backbone = build_part(config, "model", **late)
     check_model(backbone, target.__name__)
     return backbone  # type: ignore[no-any-return]

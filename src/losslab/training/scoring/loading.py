@@ -257,7 +257,7 @@ def _assemble(
     averaged: Averaged | None,
     shift: float,
 ) -> Loaded:
-    embedding = weights.get(EMBEDDING)
+    embedding = None if info.vocab_size is None else weights.get(EMBEDDING)
     if embedding is not None and (embedding.ndim == 0 or len(embedding) != info.vocab_size):
         raise UserError(f"the weights of {path} do not fit its vocabulary of {info.vocab_size}")
     network = build_network(config, info)

@@ -58,6 +58,11 @@ class RowPredictor:
                 f"task={name} has no column to predict in rows; for a task of next tokens: losslab generate, or "
                 "losslab.load(RUN_DIR).predict([text])"
             )
+        if "context" not in data:
+            raise UserError(
+                f"this run read its samples by {data['_target_']}, not out of a table: losslab predict is for runs on "
+                "tables, such as those of data=csv"
+            )
         self.network = network
         self.kind = columns[self.target]
         found = restored(columns, int(data["context"]), info, network.task.joined)
