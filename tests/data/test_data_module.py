@@ -60,7 +60,7 @@ def prepared(make, tmp_path_factory) -> TextDataModule:
     ],
 )
 def test_bad_settings_are_refused_before_any_text_is_read(changes, reason: str, make, monkeypatch) -> None:
-    monkeypatch.setattr("losslab.data.sources.read_file", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("losslab.data.sources.read_file", lambda path, _: pytest.fail(f"{path} was read"))
     with pytest.raises(UserError) as caught:
         make(**changes)
     assert reason in str(caught.value)

@@ -6,8 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losslab.data.documents import BLOCK, ENOUGH, Cut, compile_separator, cut_documents, cut_texts
+from held_texts import ListedCut as Cut
+from held_texts import held, listed
+from losslab.data import documents, stored_text
+from losslab.data.documents import BLOCK, ENOUGH, compile_separator
+from losslab.data.pieces import Documents
+from losslab.data.words import count_words
 from losslab.errors import UserError
+
+
+def cut_documents(texts: list[str], rule: str) -> list[str]:
+    return list(Documents(documents.cut_documents(list(map(held, texts)), rule)))
+
+
+def cut_texts(texts: list[str], rule: str, separator: str | None, **more: int) -> Cut:
+    return listed(documents.cut_texts(list(map(held, texts)), rule, separator, **more))
 
 
 def paragraphs(count: int, size: int = 10) -> str:
@@ -164,3 +177,28 @@ def test_a_separator_that_is_nowhere_is_refused() -> None:
 @pytest.mark.parametrize("texts", [[paragraphs(30)] * 3, [paragraphs(3)] * 30, [paragraphs(3)]])
 def test_without_separators_the_pieces_are_those_of_before(rule: str, texts: list[str]) -> None:
     assert cut_texts(texts, rule, None).pieces == cut_documents(texts, rule)
+
+
+MARKS = ["a", "é", "🙂", " ", "\n", "\r\n", "\t", "\n\n", "\n \n", " \u2003", "x" * 50]
+MARKS += ["<|endoftext|>", "</s>\n", "\n = T = \n", "--"]
+OWN = ["--", r"re:^\s*x+|\n--"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "separator"),
+    [*((rule, None) for rule in ("auto", "blank_line", "block", "file")), *(("auto", own) for own in OWN)],
+)
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 120), window=st.integers(1, 60), block=st.integers(2, 30))
+def test_a_text_that_is_read_in_windows_is_cut_as_at_once(
+    rule: str, separator: str | None, seed: int, length: int, window: int, block: int
+) -> None:
+    random_source = random.Random(seed)
+    texts = ["".join(random_source.choices(MARKS, k=length)) + "\n--" for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, "BLOCK", block)
+        patch.setattr(documents, "ENOUGH", 3)
+        at_once = cut_texts(texts, rule, separator, enough=3)
+        patch.setattr(stored_text, "WINDOW", window)
+        assert cut_texts(texts, rule, separator, enough=3) == at_once
+        assert [held(text).count_words() for text in texts] == list(map(count_words, texts))

@@ -1,15 +1,29 @@
 """The split of a document is a fixed rule of its content."""
 
 import random
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from held_texts import pieces_of
+from losslab.data.pieces import Documents
 from losslab.data.sources import TextSource
-from losslab.data.splits import SPLITS, document_hash, split_documents, split_groups, split_stretches
+from losslab.data.splits import SPLITS, USUAL, assign_groups, assign_stretches, document_hash, split_documents
 from losslab.errors import UserError
+
+
+def split_pieces(assign, groups: list[list[str]], shares=USUAL) -> dict[str, list[str]]:
+    pieces = pieces_of(groups)
+    chosen = assign(pieces.groups, shares)
+    return {split: list(Documents(pieces, np.flatnonzero(chosen == code))) for code, split in enumerate(SPLITS)}
+
+
+split_groups = partial(split_pieces, assign_groups)
+split_stretches = partial(split_pieces, assign_stretches)
 
 
 def assignment(documents: list[str]) -> dict[str, str]:
@@ -99,7 +113,8 @@ def test_names_and_places_of_files_do_not_matter(tmp_path: Path, documents) -> N
         for path, document in zip(paths, documents, strict=True):
             (tmp_path / folder / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / folder / path).write_text(document, encoding="utf-8", newline="")
-        found.append(assignment(TextSource(str(tmp_path / folder)).read().texts["all"]))
+        texts = TextSource(str(tmp_path / folder)).read().texts["all"]
+        found.append(assignment([text.read() for text in texts]))
     assert found[0] == found[1]
     assert len(found[0]) == 60
 

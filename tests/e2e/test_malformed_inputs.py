@@ -810,7 +810,7 @@ def test_a_malformed_input_is_told_in_one_line_and_nothing_is_lost(
     monkeypatch.setattr(sys, "path", list(sys.path))
     read: list[str] = []
     if row.unread:
-        monkeypatch.setattr("losslab.data.sources.read_file", lambda path: read.append(path) or make_text())
+        monkeypatch.setattr("losslab.data.sources.read_file", lambda path, _: read.append(path) or make_text())
     arguments = shlex.split(with_folders(row.command))
     if arguments[0] == "train":
         arguments[1:1] = COMMON

@@ -1,15 +1,28 @@
-"""Tokens of byte-level BPE: each stands for bytes that follow from the token alone."""
+"""The bytes of text that tokens stand for: by their offsets, or, in a byte-level BPE, by the token alone."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from losslab.data.stored_text import byte_positions
+
 _LONGEST = 4
 """Bytes of a UTF-8 character."""
+
+
+class Encoded(NamedTuple):
+    """Neighbouring documents, encoded."""
+
+    ids: NDArray[np.uint32]
+    """[N] tokens of all documents, without ends."""
+    bytes: NDArray[np.uint32]
+    """[N] raw UTF-8 bytes that each stands for."""
+    counts: NDArray[np.int64]
+    """[number of documents] tokens of each."""
 
 
 def byte_characters() -> list[str]:
@@ -59,3 +72,15 @@ def whole_characters(content: bytes, lengths: NDArray[np.uint32]) -> NDArray[np.
         for _ in range(_LONGEST - 1):
             ends += inside[ends]
     return np.diff(ends, prepend=0).astype(np.uint32)
+
+
+def bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> list[int]:
+    """Share out a document's UTF-8 bytes: each token gets those up to its end that no earlier one had, the last one the
+    rest, so that they add up exactly, whatever the tokenizer drops or splits."""
+    if not offsets:
+        return []
+    ends = np.maximum.accumulate(np.array([end for _, end in offsets]))
+    ends[-1] = len(text)
+    positions = ends if text.isascii() else byte_positions(text)[ends]
+    sizes: list[int] = np.diff(positions, prepend=0).tolist()
+    return sizes

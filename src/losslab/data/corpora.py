@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from losslab.data import python_docs
-from losslab.data.sources import Corpus, Read, TextSource, corpus_of, hash_read, hash_texts
+from losslab.data.read_texts import Read, hash_read, hash_texts
+from losslab.data.sources import Corpus, TextSource, corpus_of
 from losslab.data.stamps import kept
 
 _FORMAT = 1

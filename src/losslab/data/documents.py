@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
+from losslab.data.pieces import Pieces
+from losslab.data.stored_text import Cut as StoredCut
+from losslab.data.stored_text import StoredText
 from losslab.errors import UserError
 
 DocumentRule = Literal["auto", "file", "blank_line", "block"]
@@ -24,37 +28,36 @@ _KNOWN = {
     TITLES: r"^(?= ?= [^=\s](?:[^\n]*[^=\s])? = ?\r?$)",
 }
 """Separators that are looked for, each as people call it. A title begins a document, and stays in it."""
+_GAP = re.compile(r"\r?\n(?:[ \t]*\r?\n)+")
+"""Blank lines, with the end of the line before them."""
+_NO_GAP = re.compile(r"[ \t]*(?:[^ \t\r\n]|\r[^\n])")
 _ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t"}
+
+
+_NEEDLES = {TITLES: "= "}
+"""Text without which a known separator cannot be there; default: itself."""
 
 
 @dataclass(frozen=True)
 class Cut:
     """Texts, cut."""
 
-    groups: list[list[str]]
-    """The pieces of each text that was cut, in their order."""
+    pieces: Pieces
+    """Pieces of each text that was cut, a group for each text."""
     known: bool
     """The pieces are documents of their own, and not parts of one."""
     how: str
     """The rule, for people: `cut at blank lines`."""
 
-    @property
-    def pieces(self) -> list[str]:
-        return [piece for group in self.groups for piece in group]
 
-
-def cut_documents(texts: list[str], rule: DocumentRule) -> list[str]:
+def cut_documents(texts: list[StoredText], rule: DocumentRule) -> Pieces:
     """Whole files, blocks between blank lines, or blocks of about 4 KiB; no separator is looked for (data.rules=1)."""
-    if rule in ("auto", "file") and (rule == "file" or len(texts) >= ENOUGH):
-        return texts
-    if rule in ("auto", "blank_line"):
-        blocks = [block for text in texts for block in _paragraphs(text)]
-        if rule == "blank_line" or len(blocks) >= ENOUGH:
-            return blocks
-    return [block for text in texts for block in _blocks(text)]
+    if rule == "auto" and len(texts) < ENOUGH:
+        return _cut(texts, settled(rule, texts))
+    return _cut(texts, "file" if rule == "auto" else rule)
 
 
-def cut_texts(texts: list[str], rule: DocumentRule, separator: str | None, *, enough: int = ENOUGH) -> Cut:
+def cut_texts(texts: list[StoredText], rule: DocumentRule, separator: str | None, *, enough: int = ENOUGH) -> Cut:
     """Cut at `separator`, or by `rule`.
 
     `auto` takes known separators where they are, else files if there are at least 20, else blocks between blank lines
@@ -65,35 +68,50 @@ def cut_texts(texts: list[str], rule: DocumentRule, separator: str | None, *, en
         UserError: when the separator is nowhere in the texts.
     """
     if separator is not None:
-        pattern = compile_separator(separator)
-        groups = [_parts(text, pattern) for text in texts]
-        if not any(pattern.search(text) for text in texts):
-            raise UserError(f"data.separator={separator} occurs nowhere in the text; a pattern begins with re:")
-        return Cut(groups, known=True, how=f"cut at {separator}")
+        if not any(occurs(text, separator) for text in texts):
+            raise is_nowhere(separator)
+        pieces, cut = Pieces(), _part_cutter(compile_separator(separator))
+        for text in texts:
+            pieces.add(text, text.pieces(cut, whole=separator.startswith(REGEX)))
+        return Cut(pieces, known=True, how=f"cut at {separator}")
     found = recognise(texts) if rule == "auto" else None
     before = ""
     if found is not None:
-        groups = [_parts(text, re.compile(_KNOWN[found], re.MULTILINE), keep=found == TITLES) for text in texts]
-        count = sum(map(len, groups))
-        if count >= enough:
-            return Cut(groups, known=True, how=f"cut at {found}")
-        before = f"{count} documents between {found} are fewer than {enough}: each "
-        texts = [part for group in groups for part in group]
+        pattern = re.compile(_KNOWN[found], re.MULTILINE)
+        pieces = Pieces()
+        for text in texts:
+            pieces.add(text, text.pieces(_part_cutter(pattern, keep=found == TITLES, lines=True)))
+        if len(pieces) >= enough:
+            return Cut(pieces, known=True, how=f"cut at {found}")
+        before = f"{len(pieces)} documents between {found} are fewer than {enough}: each "
+        texts = [text.part(start, stop) for text, start, stop in map(pieces.place, range(len(pieces)))]
     rule = settled(rule, texts, are_files=found is None)
     if rule == "file":
-        return Cut([[text] for text in texts], known=True, how="each file is one")
+        return Cut(_cut(texts, rule), known=True, how="each file is one")
     if rule == "blank_line":
-        return Cut([_paragraphs(text) for text in texts], known=False, how=f"{before}cut at blank lines")
-    return Cut([_blocks(text) for text in texts], known=False, how=f"{before}cut into blocks of about 4 KiB")
+        return Cut(_cut(texts, rule), known=False, how=f"{before}cut at blank lines")
+    return Cut(_cut(texts, rule), known=False, how=f"{before}cut into blocks of about 4 KiB")
 
 
-def settled(rule: DocumentRule, texts: list[str], *, are_files: bool = True) -> DocumentRule:
+def _cut(texts: list[StoredText], rule: DocumentRule) -> Pieces:
+    """Cut by a rule that is settled."""
+    pieces = Pieces()
+    for text in texts:
+        if rule == "file":
+            pieces.add(text, iter([(0, text.size, text.read())]))
+        else:
+            pieces.add(text, text.pieces(_paragraphs if rule == "blank_line" else _blocks))
+    return pieces
+
+
+def settled(rule: DocumentRule, texts: list[StoredText], *, are_files: bool = True) -> DocumentRule:
     """The rule that `auto` comes to for texts without a separator."""
     if rule != "auto":
         return rule
     if are_files and len(texts) >= ENOUGH:
         return "file"
-    return "blank_line" if sum(len(_paragraphs(text)) for text in texts) >= ENOUGH else "block"
+    paragraphs = (piece for text in texts for piece in text.pieces(_paragraphs))
+    return "blank_line" if sum(1 for _ in islice(paragraphs, ENOUGH)) >= ENOUGH else "block"
 
 
 def compile_separator(separator: str) -> re.Pattern[str]:
@@ -111,48 +129,105 @@ def compile_separator(separator: str) -> re.Pattern[str]:
     return re.compile(re.escape(separator))
 
 
-def recognise(texts: list[str]) -> str | None:
+def recognise(texts: list[StoredText]) -> str | None:
     """The known separator that occurs most often: anywhere in a few texts, in most of many."""
+    found = [_count_known(text) for text in texts]
     counts = {}
-    for name, pattern in _KNOWN.items():
-        found = [len(re.findall(pattern, text, re.MULTILINE)) for text in texts]
-        if len(texts) < ENOUGH or 2 * sum(map(bool, found)) > len(texts):
-            counts[name] = sum(found)
+    for name in _KNOWN:
+        of_each = [of_one[name] for of_one in found]
+        if len(texts) < ENOUGH or 2 * sum(map(bool, of_each)) > len(texts):
+            counts[name] = sum(of_each)
     best = max(counts, key=lambda name: counts[name], default=None)
     return best if best is not None and counts[best] else None
 
 
-def _parts(text: str, separator: re.Pattern[str], *, keep: bool = False) -> list[str]:
-    """Parts of the text between the matches, without line ends around them.
+def _count_known(text: StoredText) -> dict[str, int]:
+    """How often each known separator is in a text."""
+    counts = dict.fromkeys(_KNOWN, 0)
+
+    def count(buffer: str, first: bool, last: bool) -> tuple[list[tuple[int, int]], int]:
+        stop = _whole_lines(buffer, last)
+        for name, pattern in _KNOWN.items():
+            if _NEEDLES.get(name, name) in buffer:
+                counts[name] += sum(1 for _ in re.compile(pattern, re.MULTILINE).finditer(buffer, 0, stop))
+        return [], stop
+
+    for _ in text.pieces(count):
+        pass
+    return counts
+
+
+def occurs(text: StoredText, separator: str) -> bool:
+    """Whether a separator of one's own is in a text. One that is a regular expression may ask for anything around it:
+    the whole text is read for it."""
+    pattern = compile_separator(separator)
+
+    def look(buffer: str, first: bool, last: bool) -> tuple[list[tuple[int, int]], int]:
+        match = pattern.search(buffer)
+        return ([match.span()] if match else []), max(len(buffer) - len(separator), 0)
+
+    return any(True for _ in text.pieces(look, whole=separator.startswith(REGEX)))
+
+
+def is_nowhere(separator: str) -> UserError:
+    return UserError(f"data.separator={separator} occurs nowhere in the text; a pattern begins with re:")
+
+
+def _whole_lines(buffer: str, last: bool) -> int:
+    return len(buffer) if last else buffer.rfind("\n") + 1
+
+
+def _part_cutter(separator: re.Pattern[str], *, keep: bool = False, lines: bool = False) -> StoredCut:
+    """Cut into the parts between the matches, without line ends around them.
 
     Args:
         keep: nothing is dropped; white space before the first part joins it.
+        lines: the separator asks whether it stands at the end of a line.
     """
-    cuts = [0, *(place for match in separator.finditer(text) for place in match.span()), len(text)]
-    parts = [text[start:end] for start, end in zip(cuts[::2], cuts[1::2], strict=True)]
-    if keep:
-        if len(parts) > 1 and not parts[0].strip():
-            parts[:2] = [parts[0] + parts[1]]
-        return [part for part in parts if part]
-    return [part.strip("\r\n") for part in parts if part.strip()]
+
+    def cut(buffer: str, first: bool, last: bool) -> tuple[list[tuple[int, int]], int]:
+        matches = [match.span() for match in separator.finditer(buffer, 0, _whole_lines(buffer, last or not lines))]
+        if keep and first and matches and not buffer[: matches[0][0]].strip():
+            del matches[0]
+        places = [0, *(place for span in matches for place in span), *([len(buffer)] if last else [])]
+        parts = list(zip(places[::2], places[1::2], strict=False))
+        if keep:
+            return [(start, stop) for start, stop in parts if stop > start], places[-1]
+        return [_stripped(buffer, *part) for part in parts if buffer[slice(*part)].strip()], places[-1]
+
+    return cut
 
 
-def _paragraphs(text: str) -> list[str]:
-    return [block for block in re.split(r"\r?\n(?:[ \t]*\r?\n)+", text) if block.strip()]
+def _stripped(buffer: str, start: int, stop: int) -> tuple[int, int]:
+    part = buffer[start:stop]
+    return stop - len(part.lstrip("\r\n")), start + len(part.rstrip("\r\n"))
 
 
-def _blocks(text: str) -> list[str]:
+def _paragraphs(buffer: str, first: bool, last: bool) -> tuple[list[tuple[int, int]], int]:
+    found, start = [], 0
+    for match in _GAP.finditer(buffer):
+        if not last and not _NO_GAP.match(buffer, match.end()):  # the gap may go on behind the buffer
+            break
+        found.append((start, match.start()))
+        start = match.end()
+    if last:
+        found.append((start, len(buffer)))
+        start = len(buffer)
+    return [span for span in found if buffer[slice(*span)].strip()], start
+
+
+def _blocks(buffer: str, first: bool, last: bool) -> tuple[list[tuple[int, int]], int]:
     """Pieces of at most BLOCK characters that end at a line, else at a word, else anywhere."""
-    blocks, start = [], 0
-    while start < len(text):
-        end = start + BLOCK
-        if end < len(text):
+    found, start = [], 0
+    while start < len(buffer) and (last or start + BLOCK < len(buffer)):
+        end = min(start + BLOCK, len(buffer))
+        if end < len(buffer):
             for separator in ("\n", " "):
-                cut = text.rfind(separator, start + BLOCK // 2, end)
+                cut = buffer.rfind(separator, start + BLOCK // 2, end)
                 if cut >= 0:
                     end = cut + 1
                     break
-        if text[start:end].strip():
-            blocks.append(text[start:end])
+        if buffer[start:end].strip():
+            found.append((start, end))
         start = end
-    return blocks
+    return found, start

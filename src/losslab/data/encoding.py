@@ -96,10 +96,9 @@ def _encode(texts: list[str], tokenizer: Tokenizer) -> Piece:
         # A document without a single token leaves its bytes to its end.
         ids_bytes[at] = np.where(lengths == 1, sizes, 0)
     halves = np.fromiter((document_hash(text) & 1 for text in texts), dtype=np.uint8, count=len(texts))
-    arrays = (ids, ids_bytes, np.repeat(halves, lengths), lengths)
-    kinds = dtypes_of(tokenizer).values()
+    arrays: tuple[NDArray[Any], ...] = (ids, ids_bytes, np.repeat(halves, lengths), lengths)
     return Piece(
-        TokenSplit(*(np.asarray(array, dtype=kind) for array, kind in zip(arrays, kinds, strict=True))),
+        TokenSplit(*(a.astype(t, copy=False) for a, t in zip(arrays, dtypes_of(tokenizer).values(), strict=True))),
         int(sizes.sum()),
     )
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-WORDS = 8
+from losslab.data.words import LONG, is_long
+
+WORDS = LONG
 """Length of an n-gram."""
 SHARE = 0.7
 """A document is a near-copy when this share of its n-grams occurs elsewhere (PaLM, arXiv:2204.02311, section 8)."""
@@ -39,11 +41,6 @@ def find_overlap(documents: Mapping[str, Sequence[str]]) -> dict[str, dict[str, 
         split: {"documents": len(documents[split]), "copies": copies[split], "near_copies": sought.near_copies()}
         for split, sought in others.items()
     }
-
-
-def is_long(text: str) -> bool:
-    """Whether an equal text must be a copy."""
-    return len(text.split(maxsplit=WORDS)) >= WORDS
 
 
 class _Grams:

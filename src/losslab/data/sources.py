@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from losslab.data.documents import (
     ENOUGH,
@@ -17,19 +19,22 @@ from losslab.data.documents import (
     compile_separator,
     cut_documents,
     cut_texts,
+    is_nowhere,
+    occurs,
     recognise,
     settled,
 )
 from losslab.data.own_splits import own_splits
-from losslab.data.splits import SPLITS, Shares, split_documents, split_groups, split_stretches
-from losslab.data.text_files import Found, find_files, read_file, told
+from losslab.data.pieces import Documents
+from losslab.data.read_texts import WHOLE, Read, words_of
+from losslab.data.splits import SPLITS, Groups, Shares, assign, assign_groups, assign_stretches, split_documents
+from losslab.data.stored_text import StoredText
+from losslab.data.text_files import FileText, Found, Spool, find_files, read_file
 from losslab.data.words import count_words
 from losslab.errors import UserError
 
 Rules = Literal[1, 2]
 HASHED = "each document's hash decides"
-_ALL = "all"
-"""The part of texts that are still to be split."""
 _MOST_NAMES = 4
 
 
@@ -37,7 +42,7 @@ _MOST_NAMES = 4
 class Corpus:
     """Documents, by split."""
 
-    documents: dict[str, list[str]]
+    documents: Mapping[str, Sequence[str]]
     words: dict[str, int]
     """Split → words of its original text (`losslab.data.words`)."""
     how: dict[str, str]
@@ -47,34 +52,11 @@ class Corpus:
 def corpus_of(documents: list[str], how: str) -> Corpus:
     """Documents that are split by their hashes alone."""
     split = split_documents(documents)
-    return Corpus(split, {name: _words(texts) for name, texts in split.items()}, {"documents": how, "splits": HASHED})
-
-
-@dataclass(frozen=True)
-class Read:
-    """Contents of files, by the part of the text that they are: `all`, or train, val and test."""
-
-    texts: dict[str, list[str]]
-    files: dict[str, list[Path]]
-    """Files by part, without those that are empty."""
-    left_out: Counter[str]
-    copies: int
-    """Files whose content another one has, too."""
-    beside: list[Path]
-    """Files that look like the val and test of the one file that was named."""
-
-    def told(self) -> str:
-        """One line for people: what was read, and what was left out and why."""
-        paths = [path for paths in self.files.values() for path in paths]
-        names = f" ({', '.join(path.name for path in paths)})" if len(paths) <= _MOST_NAMES else ""
-        size = sum(len(text) for texts in self.texts.values() for text in texts)
-        line = f"read {len(paths):,} file{'s' * (len(paths) != 1)}{names}, {size:,} characters"
-        if self.copies:
-            line += f"; {self.copies:,} of them {'has' if self.copies == 1 else 'have'} the content of another"
-        if self.beside:
-            others = ", ".join(path.name for path in self.beside)
-            line += f"; beside it lie {others}: data.path={paths[0].parent} takes them"
-        return line + (f"; left out: {told(self.left_out)}" if self.left_out else "")
+    return Corpus(
+        split,
+        {name: sum(map(count_words, texts)) for name, texts in split.items()},
+        {"documents": how, "splits": HASHED},
+    )
 
 
 @dataclass(frozen=True)
@@ -128,19 +110,22 @@ class TextSource:
     def read(self) -> Read:
         """Read every file once. Raises UserError when there is no text."""
         files, left_out = self._find()
-        texts: dict[str, list[str]] = {}
+        texts: dict[str, list[StoredText]] = {}
         kept: dict[str, list[Path]] = {}
+        every: list[FileText] = []
+        unpacked = Spool()
         for part, paths in files.items():
-            content = [(path, read_file(path)) for path in paths]
-            full = [(path, text) for path, text in content if text.strip()]
+            content = [(path, read_file(path, unpacked)) for path in paths]
+            full = [(path, found) for path, found in content if not found.blank]
             if len(full) < len(content):
                 left_out["empty"] += len(content) - len(full)
             if not full:
                 key = f"{part}_path" if self.given().get(part) else "path"
                 raise UserError(f"data.{key}={getattr(self, key)} holds no text: it is empty")
-            texts[part], kept[part] = [text for _, text in full], [path for path, _ in full]
-        every = Counter(text for part in texts.values() for text in part)
-        return Read(texts, kept, left_out, sum(count - 1 for count in every.values()), self._beside(files))
+            texts[part], kept[part] = [found.text for _, found in full], [path for path, _ in full]
+            every += [found for _, found in full]
+        copies = len(every) - len({found.digest for found in every})
+        return Read(texts, kept, left_out, copies, sum(found.characters for found in every), self._beside(files))
 
     def cut(self, read: Read) -> Corpus:
         """Cut what was read into documents, and split what is not split yet.
@@ -148,37 +133,35 @@ class TextSource:
         Raises:
             UserError: where there are too few documents.
         """
-        own = list(read.texts) != [_ALL]
+        own = list(read.texts) != [WHOLE]
         if self.rules == 1 and self.separator is None:
-            cut = {part: cut_documents(texts, self.documents) for part, texts in read.texts.items()}
-            groups = {part: [[piece] for piece in pieces] for part, pieces in cut.items()}
+            pieces = {part: cut_documents(texts, self.documents) for part, texts in read.texts.items()}
             known, how = True, "cut by data.rules=1"
         else:
             cuts = self._cut_parts(read.texts)
-            groups = {part: cut.groups for part, cut in cuts.items()}
-            known, how = cuts["train" if own else _ALL].known, _how(cuts)
-        whole = groups.pop("train" if own else _ALL)
-        documents = {part: [piece for group in pieces for piece in group] for part, pieces in groups.items()}
-        words = {part: _words(read.texts[part]) for part in groups}
-        if not (shares := self._shares(groups)):
-            documents["train"] = [piece for group in whole for piece in group]
-            words["train"] = _words(read.texts["train"])
+            pieces = {part: cut.pieces for part, cut in cuts.items()}
+            known, how = cuts["train" if own else WHOLE].known, _how(cuts)
+        whole = pieces.pop("train" if own else WHOLE)
+        documents = {part: Documents(found) for part, found in pieces.items()}
+        words = {part: words_of(read.texts[part]) for part in pieces}
+        if not (shares := self._shares(pieces)):
+            documents["train"] = Documents(whole)
+            words["train"] = words_of(read.texts["train"])
             return Corpus(documents, words, {"documents": how, "splits": "its own"})
-        split, rule = _split(whole, shares, known=known)
-        split |= documents
+        chosen, rule = _split(whole.groups, shares, known=known)
+        split = {name: Documents(whole, np.flatnonzero(chosen == code)) for code, name in enumerate(SPLITS)}
+        counted = {name: found.words for name, found in split.items()}
         rule = f"its own {' and '.join(documents)}; of the rest, {rule}" if own else rule
-        counted = {name: _words(texts) for name, texts in split.items()}
-        return Corpus(split, counted | words, {"documents": how, "splits": rule})
+        return Corpus(split | documents, counted | words, {"documents": how, "splits": rule})
 
-    def _cut_parts(self, parts: dict[str, list[str]]) -> dict[str, Cut]:
+    def _cut_parts(self, parts: dict[str, list[StoredText]]) -> dict[str, Cut]:
         """Each part of the text, cut; those without known separators all by one rule."""
-        every = [text for texts in parts.values() for text in texts]
-        if list(parts) == [_ALL]:
-            return {_ALL: cut_texts(every, self.documents, self.separator)}
+        if list(parts) == [WHOLE]:
+            return {WHOLE: cut_texts(parts[WHOLE], self.documents, self.separator)}
         if self.separator is not None:
-            cut = cut_texts(every, self.documents, self.separator)
-            groups = iter(cut.groups)
-            return {part: Cut([next(groups) for _ in texts], cut.known, cut.how) for part, texts in parts.items()}
+            if not any(occurs(text, self.separator) for texts in parts.values() for text in texts):
+                raise is_nowhere(self.separator)
+            return {part: cut_texts(texts, self.documents, self.separator) for part, texts in parts.items()}
         marked = {part for part, texts in parts.items() if self.documents == "auto" and recognise(texts)}
         rule = settled(self.documents, [text for part in parts.keys() - marked for text in parts[part]])
         return {
@@ -189,9 +172,9 @@ class TextSource:
         """All documents together, as those of `all`."""
         texts = [text for part in read.texts.values() for text in part]
         if self.rules == 1 and self.separator is None:
-            return Corpus({_ALL: cut_documents(texts, self.documents)}, {_ALL: _words(texts)}, {})
+            return Corpus({WHOLE: Documents(cut_documents(texts, self.documents))}, {WHOLE: words_of(texts)}, {})
         cut = cut_texts(texts, self.documents, self.separator)
-        return Corpus({_ALL: cut.pieces}, {_ALL: _words(texts)}, {"documents": cut.how})
+        return Corpus({WHOLE: Documents(cut.pieces)}, {WHOLE: words_of(texts)}, {"documents": cut.how})
 
     def rules_of_splits(self) -> dict[str, str]:
         """Rules of documents and splits beside the text and `documents`, where they are not the first ones."""
@@ -222,7 +205,7 @@ class TextSource:
                     f"data.{split}_fraction out"
                 )
         if not parts and not given:
-            return {_ALL: main.files}, left_out
+            return {WHOLE: main.files}, left_out
         parts = {"train": parts.get("train", main.files)} | parts | {s: found.files for s, found in given.items()}
         elsewhere = {os.path.realpath(path) for found in given.values() for path in found.files}
         train = [path for path in parts["train"] if os.path.realpath(path) not in elsewhere]
@@ -234,11 +217,11 @@ class TextSource:
 
     def _beside(self, files: dict[str, list[Path]]) -> list[Path]:
         """Files that would be val and test if the folder of the only file were named."""
-        if list(files) != [_ALL] or len(files[_ALL]) > 1 or self.rules == 1:
+        if list(files) != [WHOLE] or len(files[WHOLE]) > 1 or self.rules == 1:
             return []
-        folder = files[_ALL][0].parent
+        folder = files[WHOLE][0].parent
         parts = own_splits([path for path in sorted(folder.iterdir()) if path.is_file()], folder)
-        is_train = files[_ALL][0] in parts.get("train", [])
+        is_train = files[WHOLE][0] in parts.get("train", [])
         return [path for split in ("val", "test") for path in parts.get(split, [])] if is_train else []
 
     def given(self) -> dict[str, str]:
@@ -255,32 +238,14 @@ class TextSource:
         return parts
 
 
-def hash_read(read: Read) -> str:
-    """SHA-256 of the content, and of the part that each text is; names and places of files do not count."""
-    if list(read.texts) == [_ALL]:
-        return hash_texts(read.texts[_ALL])
-    parts = ",".join(f"{part}:{hash_texts(texts)}" for part, texts in read.texts.items())
-    return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def hash_texts(texts: list[str]) -> str:
-    """SHA-256 of the texts' content; names and places of files do not count."""
-    digest = hashlib.sha256()
-    for text in texts:
-        content = text.encode()
-        digest.update(len(content).to_bytes(8, "little"))
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def _split(groups: Sequence[Sequence[str]], shares: Shares, *, known: bool) -> tuple[dict[str, list[str]], str]:
-    """The splits of documents or of parts of texts, and the rule for people."""
+def _split(groups: Groups, shares: Shares, *, known: bool) -> tuple[NDArray[np.int8], str]:
+    """The splits of documents or of parts of texts, as numbers, and the rule for people."""
     if known:
-        return split_documents([piece for group in groups for piece in group], shares), HASHED
-    if len(groups) >= ENOUGH:
-        return split_groups(groups, shares), "each file's hash decides, and its pieces stay together"
+        return assign(groups.hashes, groups.sizes, shares), HASHED
+    if len(groups.ends) >= ENOUGH:
+        return assign_groups(groups, shares), "each file's hash decides, and its pieces stay together"
     return (
-        split_stretches(groups, shares),
+        assign_stretches(groups, shares),
         f"neighbours stay together, one stretch of each file in {' and one in '.join(shares)}",
     )
 
@@ -290,7 +255,3 @@ def _how(cuts: dict[str, Cut]) -> str:
     if len({cut.how for cut in cuts.values()}) == 1:
         return next(iter(cuts.values())).how
     return ", ".join(f"{part} {cut.how}" for part, cut in cuts.items())
-
-
-def _words(texts: list[str]) -> int:
-    return sum(map(count_words, texts))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
+import hashlib
 import os
 import re
+import shutil
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, cast
 
+from losslab.data.stored_text import WINDOW, NotUtf8, StoredText
 from losslab.errors import UserError
 
 SUFFIXES = (".txt", ".md", ".tokens", ".gz")
@@ -44,6 +50,8 @@ _MAGIC = {
 _WIKITEXT_RAW = re.compile(r"wiki\.\w+\.raw", re.IGNORECASE)
 _TAR = (257, b"ustar")
 """Offset and content of a tar archive's signature."""
+_IN_MEMORY = 2**24
+"""Bytes."""
 _TEXT_PER_ZERO = 1000
 """Text may hold a stray zero character; more than one in so many is a binary file or UTF-16 without its mark."""
 
@@ -169,21 +177,70 @@ def kind_of(path: Path) -> tuple[str, str]:
     return ("text" if suffix in SUFFIXES or _WIKITEXT_RAW.fullmatch(path.name) else "other"), suffix
 
 
-def read_file(path: Path) -> str:
-    """The text of one file, .gz unpacked. Raises UserError when it is not UTF-8, or binary."""
+@dataclass(frozen=True)
+class FileText:
+    """A file that was read once."""
+
+    text: StoredText
+    characters: int
+    blank: bool
+    """It holds nothing but white space."""
+    digest: bytes
+    """SHA-256 of its text."""
+
+
+def read_file(path: Path, unpacked: Spool) -> FileText:
+    """Read a file once, a window at a time.
+
+    Args:
+        unpacked: takes the content of a file that is packed (.gz).
+
+    Raises:
+        UserError: when it is not UTF-8, or binary.
+    """
     try:
-        content = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            content = gzip.decompress(content)
+        text = _unpack(path, unpacked) if path.suffix.lower() == ".gz" else StoredText(path, 0, path.stat().st_size)
+        start = text.read_bytes(text.start, min(text.stop, text.start + _TAR[0] + len(_TAR[1])))
+        if start[_TAR[0] :] == _TAR[1]:
+            raise UserError(f"{path} {_WAY_OUT['archive']}")
+        hint = next((hint for magic, hint in _MAGIC.items() if start.startswith(magic)), "convert it first")
+        if start.startswith(codecs.BOM_UTF8):
+            text = text.part(len(codecs.BOM_UTF8), text.size)
+        characters, zeros, blank, digest = 0, 0, True, hashlib.sha256()
+        for window in text.windows():
+            characters += len(window)
+            zeros += window.count("\0")
+            blank = blank and not window.strip()
+            digest.update(window.encode())
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    if content[_TAR[0] :].startswith(_TAR[1]):
-        raise UserError(f"{path} {_WAY_OUT['archive']}")
-    hint = next((hint for magic, hint in _MAGIC.items() if content.startswith(magic)), "convert it first")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: byte {error.start} cannot be read; {hint}") from None
-    if (zeros := text.count("\0")) * _TEXT_PER_ZERO > len(text):
+    except NotUtf8 as error:
+        raise UserError(f"{path} is not UTF-8 text: byte {error.place} cannot be read; {hint}") from None
+    if zeros * _TEXT_PER_ZERO > characters:
         raise UserError(f"{path} is no text: {zeros:,} of its characters are zeros, as in binary files; {hint}")
-    return text
+    return FileText(text, characters, blank, digest.digest())
+
+
+class Spool:
+    """The unpacked content of packed files: in memory if it is small, else in a file without a name."""
+
+    def __init__(self) -> None:
+        self._file = cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115
+
+    def take(self, content: BinaryIO) -> StoredText:
+        """Read `content` to its end, and keep it."""
+        first = self._file.seek(0, os.SEEK_END)
+        shutil.copyfileobj(content, self._file, WINDOW)
+        return StoredText(self, first, self._file.tell())
+
+    def read_bytes(self, start: int, stop: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(stop - start)
+
+    def __del__(self) -> None:
+        self._file.close()
+
+
+def _unpack(path: Path, unpacked: Spool) -> StoredText:
+    with gzip.open(path) as content:
+        return unpacked.take(cast(BinaryIO, content))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from losslab.console import working
-from losslab.data.byte_level import byte_characters, byte_lengths, whole_characters
+from losslab.data.byte_level import Encoded, byte_characters, byte_lengths, bytes_of_tokens, whole_characters
 from losslab.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -27,17 +27,6 @@ _MASKED_BYTES = "mask"
 """Content of the artifact of bytes with a mask token."""
 _SMALLEST_BPE = 257
 """256 bytes and the end of text."""
-
-
-class Encoded(NamedTuple):
-    """Neighbouring documents, encoded."""
-
-    ids: NDArray[np.uint32]
-    """[N] tokens of all documents, without ends."""
-    bytes: NDArray[np.uint32]
-    """[N] raw UTF-8 bytes that each stands for."""
-    counts: NDArray[np.int64]
-    """[number of documents] tokens of each."""
 
 
 class Tokenizer(Protocol):
@@ -144,7 +133,7 @@ class FileTokenizer:
         return cls(content, path)
 
     @classmethod
-    def train(cls, documents: list[str], vocab_size: int, *, lowercase: bool = False) -> FileTokenizer:
+    def train(cls, documents: Sequence[str], vocab_size: int, *, lowercase: bool = False) -> FileTokenizer:
         """Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes: Radford et al. 2019).
 
         Args:
@@ -191,7 +180,7 @@ class FileTokenizer:
         for start in range(0, len(documents), _BATCH):
             texts = documents[start : start + _BATCH]
             for text, encoding in zip(texts, self._encodings(self.backend.encode_batch, texts), strict=True):
-                yield encoding.ids, _bytes_of_tokens(text, encoding.offsets)
+                yield encoding.ids, bytes_of_tokens(text, encoding.offsets)
 
     def encode_together(self, texts: list[str]) -> Encoded:
         sizes = self._byte_lengths
@@ -202,7 +191,7 @@ class FileTokenizer:
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.uint32, count=int(counts.sum()))
         if sizes is not None:
             return Encoded(ids, whole_characters("".join(texts).encode(), sizes[ids]), counts)
-        shares = (_bytes_of_tokens(text, e.offsets) for text, e in zip(texts, encodings, strict=True))
+        shares = (bytes_of_tokens(text, e.offsets) for text, e in zip(texts, encodings, strict=True))
         return Encoded(ids, np.fromiter(chain.from_iterable(shares), dtype=np.uint32, count=len(ids)), counts)
 
     def _encodings(self, encode: Callable[..., list[Any]], texts: list[str]) -> list[Any]:
@@ -243,7 +232,7 @@ def check_choice(tokenizer: str, vocab_size: int, *, lowercase: bool = False) ->
 
 
 def make_tokenizer(
-    choice: str, vocab_size: int, train_documents: list[str], *, lowercase: bool = False, masks: bool = False
+    choice: str, vocab_size: int, train_documents: Sequence[str], *, lowercase: bool = False, masks: bool = False
 ) -> Tokenizer:
     """`bpe`, `bytes`, or the path of a tokenizer.json.
 
@@ -301,22 +290,3 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that was saved in a cache folder."""
     path = folder / "tokenizer.json"
     return FileTokenizer.read(str(path)) if path.is_file() else ByteTokenizer(masks=(folder / _BYTES).is_file())
-
-
-def _bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> list[int]:
-    """Share out a document's UTF-8 bytes: each token gets those up to its end that no earlier one had, the last one the
-    rest, so that they add up exactly, whatever the tokenizer drops or splits."""
-    if not offsets:
-        return []
-    ends = np.maximum.accumulate(np.array([end for _, end in offsets]))
-    ends[-1] = len(text)
-    positions = ends if text.isascii() else _byte_positions(text)[ends]
-    sizes: list[int] = np.diff(positions, prepend=0).tolist()
-    return sizes
-
-
-def _byte_positions(text: str) -> NDArray[np.int64]:
-    """[len(text) + 1]: the UTF-8 bytes before each character."""
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    lengths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
-    return np.concatenate([[0], np.cumsum(lengths)])
