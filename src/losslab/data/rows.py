@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitContent, SplitInfo, Subset, Task
-from losslab.contracts.info import LABELS_FILE
 from losslab.data.augmentation import Augmentation
-from losslab.data.cells import Columns
-from losslab.data.columns import check_kinds, target_of
+from losslab.data.columns import check_kinds
 from losslab.data.paraphrases import files_of
 from losslab.data.row_content import row_content
 from losslab.data.row_draws import RowDraws
@@ -24,7 +21,7 @@ from losslab.data.row_files import FileRows, hash_files, source_of
 from losslab.data.row_introduction import introduce_rows
 from losslab.data.row_reading import Reading, Rules, Unlabelled
 from losslab.data.row_source import RowSource
-from losslab.data.row_store import RowStore, open_rows
+from losslab.data.row_store import RowStore, class_names, open_rows
 from losslab.data.sampler import EvalSamples, count_positions
 from losslab.data.table_format import FormatName, TableFormat
 from losslab.data.tokenizer import FileTokenizer, check_choice
@@ -210,7 +207,7 @@ class RowsDataModule(DataModule):
             vocab_size=meta["vocab_size"],
             mask=meta.get("mask"),
             num_classes=meta["num_classes"],
-            class_names=_class_names(self.task.columns, meta["artifacts"]),
+            class_names=class_names(self.task.columns, meta["artifacts"]),
             num_values=meta["num_values"],
             value_stats=self.store.value_stats(),
             class_counts=None if counts is None else torch.tensor(counts).double(),
@@ -298,10 +295,3 @@ class RowsDataModule(DataModule):
                 rows = self.store.meta["rows"][split]
                 yield f"{bare:,} of {rows:,} {split} rows have nothing to predict within the context", True
         yield from ((line, False) for line in self.train.told())
-
-
-def _class_names(columns: Columns, artifacts: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The labels of the target, in the order of their classes; None where it has none."""
-    labels = json.loads(artifacts.get(LABELS_FILE, "{}"))
-    names = labels.get(target_of(columns))
-    return None if names is None else tuple(names)

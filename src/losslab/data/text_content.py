@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.contracts import SplitContent
-from losslab.data.cache import TokenCache, TokenSplit
+from losslab.data.cache import TokenCache
+from losslab.data.encoding import TokenSplit
 
 _MOST = 100_000
 """Documents that are held against one another."""

@@ -111,7 +111,7 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "predicted": ("samples", "values"),
     "target": ("samples", "values"),
 }
-"""Of arrays that a task may keep: sizes, and names of those that must agree."""
+"""Sizes of the arrays that a task may keep, and names of those that must agree."""
 
 
 def _are_whole(found: dict[str, NDArray[Any]]) -> bool:
