@@ -127,3 +127,12 @@ def test_rows_are_trained_on_scored_and_predicted(
     for told, line in zip(losslab.load(run).predict(["food 1", "sport, news"]), lines, strict=True):
         held = [topic for topic, p in told["probabilities"].items() if p > 0.5]
         assert told["predicted"] == held and f",{' '.join(held)}," in line
+    loaded = losslab.load(run)
+    assert (loaded.scale, loaded.shift) == (best["val/scale"], best["val/shift"])
+    (own,), (fitted,) = (loaded.predict(["food 1"], temperature=choice) for choice in ("none", "fitted"))
+    assert own["probabilities"].keys() == fitted["probabilities"].keys() and own != fitted
+    assert predict(run, Path("new.csv"), output=Path("out.csv"), checkpoint="best", trust=[], temperature="fitted") == 0
+    assert Path("out.csv").read_text().startswith("text,predicted,probability,scale,shift\n")
+    Path("other.csv").write_text("sentence\nfood\n")
+    with pytest.raises(UserError, match=r"other\.csv has no column 'text', which this run reads, but 'sentence'"):
+        predict(run, Path("other.csv"), output=None, checkpoint="best", trust=[])

@@ -19,6 +19,7 @@ from losslab.losses.asymmetric import Asymmetric
 from losslab.losses.base import Loss
 from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
 from losslab.losses.brier import Brier
+from losslab.losses.coral import Coral
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.gaussian_nll import GaussianNLL
 from losslab.losses.mse import MSE
@@ -26,6 +27,7 @@ from losslab.models.decoder import Decoder
 from losslab.tasks.classification import Classification
 from losslab.tasks.multilabel import Multilabel
 from losslab.training.network import Network
+from losslab.training.scoring.fitted import Fitted
 from losslab.training.scoring.predicting import RowPredictor, predict
 
 WORDS, LABELS = ["red", "dog", "runs"], ["adjective", "noun", "verb"]
@@ -173,6 +175,27 @@ def test_labels_hold_whose_probability_is_above_a_half(loss: Loss) -> None:
         assert list(told["probabilities"].values()) == pytest.approx(expected.tolist(), rel=1e-5)
         assert told["predicted"] == [label for label, p in zip(LABELS, expected.tolist(), strict=True) if p > 0.5]
     assert len({tuple(told["predicted"]) for told in found}) > 1
+
+
+def test_probabilities_under_the_fitted_temperature_are_those_of_nll_scaled() -> None:
+    own, coral, several = (
+        network_of(task, loss)
+        for task, loss in (
+            (Classification(), CrossEntropy()),
+            (Classification(), Coral(order=LABELS)),
+            (Multilabel(), BinaryCrossEntropy()),
+        )
+    )
+    for network, fitted in ((own, Fitted(2.5)), (coral, Fitted(0.5)), (several, Fitted(2.0, -0.25))):
+        predict_rows = RowPredictor(network, info_of(network.task), DATA, lambda device: nullcontext(), fitted)
+        (told,) = predict_rows(["abc"])
+        z = fitted.scale * scores_of(network, tokens_of("abc"))[0].double()
+        expected = (z + fitted.shift).sigmoid() if network is several else z.softmax(dim=-1)
+        assert list(told["probabilities"].values()) == pytest.approx(expected.tolist(), rel=1e-5)
+    with pytest.raises(UserError, match="task=Prices fits no temperature"):
+        Fitted.choose("fitted", Prices(), info_of(Prices()), 1.0, 0.0)
+    with pytest.raises(UserError, match="temperature must be none or fitted, not 'warm'"):
+        Fitted.choose("warm", Classification(), info_of(Classification()), 1.0, 0.0)
 
 
 def test_lost_labels_are_refused() -> None:

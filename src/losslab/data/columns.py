@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -228,3 +228,10 @@ def _sorted(labels: set[str]) -> list[str]:
         return sorted(labels, key=lambda label: (int(label), label))
     except ValueError:
         return sorted(labels)
+
+
+def class_names(columns: Columns, artifacts: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The labels of the target, in the order of their classes; None where it has none."""
+    labels = json.loads(artifacts.get(LABELS_FILE, "{}"))
+    names = labels.get(target_of(columns))
+    return None if names is None else tuple(names)

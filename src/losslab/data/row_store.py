@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losslab.contracts import ColumnKind, ValueStats
-from losslab.contracts.info import LABELS_FILE
 from losslab.data.cells import Columns
 from losslab.data.columns import Column, learn, target_of
 from losslab.data.row_reading import Reading, Rows
@@ -130,10 +127,3 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
     mask = None if made.tokenizer is None else made.tokenizer.mask
     meta |= {"vocab_size": made.vocab_size, "mask": mask, "num_classes": None if classes is None else len(classes)}
     write_meta(folder, meta | {"num_values": values, "artifacts": made.artifacts()})
-
-
-def class_names(columns: Columns, artifacts: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The labels of the target, in the order of their classes; None where it has none."""
-    labels = json.loads(artifacts.get(LABELS_FILE, "{}"))
-    names = labels.get(target_of(columns))
-    return None if names is None else tuple(names)

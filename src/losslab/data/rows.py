@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitContent, SplitInfo, Subset, Task
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import check_kinds
+from losslab.data.columns import check_kinds, class_names
 from losslab.data.paraphrases import files_of
 from losslab.data.row_content import row_content
 from losslab.data.row_draws import RowDraws
@@ -21,7 +21,7 @@ from losslab.data.row_files import FileRows, hash_files, source_of
 from losslab.data.row_introduction import introduce_rows
 from losslab.data.row_reading import Reading, Rules, Unlabelled
 from losslab.data.row_source import RowSource
-from losslab.data.row_store import RowStore, class_names, open_rows
+from losslab.data.row_store import RowStore, open_rows
 from losslab.data.sampler import EvalSamples, count_positions
 from losslab.data.table_format import FormatName, TableFormat
 from losslab.data.tokenizer import FileTokenizer, check_choice
