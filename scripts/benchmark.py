@@ -1,7 +1,7 @@
 """The program of scripts/benchmark: the same multirun under our launcher and under Hydra's basic one, in turns; or,
 asked for `compare`, the time that losslab compare takes (benchmark_compare.py), for `scoring`, the time that scoring
 takes beside the product of hidden states and projection (benchmark_scoring.py), for `warm_cache`, the start of a run on
-a large text (benchmark_warm_cache.py), for `padding`, rows a second in steps by length (benchmark_padding.py), for
+a large text (benchmark_warm_cache.py), for `tokenise`, the first preparation of one (benchmark_tokenise.py), for `padding`, rows a second in steps by length (benchmark_padding.py), for
 `statistics`, how often the comparison errs (benchmark_statistics.py), or for `other_loops`, memory and time of our
 losses in models of transformers (benchmark_other_loops.py).
 
@@ -26,6 +26,7 @@ import benchmark_compare
 import benchmark_padding
 import benchmark_scoring
 import benchmark_statistics
+import benchmark_tokenise
 import benchmark_warm_cache
 
 from losslab.data.python_docs import read_texts
@@ -88,11 +89,13 @@ def first_steps(folder: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    kinds = ["sweeps", "compare", "scoring", "statistics", "warm_cache", "other_loops", "padding"]
+    kinds = ["sweeps", "compare", "scoring", "statistics", "warm_cache", "other_loops", "padding", "tokenise"]
     parser.add_argument("what", nargs="?", choices=kinds, default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
-    parser.add_argument("--megabytes", type=int, default=benchmark_warm_cache.DEFAULT, help="of text, for warm_cache")
+    parser.add_argument(
+        "--megabytes", type=int, default=benchmark_warm_cache.DEFAULT, help="of text, for warm_cache and tokenise"
+    )
     parser.add_argument("--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics")
     parser.add_argument("--data", nargs="*", default=[], help="of padding: words of losslab train, with batch_tokens")
     arguments = parser.parse_args()
@@ -107,6 +110,8 @@ def main() -> None:
         return
     if arguments.what == "warm_cache":
         sys.exit(benchmark_warm_cache.main(arguments.megabytes, arguments.rounds))
+    if arguments.what == "tokenise":
+        sys.exit(benchmark_tokenise.main(arguments.megabytes))
     if arguments.what == "other_loops":
         import benchmark_other_loops  # transformers takes seconds to import
 

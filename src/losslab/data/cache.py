@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from losslab.console import measuring
 from losslab.data.encoding import KINDS, TokenSplit, dtypes_of, encode_pieces
 from losslab.data.overlap import find_overlap
+from losslab.data.pieces import sample
 from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.sources import Corpus
 from losslab.data.splits import SPLITS
@@ -26,6 +27,8 @@ from losslab.files import write_atomic
 _FORMAT = 5
 MASKS = "masks"
 """Setting of a cache whose tokenizer has a mask token; others lack it."""
+TRAINED_ON = 2**30
+"""Bytes of train, beyond which a tokenizer is trained on a sample of so many, chosen by the documents' hashes."""
 _MADE = ".tokenizer"
 """The hash of the tokenizer that a build has made."""
 
@@ -93,7 +96,7 @@ def build_cache(
         _write(folder, settings, corpus, _tokenizer_of_build(folder, settings, make))
 
     def make() -> Tokenizer:
-        train, masks = corpus.documents["train"], MASKS in settings
+        train, masks = sample(corpus.documents["train"], TRAINED_ON), MASKS in settings
         return make_tokenizer(tokenizer, vocab_size, train, lowercase=lowercase, masks=masks)
 
     return open_or_build(root / cache_key(settings), open_cache, write, resumes=True)
@@ -119,6 +122,10 @@ def _write(folder: Path, settings: dict[str, Any], corpus: Corpus, tokenizer: To
     meta: dict[str, Any] = {"settings": settings, "tokenizer": tokenizer.digest(), "vocab_size": tokenizer.vocab_size}
     meta["tokens"] = write_streams(folder, by_split, tokenizer, {key: meta[key] for key in ("settings", "tokenizer")})
     meta |= {"documents": {split: len(by_split[split]) for split in SPLITS}, "words": corpus.words, "how": corpus.how}
+    if settings["tokenizer"] == "bpe" and (sampled := len(sample(by_split["train"], TRAINED_ON))) < len(
+        by_split["train"]
+    ):
+        meta["tokenizer_trained_on"] = {"documents": sampled, "of": len(by_split["train"])}
     np.save(folder / "counts.npy", _count(folder / "train.tokens.npy", tokenizer))
     back = round_trip(by_split["val"], without_ends(_map_split(folder, "val"), tokenizer), tokenizer)
     meta["round_trip"] = back._asdict()

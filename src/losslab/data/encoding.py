@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from losslab.data.splits import document_hash
 from losslab.data.tokenizer import Tokenizer
 
-_AT_ONCE = 2**22
-"""Characters that are encoded together; the tokenizers library takes about 30 bytes of memory for each."""
+_AT_ONCE = 2**20
+"""Characters that are encoded together; the tokenizers library takes about 60 bytes of memory for each."""
 _MOST_TEXTS = 2**14
 _WORKERS = 2
 """One batch is read by the tokenizer's threads while the one before it becomes arrays."""

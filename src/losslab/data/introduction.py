@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from losslab.data.cache import TokenCache
+from losslab.data.cache import TRAINED_ON, TokenCache
 from losslab.data.overlap import SHARE, WORDS
 from losslab.data.round_trip import RoundTrip
 from losslab.data.splits import SPLITS
@@ -47,15 +47,16 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
     documents = " · ".join(f"{meta['documents'][split]:,} {split}" for split in SPLITS)
     yield f"       {documents} documents ({meta['how']['documents']}); splits: {meta['how']['splits']}", False
     if not any(found["copies"] + found["near_copies"] for found in meta["overlap"].values()):
+        checked = "".join(_sample(found) for found in meta["overlap"].values())
         yield (
-            f"       no document of val or test of {WORDS} words or more is in an earlier split, whole or nearly",
+            f"       no document of val or test{checked} of {WORDS} words or more is in an earlier split, whole or nearly",
             False,
         )
     for split, found in meta["overlap"].items():
         if seen := found["copies"] + found["near_copies"]:
             line = (
-                f"{seen:,} of {found['documents']:,} {split} documents are in {_EARLIER[split]} as well: "
-                f"{found['copies']:,} the same, {found['near_copies']:,} nearly (they share {SHARE:.0%} of their "
+                f"{seen:,} of {found['documents']:,} {split} documents{_sample(found)} are in {_EARLIER[split]} as "
+                f"well: {found['copies']:,} the same, {found['near_copies']:,} nearly (they share {SHARE:.0%} of their "
                 f"{WORDS}-word runs)"
             )
             if seen <= _FEW_SEEN * found["documents"] or files is None:
@@ -66,6 +67,12 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
         yield data.round_trip.told(Path(data.tokenizer_choice).name), True
     tokens = " · ".join(f"{meta['tokens'][split]:,} {split}" for split in SPLITS)
     yield f"data   {tokens} tokens, vocabulary {meta['vocab_size']:,}", False
+    if trained := meta.get("tokenizer_trained_on"):
+        yield (
+            f"       the tokenizer was trained on a sample of train by hash: {trained['documents']:,} of "
+            f"{trained['of']:,} documents, about {TRAINED_ON / 2**30:.0f} GiB",
+            False,
+        )
     if data.packing == "documents":
         yield (
             "       each window tells its documents apart, and each is read alone",
@@ -79,6 +86,10 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
         )
     if told := _scored(data, interim):
         yield f"val    {told}", False
+
+
+def _sample(found: dict[str, int]) -> str:
+    return f" (a sample of {found['sample_of']:,})" if "sample_of" in found else ""
 
 
 def _scored(data: IntroducedText, interim: int) -> str | None:

@@ -241,6 +241,7 @@ class TextDataModule(DataModule):
         losses."""
         meta = self.cache.meta
         about = {key: meta[key] for key in ("how", "documents", "words", "tokens", "overlap")}
+        about |= {key: meta[key] for key in ("tokenizer_trained_on",) if key in meta}
         kept = self.cache.round_trip
         return about | {"files": self.told(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
 

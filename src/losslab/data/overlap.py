@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from losslab.data.pieces import sample
 from losslab.data.words import LONG, is_long
 
 WORDS = LONG
@@ -15,6 +16,11 @@ SHARE = 0.7
 """A document is a near-copy when this share of its n-grams occurs elsewhere (PaLM, arXiv:2204.02311, section 8)."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
+_FILTER = 24
+_REST = np.uint64(64 - _FILTER)
+"""Bits of a hash beside those that are looked up first, in a table that fits into a cache."""
+MOST = 2**25
+"""Bytes of val, and of test, that are compared: about 140 MB of memory for each."""
 _AT_ONCE = 2**20
 """Bytes of text hashed together."""
 
@@ -24,48 +30,70 @@ def find_overlap(documents: Mapping[str, Sequence[str]]) -> dict[str, dict[str, 
 
     Val is held against train, test against train and val. Words are what stands between white space, in ASCII's lower
     case. Documents of fewer than 8 words are not compared: "Yes, my lord." is said twice without having been copied.
+    Equal hashes are taken for equal texts. Of val and test not more than MOST bytes are compared; `sample_of` is there
+    then, the number of all documents, of which `documents` are a sample by hash.
     """
-    known = {text.strip() for text in documents["train"]}
-    copies, others = {}, {}
-    for split in ("val", "test"):
-        is_copy = [text.strip() in known and is_long(text) for text in documents[split]]
-        copies[split] = sum(is_copy)
-        others[split] = _Grams([text for text, copy in zip(documents[split], is_copy, strict=True) if not copy])
-        known |= {text.strip() for text in documents[split]}
-    for _, _, grams in _hashed(documents["train"]):
-        for sought in others.values():
-            sought.mark(grams)
-    for _, _, grams in _hashed(documents["val"]):
-        others["test"].mark(grams)
-    return {
-        split: {"documents": len(documents[split]), "copies": copies[split], "near_copies": sought.near_copies()}
-        for split, sought in others.items()
-    }
+    chosen = {split: sample(documents[split], MOST) for split in ("val", "test")}
+    sought = {split: _Grams(texts) for split, texts in chosen.items()}
+    for split in ("train", "val"):
+        later = [sought["test"]] if split == "val" else list(sought.values())
+        for _, _, grams in _hashed(_noted(documents[split], later)):
+            for each in later:
+                each.mark(grams)
+    return {split: each.found(len(documents[split])) for split, each in sought.items()}
+
+
+def _noted(documents: Iterable[str], later: Sequence[_Grams]) -> Iterator[str]:
+    """Pass the documents on, and note copies of them."""
+    for text in documents:
+        key = hash(text.strip())
+        for each in later:
+            if key in each.texts:
+                each.copied.add(key)
+        yield text
 
 
 class _Grams:
     """The n-grams of some documents, and which of them were seen elsewhere."""
 
     def __init__(self, documents: Sequence[str]) -> None:
+        self.texts: dict[int, list[int]] = {}
+        """Hash of a text → the numbers of the documents that are long enough and have it."""
+        self.copied: set[int] = set()
+        """Hashes of texts that are elsewhere as well."""
         self.count = len(documents)
-        hashes, owners = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
-        for first, ends, grams in _hashed(documents):
+        hashes, owners = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int32)]
+        for first, ends, grams in _hashed(self._numbered(documents)):
             hashes.append(grams)
-            owners.append(first + np.searchsorted(ends, np.arange(len(grams)), side="right"))
+            owners.append((first + np.searchsorted(ends, np.arange(len(grams)), side="right")).astype(np.int32))
         self.owner = np.concatenate(owners)
-        self.unique, self.places = np.unique(np.concatenate(hashes), return_inverse=True)
+        self.unique, places = np.unique(np.concatenate(hashes), return_inverse=True)
+        self.places = places.astype(np.int32)
         self.seen = np.zeros(len(self.unique), dtype=bool)
+        self.maybe = np.zeros(2**_FILTER, dtype=bool)
+        self.maybe[self.unique >> _REST] = True
+
+    def _numbered(self, documents: Iterable[str]) -> Iterator[str]:
+        for number, text in enumerate(documents):
+            if is_long(text):
+                self.texts.setdefault(hash(text.strip()), []).append(number)
+            yield text
 
     def mark(self, grams: NDArray[np.uint64]) -> None:
-        if len(self.unique):
+        grams = grams[self.maybe[grams >> _REST]]
+        if len(grams):
             at = np.minimum(np.searchsorted(self.unique, grams), len(self.unique) - 1)
             self.seen[at[self.unique[at] == grams]] = True
 
-    def near_copies(self) -> int:
-        """The number of documents that have at least 70% of their n-grams elsewhere."""
+    def found(self, documents: int) -> dict[str, int]:
+        """Counts of copies, and of other documents that have at least 70% of their n-grams elsewhere."""
         total = np.bincount(self.owner, minlength=self.count)
         shared = np.bincount(self.owner, weights=self.seen[self.places], minlength=self.count)
-        return int(np.count_nonzero((total > 0) & (shared >= SHARE * total)))
+        near = (total > 0) & (shared >= SHARE * total)
+        copies = [number for key in self.copied for number in self.texts[key]]
+        near[copies] = False
+        counts = {"documents": self.count, "copies": len(copies), "near_copies": int(np.count_nonzero(near))}
+        return counts | ({"sample_of": documents} if self.count < documents else {})
 
 
 def _hashed(documents: Iterable[str]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint64]]]:

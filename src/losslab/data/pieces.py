@@ -16,6 +16,8 @@ from losslab.data.words import count_words, is_long
 
 _AHEAD = 2**18
 """Bytes that are read together."""
+_USED = np.uint64(2**8)
+"""The lowest bits of a hash decide other things (`TokenSplit.fit`)."""
 
 
 class Pieces:
@@ -71,6 +73,14 @@ class Pieces:
             self._all.digest(),
         )
 
+    def hashes(self, chosen: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """`document_hash` of each of these."""
+        return self.groups.hashes[chosen]
+
+    def size(self, chosen: NDArray[np.int64]) -> int:
+        """Bytes of all of these."""
+        return int(self.groups.sizes[chosen].sum())
+
     def words(self, chosen: NDArray[np.int64]) -> int:
         return int(np.array(self._words, dtype=np.int64)[chosen].sum())
 
@@ -94,6 +104,13 @@ class Documents(Sequence[str]):
     def words(self) -> int:
         """Words of all of them."""
         return self._pieces.words(self.chosen)
+
+    def sample(self, most: int) -> Documents:
+        """Documents of about `most` bytes, chosen by their hashes; all of them if they have no more."""
+        every = -(-self._pieces.size(self.chosen) // most)
+        if every <= 1:
+            return self
+        return Documents(self._pieces, self.chosen[self._pieces.hashes(self.chosen) // _USED % np.uint64(every) == 0])
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -120,3 +137,8 @@ class Documents(Sequence[str]):
                 source, first, end = text, start, min(max(stop, start + _AHEAD), text.stop)
                 content = text.read_bytes(first, end)
             yield content[start - first : stop - first].decode()
+
+
+def sample(documents: Sequence[str], most: int) -> Sequence[str]:
+    """`Documents.sample`; documents in memory are few, and all taken."""
+    return documents.sample(most) if isinstance(documents, Documents) else documents
