@@ -1,9 +1,13 @@
 """The program of scripts/benchmark: the same multirun under our launcher and under Hydra's basic one, in turns; or,
-asked for `compare`, the time that losslab compare takes (benchmark_compare.py), for `scoring`, the time that scoring
-takes beside the product of hidden states and projection (benchmark_scoring.py), for `warm_cache`, the start of a run on
-a large text (benchmark_warm_cache.py), for `tokenise`, the first preparation of one (benchmark_tokenise.py), for `padding`, rows a second in steps by length (benchmark_padding.py), for
-`statistics`, how often the comparison errs (benchmark_statistics.py), or for `other_loops`, memory and time of our
-losses in models of transformers (benchmark_other_loops.py).
+asked for
+
+    compare       the time that losslab compare takes (benchmark_compare.py)
+    scoring       the time of scoring beside the product of hidden states and projection (benchmark_scoring.py)
+    warm_cache    the start of a run on a large text (benchmark_warm_cache.py)
+    tokenise      the first preparation of one (benchmark_tokenise.py)
+    padding       rows a second in steps by length (benchmark_padding.py)
+    statistics    how often the comparison errs (benchmark_statistics.py)
+    other_loops   memory and time of our losses in models of transformers (benchmark_other_loops.py)
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.

@@ -48,10 +48,8 @@ def introduce_text(data: IntroducedText, interim: int) -> Iterator[tuple[str, bo
     yield f"       {documents} documents ({meta['how']['documents']}); splits: {meta['how']['splits']}", False
     if not any(found["copies"] + found["near_copies"] for found in meta["overlap"].values()):
         checked = "".join(_sample(found) for found in meta["overlap"].values())
-        yield (
-            f"       no document of val or test{checked} of {WORDS} words or more is in an earlier split, whole or nearly",
-            False,
-        )
+        long = f"of {WORDS} words or more"
+        yield f"       no document of val or test{checked} {long} is in an earlier split, whole or nearly", False
     for split, found in meta["overlap"].items():
         if seen := found["copies"] + found["near_copies"]:
             line = (
