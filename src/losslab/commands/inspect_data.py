@@ -104,11 +104,14 @@ def _covered(numbers: Mapping[str, float]) -> Lines:
         yield f"{numbers['unknown words']:.1%} of the words are unknown to train, or too rare for data.vocab_size"
     if "tokens per word" in numbers:
         yield f"{numbers['tokens per word']:.2f} tokens a word"
-    if changed := numbers.get("texts that come back changed"):
+    changed = numbers.get("texts that come back changed")
+    if changed == 0:
+        yield "every text comes back from its tokens"
+    elif changed is not None and numbers["texts that come back changed even from lower case"] == 0:
+        yield "every text comes back from its tokens in lower case"
+    elif changed is not None:
         lost = numbers["bytes of words lost"]
         yield f"{changed:.1%} of the texts come back changed from their tokens, {lost:.1%} of the bytes in words lost"
-    elif changed is not None:
-        yield "every text comes back from its tokens"
 
 
 def _labels(found: Mapping[str, Any]) -> Lines:

@@ -73,8 +73,10 @@ def _coverage(store: RowStore, task: Task, split: str, reading: Reading, source:
     tokens = [ids for ids, _ in tokenizer.encode(texts)]
     words_of_texts = sum(len(text.split()) for text in texts)
     back = round_trip(texts, tokens, tokenizer)
+    in_lower_case = round_trip([text.lower() for text in texts], tokens, tokenizer)
     per_word = {"tokens per word": sum(map(len, tokens)) / words_of_texts} if words_of_texts else {}
     return per_word | {
         "texts that come back changed": back.changed / back.documents,
+        "texts that come back changed even from lower case": in_lower_case.changed / back.documents,
         "bytes of words lost": back.lost,
     }
