@@ -1,5 +1,7 @@
 """Token streams are written in shards: a build that stops at any of them goes on, and ends with the same bytes."""
 
+import io
+import re
 import shutil
 from pathlib import Path
 
@@ -7,11 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from losslab.data import encoding, token_writer
+from losslab import console
+from losslab.data import cache as caches
+from losslab.data import encoding, overlap, token_writer
 from losslab.data.cache import build_cache, cache_key
+from losslab.data.module import TextDataModule
 from losslab.data.sources import corpus_of
 from losslab.data.tokenizer import FileTokenizer
+from losslab.tasks.lm import LanguageModeling
 
 SETTINGS = {"source": "s", "documents": "auto", "tokenizer": "bpe"}
 
@@ -148,3 +155,48 @@ def test_shards_of_another_build_are_not_taken(small, documents, tmp_path, monke
     shutil.copytree(half_built(tmp_path), other)
     journal = token_writer.Journal(other, {"settings": {"source": "another"}, "tokenizer": "t"})
     assert journal.shards == []
+
+
+def test_a_large_text_gives_a_sample_by_hash_to_the_tokenizer_and_to_the_search_for_copies(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"paragraph {i} of a text that is long enough for windows" for i in range(900)))
+
+    def prepare() -> TextDataModule:
+        module = TextDataModule(path=str(text), vocab_size=300, context=8, rules=1)
+        module.prepare(tmp_path / str(caches.TRAINED_ON), LanguageModeling())
+        return module
+
+    whole = prepare()
+    assert "tokenizer_trained_on" not in whole.summary()
+    monkeypatch.setattr(caches, "TRAINED_ON", 10_000)
+    monkeypatch.setattr(overlap, "MOST", 1000)
+    sampled = prepare()
+    assert sampled.cache.meta["tokenizer"] != whole.cache.meta["tokenizer"]
+    trained = sampled.summary()["tokenizer_trained_on"]
+    assert trained["of"] == whole.cache.meta["documents"]["train"]
+    assert 0.5 < trained["documents"] / (10_000 / 55) < 1.5
+    found = sampled.cache.meta["overlap"]["val"]
+    assert found["sample_of"] == whole.cache.meta["overlap"]["val"]["documents"] > found["documents"] > 5
+    lines = "\n".join(line for line, _ in sampled.introduction(0))
+    assert f"{trained['documents']:,} of {trained['of']:,} documents" in lines
+    assert f"(a sample of {found['sample_of']:,})" in lines
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(console, "_SECONDS", 0.0)
+    with console.measuring("tokenising", 200, 100) as advance:
+        advance(50, 10**6)
+    started, line = capsys.readouterr().out.splitlines()
+    assert started == "tokenising …"
+    assert re.fullmatch(r"tokenising: 75%, [\d,.]+ MB/s, 0:00:00 left", line)
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "is_live", lambda: True)
+    monkeypatch.setattr(console, "out", Console(file=screen, force_terminal=True, width=100))
+    with console.measuring("tokenising", 200) as advance:
+        advance(50, 10**6)
+    assert "25%" in screen.getvalue() and "MB/s" in screen.getvalue()
