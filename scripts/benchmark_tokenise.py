@@ -90,7 +90,7 @@ def start(folder: Path, what: str, cache: str) -> subprocess.Popen[str]:
 
 
 def watched(folder: Path, what: str, cache: str) -> tuple[dict[str, Any], int, list[str]]:
-    """Result of a process, the most memory of its tree, and its lines."""
+    """The result of a process, the most memory of its tree, and its lines."""
     process = start(folder, what, cache)
     most = 0
     while process.poll() is None:

@@ -92,18 +92,16 @@ class TextDataModule(DataModule):
         if max_eval_tokens is not None and max_eval_tokens <= 0:
             raise UserError(f"data.max_eval_tokens must be above 0, or null for all, not {max_eval_tokens}")
         if eval_stride is not None and not 0 < eval_stride <= context:
-            raise UserError(
-                f"data.eval_stride must be from 1 to data.context={context}, or null for windows side by side, not "
-                f"{eval_stride}"
-            )
+            wanted = f"from 1 to data.context={context}, or null for windows side by side"
+            raise UserError(f"data.eval_stride must be {wanted}, not {eval_stride}")
         if num_workers < 0:
             raise UserError(f"data.num_workers must be 0 or above, not {num_workers}")
         check_choice(tokenizer, vocab_size, lowercase=lowercase)
-        own = {"val_path": val_path, "test_path": test_path, "separator": separator}
-        own |= {"val_fraction": val_fraction, "test_fraction": test_fraction}  # type: ignore[dict-item]
+        own: dict[str, Any] = {"val_path": val_path, "test_path": test_path, "separator": separator}
+        own |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
         self.text: Text = BuiltInText()
         if path is not None:
-            self.text = OwnText(sources.TextSource(path, documents=documents, rules=rules, **own))  # type: ignore[arg-type]
+            self.text = OwnText(sources.TextSource(path, documents=documents, rules=rules, **own))
             self.text.source.check()
         for name in (name for name, value in own.items() if path is None and value is not None):
             raise UserError(f"data.{name} goes with data.path: the built-in corpus has documents and splits of its own")
@@ -240,8 +238,8 @@ class TextDataModule(DataModule):
         """Facts of the text that the record keeps: files, documents and words by split, overlap, the tokenizer's
         losses."""
         meta = self.cache.meta
-        about = {key: meta[key] for key in ("how", "documents", "words", "tokens", "overlap")}
-        about |= {key: meta[key] for key in ("tokenizer_trained_on",) if key in meta}
+        keys = ("how", "documents", "words", "tokens", "overlap", "tokenizer_trained_on")
+        about = {key: meta[key] for key in keys if key in meta}
         kept = self.cache.round_trip
         return about | {"files": self.told(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
 
