@@ -6,16 +6,22 @@ from __future__ import annotations
 import faulthandler
 import functools
 import json
+import math
+import os
 import random
+import shutil
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import yaml
+from stopped_runs import make_run, plain_checkpoint
 from torch import distributed
 
 from losslab.config.binding import bind_component, bind_components, import_target
@@ -26,6 +32,9 @@ from losslab.config.schema import RegularizersConfig
 from losslab.contracts import Share, Task
 from losslab.losses.base import Loss
 from losslab.run_folder import RunFolder
+from losslab.training import run as training_run
+from losslab.training import session_notes
+from losslab.training.callbacks.run_callback import RunCallback
 from losslab.training.factory import build_loss, build_task
 from losslab.training.fitting import fits
 from losslab.training.scoring.evaluator import Evaluator
@@ -111,12 +120,12 @@ def make_words() -> list[str]:
     return sorted({word.strip(".").lower() for word in make_text().split()})[:40]
 
 
-def _short_documents(count: int = 60) -> str:
+def short_documents(count: int = 60) -> str:
     rng = random.Random(0)
     return "\n\n".join(" ".join(rng.choices(make_words(), k=rng.randint(5, 9))) for _ in range(count))
 
 
-def _rows(columns: Mapping[str, str], count: int = 120) -> str:
+def make_rows(columns: Mapping[str, str], count: int = 120) -> str:
     rng = random.Random(0)
     return "\n".join(json.dumps({name: _cell(kind, rng) for name, kind in columns.items()}) for _ in range(count))
 
@@ -167,11 +176,11 @@ def _of_task(row: str, place: Path) -> tuple[dict[str, Any], Task]:
     path = place / _name(row)
     if task.of_stream:
         path = path.with_suffix(".txt")
-        path.write_text(_short_documents(), encoding="utf-8")
+        path.write_text(short_documents(), encoding="utf-8")
         data = ["data=text", f"data.path='{path}'", "data.tokenizer=bytes"]
     elif task.columns:
         path = path.with_suffix(".jsonl")
-        path.write_text(_rows(task.columns), encoding="utf-8")
+        path.write_text(make_rows(task.columns), encoding="utf-8")
         data = ["data=jsonl", f"data.path='{path}'", "data.tokenizer=bytes"]
     else:
         data = [f"data={row}", *WITHOUT_ROWS.get(row, [])]
@@ -189,21 +198,75 @@ def _loss_node(name: str) -> dict[str, Any]:
     return compose_plain([f"loss={name}"])["loss"]  # type: ignore[no-any-return]
 
 
+@contextmanager
+def cheaply() -> Iterator[None]:
+    """Within, hundreds of runs leave out what each of them repeats: the hashes of all sources and of batches beyond
+    its steps, and the wait for the disk."""
+    versions, code = session_notes.versions(), session_notes.hash_code([])
+    with ExitStack() as stack:
+        for owner, name, value in [
+            (session_notes, "versions", lambda: versions),
+            (session_notes, "hash_code", lambda foreign: code),
+            (session_notes, "_HASHED_BATCHES", 10),
+            (os, "fsync", lambda descriptor: None),
+        ]:
+            stack.enter_context(patch.object(owner, name, value))
+        yield
+
+
+def train(run: RunFolder, config: dict[str, Any], *, stopped: bool) -> tuple[Evaluator, dict[str, float]]:
+    """Train a run; returns its evaluator, which has the best weights, and their metrics.
+
+    Args:
+        stopped: keep the run's folder as it is after step STOP, too.
+    """
+    evaluators: list[Evaluator] = []
+    finish, save = training_run.finish, RunCallback._save
+
+    def finish_and_keep(run: RunFolder, module: Any, evaluator: Evaluator, *rest: Any, **options: Any) -> None:
+        finish(run, module, evaluator, *rest, **options)
+        evaluators.append(evaluator)
+
+    def save_and_copy(self: RunCallback, trainer: Any, improved: bool) -> None:
+        save(self, trainer, improved)
+        if self.state.step == STOP and self.record is not None:  # the rank that writes
+            shutil.copytree(run.path, killed(run).path)
+
+    every = {"every_n_steps": STOP if stopped else STEPS}
+    if int(os.environ.get("RANK", 0)) == 0:
+        make_run(run.path, config | {"checkpoints": config["checkpoints"] | every})
+    if distributed.is_initialized():
+        distributed.barrier()
+    with patch.object(training_run, "finish", finish_and_keep), patch.object(RunCallback, "_save", save_and_copy):
+        record = training_run.execute(run)
+    assert record.status == "completed", record.error
+    return evaluators[0], record.metrics["best"]
+
+
+def killed(run: RunFolder) -> RunFolder:
+    """The folder of a run as a kill after step STOP leaves it."""
+    return RunFolder(run.path.with_name(f"{run.name}-killed"))
+
+
+def ending(run: RunFolder) -> str:
+    """All numbers of a run's end: NaN, too, is equal to itself here."""
+    rows = run.metrics.read_text(encoding="utf-8")
+    return repr([run.record().metrics, rows, plain_checkpoint(run.last)])
+
+
+def numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Metrics of a record, which holds null for NaN and infinity, to compare with `approx`."""
+    finite = {name: math.nan if value is None else value for name, value in metrics.items() if name != "step"}
+    return {name: value if math.isfinite(value) else math.nan for name, value in finite.items()}
+
+
 def evaluate_together(evaluators: dict[str, Evaluator], folder: Path) -> dict[str, dict[str, float]]:
     """Name → metrics on val and test of networks in memory, each evaluated by two processes."""
-    ranks = torch.multiprocessing.start_processes(
-        _evaluate_rank, args=(evaluators, folder), nprocs=2, join=False, start_method="fork"
-    )
-    while not ranks.join():  # an error of a rank is raised here
-        pass
+    on_two_ranks(_evaluate, evaluators, folder)
     return torch.load(folder / "metrics.pt", weights_only=True)  # type: ignore[no-any-return]
 
 
-def _evaluate_rank(rank: int, evaluators: dict[str, Evaluator], folder: Path) -> None:
-    faulthandler.dump_traceback_later(SECONDS, exit=True)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=SECONDS)
-    )
+def _evaluate(rank: int, evaluators: dict[str, Evaluator], folder: Path) -> None:
     found = {}
     for name, evaluator in evaluators.items():
         evaluator.share = Share(rank, 2)
@@ -211,4 +274,35 @@ def _evaluate_rank(rank: int, evaluators: dict[str, Evaluator], folder: Path) ->
         found[name] = validated | evaluator.test_after(validated)
     if rank == 0:
         torch.save(found, folder / "metrics.pt")
+
+
+def train_together(runs: dict[RunFolder, dict[str, Any]], folder: Path) -> None:
+    """Train runs of two devices and continue those that were killed, by the same two processes."""
+    on_two_ranks(_train_and_continue, runs, folder)
+
+
+def _train_and_continue(rank: int, runs: dict[RunFolder, dict[str, Any]], folder: Path) -> None:
+    with cheaply():
+        for run, config in runs.items():
+            train(run, config, stopped=True)
+            record = training_run.execute(killed(run))
+            assert record.status == "completed", record.error
+
+
+def on_two_ranks(work: Callable[..., None], *arguments: Any) -> None:
+    """Call `work(rank, *arguments)`, whose last is a folder of theirs, in two forks of this process."""
+    forks = torch.multiprocessing.start_processes(
+        _be_rank, args=(work, *arguments), nprocs=2, join=False, start_method="fork"
+    )
+    while not forks.join():  # an error of a rank is raised here
+        pass
+
+
+def _be_rank(rank: int, work: Callable[..., None], *arguments: Any) -> None:
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "tests"}
+    meeting = f"file://{arguments[-1]}/meeting"
+    limit = timedelta(seconds=SECONDS)
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=limit)
+    work(rank, *arguments)
     distributed.destroy_process_group()

@@ -2,90 +2,32 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
-from stopped_runs import make_run, plain_checkpoint
 from task_loss_pairs import (
-    STEPS,
-    STOP,
     Pair,
+    cheaply,
+    ending,
     evaluate_together,
     further_rows,
+    killed,
     loss_columns,
     make_pairs,
+    numbers,
     task_rows,
+    train,
 )
 
 from losslab.errors import UserError
-from losslab.run_folder import CACHE, RunFolder
+from losslab.run_folder import CACHE
 from losslab.training import fitting as fitting_module
-from losslab.training import run as training_run
-from losslab.training import session_notes
-from losslab.training.callbacks.run_callback import RunCallback
 from losslab.training.factory import check_components
+from losslab.training.run import execute
 from losslab.training.scoring.evaluator import Evaluator
-
-
-@contextmanager
-def cheaply() -> Iterator[None]:
-    """Within, hundreds of runs leave out what each of them repeats: the hashes of all sources and of batches beyond
-    its steps, and the wait for the disk."""
-    versions, code = session_notes.versions(), session_notes.hash_code([])
-    with ExitStack() as stack:
-        for owner, name, value in [
-            (session_notes, "versions", lambda: versions),
-            (session_notes, "hash_code", lambda foreign: code),
-            (session_notes, "_HASHED_BATCHES", 10),
-            (os, "fsync", lambda descriptor: None),
-        ]:
-            stack.enter_context(patch.object(owner, name, value))
-        yield
-
-
-def train(pair: Pair, *, stopped: bool) -> tuple[Evaluator, dict[str, float]]:
-    """Train a cell; returns its evaluator, which has the best weights, and their metrics.
-
-    Args:
-        stopped: keep the run's folder as it is after step STOP, too.
-    """
-    evaluators: list[Evaluator] = []
-    finish, save = training_run.finish, RunCallback._save
-
-    def finish_and_keep(run: RunFolder, module: Any, evaluator: Evaluator, *rest: Any, **options: Any) -> None:
-        finish(run, module, evaluator, *rest, **options)
-        evaluators.append(evaluator)
-
-    def save_and_copy(self: RunCallback, trainer: Any, improved: bool) -> None:
-        save(self, trainer, improved)
-        if self.state.step == STOP:  # all that a kill leaves
-            shutil.copytree(self.run.path, killed(pair).path)
-
-    every = {"every_n_steps": STOP if stopped else STEPS}
-    make_run(pair.folder.path, pair.config | {"checkpoints": pair.config["checkpoints"] | every})
-    with patch.object(training_run, "finish", finish_and_keep), patch.object(RunCallback, "_save", save_and_copy):
-        record = training_run.execute(pair.folder)
-    assert record.status == "completed", record.error
-    return evaluators[0], record.metrics["best"]
-
-
-def killed(pair: Pair) -> RunFolder:
-    return RunFolder(pair.folder.path.with_name(f"{pair.folder.name}-killed"))
-
-
-def ending(run: RunFolder) -> str:
-    """All numbers of a run's end: NaN, too, is equal to itself here."""
-    rows = run.metrics.read_text(encoding="utf-8")
-    return repr([run.record().metrics, rows, plain_checkpoint(run.last)])
-
 
 TASKS, FURTHER = task_rows(), further_rows()
 Table = dict[str, dict[str, Pair]]
@@ -135,18 +77,17 @@ def test_a_task_goes_with_each_loss_that_fits(row: str, table: Table, place: Pat
         for pair in fitting(table, row):
             stopped = (row, pair.column) in stopping
             try:
-                trained[pair.column] = train(pair, stopped=stopped)
+                trained[pair.column] = train(pair.folder, pair.config, stopped=stopped)
                 if stopped:
-                    training_run.execute(killed(pair))
-                    assert ending(killed(pair)) == ending(pair.folder)
+                    execute(killed(pair.folder))
+                    assert ending(killed(pair.folder)) == ending(pair.folder)
             except Exception as error:  # the other cells are tried as well
                 faults[pair.column] = repr(error)
     (meeting := place / f"ranks of {row}").mkdir()
     together = evaluate_together({column: evaluator for column, (evaluator, _) in trained.items()}, meeting)
     for column, (_, best) in trained.items():
-        alone = {name: math.nan if value is None else value for name, value in best.items() if name != "step"}
-        if together[column] != pytest.approx(alone, rel=1e-4, abs=1e-7, nan_ok=True):
-            faults[column] = f"two ranks find {together[column]}, and one {alone}"
+        if numbers(together[column]) != pytest.approx(numbers(best), rel=1e-4, abs=1e-7, nan_ok=True):
+            faults[column] = f"two ranks find {together[column]}, and one {best}"
     assert trained and not faults, "\n".join(f"{column}: {fault}" for column, fault in faults.items())
 
 
