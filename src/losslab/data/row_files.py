@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from losslab.console import say
 from losslab.data.own_splits import own_splits
 from losslab.data.row_source import RowSource
 from losslab.data.splits import SPLITS
@@ -16,8 +17,12 @@ from losslab.data.table_format import Row, Skipped, TableFormat
 from losslab.data.tables import SUFFIXES, column_names, find_tables, rows_of
 from losslab.errors import UserError
 
-_SHOWN = 4
 Paths = str | list[str]
+_SHOWN = 4
+_LARGE = 10**8
+"""Bytes of files whose memory is told."""
+_IN_MEMORY = 25
+"""Bytes of memory for each byte of a file: as measured on rows of 40 words, with a trained tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class FileRows(RowSource):
         return [(str(file), column_names(file, self.form)) for file in self.files[split]]
 
     def rows(self, split: str, columns: Sequence[str], skipped: Skipped) -> Iterator[tuple[str, Row]]:
+        if (size := sum(file.stat().st_size for file in self.files[split])) > _LARGE:
+            say(
+                f"reading {size / 1e6:,.0f} MB of rows of {split}, which are held in memory until they are encoded: "
+                f"about {size * _IN_MEMORY / 1e9:,.1f} GB"
+            )
         for file in self.files[split]:
             for place, cells in rows_of(file, list(columns), self.form, skipped):
                 yield f"{file}: {place}", cells
