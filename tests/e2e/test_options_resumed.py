@@ -6,18 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from task_loss_pairs import (
-    COMMON,
-    cheaply,
-    ending,
-    evaluate_together,
-    killed,
-    make_rows,
-    numbers,
-    short_documents,
-    train,
-    train_together,
-)
+from short_runs import COMMON, cheaply, ending, evaluate_together, killed, numbers, train, train_together
+from task_loss_pairs import make_rows, short_documents
 
 from losslab.config.binding import bind_components
 from losslab.config.check import check_run, resolve_budget, resolve_split

@@ -8,19 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from task_loss_pairs import (
-    Pair,
-    cheaply,
-    ending,
-    evaluate_together,
-    further_rows,
-    killed,
-    loss_columns,
-    make_pairs,
-    numbers,
-    task_rows,
-    train,
-)
+from short_runs import cheaply, ending, evaluate_together, killed, numbers, train
+from task_loss_pairs import Pair, further_rows, loss_columns, make_pairs, task_rows
 
 from losslab.errors import UserError
 from losslab.run_folder import CACHE
