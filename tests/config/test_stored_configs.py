@@ -92,3 +92,10 @@ def test_a_list_of_files_is_found_where_it_was_moved_to(settle, tmp_path) -> Non
         moved_inputs(config, tmp_path / "run", "/elsewhere/run", [])
     given = override(config, ["data.path=[a.csv, ~/b.csv]"], ("data.path",))
     assert given["data"]["path"] == [str(Path("a.csv").absolute()), str(Path("~/b.csv").expanduser())]
+
+
+def test_a_table_elsewhere_takes_the_place_of_no_corpus() -> None:
+    moved = override({"data": {"path": "a.csv"}}, ["data.path=b.csv"], ("data.path",))
+    assert moved["data"].keys() == {"path"}, "rows have no key `corpus`, which is then refused"
+    text = override({"data": {"path": None, "corpus": "python_docs"}}, ["data.path=b.txt"], ("data.path",))
+    assert text["data"]["corpus"] is None

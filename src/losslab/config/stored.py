@@ -97,7 +97,7 @@ def override(config: dict[str, Any], overrides: list[str], allowed: tuple[str, .
             config = {**config, section: {**config[section], last: _parse(key, value)}}
         else:
             config = {**config, key: _parse(key, value)}
-        if key == "data.path":
+        if key == "data.path" and "corpus" in config["data"]:
             config["data"]["corpus"] = None  # a text stands in its place
     return config
 

@@ -251,7 +251,8 @@ class TrainRows:
             )
         if isinstance(self.order, Balanced):
             least, most = self.order.quotas.min(), self.order.quotas.max()
-            yield f"draws  balance {self.sampling.balance:g}: a class is drawn {least:,.1f} to {most:,.1f} times a pass"
+            times = f"{least:,.1f}" if least == most else f"{least:,.1f} to {most:,.1f}"
+            yield f"draws  balance {self.sampling.balance:g}: a class is drawn {times} times a pass"
         flipped = self.flipped()
         if flipped is not None:
             count, classes = self.store.count("train"), self.store.meta["num_classes"]

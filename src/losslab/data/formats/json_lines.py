@@ -52,7 +52,7 @@ def parse_line(text: str, place: str) -> Row:
         raise UserError(f"{place} is nested too deeply to be read") from None
     except ValueError as error:
         told = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-        raise UserError(f"{place} is no JSON: {told}") from None
+        raise UserError(f'{place} is no JSON: {told}; each line is an object, {{"text": "…"}}') from None
     if not isinstance(row, dict):
         cure = "; a list of objects becomes lines by: jq -c '.[]'" if isinstance(row, list) else ""
         raise UserError(f'{place} must be a JSON object, {{"text": …}}, not {text.strip()[:_SHOWN]}{cure}')
