@@ -1,5 +1,5 @@
-"""Options that change how a run trains, in runs that are stopped and end as the undisturbed ones do, bit for bit: on one
-rank, and on two."""
+"""Options that change how a run trains, in runs that are stopped and end as the undisturbed ones do, bit for bit: on
+one rank, and on two."""
 
 from __future__ import annotations
 
