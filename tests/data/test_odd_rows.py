@@ -145,7 +145,7 @@ NUL = r"holds a NUL byte, which no text has: the file is damaged; write it again
             {"delimiter": ","},
             "or data.delimiter=';', which divides that name",
         ),
-        ("a.csv", HEAD + BODY, {"encoding": "utf-99"}, "data.encoding=utf-99 is no encoding of text that Python knows"),
+        ("a.csv", HEAD + BODY, {"encoding": "utf-99"}, "data.encoding=utf-99 is no encoding of text that Python has"),
         ("a.csv", HEAD + BODY, {"header": ("text", "text")}, r"data.header=.* must name each column once"),
         ("a.dat", HEAD + BODY, {}, "is no table that can be read .*where only its name is another: data.format=csv"),
     ],

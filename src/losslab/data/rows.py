@@ -51,7 +51,7 @@ class RowsDataModule(DataModule):
         delimiter: of csv; default: the one of comma, semicolon, tab and | that divides the first line most often.
         quotes: of csv: cells may stand in quotation marks.
         header: of csv whose first line is a row: the names of its columns.
-        encoding: of the files, a name that Python knows.
+        encoding: of the files, a name of an encoding that Python has.
         format: of the files; default: by the suffix of each.
         tokenizer: bytes, bpe (trained on the train split), or the path of a tokenizer.json.
         vocab_size: of the trained bpe; of columns of words, the most that have an id of their own.

@@ -23,7 +23,7 @@ class TableFormat:
     Args:
         delimiter: of csv, one character; None: the one that divides the first line most often, a tab in .tsv.
         quotes: of csv, a cell may stand in quotation marks, as one that holds the delimiter must.
-        encoding: a name that Python knows.
+        encoding: a name of an encoding that Python has.
         header: the names of csv's columns, where the first line does not hold them.
         name: the format of all files; None: each file's suffix says it.
     """
@@ -54,7 +54,7 @@ class TableFormat:
             "".encode(self.encoding)
         except LookupError:
             raise UserError(
-                f"data.encoding={self.encoding} is no encoding of text that Python knows: utf-8, utf-16, latin-1, "
+                f"data.encoding={self.encoding} is no encoding of text that Python has: utf-8, utf-16, latin-1, "
                 "cp1252, …"
             ) from None
         if self.header is not None and (not self.header or len(set(self.header)) != len(self.header)):

@@ -1,4 +1,4 @@
-"""The linear output layer whose softmax is what a run predicts, for programs that know no other prediction."""
+"""The linear output layer whose softmax is what a run predicts, for programs that predict in no other way."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ def introduce(
     run: RunFolder, config: dict[str, Any], record: Record, data: DataModule, network: Network, step: int
 ) -> None:
     settings, flops = config["trainer"], record.throughput.get("flops_per_token")
+    threads = record.hardware["threads"]
     parameters = sum(p.numel() for p in network.parameters())
     cost = "" if flops is None else f", {flops / 1e6:,.2f} MFLOP per trained {positions_of(network.task)[:-1]}"
     say(f"run    {run}" + (f" (continues after step {step})" if step else ""))
@@ -53,7 +54,7 @@ def introduce(
     samples = data.batch_size if data.samples_per_step == data.batch_size else f"{data.samples_per_step:,.1f}"
     say(
         f"train  {settings['max_steps']:,} steps of {samples}{length} "
-        f"on {record.hardware['ranks']} {record.hardware['device']} ({record.hardware['threads']} threads), "
+        f"on {record.hardware['ranks']} {record.hardware['device']} ({threads} thread{'s' if threads != 1 else ''}), "
         f"{settings['precision']}"
     )
     for text in describe_passes(record.provenance.get("worked_out") or {}):
