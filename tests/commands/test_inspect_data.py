@@ -52,8 +52,8 @@ def test_copies_lengths_and_labels_are_counted_by_split(inspect: Inspect) -> Non
     assert found["labels"] == {"names": ["even", "odd"], "counts": {"train": [17, 5], "val": [3, 0], "test": [0, 2]}}
     assert found["summary"]["skipped"] == {"rows with an empty text": 1}
     shown = inspect(*words, split="test")
-    assert "  train  2 repeat another row of train · 1 inputs have several labels\n" in shown
-    assert "  test   1 are in val as well\n" in shown
+    assert "  train  2 repeat another row of train · 1 of the inputs has several labels\n" in shown
+    assert "  test   1 is in val as well\n" in shown
     assert "\neven      17    3     0  77.3%  " in shown and "left out: 1 rows with an empty text" in shown
     assert "a much longer te (16 inputs)\n   predicts    odd\n" in shown  # without the end of text: it was cut off
     assert "\x1b" not in shown

@@ -78,15 +78,19 @@ def _copies(found: Mapping[str, Any]) -> Lines:
     for name, split in known.items():
         unit, parts = split["unit"], []
         if count := split["duplicates"]:
-            parts.append(f"{count:,} repeat another {unit} of {name}")
-        parts += [f"{count:,} are in {other} as well" for other, count in split["copies"].items() if count]
+            parts.append(f"{count:,} repeat{'s' * (count == 1)} another {unit} of {name}")
+        parts += [f"{count:,} {_be(count)} in {other} as well" for other, count in split["copies"].items() if count]
         if count := split.get("several_labels"):
-            parts.append(f"{count:,} inputs have several labels")
+            parts.append(f"{count:,} of the inputs {'has' if count == 1 else 'have'} several labels")
         if parts:
             any_copy = True
             yield f"  {name:<7}{' · '.join(parts)}"
     if not any_copy:
         yield f"  none within {', '.join(known)}, and none between them"
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _coverage(found: Mapping[str, Any]) -> Lines:
