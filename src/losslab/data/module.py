@@ -26,6 +26,7 @@ from losslab.errors import UserError
 from losslab.metrics.unigram import unigram_nll
 
 _FEWEST_TOKENS = 2
+_RECORDED = ("how", "documents", "words", "tokens", "overlap", "tokenizer_trained_on")
 
 
 class TextDataModule(DataModule):
@@ -213,7 +214,7 @@ class TextDataModule(DataModule):
         """
         corpus = self.text.corpus() if split else self.text.whole()
         parts = [split] if split else list(corpus.documents)
-        documents = [text for part in parts for text in corpus.documents[part]]
+        documents = corpus.together(parts)
         stream = encode_split(documents, tokenizer)
         if len(stream.tokens) < _FEWEST_TOKENS:
             raise UserError(f"data.path={self.path} holds {len(stream.tokens)} token(s): there is nothing to predict")
@@ -238,8 +239,7 @@ class TextDataModule(DataModule):
         """Facts of the text that the record keeps: files, documents and words by split, overlap, the tokenizer's
         losses."""
         meta = self.cache.meta
-        keys = ("how", "documents", "words", "tokens", "overlap", "tokenizer_trained_on")
-        about = {key: meta[key] for key in keys if key in meta}
+        about = {key: value for key, value in meta.items() if key in _RECORDED}
         kept = self.cache.round_trip
         return about | {"files": self.told(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
 

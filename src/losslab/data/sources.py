@@ -48,6 +48,11 @@ class Corpus:
     how: dict[str, str]
     """`documents` and `splits` → how they were made, for people."""
 
+    def together(self, splits: Sequence[str]) -> Sequence[str]:
+        """The documents of these splits; those of a single one stay on the disk."""
+        found = [self.documents[split] for split in splits]
+        return found[0] if len(found) == 1 else [text for texts in found for text in texts]
+
 
 def corpus_of(documents: list[str], how: str) -> Corpus:
     """Documents that are split by their hashes alone."""
