@@ -238,8 +238,7 @@ class TextDataModule(DataModule):
     def summary(self) -> dict[str, Any]:
         """Facts of the text that the record keeps: files, documents and words by split, overlap, the tokenizer's
         losses."""
-        meta = self.cache.meta
-        about = {key: value for key, value in meta.items() if key in _RECORDED}
+        about = {key: value for key, value in self.cache.meta.items() if key in _RECORDED}
         kept = self.cache.round_trip
         return about | {"files": self.told(), "tokenizer_lossless": kept.lossless, "round_trip": kept._asdict()}
 
