@@ -104,9 +104,11 @@ FIVE_STEPS = [
     "data.val_batch_size=71",  # and so one batch more
     "trainer.enable_progress_bar=false",
 ]
-LOSSES = ["cross_entropy", "kl_divergence", "brier", "hinge", "square", "harmonic", "entmax"]
+LOSSES = ["cross_entropy", "kl_divergence", "brier", "hinge", "square", "harmonic", "entmax", "class_balanced"]
+LOSSES += ["adaptive_softmax", "sampled_softmax"]
 """One for each way to compute a loss, with and without a scale that it receives; and entmax, whose nll is infinite."""
-RUNS = {loss: [f"loss={loss}"] for loss in LOSSES} | {"mlm": ["task=mlm", "model=encoder"]}
+UNTIED = {"adaptive_softmax": ["model.tie_embeddings=false"]}
+RUNS = {loss: [f"loss={loss}", *UNTIED.get(loss, [])] for loss in LOSSES} | {"mlm": ["task=mlm", "model=encoder"]}
 """And a task whose ranks have unequal numbers of targets."""
 STRATEGIES = {"ddp": "trainer.accumulate_grad_batches=2", "fsdp": "trainer.accumulate_grad_batches=1"}
 """Strategy → how its batch is split."""
