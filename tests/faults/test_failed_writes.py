@@ -63,6 +63,7 @@ FILES = {
         "meta.json",
         "the cache's folder",
     ],
+    "progress of the cache": ["shards", ".tokenizer"],
     "notes": ["hashes.json", "verified.json"],
     "folders": ["the run's folder", "checkpoints", ".cache", "runs", "outputs", "a lock", "the probe"],
 }
