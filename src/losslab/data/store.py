@@ -105,9 +105,10 @@ def open_or_build(
             write(temporary)
             temporary.rename(folder)
             sync_folder(root)
-        except BaseException as error:
-            if isinstance(error, Exception) or not resumes:  # after Ctrl-C the same command goes on
-                shutil.rmtree(temporary, ignore_errors=True)
+        except Exception:
+            # Whatever `write` raises goes on to the caller. A Ctrl-C or a kill leaves the folder, which the next call
+            # continues or begins again.
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
     return opened(folder)
 
