@@ -1,6 +1,9 @@
 """Texts become documents: at separators, at blank lines, by files, or in blocks."""
 
 import random
+import re
+import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ from held_texts import held, listed
 from losslab.data import documents, stored_text
 from losslab.data.documents import BLOCK, ENOUGH, compile_separator
 from losslab.data.pieces import Documents
+from losslab.data.stored_text import StoredText
 from losslab.data.words import count_words
 from losslab.errors import UserError
 
@@ -202,3 +206,38 @@ def test_a_text_that_is_read_in_windows_is_cut_as_at_once(
         patch.setattr(stored_text, "WINDOW", window)
         assert cut_texts(texts, rule, separator, enough=3) == at_once
         assert [held(text).count_words() for text in texts] == list(map(count_words, texts))
+
+
+@pytest.mark.parametrize(("name", "line"), [("</s>", "</s>\n"), (documents.TITLES, "\n = T = \n")])
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 60), window=st.integers(1, 60), size=st.integers(1, 9))
+def test_few_long_parts_are_found_by_their_places_alone(
+    name: str, line: str, seed: int, length: int, window: int, size: int
+) -> None:
+    text = "".join(random.Random(seed).choices([*MARKS, line, line], k=length))
+    pattern, keep = re.compile(documents._KNOWN[name], re.MULTILINE), name == documents.TITLES
+    cut = documents._part_cutter(pattern, keep=keep, lines=True)
+    expected = [(start, stop) for start, stop, _ in held(text).pieces(cut)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored_text, "WINDOW", window)
+        patch.setattr(stored_text, "_CHARACTERS", size)
+        parts = documents._parts(held(text), pattern, keep=keep)
+        assert [(part.start, part.stop) for part in parts] == expected
+        places = sorted(random.Random(seed).choices(range(len(text) + 1), k=5))
+        assert stored_text.bytes_before(text, places) == {p: len(text[:p].encode()) for p in places}
+
+
+def test_a_rare_separator_makes_no_text_be_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_text, "WINDOW", 2**14)
+    path = tmp_path / "text.txt"
+    half = "".join(f"{i} wörter 🙂\n\n" for i in range(30_000))
+    path.write_text(f"{half}</s>\n{half}", encoding="utf-8")
+    tracemalloc.start()
+    try:
+        cut = documents.cut_texts([StoredText(path, 0, path.stat().st_size)], "auto", None)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(cut.pieces) == 60_000
+    assert cut.how.startswith("2 documents between </s>")
+    assert peak - kept < path.stat().st_size / 2

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from losslab.data.pieces import Pieces
 from losslab.data.stored_text import Cut as StoredCut
@@ -77,14 +78,17 @@ def cut_texts(texts: list[StoredText], rule: DocumentRule, separator: str | None
     found = recognise(texts) if rule == "auto" else None
     before = ""
     if found is not None:
-        pattern = re.compile(_KNOWN[found], re.MULTILINE)
-        pieces = Pieces()
-        for text in texts:
-            pieces.add(text, text.pieces(_part_cutter(pattern, keep=found == TITLES, lines=True)))
-        if len(pieces) >= enough:
-            return Cut(pieces, known=True, how=f"cut at {found}")
-        before = f"{len(pieces)} documents between {found} are fewer than {enough}: each "
-        texts = [text.part(start, stop) for text, start, stop in map(pieces.place, range(len(pieces)))]
+        pattern, keep = re.compile(_KNOWN[found.name], re.MULTILINE), found.name == TITLES
+        if found.count + len(texts) < enough:  # each is long perhaps: none is read whole
+            texts = [part for text in texts for part in _parts(text, pattern, keep=keep)]
+        else:
+            pieces = Pieces()
+            for text in texts:
+                pieces.add(text, text.pieces(_part_cutter(pattern, keep=keep, lines=True)))
+            if len(pieces) >= enough:
+                return Cut(pieces, known=True, how=f"cut at {found.name}")
+            texts = [text.part(start, stop) for text, start, stop in map(pieces.place, range(len(pieces)))]
+        before = f"{len(texts)} documents between {found.name} are fewer than {enough}: each "
     rule = settled(rule, texts, are_files=found is None)
     if rule == "file":
         return Cut(_cut(texts, rule), known=True, how="each file is one")
@@ -129,7 +133,14 @@ def compile_separator(separator: str) -> re.Pattern[str]:
     return re.compile(re.escape(separator))
 
 
-def recognise(texts: list[StoredText]) -> str | None:
+class Recognised(NamedTuple):
+    """A known separator that is in some texts."""
+
+    name: str
+    count: int
+
+
+def recognise(texts: list[StoredText]) -> Recognised | None:
     """The known separator that occurs most often: anywhere in a few texts, in most of many."""
     found = [_count_known(text) for text in texts]
     counts = {}
@@ -138,7 +149,7 @@ def recognise(texts: list[StoredText]) -> str | None:
         if len(texts) < ENOUGH or 2 * sum(map(bool, of_each)) > len(texts):
             counts[name] = sum(of_each)
     best = max(counts, key=lambda name: counts[name], default=None)
-    return best if best is not None and counts[best] else None
+    return Recognised(best, counts[best]) if best is not None and counts[best] else None
 
 
 def _count_known(text: StoredText) -> dict[str, int]:
@@ -201,6 +212,25 @@ def _part_cutter(separator: re.Pattern[str], *, keep: bool = False, lines: bool 
 def _stripped(buffer: str, start: int, stop: int) -> tuple[int, int]:
     part = buffer[start:stop]
     return stop - len(part.lstrip("\r\n")), start + len(part.rstrip("\r\n"))
+
+
+def _parts(text: StoredText, separator: re.Pattern[str], *, keep: bool) -> Iterator[StoredText]:
+    """What `_part_cutter` with `lines` cuts, by the places alone, however long the parts are."""
+
+    def find(buffer: str, first: bool, last: bool) -> tuple[list[tuple[int, int]], int]:
+        stop = _whole_lines(buffer, last)
+        return [match.span() for match in separator.finditer(buffer, 0, stop)], stop
+
+    spans = [(start, stop) for start, stop, _ in text.pieces(find)]
+    if keep and spans and text.part(0, spans[0][0]).is_blank():
+        del spans[0]
+    places = [0, *(place for span in spans for place in span), text.size]
+    for start, stop in zip(places[::2], places[1::2], strict=True):
+        part = text.part(start, stop)
+        if keep and part.size:
+            yield part
+        elif not keep and not part.is_blank():
+            yield part.without_line_ends()
 
 
 def _paragraphs(buffer: str, first: bool, last: bool) -> tuple[list[tuple[int, int]], int]:

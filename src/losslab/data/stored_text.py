@@ -16,6 +16,9 @@ from losslab.errors import UserError
 
 WINDOW = 2**22
 """Bytes that are read together."""
+_CHARACTERS = 2**20
+"""Characters that are encoded together."""
+_LINE_ENDS = b"\r\n"
 
 Cut = Callable[[str, bool, bool], tuple[list[tuple[int, int]], int]]
 """Takes what is left of a text up to now, whether that is its beginning, and whether nothing follows. Returns the first
@@ -78,6 +81,25 @@ class StoredText:
         """The bytes from `start` to `stop` of this text."""
         return StoredText(self.source, self.start + start, self.start + stop)
 
+    def is_blank(self) -> bool:
+        """It holds nothing but white space."""
+        return not any(window.strip() for window in self.windows())
+
+    def without_line_ends(self) -> StoredText:
+        """This text without the ends of lines, and empty lines, before and behind it."""
+        start, stop = self.start, self.stop
+        while start < stop:
+            content = self.read_bytes(start, min(start + WINDOW, stop))
+            start += len(content) - len(content.lstrip(_LINE_ENDS))
+            if content.strip(_LINE_ENDS):
+                break
+        while start < stop:
+            content = self.read_bytes(max(start, stop - WINDOW), stop)
+            stop -= len(content) - len(content.rstrip(_LINE_ENDS))
+            if content.strip(_LINE_ENDS):
+                break
+        return StoredText(self.source, start, stop)
+
     def feed(self, digest: hashlib._Hash) -> None:
         """Hash the size of the text, and the text."""
         digest.update(self.size.to_bytes(8, "little"))
@@ -109,12 +131,24 @@ class StoredText:
                 continue
             buffer = "".join(waiting)
             spans, used = cut(buffer, at == 0, last)
-            place = byte_positions(buffer)
+            place = bytes_before(buffer, [used, *(place for span in spans for place in span)])
             for start, stop in spans:
-                yield at + int(place[start]), at + int(place[stop]), buffer[start:stop]
-            at += int(place[used])
+                yield at + place[start], at + place[stop], buffer[start:stop]
+            at += place[used]
             waiting, length = [buffer[used:]], len(buffer) - used
             rest = length
+
+
+def bytes_before(text: str, places: list[int]) -> dict[int, int]:
+    """The UTF-8 bytes before each of these characters, in little memory however long the text is."""
+    if text.isascii():
+        return {place: place for place in places}
+    found, at, size = {}, 0, 0
+    for place in sorted(places):
+        for start in range(at, place, _CHARACTERS):
+            size += len(text[start : min(start + _CHARACTERS, place)].encode())
+        found[place], at = size, place
+    return found
 
 
 def byte_positions(text: str) -> NDArray[np.int64]:
