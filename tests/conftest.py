@@ -41,7 +41,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in WAITING)
 
 
+_ENVIRONMENT = dict(os.environ)
+
+
 def pytest_collection_finish() -> None:
+    _restore(_ENVIRONMENT)  # scikit-learn sets KMP_DUPLICATE_LIB_OK, with which no command would be forked
     gc.freeze()  # each full collection of a process with torch and all tests takes 0.3 s otherwise
 
 
@@ -56,9 +60,13 @@ def _environment_restored() -> Iterator[None]:
     """Some packages set variables while they are imported; commands are forked where the environment is as it was."""
     before = dict(os.environ)
     yield
-    if os.environ != before:
+    _restore(before)
+
+
+def _restore(environment: dict[str, str]) -> None:
+    if os.environ != environment:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(environment)
 
 
 @pytest.fixture

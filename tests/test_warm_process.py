@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sklearn  # noqa: F401  # it sets variables that new processes read, in whatever test file imports it
 
 import warm_process
 from warm_process import PYTHON, forks, starting_cold
@@ -39,6 +40,10 @@ sys.exit(int(sys.argv[2]))
 def script(tmp_path: Path) -> str:
     """A file with the name of one that is started as a fork."""
     return str(tmp_path / "rank_weights.py")
+
+
+def test_packages_that_test_files_import_leave_commands_forkable() -> None:
+    assert warm_process.can_fork()
 
 
 @pytest.mark.parametrize("session", [False, True])
