@@ -19,7 +19,7 @@ LABELS = {"b": 0.7, "a": 0.2, "c": 0.1}
 class Predictor:
     """Every row is a b."""
 
-    batch_size, cut_off = 2, 0
+    batch_size, longer = 2, 0
 
     def __init__(self, *names: str) -> None:
         self.names = {name: name for name in names}

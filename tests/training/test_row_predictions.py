@@ -124,7 +124,7 @@ def test_labels_and_their_probabilities_are_the_losss(loss: Loss) -> None:
     texts = ["a", "a longer text than the context", "bc"]
     found = predict_rows([{"sentence": text, "label": "unknown so far"} for text in texts])
     assert found == predict_rows(texts)
-    assert predict_rows.cut_off == 2
+    assert predict_rows.longer == 2
     for text, told in zip(texts, found, strict=True):
         expected = loss.predict_log_probs(scores_of(predict_rows.network, tokens_of(text)))[0].exp()
         assert list(told["probabilities"]) == LABELS

@@ -77,11 +77,11 @@ def predict(
         note(opened.about)
     if table is None and output is None:
         (_converse if types else _stream)(opened, top)
-        _tell_cut_off(opened)
+        _tell_longer(opened)
         return 0
     rows = list(_lines()) if table is None else _rows_of(table, opened)
     predictions = opened.predict(rows, top)
-    _tell_cut_off(opened)
+    _tell_longer(opened)
     is_table = output is not None and output.suffix.lower() == ".csv"
     text = to_csv(rows, predictions, ranked=top is not None) if is_table else to_lines(rows, predictions)
     if output is None:
@@ -189,6 +189,8 @@ def _best(told: dict[str, Any], top: int) -> dict[str, Any]:
     return {"probabilities": dict(ranked[:top])}
 
 
-def _tell_cut_off(opened: _Opened) -> None:
-    if cut := opened.predictor.cut_off:
-        complain(f"note: {cut:,} sequences are longer than data.context={opened.data['context']}: cut off")
+def _tell_longer(opened: _Opened) -> None:
+    if longer := opened.predictor.longer:
+        stride = opened.data.get("eval_stride")
+        how = "cut off" if stride is None else f"read in windows, {stride} apart"
+        complain(f"note: {longer:,} sequences are longer than data.context={opened.data['context']}: {how}")

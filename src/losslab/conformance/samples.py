@@ -54,7 +54,7 @@ def rows(batch: Batch, chosen: slice) -> Batch:
     """Some samples of a batch."""
     inputs = {name: value[chosen] for name, value in batch.inputs.items()}
     extras = {name: value[chosen] for name, value in batch.extras.items()}
-    return Batch(inputs, batch.target[chosen], batch.weight[chosen], extras)
+    return batch._replace(inputs=inputs, target=batch.target[chosen], weight=batch.weight[chosen], extras=extras)
 
 
 def _stream(data: TextDataModule, task: Task) -> tuple[DataInfo, dict[str, Batch]]:

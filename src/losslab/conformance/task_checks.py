@@ -23,6 +23,7 @@ from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.mse import MSE
 from losslab.losses.soft_cross_entropy import SoftCrossEntropy
 from losslab.training.factory import build_backbone, build_data, build_loss, build_task
+from losslab.training.long_inputs import reader_of
 from losslab.training.network import Network
 from losslab.training.random import generator
 from losslab.training.trial import task as trials
@@ -110,7 +111,8 @@ def gradient_reaches_the_model(trial: TaskTrial) -> str:
     """Hidden states are connected to the model."""
     for kind in trial.kinds:
         network = trial.network(kind).train()
-        found = trial.task.features(network.backbone, trial.batch, kind, network.loss.needs)  # type: ignore[arg-type]
+        body = reader_of(network.backbone, trial.batch)  # type: ignore[arg-type]
+        found = trial.task.features(body, trial.batch, kind, network.loss.needs)
         if not found.hidden.requires_grad:
             raise Fault("features gives hidden states without a gradient: something on the way is detached (no_grad?)")
     return "hidden states have a gradient"

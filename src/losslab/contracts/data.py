@@ -214,4 +214,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(device) for name, value in tensors.items()}
 
-    return Batch(moved(batch.inputs), batch.target.to(device), batch.weight.to(device), moved(batch.extras))
+    return batch._replace(
+        inputs=moved(batch.inputs),
+        target=batch.target.to(device),
+        weight=batch.weight.to(device),
+        extras=moved(batch.extras),
+    )

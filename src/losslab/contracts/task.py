@@ -24,7 +24,8 @@ ranks."""
 ColumnKind = Literal["text", "words", "label", "labels", "tags", "value", "values"]
 """Types of columns, for data that has rows, and the value that a row then holds:
 
-    text      a string                       int64 [T]: token ids, at most data.context, the end of text included
+    text      a string                       int64 [T]: token ids, at most data.context, the end of text included; of
+                                             val and test all of them, where data.eval_stride reads them in windows
     words     a list of strings              int64 [T]: an id for each word, 0 for those that train lacks
     label     a string or whole number       int: its class
     labels    a list of them                 int64 [K]: the classes that hold, which do not exclude one another

@@ -27,6 +27,26 @@ class TargetKind(Enum):
     VALUES = "values"  # float [N, K]
 
 
+class EvalWindows(NamedTuple):
+    """Windows in which the model reads what is longer than they are, so that no position is left out."""
+
+    size: int
+    """Positions of a window."""
+    stride: int
+    """Positions from the beginning of a window to that of the next, from 1 to `size`."""
+    at_once: int
+    """The most windows that the model reads in one call."""
+
+    def starts(self, length: int) -> list[int]:
+        """Where the windows of a sequence begin, every `stride` positions; the last one ends where the sequence does.
+        A sequence that fits into one window has that alone."""
+        return [*range(0, length - self.size, self.stride), max(0, length - self.size)]
+
+    def number(self, length: int) -> int:
+        """How many windows a sequence has."""
+        return 1 + max(0, -(-(length - self.size) // self.stride))
+
+
 class Batch(NamedTuple):
     """One micro-batch of B samples. P stands for the shape of their positions: [B, T] for a sequence, [B] for one each.
 
@@ -44,6 +64,9 @@ class Batch(NamedTuple):
     extras: dict[str, Tensor]
     """Tensors aligned with `weight`: `fit` (1 in the half of val that fits the temperature), `bytes` (raw UTF-8 bytes
     of the target), `unit` (the document or sample whose scores it joins), `id` (the sample)."""
+    windows: EvalWindows | None = None
+    """How sequences that are longer than the context are read, in batches to evaluate or predict; None: there are
+    none. The task sees one hidden state a position all the same (`losslab.training.long_inputs`)."""
 
 
 class Windows(NamedTuple):

@@ -109,8 +109,11 @@ class Vocabularies:
             found[LABELS_FILE] = json.dumps({name: list(labels) for name, labels in self.labels.items()}, indent=1)
         return found
 
-    def encode(self, rows: Sequence[Row]) -> tuple[dict[str, Column], int]:
-        """Each column by name, and how many sequences were cut to the context.
+    def encode(self, rows: Sequence[Row], *, whole: bool = False) -> tuple[dict[str, Column], int]:
+        """Each column by name, and how many sequences are longer than the context.
+
+        Args:
+            whole: they keep what is beyond it; otherwise they are cut.
 
         Raises:
             UserError: for labels that train lacks, values of different lengths, and text without a token.
@@ -119,7 +122,7 @@ class Vocabularies:
         texts: Tokens = {}
         longer = 0
         if self.tokenizer is not None:
-            texts, longer = encode_texts(names, self.joined, rows, self.tokenizer, self.context, self.cut)
+            texts, longer = encode_texts(names, self.joined, rows, self.tokenizer, self.context, self.cut, whole=whole)
         columns = {}
         for name, kind in self.columns.items():
             cells = [row[name] for row in rows]
@@ -135,7 +138,7 @@ class Vocabularies:
                 found = texts[name] if kind == "text" else self._numbers(name, cells)
                 if kind in _WORDS:
                     longer += kind == "words" and sum(len(numbers) > self.context for numbers in found)
-                    found = [numbers[: self.context] for numbers in found]
+                    found = found if whole else [numbers[: self.context] for numbers in found]
                 columns[name] = _column(kind, found)
         return columns, longer
 

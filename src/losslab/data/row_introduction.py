@@ -6,17 +6,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from losslab.contracts import DataInfo
+from losslab.data.long_rows import LongRows
 
 _FEW_COPIES = 0.01
 """Share of rows from which copies are worth a note."""
 
 
-def introduce_rows(meta: Mapping[str, Any], told: str, info: DataInfo, context: int) -> Iterator[tuple[str, bool]]:
+def introduce_rows(
+    meta: Mapping[str, Any], told: str, info: DataInfo, long: LongRows, bare: Mapping[str, int]
+) -> Iterator[tuple[str, bool]]:
     """Lines, each with whether it is a note that a person should see apart.
 
     Args:
         meta: the description of the encoded rows.
         told: one line about the source.
+        bare: split → rows without a position to predict.
     """
     yield f"rows   {told}", False
     yield f"       {counted(meta['rows'])} rows; splits: {meta['how']}", False
@@ -34,11 +38,18 @@ def introduce_rows(meta: Mapping[str, Any], told: str, info: DataInfo, context: 
                 True,
             )
     if any(meta["truncated"].values()):
-        yield f"{counted(meta['truncated'])} sequences are longer than data.context={context} and were cut off", True
+        yield (
+            f"{counted(meta['truncated'])} sequences are longer than data.context={long.context} and were cut off",
+            True,
+        )
+    yield from long.introduction(meta)
     sizes = counted({split: size.positions for split, size in info.splits.items()})
     vocabulary = f", vocabulary {info.vocab_size:,}" if info.vocab_size else ""
     classes = f", {info.num_classes:,} classes" if info.num_classes else ""
     yield f"data   {sizes} positions{vocabulary}{classes}", False
+    for split, count in bare.items():
+        if count:
+            yield f"{count:,} of {meta['rows'][split]:,} {split} rows have nothing to predict within the context", True
 
 
 def counted(numbers: Mapping[str, int]) -> str:

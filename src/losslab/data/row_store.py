@@ -60,8 +60,8 @@ def open_rows(
     """Open the folder for `settings`, or read and encode the rows.
 
     Args:
-        settings: all that decides what is kept; `context` and `vocab_size`, and `joined` and `cut`, where they
-            are there, are read.
+        settings: all that decides what is kept; `context` and `vocab_size`, and `joined`, `cut` and `whole`, where
+            they are there, are read.
 
     Raises:
         UserError: for rows that cannot be used.
@@ -109,13 +109,16 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
     )
     made = replace(made, cut=settings.get("cut", made.cut))
     truncated = dict.fromkeys(SPLITS, 0)
+    longer: dict[str, int] = {}
     target = target_of(columns)
     classes = made.labels.get(target or "")
     meta: dict[str, Any] = {"settings": settings, "how": read.how, "copies": read.copies, "class_counts": None}
     meta |= {"grouped": read.grouped, "skipped": read.skipped}
     for split in SPLITS:
         np.save(folder / f"{split}.hashes.npy", np.array(read.hashes[split], dtype=np.uint64))
-        encoded, truncated[split] = made.encode(read.rows[split])
+        whole = split in settings.get("whole", ())
+        encoded, count = made.encode(read.rows[split], whole=whole)
+        (longer if whole else truncated)[split] = count
         for i, (name, column) in enumerate(encoded.items()):
             np.save(folder / f"{split}.{i}.npy", column.values)
             if column.ends is not None:
@@ -124,6 +127,7 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
                 meta["class_counts"] = np.bincount(column.values, minlength=len(classes)).tolist()
     values = None if target is None or classes is not None else made.widths.get(target, 1)
     meta |= {"rows": {split: len(read.rows[split]) for split in SPLITS}, "truncated": truncated}
+    meta |= {"longer": longer} if longer else {}
     mask = None if made.tokenizer is None else made.tokenizer.mask
     meta |= {"vocab_size": made.vocab_size, "mask": mask, "num_classes": None if classes is None else len(classes)}
     write_meta(folder, meta | {"num_values": values, "artifacts": made.artifacts()})

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitContent, SplitInfo, Subset, Task
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import check_kinds, class_names
+from losslab.data.columns import TOKENS, class_names
+from losslab.data.long_rows import LongRows
 from losslab.data.paraphrases import files_of
 from losslab.data.row_content import row_content
 from losslab.data.row_draws import RowDraws
@@ -22,6 +23,7 @@ from losslab.data.row_introduction import introduce_rows
 from losslab.data.row_reading import Reading, Rules, Unlabelled
 from losslab.data.row_source import RowSource
 from losslab.data.row_store import RowStore, open_rows
+from losslab.data.row_tasks import check_task_of_rows
 from losslab.data.sampler import EvalSamples, count_positions
 from losslab.data.table_format import FormatName, TableFormat
 from losslab.data.tokenizer import FileTokenizer, check_choice
@@ -57,6 +59,8 @@ class RowsDataModule(DataModule):
         vocab_size: of the trained bpe; of columns of words, the most that have an id of their own.
         lowercase: the trained bpe lowers the case of what it reads.
         context: T, the longest sequence; what is longer is cut off, and counted.
+        eval_stride: rows of val and test that are longer are read in windows of `context`, which begin so many tokens
+            apart, and have one prediction; None: they are cut off, too.
         augment: changes to the rows of train (`Augmentation`).
         batch_size: rows in one optimizer step, over all devices and micro-batches.
         batch_tokens: tokens in one optimizer step, padding included, of at most `batch_size` rows of similar length;
@@ -91,6 +95,7 @@ class RowsDataModule(DataModule):
         vocab_size: int = 4096,
         lowercase: bool = False,
         context: int,
+        eval_stride: int | None = None,
         augment: dict[str, Any] | None = None,
         batch_size: int = 16,
         batch_tokens: int | None = None,
@@ -108,6 +113,8 @@ class RowsDataModule(DataModule):
             if not isinstance(column, str):
                 raise UserError(f"data.columns.{name} must be the name of a column, not {column!r}")
         check_choice(tokenizer, vocab_size, lowercase=lowercase)
+        self.long = LongRows(context, eval_stride)
+        self.long.check()
         self.augmentation = Augmentation.of(augment)
         self.augmentation.check_tokenizer(tokenizer)
         self.sampling = Sampling(batch_size=batch_size, batch_tokens=batch_tokens, balance=balance)
@@ -133,27 +140,8 @@ class RowsDataModule(DataModule):
         Raises:
             UserError: naming what there is.
         """
-        name = type(task).__name__
-        if not task.columns:
-            raise UserError(
-                f"task={name} reads no rows: its class declares no `columns`, and data=csv and its like give nothing "
-                "else; choose a task of rows, such as task=classification"
-            )
-        check_kinds(task.columns, name, task.joined)
-        if strangers := sorted(self.reading.names.keys() - task.columns.keys()):
-            known = ", ".join(f"data.columns.{column}" for column in task.columns)
-            raise UserError(
-                f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}; choose another task, or "
-                f"leave out what a yaml names: '~data.columns.{strangers[0]}'"
-            )
-        self.augmentation.check_columns(task.columns, name)
-        if self.augmentation.bpe_dropout and task.joined and task.cut != "longest":
-            raise UserError(
-                f"data.augment.bpe_dropout makes texts longer, and those of task={name} are one running text that is "
-                "cut once: leave it out"
-            )
-        self.sampling.check_columns(task.columns, name)
-        self.reading.check_columns(self.source, task.columns)
+        check_task_of_rows(task, self.reading, self.source, self.augmentation, self.sampling)
+        self.long.check_task(task)
 
     def content_hashes(self, task: Task) -> dict[str, str]:
         hashes = self.source.hashes(self.memory)
@@ -182,6 +170,8 @@ class RowsDataModule(DataModule):
         } | {key: True for key, on in (("lowercase", self.lowercase), ("masks", self._masks(task))) if on}
         if task.joined:
             settings |= {"joined": list(task.joined)} | ({} if task.cut == "longest" else {"cut": task.cut})
+        if self.long.stride is not None:
+            settings |= {"whole": list(self.splits[1:])}
         self._store = open_rows(cache, settings, self.source, self.reading, task.columns, self.tokenizer_choice)
         self._train, self._draws = None, RowDraws(task, self._store)
         return self._describe()
@@ -216,8 +206,17 @@ class RowsDataModule(DataModule):
 
     def _positions(self, split: str, rows: range) -> NDArray[np.int64]:
         """[len(rows)]: how many positions of each row count."""
-        parts = (rows[i : i + _AT_ONCE] for i in range(0, len(rows), _AT_ONCE))
-        return np.concatenate([count_positions(self._collate(split, part).weight) for part in parts])
+        numbers = np.asarray(rows)
+        found = np.zeros(len(rows), dtype=np.int64)
+        for part in self.long.parts(self._lengths(split)[numbers], _AT_ONCE):
+            found[part] = count_positions(self._collate(split, numbers[part].tolist()).weight)
+        return found
+
+    def _lengths(self, split: str) -> NDArray[np.int64]:
+        """[N]: positions of each row of a split; 0 where it has no tokens."""
+        columns, kinds = self.store.columns[split], self.task.columns
+        none = np.zeros(self.store.count(split), dtype=np.int64)
+        return np.asarray(sum((columns[name].lengths() for name in kinds if kinds[name] in TOKENS), none))
 
     @property
     def store(self) -> RowStore:
@@ -267,11 +266,12 @@ class RowsDataModule(DataModule):
         """The rows of a split in their order, or those that `most` leaves of them; with `fit`, `unit` and `id`."""
         sampler = self._samplers[split]
         mine = sampler.choose(most, fit=subset == "fit")[share.rank :: share.ranks]
-        for i in range(0, len(mine), self.val_batch_size):
-            part = mine[i : i + self.val_batch_size]
+        windows = self.long.windows(self.val_batch_size)
+        for places in self.long.parts(self._lengths(split)[mine], self.val_batch_size):
+            part = mine[places]
             hashes = np.asarray(self.store.hashes[split])[part]
             batch = self._draws(self._collate(split, part.tolist()), "evaluation", hashes)
-            yield batch._replace(extras={**sampler.extras(part, batch.weight), **batch.extras})
+            yield batch._replace(extras={**sampler.extras(part, batch.weight), **batch.extras}, windows=windows)
 
     def told(self) -> str | None:
         """One line for people: what is read."""
@@ -281,7 +281,7 @@ class RowsDataModule(DataModule):
         """The rows as the record keeps them: how many, how they were split, copies, and what was skipped or cut off."""
         keys = ("how", "rows", "copies", "grouped", "skipped", "truncated")
         found = super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
-        return found | self.train.summary()
+        return found | self.long.summary(self.store.meta) | self.train.summary()
 
     def content(self, split: str) -> SplitContent:
         labels = self.train.labels if split == "train" else None
@@ -289,9 +289,6 @@ class RowsDataModule(DataModule):
 
     def introduction(self, interim: int) -> Iterator[tuple[str, bool]]:
         """Files, rows, what was skipped, copies between splits, and rows that were cut off."""
-        yield from introduce_rows(self.store.meta, self.source.told(), self.info, self.context)
-        for split, sampler in self._samplers.items():
-            if bare := int((sampler.positions == 0).sum()):
-                rows = self.store.meta["rows"][split]
-                yield f"{bare:,} of {rows:,} {split} rows have nothing to predict within the context", True
+        bare = {split: int((sampler.positions == 0).sum()) for split, sampler in self._samplers.items()}
+        yield from introduce_rows(self.store.meta, self.source.told(), self.info, self.long, bare)
         yield from ((line, False) for line in self.train.told())

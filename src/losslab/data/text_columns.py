@@ -19,6 +19,8 @@ def encode_texts(
     tokenizer: Tokenizer,
     context: int,
     cut: str = "longest",
+    *,
+    whole: bool = False,
 ) -> tuple[Tokens, int]:
     """Each column's tokens, the end of text after them, and how many sequences were longer than the context.
 
@@ -29,6 +31,7 @@ def encode_texts(
         names: the columns of text.
         joined: those of them that become one sequence.
         cut: `Task.cut`.
+        whole: texts that are not joined keep all of their tokens.
 
     Raises:
         UserError: for text without a token.
@@ -42,9 +45,9 @@ def encode_texts(
     longer = 0
     for name in names:
         if name not in joined:
-            whole = [[*ids, *end] for ids in found[name]]
-            longer += sum(len(ids) > context for ids in whole)
-            found[name] = [ids[:context] for ids in whole]
+            ended = [[*ids, *end] for ids in found[name]]
+            longer += sum(len(ids) > context for ids in ended)
+            found[name] = ended if whole else [ids[:context] for ids in ended]
     together = [name for name in names if name in joined]
     if together and cut != "longest":
         for i in range(len(rows)):

@@ -79,7 +79,7 @@ def first_of(batch: Batch, count: int) -> Batch:
     """The first samples of a batch."""
     inputs = {name: value[:count] for name, value in batch.inputs.items()}
     extras = {name: value[:count] for name, value in batch.extras.items()}
-    return Batch(inputs, batch.target[:count], batch.weight[:count], extras)
+    return batch._replace(inputs=inputs, target=batch.target[:count], weight=batch.weight[:count], extras=extras)
 
 
 def _add(found: _Found, batch: Batch, first: int, *, has_classes: bool) -> None:

@@ -30,6 +30,7 @@ from losslab.losses.base import Loss
 from losslab.losses.r_drop import TERM
 from losslab.losses.targets import in_kind
 from losslab.models.projection import OutputProjection
+from losslab.training.long_inputs import reader_of
 from losslab.training.mixing import ReadOnce, joined, parts_of
 from losslab.training.random import global_stream, hash_weights
 from losslab.training.two_passes import TwoPasses
@@ -97,7 +98,8 @@ class Network(nn.Module):
         """One pass over a batch."""
         kind = self.loss.target_kind
         parts = parts_of(batch)
-        body = self._body() if len(parts) == 1 else ReadOnce(self._body(), self.vocab_size)
+        whole = reader_of(self._body(), batch)
+        body = whole if len(parts) == 1 else ReadOnce(whole, self.vocab_size)
         found = [self.task.features(body, part, kind, self.loss.needs) for part in parts]
         features = in_kind(joined(found), kind, self.target_size)
         return replace(features, extras={**features.extras, **taught}) if taught else features

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from losslab.contracts import DataInfo, Features, LossSum, Projection, no_objective, to_device
 from losslab.data.cells import parse_row
-from losslab.data.columns import Vocabularies, restored, target_of
+from losslab.data.columns import TOKENS, Vocabularies, restored, target_of
+from losslab.data.long_rows import LongRows
 from losslab.data.tokenizer import tokenizer_of
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -69,9 +71,11 @@ class RowPredictor:
         self.vocabularies: Vocabularies = replace(found, cut=network.task.cut)
         self.names = {key: (data.get("columns") or {}).get(key, key) for key in columns if key != self.target}
         """The task's name of each column that it reads → the file's."""
+        self._sequences = [name for name, kind in columns.items() if kind in TOKENS]
         self.batch_size = int(data["val_batch_size"])
-        self.cut_off = 0
-        """Rows so far of which a sequence was longer than the context."""
+        self.long = LongRows(self.vocabularies.context, data.get("eval_stride"))
+        self.longer = 0
+        """Rows so far of which a sequence was longer than the context: cut off, or read in windows."""
         self._forward_context = forward_context
         self._fitted = fitted
 
@@ -116,12 +120,21 @@ class RowPredictor:
     def _predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         assert self.target is not None
         given = [{**row, self.target: self._placeholder(row)} for row in rows]
-        columns, longer = self.vocabularies.encode(given)
-        self.cut_off += longer
-        task = self.network.task
-        examples = [task.example({name: column[i] for name, column in columns.items()}) for i in range(len(rows))]
-        device = self.network.projection.weight.device
-        batch = to_device(task.collate(examples), device)
+        columns, longer = self.vocabularies.encode(given, whole=self.long.stride is not None)
+        self.longer += longer
+        lengths = sum((columns[name].lengths() for name in self._sequences), np.zeros(len(rows), dtype=np.int64))
+        found: list[dict[str, Any]] = [{}] * len(rows)
+        for places in self.long.parts(lengths, self.batch_size):
+            part = [{name: column[i] for name, column in columns.items()} for i in places.tolist()]
+            for i, output in zip(places.tolist(), self._read(part), strict=True):
+                found[i] = self._told(output, rows[i])
+        return found
+
+    def _read(self, rows: list[dict[str, Any]]) -> Tensor:
+        """Outputs of encoded rows, [B, V] or [B, T, V]."""
+        task, device = self.network.task, self.network.projection.weight.device
+        batch = to_device(task.collate([task.example(row) for row in rows]), device)
+        batch = batch._replace(windows=self.long.windows(self.batch_size))
         outputs: list[Tensor] = []
 
         def observe(features: Features | None, loss: Loss, projection: Projection) -> LossSum:
@@ -131,8 +144,7 @@ class RowPredictor:
 
         with self._forward_context(device):
             self.network(batch, observe)
-        shaped = outputs[0].reshape(*batch.weight.shape, -1)
-        return [self._told(output, row) for output, row in zip(shaped, rows, strict=True)]
+        return outputs[0].reshape(*batch.weight.shape, -1)
 
     def _outputs(self, loss: Loss, scores: Tensor) -> Tensor:
         if self.kind in ("value", "values"):

@@ -18,6 +18,7 @@ from losslab.errors import UserError
 from losslab.losses.execution import LinearMap
 from losslab.records import Record
 from losslab.run_folder import RunFolder
+from losslab.training.long_inputs import reader_of
 from losslab.training.network import Network
 from losslab.training.scoring.loading import load
 
@@ -148,7 +149,8 @@ class TeacherRun:
     def hidden(self, batch: Batch) -> Tensor:
         self.network.to(batch.target.device)
         kind = self.network.loss.target_kind
-        return self.network.task.features(self.network.backbone, batch, kind, {}).hidden  # type: ignore[arg-type]
+        body = reader_of(self.network.backbone, batch)  # type: ignore[arg-type]
+        return self.network.task.features(body, batch, kind, {}).hidden
 
     @torch.no_grad()
     def log_probs(self, hidden: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ def longest_text(batch: Batch) -> Batch | None:
         return None
     inputs = {name: value[row : row + 1] for name, value in batch.inputs.items()}
     extras = {name: value[row : row + 1] for name, value in batch.extras.items()}
-    return Batch(inputs, batch.target[row : row + 1], batch.weight[row : row + 1], extras)
+    return batch._replace(
+        inputs=inputs, target=batch.target[row : row + 1], weight=batch.weight[row : row + 1], extras=extras
+    )
 
 
 def reads_more_than_the_first(network: Network, batch: Batch) -> str:

@@ -131,4 +131,4 @@ def head(batch: Batch, count: int) -> Batch:
     """The first samples of a batch."""
     inputs = {name: value[:count] for name, value in batch.inputs.items()}
     extras = {name: value[:count] for name, value in batch.extras.items()}
-    return Batch(inputs, batch.target[:count], batch.weight[:count], extras)
+    return batch._replace(inputs=inputs, target=batch.target[:count], weight=batch.weight[:count], extras=extras)

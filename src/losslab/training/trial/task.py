@@ -11,6 +11,7 @@ from losslab.contracts import Batch, DataInfo, Features, Meter, TargetKind, Task
 from losslab.errors import Fault, UserError, error_sentence
 from losslab.losses.base import Loss
 from losslab.losses.targets import in_kind
+from losslab.training.long_inputs import reader_of
 from losslab.training.network import Network
 from losslab.training.random import global_stream
 
@@ -24,7 +25,7 @@ def features_of(network: Network, info: DataInfo, batch: Batch, kind: TargetKind
     with global_stream(0, "trial"), torch.no_grad():
         network.eval()
         try:
-            found = task.features(network.backbone, batch, kind, needs)  # type: ignore[arg-type]
+            found = task.features(reader_of(network.backbone, batch), batch, kind, needs)  # type: ignore[arg-type]
         except UserError as error:
             raise Fault(str(error)) from None
         except Exception as error:  # a person's task may raise anything
@@ -126,7 +127,7 @@ def _features(network: Network, batch: Batch) -> Features:
     network.eval()
     with global_stream(0, "trial"):
         kind, needs = network.loss.target_kind, network.loss.needs
-        found = network.task.features(network.backbone, batch, kind, needs)  # type: ignore[arg-type]
+        found = network.task.features(reader_of(network.backbone, batch), batch, kind, needs)  # type: ignore[arg-type]
         return in_kind(found, kind, network.target_size)
 
 
