@@ -84,6 +84,14 @@ def test_the_newest_evaluation_counts(evaluated: Sweep) -> None:
     assert rows["square"].differences[1] == pytest.approx(-1.0)
 
 
+def test_evaluations_under_another_stride_are_another_way_of_scoring(evaluated: Sweep) -> None:
+    for folder in evaluated.folder.glob("*-seed1-*"):
+        note(folder, 7.0, eval_stride=8)
+    c = on(evaluated, "other.txt")
+    assert {row.label: row.differences for row in c.rows}["square"] == pytest.approx({1: -0.49, 2: -0.48})
+    assert "aaaaaaaaaa), as losslab evaluate recorded them; 1 other way(s) of scoring it are left out" in read(c)
+
+
 def test_a_text_of_no_evaluation_is_told_with_those_there_are(evaluated: Sweep) -> None:
     with pytest.raises(
         UserError, match=r"no run has an evaluation .* there are evaluations on other.txt; losslab eval"

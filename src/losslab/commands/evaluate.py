@@ -24,7 +24,8 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
     values = entry["metrics"]
     part = next(iter(values)).partition("/")[0]
     whose = "its own data" if entry["own_text"] else "another text"
-    say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}")
+    how = "" if entry["eval_stride"] is None else f" (data.eval_stride={entry['eval_stride']})"
+    say(f"{entry['checkpoint']} (step {entry['step']}) on {entry['part']} of {whose}: {entry['text']}{how}")
     if not entry["own_text"] and entry["files"]:
         say(f"text: {entry['files']}")
     names = [name for name in record.names_shown("terminal") if f"{part}/{name}" in values]

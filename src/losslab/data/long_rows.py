@@ -16,7 +16,7 @@ from losslab.errors import UserError
 
 @dataclass(frozen=True)
 class LongRows:
-    """What becomes of a row that is longer than the context, where it is evaluated or predicted.
+    """The rule for a row that is longer than the context, where it is evaluated or predicted.
 
     Args:
         context: positions of a window.
@@ -35,7 +35,7 @@ class LongRows:
     def check_task(self, task: Task) -> None:
         """Refuse windows for a task that reads not one sequence a row, or a sequence of several texts. Raises UserError
         naming the task."""
-        if self.stride is None:
+        if self.stride is None or not task.columns:
             return
         name = type(task).__name__
         if task.joined:
@@ -61,9 +61,9 @@ class LongRows:
     def parts(self, lengths: NDArray[np.int64], most: int) -> Iterator[NDArray[np.int64]]:
         """The places of K rows, batch by batch.
 
-        Rows that fit into the context stand together in their order, `most` of them in a batch, as all rows do without
-        windows. Behind them stand those of two windows, and so on, as many in a batch as have `most` windows together;
-        a row that has more is a batch of its own.
+        Without windows they stand in their order, `most` in a batch. With windows, rows of fewer come first, in their
+        order among those of equally many, and a batch has at most `most` windows, counted as if each of its rows had as
+        many as the longest; a row that has more alone is a batch of its own.
 
         Args:
             lengths: [K], positions of each row.

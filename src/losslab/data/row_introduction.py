@@ -38,10 +38,8 @@ def introduce_rows(
                 True,
             )
     if any(meta["truncated"].values()):
-        yield (
-            f"{counted(meta['truncated'])} sequences are longer than data.context={long.context} and were cut off",
-            True,
-        )
+        cut = {split: count for split, count in meta["truncated"].items() if split not in meta.get("longer", ())}
+        yield f"{counted(cut)} sequences are longer than data.context={long.context} and were cut off", True
     yield from long.introduction(meta)
     sizes = counted({split: size.positions for split, size in info.splits.items()})
     vocabulary = f", vocabulary {info.vocab_size:,}" if info.vocab_size else ""

@@ -140,8 +140,8 @@ class RowsDataModule(DataModule):
         Raises:
             UserError: naming what there is.
         """
-        check_task_of_rows(task, self.reading, self.source, self.augmentation, self.sampling)
         self.long.check_task(task)
+        check_task_of_rows(task, self.reading, self.source, self.augmentation, self.sampling)
 
     def content_hashes(self, task: Task) -> dict[str, str]:
         hashes = self.source.hashes(self.memory)

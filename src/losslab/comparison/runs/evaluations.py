@@ -16,6 +16,8 @@ from losslab.migrations import with_metrics
 from losslab.records import SHORT
 
 OF_TEXT = "text/"
+_Way = tuple[str, str, int | None]
+"""The part of a text, the rule of its documents, and the stride of windows, by which it was scored."""
 
 
 def on_text(loaded: Loaded, text: str) -> Loaded:
@@ -46,21 +48,22 @@ def on_text(loaded: Loaded, text: str) -> Loaded:
         raise UserError(f"--evaluations {text}: several texts are called so; say which by its SHA-256: {told}")
     (digest,) = texts
     same = {id(run): [e for e in entries[id(run)] if e["text_sha256"] == digest] for run in done}
-    ways: dict[tuple[str, str], int] = defaultdict(int)
+    ways: dict[_Way, int] = defaultdict(int)
     for own in same.values():
         for way in {_way(entry) for entry in own}:
             ways[way] += 1
-    way = max(sorted(ways), key=lambda way: ways[way])
+    way = max(sorted(ways, key=str), key=lambda way: ways[way])
     found, missing = [], []
     for run in loaded.runs:
         own = [entry for entry in same.get(id(run), []) if _way(entry) == way]
         if not own and run.record.status == "completed":
             missing.append(run)
         found.append(_replaced(run, own[-1]["metrics"] if own else {}))
-    part, documents = way
+    part, documents, stride = way
+    how = f"documents={documents}" + ("" if stride is None else f", eval_stride={stride}")
     others = f"; {len(ways) - 1} other way(s) of scoring it are left out" if len(ways) > 1 else ""
     asked = (
-        f"metrics of the best checkpoints on another text, {texts[digest]} ({part}, documents={documents}, SHA-256 "
+        f"metrics of the best checkpoints on another text, {texts[digest]} ({part}, {how}, SHA-256 "
         f"{digest[:SHORT]}), as losslab evaluate recorded them{others}"
     )
     problems = [
@@ -80,6 +83,7 @@ def _entries(run: Run) -> list[dict[str, Any]]:
         try:
             entry = with_metrics(json.loads(line))
             right = all(isinstance(entry[key], str) for key in ("text", "text_sha256", "part", "documents"))
+            right = right and isinstance(entry.get("eval_stride"), int | None)
             right = right and all(value is None or _is_number(value) for value in entry["metrics"].values())
             is_own = Path(entry["checkpoint"]).parts[0] == run.folder.checkpoints.name
             is_best = is_own and entry["step"] == run.best("step")
@@ -95,8 +99,8 @@ def _is(entry: dict[str, Any], text: str) -> bool:
     return begins or text in (entry["text"], Path(entry["text"]).name) or str(Path(text).absolute()) == entry["text"]
 
 
-def _way(entry: dict[str, Any]) -> tuple[str, str]:
-    return entry["part"], entry["documents"]
+def _way(entry: dict[str, Any]) -> _Way:
+    return entry["part"], entry["documents"], entry.get("eval_stride")
 
 
 def _is_number(value: Any) -> bool:

@@ -94,6 +94,7 @@ def reevaluate(
         "own_text": opened.own,
         "part": (split or "test") if opened.own else (split or "the whole"),
         "files": data.told(),
+        "eval_stride": config["data"].get("eval_stride"),
         **about,
         "metrics": metrics,
         "versions": versions(),
