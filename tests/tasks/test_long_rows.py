@@ -28,6 +28,7 @@ from losslab.tasks.tagging import Tagging
 from losslab.training.long_inputs import InWindows, window_table
 from losslab.training.network import Network
 from losslab.training.scoring.predicting import RowPredictor
+from losslab.training.scoring.teacher import TeacherRun
 from losslab.training.trial.data import equal
 
 SIZE, STRIDE, V = 8, 3, 257
@@ -162,6 +163,22 @@ def test_every_hidden_state_stands_at_its_token() -> None:
         before = found[0, SIZE:, 1]
         assert before.min() >= least, "tokens before it that a later token has read"
         assert max(model.calls) == WINDOWS.at_once
+
+
+def test_a_sharded_model_is_called_once_whatever_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks whose rows have other numbers of windows would wait for one another otherwise."""
+    monkeypatch.setattr("losslab.training.long_inputs._is_sharded", lambda backbone: True)
+    model, rows = Tokens(), rows_of(60, 5)
+    found = InWindows(model, WINDOWS)(batch_of(rows).inputs)
+    assert model.calls == [WINDOWS.number(60) + 1]
+    assert found[0, :, 0].tolist() == rows[0]
+
+
+def test_a_teacher_reads_long_rows_in_windows_too() -> None:
+    teacher, rows = network_of("encoder"), rows_of(30, 5)
+    found = TeacherRun(teacher, INFO).hidden(batch_of(rows))
+    with torch.no_grad():
+        assert torch.equal(teacher.projection(found), logits(teacher, batch_of(rows)))
 
 
 def test_inputs_without_positions_go_along_with_each_window() -> None:
