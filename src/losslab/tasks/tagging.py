@@ -22,8 +22,8 @@ _LABELS, _TAGS = "labels.json", "tags"
 
 
 class Tagging(Task):
-    """Every word's hidden state is projected to a class. Words beyond the context are cut off: neither they nor the
-    entities that they belong to are scored.
+    """Every word's hidden state is projected to a class. Words beyond the context are cut off, and neither they nor the
+    entities that they belong to are scored, unless the data reads long rows in windows.
 
     Args:
         entities: tags mark entities (O, B-PER, I-PER; IOB1 and IOBES are read by the same rule), whose F1 is the
