@@ -79,7 +79,7 @@ def cut_texts(texts: list[StoredText], rule: DocumentRule, separator: str | None
     before = ""
     if found is not None:
         pattern, keep = re.compile(_KNOWN[found.name], re.MULTILINE), found.name == TITLES
-        if found.count + len(texts) < enough:  # each is long perhaps: none is read whole
+        if found.times + len(texts) < enough:  # each is long perhaps: none is read whole
             texts = [part for text in texts for part in _parts(text, pattern, keep=keep)]
         else:
             pieces = Pieces()
@@ -137,7 +137,8 @@ class Recognised(NamedTuple):
     """A known separator that is in some texts."""
 
     name: str
-    count: int
+    times: int
+    """How often it is there, over all texts."""
 
 
 def recognise(texts: list[StoredText]) -> Recognised | None:
@@ -215,7 +216,7 @@ def _stripped(buffer: str, start: int, stop: int) -> tuple[int, int]:
 
 
 def _parts(text: StoredText, separator: re.Pattern[str], *, keep: bool) -> Iterator[StoredText]:
-    """What `_part_cutter` with `lines` cuts, by the places alone, however long the parts are."""
+    """The parts that `_part_cutter` with `lines` cuts, by their places alone, however long they are."""
 
     def find(buffer: str, first: bool, last: bool) -> tuple[list[tuple[int, int]], int]:
         stop = _whole_lines(buffer, last)
