@@ -194,6 +194,9 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(help="A difference below it counts as none; default: 0.01 nats, 0.005 of top1, …")
     ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Of each run: best (its best checkpoint by validation), or last (after its last step).")
+    ] = "best",
     tune: Annotated[
         str,
         typer.Option(help="Over what each loss takes its best setting: auto, all, none, or keys: optimizer.lr,…"),
@@ -233,7 +236,7 @@ def compare(
     code = run(
         folder, baseline=baseline, metric=metric or [], margin=margin, tune=tune, where=where or [], mixed=mixed,
         all_pairs=all_pairs, evaluations=evaluations, labels=labels or [], order=order, costs=costs,
-        tokens=tokens, layer=layer, trust=trust or [],
+        weights=weights, tokens=tokens, layer=layer, trust=trust or [],
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -103,6 +103,7 @@ class Sweep:
         changes: dict[str, Any] | None = None,
         hashes: dict[str, str] | None = None,
         metrics: dict[str, float | None] | None = None,
+        final: dict[str, float] | None = None,
         overrides: list[str] | None = None,
         throughput: dict[str, float] | None = None,
         curve: dict[int, float] | None = None,
@@ -110,8 +111,8 @@ class Sweep:
         started: str = "2026-01-01T00:00:00+00:00",
         declared: Sequence[Metric] | None = None,
     ) -> Path:
-        """One run; `value` is its primary metric on test, `val` on val, `changes` are dotted keys of its
-        configuration, `declared` its task's metrics if not the sweep's."""
+        """One run; `value` is its primary metric on test, `val` on val, `final` its metrics after the last step,
+        `changes` are dotted keys of its configuration, `declared` its task's metrics if not the sweep's."""
         self.count += 1
         folder = self.folder / f"{loss}-seed{seed}-{self.count:010d}"
         folder.mkdir(parents=True)
@@ -127,7 +128,7 @@ class Sweep:
             status=status,
             step=100,
             max_steps=config["trainer"]["max_steps"],
-            metrics={"final": {f"test/{self.primary}": 99.0}, "best": best} if best else {},
+            metrics={"final": final or {f"test/{self.primary}": 99.0}, "best": best} if best else {},
             hashes={"data": "d" * 64, "backbone_init": f"w{seed}", "batches": f"b{seed}"} | (hashes or {}),
             provenance={"choices": {"loss": loss}},
             throughput=throughput or {},

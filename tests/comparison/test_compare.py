@@ -149,7 +149,7 @@ def test_all_pairs_are_printed_and_written_and_leave_with_the_option(
         (target / "all_pairs.csv")
         .read_text()
         .splitlines()[1]
-        .startswith("test/nll_scaled,cross_entropy,square,6,-0.05")
+        .startswith("test/nll_scaled,best,cross_entropy,square,6,-0.05")
     )
     assert "<h2>All pairs</h2>" in (target / "report.html").read_text()
     compare(paired_sweep.folder, **PRIMARY)

@@ -11,6 +11,7 @@ from made_runs import Sweep, read, write_scores
 from losslab.commands.compare import compare
 from losslab.comparison import Comparison, analyse, load_runs
 from losslab.comparison.runs.evaluations import on_text
+from losslab.comparison.runs.weights import with_weights
 from losslab.errors import UserError
 
 
@@ -70,6 +71,14 @@ def test_the_folder_and_the_metric_are_those_of_the_text(evaluated: Sweep, capsy
     assert compare(evaluated.folder, metric="test/top1", evaluations="other.txt") == 0
     assert "the largest text/top1" in capsys.readouterr().out
     assert (evaluated.folder / "comparison-test-top1-evaluations=other.txt" / "report.html").exists()
+
+
+def test_at_the_last_step_evaluations_of_the_last_checkpoint_count(evaluated: Sweep) -> None:
+    c = analyse(on_text(with_weights(load_runs(evaluated.folder), "last"), "other.txt"), metric="text/nll_scaled")
+    assert [row.mean for row in c.rows] == [99.0, 99.0]
+    told = [text for text in c.caveats if "no evaluation" in text]
+    assert len(told) == 1 and "--checkpoint last data.path=/texts/other.txt makes one" in told[0]
+    assert "metrics of the last steps on another text" in read(c)
 
 
 def test_a_run_without_an_evaluation_is_told_once(evaluated: Sweep) -> None:

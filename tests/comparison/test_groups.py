@@ -177,7 +177,7 @@ def test_of_repeated_runs_the_newest_completed_one_counts(sweep: Sweep) -> None:
         sweep.add("square", 1, value, started=started)
     sweep.add("square", 1, status="failed", started="2026-01-04")
     (group,) = contenders_of(sweep)["square"].groups
-    assert group.runs[1].best("test/nll_scaled") == 3.3
+    assert group.runs[1].value("test/nll_scaled") == 3.3
     assert group.repeated == 2
     assert group.counts == {"failed": 1}
 

@@ -27,7 +27,7 @@ def test_a_run_has_its_loss_seed_settings_and_record(sweep: Sweep) -> None:
     assert (run.folder, run.name, run.loss, run.seed, run.plain) == (RunFolder(folder), folder.name, "square", 4, False)
     assert run.settings["optimizer.lr"] == 0.01 and run.settings["data.content"] == "d" * 64
     assert "seed" not in run.settings and "data.path" not in run.settings
-    assert run.best("test/nll_scaled") == 3.0 and run.best("test/nll") is None
+    assert run.value("test/nll_scaled") == 3.0 and run.value("test/nll") is None
 
 
 def test_a_run_out_of_an_older_record_is_called_by_its_class(sweep: Sweep) -> None:
@@ -238,7 +238,7 @@ def test_debug_runs_are_left_out_and_said_unless_there_are_no_others(sweep: Swee
             sweep.add(loss, seed, 1.0, changes=limited)
     sweep.add("square", 3, 1.0, changes={"trainer.fast_dev_run": 1})
     loaded = load_runs(sweep.folder)
-    assert {run.best("test/nll_scaled") for run in loaded.runs} == {3.0}
+    assert {run.value("test/nll_scaled") for run in loaded.runs} == {3.0}
     (told,) = loaded.problems
     assert told.startswith("5 debug runs are left out (trainer.fast_dev_run, trainer.limit_train_batches)")
     assert told in comparison_of(sweep).caveats

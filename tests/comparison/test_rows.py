@@ -216,7 +216,7 @@ def test_all_pairs_are_one_family(sweep: Sweep) -> None:
     assert [pair.paired.critical for pair in c.pairs] == pytest.approx([stats.t.isf((1 - 0.95 ** (1 / 6)) / 2, 5)] * 6)
     assert {pair.verdict.word for pair in c.pairs} == {"better"} and all(pair.paired.high < 0 for pair in c.pairs)
     square, hinge = (
-        {run.seed: run.best(c.metric) for run in c.runs if run.loss == loss} for loss in ("square", "hinge")
+        {run.seed: run.value(c.metric) for run in c.runs if run.loss == loss} for loss in ("square", "hinge")
     )
     pair = next(pair for pair in c.pairs if (pair.first, pair.second) == ("square", "hinge"))
     assert pair.paired.mean == pytest.approx(np.mean([square[seed] - hinge[seed] for seed in square]))

@@ -51,6 +51,7 @@ def test_the_csv_has_every_number(paired_sweep: Sweep) -> None:
     row = rows_of(paired_sweep)["square"]
     expected = {
         "metric": "test/nll_scaled",
+        "weights": "best",
         "loss": "square",
         "setting": "",
         "n": 6,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from losslab.api.tables import as_rows
 from losslab.commands.answer import BASELINE, REPORT, Asked, answer_parts, open_source, write
 from losslab.comparison.output.tables import row_values
+from losslab.comparison.runs.run import BEST
 from losslab.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Comparison:
         """A row for each loss and metric of the answer, in full precision, with the columns of summary.csv: a DataFrame
         where pandas is installed, else a list of dicts. Empty is None."""
         tables = self.analysis.tables
-        return as_rows([row_values(metric, row) for metric, rows in tables.items() for row in rows])
+        return as_rows([row_values(self.analysis, metric, row) for metric, rows in tables.items() for row in rows])
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -98,6 +99,7 @@ def compare(
     metric: str | Sequence[str] = (),
     where: Sequence[str] = (),
     tune: str = "auto",
+    weights: str = BEST,
 ) -> Comparison:
     """Compare losses, as `losslab compare` does; writes nothing until `Comparison.report` is read.
 
@@ -108,6 +110,7 @@ def compare(
         metric: one metric, or several for one table; none: the primary one of test.
         where: KEY=VALUE; only runs with these settings count.
         tune: over what each loss takes its best setting: auto, all, none, or keys with commas between.
+        weights: of each run the `best` checkpoint on validation, or the weights after its `last` step.
 
     Raises:
         UserError: when there is nothing to compare, or the runs do not belong together.
@@ -120,4 +123,4 @@ def compare(
         if not source:
             raise UserError("there are no runs to compare: the list is empty")
     given = [where] if isinstance(where, str) else list(where)
-    return Comparison(open_source(source, baseline=baseline, metric=metric, where=given, tune=tune))
+    return Comparison(open_source(source, baseline=baseline, metric=metric, where=given, tune=tune, weights=weights))

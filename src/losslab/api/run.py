@@ -168,9 +168,10 @@ class Sweep(Sequence[Run]):
         metric: str | Sequence[str] = (),
         where: Sequence[str] = (),
         tune: str = "auto",
+        weights: str = "best",
     ) -> Comparison:
         """Compare the losses of these runs: see `losslab.compare`."""
-        return compare(self._runs, baseline=baseline, metric=metric, where=where, tune=tune)
+        return compare(self._runs, baseline=baseline, metric=metric, where=where, tune=tune, weights=weights)
 
     @overload
     def __getitem__(self, index: int) -> Run: ...

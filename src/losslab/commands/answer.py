@@ -30,6 +30,8 @@ from losslab.comparison.runs.chosen import load_some
 from losslab.comparison.runs.evaluations import metrics_on_text, on_text
 from losslab.comparison.runs.load import load_runs
 from losslab.comparison.runs.naming import BEST_FIRST, FOLDER, target_of
+from losslab.comparison.runs.run import BEST
+from losslab.comparison.runs.weights import with_weights
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
@@ -63,6 +65,7 @@ def open_source(
     evaluations: str | None = None,
     labels: Sequence[str] = (),
     order: str = BEST_FIRST,
+    weights: str = BEST,
 ) -> Asked:
     """Read runs, and answer; writes nothing. Arguments: see `compare`.
 
@@ -82,6 +85,7 @@ def open_source(
         loaded = load_runs(source, where=where)
     else:
         loaded, chosen = load_some(source, where=where)
+    loaded = with_weights(loaded, weights)
     primary = f"test/{Declarations.of(loaded.runs).primary}"
     shown = metrics = asked or [primary]
     if evaluations is not None:
@@ -101,6 +105,7 @@ def open_source(
     )
     choices = {
         "metric": [] if metrics == [primary] else metrics,
+        "weights": [] if weights == BEST else weights,
         "evaluations": [] if evaluations is None else Path(evaluations).name,
         "baseline": [] if baseline == BASELINE else baseline,
         "margin": [] if margin is None else margin,

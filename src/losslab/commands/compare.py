@@ -22,6 +22,7 @@ from losslab.comparison.costs import FILE as COSTS
 from losslab.comparison.costs import is_settled, representatives
 from losslab.comparison.runs.contenders import find_baselines
 from losslab.comparison.runs.naming import BEST_FIRST
+from losslab.comparison.runs.run import BEST
 from losslab.console import out, say
 from losslab.errors import UserError
 from losslab.run_folder import RunFolder
@@ -42,6 +43,7 @@ def compare(
     evaluations: str | None = None,
     labels: Sequence[str] = (),
     order: str = BEST_FIRST,
+    weights: str = BEST,
     costs: bool = False,
     tokens: tuple[str, str] | None = None,
     layer: int | None = None,
@@ -54,6 +56,7 @@ def compare(
     Args:
         metric: one metric, or several for one table; none: the primary one of test.
         margin, tune, mixed, all_pairs, labels, order: as in `analysis.analyse`.
+        weights: as in `weights.with_weights`.
         where: KEY=VALUE; only such runs count.
         evaluations: as in `evaluations.on_text`.
         costs: measure what a step of each loss costs, where costs.json does not say.
@@ -65,9 +68,12 @@ def compare(
     """
     if layer is not None and tokens is None:
         raise UserError("--layer goes with --tokens LOSS_A LOSS_B, whose attention it chooses")
+    if tokens is not None and weights != BEST:
+        raise UserError("--tokens scores the best checkpoints: leave out --weights for it")
     asked = open_source(
         source, baseline=baseline, metric=metric, margin=margin, tune=tune, where=where, mixed=mixed,
         all_pairs=all_pairs, evaluations=evaluations, labels=labels, order=order,
+        weights=weights,
     )  # fmt: skip
     if costs and _measure_costs(asked.answer, list(trust)):
         asked = replace(asked, answer=asked.make())

@@ -23,7 +23,7 @@ from losslab.comparison.rows import Row, make_rows
 from losslab.comparison.runs.contenders import Contender, Setting, find_baselines, group_runs
 from losslab.comparison.runs.load import Loaded
 from losslab.comparison.runs.naming import BEST_FIRST, parse_labels, positions, rename
-from losslab.comparison.runs.run import Run
+from losslab.comparison.runs.run import BEST, Run
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
 from losslab.errors import UserError
 
@@ -69,12 +69,19 @@ class Comparison:
     """Metrics of the table; the first is `metric`."""
     declared: Declarations
     """Declarations of each metric in the records."""
+    weights: str
+    """The weights that are compared (`Run.weights`)."""
 
     @property
     def baseline(self) -> str:
         """Its name in sentences: of several strata, the loss's."""
         found = list(self.baselines.values())
         return found[0].label if len(found) == 1 else found[0].loss
+
+    @property
+    def when(self) -> str:
+        """` at the last step`, for sentences about metrics of those weights; nothing for the best checkpoints."""
+        return "" if self.weights == BEST else " at the last step"
 
     def margin_of(self, metric: str) -> float | None:
         """A difference below it counts as none."""
@@ -153,7 +160,9 @@ def analyse(
     costs = costs_of(contenders, next(iter(baselines.values())), loaded.source) if len(baselines) == 1 else None
     read, problems = read_curves([run for c in contenders for run in c.runs.values()], declared)
     kept = read_scores(contenders, baselines, {metric: rows, **also})
-    told = caveats(contenders, rows, baselines, metric=metric, selection=selection, declared=declared)
+    told = caveats(
+        contenders, rows, baselines, metric=metric, selection=selection, declared=declared, weights=loaded.weights
+    )
     return Comparison(
         source=loaded.source,
         asked=(*loaded.asked, *_asked(tune, mixed)),
@@ -179,6 +188,7 @@ def analyse(
         residuals=kept.residuals,
         metrics=tuple(dict.fromkeys([metric, *further])),
         declared=declared,
+        weights=loaded.weights,
     )
 
 
@@ -198,7 +208,7 @@ def _asked(tune: str, mixed: bool) -> list[str]:
 def _expected(contenders: Sequence[Contender], selection: str | None, declared: Declarations) -> list[Expected]:
     if selection is None:
         return []
-    values = [value for c in contenders for run in c.tried if (value := run.best(selection)) is not None]
+    values = [value for c in contenders for run in c.tried if (value := run.value(selection)) is not None]
     if not values:
         return []
     higher = declared.higher_is_better(selection)

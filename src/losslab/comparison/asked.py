@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender
-from losslab.comparison.runs.run import Run
+from losslab.comparison.runs.results_table import FINAL
+from losslab.comparison.runs.run import LAST, Run
 from losslab.config.nearest import nearest
 from losslab.errors import UserError
 
@@ -30,18 +32,22 @@ def _sided(metric: str, declared: Declarations) -> str:
 
 
 def _known(metric: str, runs: Sequence[Run], declared: Declarations) -> str:
-    finished = [run.record.metrics.get("best", {}) for run in runs if run.record.status == "completed"]
-    known = {key for best in finished for key, value in best.items() if value is not None and key != "step"}
+    if metric.startswith(FINAL):
+        raise UserError(f"--metric {metric}: write --metric {metric.removeprefix(FINAL)} --weights last")
+    finished = [run.metrics for run in runs if run.record.status == "completed"]
+    known = {key for own in finished for key, value in own.items() if value is not None and key != "step"}
     if known and declared.is_diagnosis(metric):
         raise UserError(
             f"{metric} does not say which loss is better; choose from {', '.join(_compared(known, declared))}"
         )
     if metric in known:
         return metric
-    if any(metric in best for best in finished):
+    if any(metric in own for own in finished):
         raise UserError(f"{metric} is not finite in any of these runs; choose another --metric")
     if finished and not known:
-        raise UserError(f"the records of these {len(finished)} completed run(s) hold no metric that is finite")
+        at_end = any(replace(run, weights=LAST).metrics for run in runs)
+        then = "; after the last step there are some: --weights last" if at_end else ""
+        raise UserError(f"the records of these {len(finished)} completed run(s) hold no metric that is finite{then}")
     if not known:
         states: dict[str, int] = {}
         for run in runs:
@@ -67,7 +73,7 @@ def other_metrics(contenders: Sequence[Contender], metric: str, declared: Declar
     names: dict[str, None] = {}
     for c in contenders:
         for run in c.runs.values():
-            names |= dict.fromkeys(run.record.metrics.get("best", {}))
+            names |= dict.fromkeys(run.metrics)
     of_folder = metric.startswith(("test/", "text/", "val/"))
     return [
         name

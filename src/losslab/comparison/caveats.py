@@ -9,7 +9,7 @@ from losslab.comparison.metrics import Declarations, short
 from losslab.comparison.rows import Row, shared_starts, unequal_start
 from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, shown
 from losslab.comparison.runs.evaluations import OF_TEXT
-from losslab.comparison.runs.run import Run
+from losslab.comparison.runs.run import BEST, Run
 from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.stopping import some, stopping_caveats
 from losslab.comparison.tuning import tuning_caveats
@@ -36,6 +36,7 @@ def caveats(
     metric: str,
     selection: str | None,
     declared: Declarations,
+    weights: str,
 ) -> list[str]:
     """Every caveat that the records give rise to but those of `start_caveats`, the gravest first."""
     found = _several_codes(contenders)
@@ -46,9 +47,9 @@ def caveats(
         found.append(TRAINED_START)
     found += _unequal_origins(contenders)
     found += stopping_caveats(contenders)
-    found += _unequal_validations(contenders)
+    found += _unequal_validations(contenders) if weights == BEST else []
     found += _unequal_tokenizers(contenders, metric, declared)
-    found += _late_bests(contenders)
+    found += _late_bests(contenders) if weights == BEST else []
     tuned = selection is not None and any(len(c.groups) > 1 for c in contenders)
     if selection is not None and any(c.chosen.setting for c in contenders):
         found += tuning_caveats(contenders, selection, declared)
@@ -163,7 +164,7 @@ def _missing(contenders: Sequence[Contender], rows: Sequence[Row], metric: str) 
 
 def _unevaluated(run: Run, metric: str) -> bool:
     """Whether a run has nothing on another text, which was said when its evaluations were read."""
-    return metric.startswith(OF_TEXT) and not any(key.startswith(OF_TEXT) for key in run.record.metrics.get("best", {}))
+    return metric.startswith(OF_TEXT) and not any(key.startswith(OF_TEXT) for key in run.metrics)
 
 
 def _unequal_starts(contenders: Sequence[Contender], baselines: dict[Setting, Contender]) -> list[str]:
@@ -272,8 +273,8 @@ def _few_seeds(rows: Sequence[Row], contenders: Sequence[Contender]) -> list[str
 
 
 def _still_improving(contenders: Sequence[Contender]) -> list[str]:
-    runs = [run for c in contenders for run in c.runs.values() if run.record.max_steps and run.best("step") is not None]
-    last = [run for run in runs if run.best("step") == run.record.stopped.get("step", run.record.max_steps)]
+    runs = [run for c in contenders for run in c.runs.values() if run.record.max_steps and run.best_step is not None]
+    last = [run for run in runs if run.best_step == run.record.stopped.get("step", run.record.max_steps)]
     if not last:
         return []
     return [

@@ -186,6 +186,6 @@ def _lost(contender: Contender) -> str:
 
 
 def values_of(contender: Contender, metric: str) -> dict[int, float]:
-    """Seed → the metric at the best checkpoint of the chosen setting."""
-    found = {seed: run.best(metric) for seed, run in sorted(contender.runs.items())}
+    """Seed → the metric of the run's weights, at the chosen setting."""
+    found = {seed: run.value(metric) for seed, run in sorted(contender.runs.items())}
     return {seed: value for seed, value in found.items() if value is not None}

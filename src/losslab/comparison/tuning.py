@@ -68,7 +68,7 @@ class Expected:
 def validation_of(metric: str, runs: Sequence[Run]) -> str | None:
     """`test/top1` → `val/top1`, where runs have it: by what each loss's setting is chosen."""
     name = f"val/{metric.rpartition('/')[2]}"
-    return name if any(run.best(name) is not None for run in runs) else None
+    return name if any(run.value(name) is not None for run in runs) else None
 
 
 def choose(contenders: Sequence[Contender], metric: str, declared: Declarations) -> None:
@@ -109,7 +109,7 @@ def _lost(group: Group) -> int:
 
 
 def _values(group: Group, metric: str) -> dict[int, float]:
-    return {seed: value for seed, run in sorted(group.runs.items()) if (value := run.best(metric)) is not None}
+    return {seed: value for seed, run in sorted(group.runs.items()) if (value := run.value(metric)) is not None}
 
 
 def axes_of(contender: Contender, metric: str, declared: Declarations) -> list[Axis]:
@@ -162,7 +162,7 @@ def expected_best(contender: Contender, metric: str, *, worst: float, higher_is_
     rows = []
     for seed in seeds:
         runs = [group.runs.get(seed) for group in contender.groups]
-        values = [worst if run is None or (value := run.best(metric)) is None else value for run in runs]
+        values = [worst if run is None or (value := run.value(metric)) is None else value for run in runs]
         rows.append(sign * expected_maximum(sign * np.array(values)))
     table = np.array(rows)
     trials = np.arange(1, count + 1)

@@ -73,9 +73,9 @@ def expected_pictures(c: Comparison, style: dict[str, Look]) -> Iterator[Picture
         file="expected-best",
         section="Tuning",
         caption=(
-            "How good is the best of n settings, for what it costs to try them? Expected best validation of n settings "
-            "drawn without replacement, mean over seeds ± 1 standard deviation; runs without a result count as the "
-            "worst."
+            f"How good is the best of n settings, for what it costs to try them? Expected best validation{c.when} of n "
+            "settings drawn without replacement, mean over seeds ± 1 standard deviation; runs without a result count "
+            "as the worst."
         ),
         columns=("loss", "trials", x_label, "mean", "std"),
         data=[

@@ -38,8 +38,8 @@ def _differences(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             file=f"differences-{slug(metric)}",
             section="Differences" if primary else "Does it hold elsewhere?",
             caption=(
-                f"Which losses differ from {c.baseline} in {metric} ({c.declared[metric].label})? Points are seeds, "
-                "the mark their mean, the bar its simultaneous 95% interval"
+                f"Which losses differ from {c.baseline} in {metric} ({c.declared[metric].label}){c.when}? Points are "
+                "seeds, the mark their mean, the bar its simultaneous 95% interval"
                 + ("; inside the band a difference counts as none." if c.margin is not None or not primary else ".")
             ),
             columns=("loss", "seed", "difference"),
@@ -58,7 +58,7 @@ def _forest(items: list[Difference], style: dict[str, Look], c: Comparison, metr
     return lambda: draw_differences(
         items,
         style,
-        metric=c.declared.axis(metric),
+        metric=f"{c.declared.axis(metric)}{c.when}",
         baseline=c.baseline,
         margin=c.margin_of(metric),
         higher_is_better=c.declared.higher_is_better(metric),
@@ -85,8 +85,8 @@ def _sensitivity(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             file=f"sensitivity-{slug(key)}",
             section="Tuning",
             caption=(
-                f"How much does each loss depend on {key}? {c.selection} of each value: means over seeds, bars ± 1 "
-                "standard deviation; the chosen value has a ring. A loss that is good over a wide range is easy to "
+                f"How much does each loss depend on {key}? {c.selection}{c.when} of each value: means over seeds, bars "
+                "± 1 standard deviation; the chosen value has a ring. A loss that is good over a wide range is easy to "
                 "tune."
             ),
             columns=("loss", key, c.selection, "std", "without a result"),
@@ -160,8 +160,8 @@ def _frequency(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             section="Which tokens?",
             caption=(
                 f"Do losses differ from {c.baseline} on frequent or on rare tokens? Difference in "
-                f"{of_all.replace('/', ' ')}, by fifths of train's text from its most frequent tokens to its rarest, "
-                "with 95% intervals over seeds that are simultaneous over the losses."
+                f"{of_all.replace('/', ' ')}{c.when}, by fifths of train's text from its most frequent tokens to its "
+                "rarest, with 95% intervals over seeds that are simultaneous over the losses."
             ),
             columns=("loss", "fifth", "difference", "low", "high"),
             data=[

@@ -10,7 +10,7 @@ from losslab.comparison.analysis import Comparison
 from losslab.comparison.output.numbers import interval, number, p_value
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import order, shown, spell
-from losslab.comparison.runs.run import Run
+from losslab.comparison.runs.run import LAST, Run
 from losslab.comparison.searches import searches_of
 from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import tokens_of
@@ -38,7 +38,7 @@ def question(c: Comparison) -> str:
         own = c.declared[metric]
         told = ", ".join(part for part in (own.label, own.unit) if part and part != metric)
         asked.append(f"the {c.declared.best(metric)} {metric}" + (f" ({told})" if told else ""))
-    return f"Which final loss gives {' and '.join(asked)}?"
+    return f"Which final loss gives {' and '.join(asked)}{c.when}?"
 
 
 def caption(c: Comparison) -> str:
@@ -46,7 +46,9 @@ def caption(c: Comparison) -> str:
     debug = sorted({key for run in c.runs for key in run.debug})
     noted = f"Debug runs ({', '.join(debug)}), whose numbers are no result: " if debug else ""
     at = f"{noted}{', '.join(c.metrics)} at each run's best checkpoint ({chosen_by(c)})"
-    if all(run.folder is None for run in c.runs):
+    if c.weights == LAST:
+        at = f"{noted}{', '.join(c.metrics)} after each run's last step"
+    elif all(run.folder is None for run in c.runs):
         at = ", ".join(c.metrics)
     tuned = f"each loss at its best setting by {c.selection}; " if any(len(x.groups) > 1 for x in c.contenders) else ""
     if tuned and (searches := searches_of(c.contenders)) is not None:
@@ -70,7 +72,7 @@ def chosen_by(c: Comparison) -> str:
 
 def pairs_caption(c: Comparison) -> str:
     """A caption that explains the numbers of all pairs."""
-    told = f"{c.metric}: the first loss less the second on shared seeds"
+    told = f"{c.metric}{c.when}: the first loss less the second on shared seeds"
     pairs = len(c.pairs or [])
     if pairs == 1:
         return f"{told}."
@@ -96,7 +98,7 @@ def _sentence(c: Comparison, row: Row) -> str:
     size = " ".join(filter(None, [f"{number(result.mean, sign=True)}{measure}", spread]))
     at = f" (at {row.setting})" if row.setting else ""
     if row.verdict.word == "undecided":
-        told = f"{row.label}{at} against {c.baseline}: undecided, {size}."
+        told = f"{row.label}{at} against {c.baseline}{c.when}: undecided, {size}."
         return " ".join([told, *_how_far(row)])
     relation = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}[row.verdict.word]
     both = ", but equivalent" if row.verdict.equivalent and row.verdict.word != "equivalent" else ""
@@ -104,7 +106,7 @@ def _sentence(c: Comparison, row: Row) -> str:
     of_what = " of equivalence" if row.verdict.word == "equivalent" else ""
     p_told = p_value(p) if p < 1e-4 else f"= {p_value(p)}"
     limits = row.verdict.text.partition(" (")[2].rstrip(")")
-    told = f"{row.label}{at} is {relation} {c.baseline}{both}: {size}, p{of_what} {p_told}"
+    told = f"{row.label}{at} is {relation} {c.baseline}{c.when}{both}: {size}, p{of_what} {p_told}"
     return " ".join([told + (f" ({limits})." if limits else "."), *_elsewhere(c, row)])
 
 
@@ -159,15 +161,21 @@ def protocol(c: Comparison) -> list[str]:
         if len(values) > _MOST_LISTED:
             told = f"{len(values)} values from {values[0]} to {values[-1]}"
         found.append(
-            f"Each loss took its best {key.rpartition('.')[2]} of {told} by the mean of {c.selection} over seeds."
+            f"Each loss took its best {key.rpartition('.')[2]} of {told} by the mean of {c.selection}{c.when} over "
+            "seeds."
         )
     found.append(
         "Runs of one seed share the backbone's initial weights, batches (hashes in their records prove both) and "
-        f"dropout, and are measured alike, whatever their loss. The checkpoint with the {chosen_by(c)} counts; "
-        "test chose nothing."
+        f"dropout, and are measured alike, whatever their loss. {_which_count(c)}; test chose nothing."
     )
     found.append(_procedure(c))
     return found
+
+
+def _which_count(c: Comparison) -> str:
+    if c.weights == LAST:
+        return "The weights after the last step count, whatever validation said of earlier ones"
+    return f"The checkpoint with the {chosen_by(c)} counts"
 
 
 def _procedure(c: Comparison) -> str:

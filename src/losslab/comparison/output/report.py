@@ -17,7 +17,7 @@ from losslab.comparison.output.prose import caption, name_of, pairs_caption, pro
 from losslab.comparison.output.tables import answer_cells, pair_cells
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import shown
-from losslab.comparison.runs.run import Run
+from losslab.comparison.runs.run import BEST, Run
 from losslab.comparison.statistics import SEEDS_FOR_BCA
 
 _STYLE = (resources.files("losslab.comparison.output") / "report.css").read_text(encoding="utf-8")
@@ -177,8 +177,8 @@ def _statistics(c: Comparison) -> list[str]:
         body.append([*own, bca, *map(p_value, p_values), number(r.detectable), more])
     margin = "no margin is customary for this metric" if c.margin is None else f"margin {c.margin:g}"
     note = (
-        f"{c.metric}. IQM: mean of the middle half. d_z: the mean difference over the standard deviation of the "
-        "differences. c: the interval is mean ± c · std / √n. Adjusted: over the comparisons of the table, by the "
+        f"{c.metric}{c.when}. IQM: mean of the middle half. d_z: the mean difference over the standard deviation of "
+        "the differences. c: the interval is mean ± c · std / √n. Adjusted: over the comparisons of the table, by the "
         f"distribution that c is from; p of equivalence ({margin}) is 0.05 or less if and only if the interval lies "
         "inside the margin. Paired t, sign-flip and Wilcoxon are not adjusted; the latter two assume symmetric "
         f"differences. BCa bootstrap intervals are printed from {SEEDS_FOR_BCA} seeds on, at the unadjusted level that "
@@ -203,8 +203,8 @@ def _every_metric(c: Comparison) -> list[str]:
     by_label = {metric: {row.label: row for row in rows} for metric, rows in metrics.items()}
     body = [[row.label, *(_short_cell(by_label[metric][row.label]) for metric in metrics)] for row in c.rows]
     note = (
-        "Means over seeds; +, − and = where a loss is better, worse or equivalent by the rules of the first table, "
-        "applied to each metric on its own: exploratory beside the first column. summary.csv has all of each."
+        f"Means over seeds{c.when}; +, − and = where a loss is better, worse or equivalent by the rules of the first "
+        "table, applied to each metric on its own: exploratory beside the first column. summary.csv has all of each."
     )
     return ["<h2>Every metric</h2>", table(["loss", *(short(metric) for metric in metrics)], body, note=note)]
 
@@ -215,7 +215,7 @@ def _short_cell(row: Row) -> str:
 
 
 def _all_runs(c: Comparison) -> list[str]:
-    header = ["loss", "at", "seed", "status", c.metric, "best at step", "run"]
+    header = ["loss", "at", "seed", "status", c.metric, "best at step" if c.weights == BEST else "last step", "run"]
     body = []
     for contender in c.contenders:
         for group in contender.groups:
@@ -227,7 +227,7 @@ def _all_runs(c: Comparison) -> list[str]:
 
 
 def _of_run(run: Run, metric: str) -> list[str]:
-    value, step = run.best(metric), run.best("step")
+    value, step = run.value(metric), run.step
     status = run.record.status
     if run.record.error and status in ("failed", "diverged", "pruned"):
         status += f": {run.record.error}"

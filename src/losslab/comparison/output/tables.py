@@ -19,6 +19,7 @@ from losslab.comparison.output.numbers import number, p_value
 from losslab.comparison.output.prose import difference
 from losslab.comparison.pairs import Pair
 from losslab.comparison.rows import Row
+from losslab.comparison.runs.run import BEST
 from losslab.comparison.statistics import Paired
 from losslab.comparison.verdicts import Verdict
 
@@ -31,8 +32,9 @@ _OF_PAIR = (
     "pairs difference difference_median difference_std d_z simultaneous_low simultaneous_high p_adjusted p_equivalence "
     "critical bca_low bca_high p_t p_sign_flip p_wilcoxon detectable"
 ).split()
-CSV_COLUMNS = ["metric", "loss", *"setting n lost mean std median iqm".split(), *_OF_PAIR, "more_seeds", "verdict"]
-PAIR_COLUMNS = ["metric", "first", "second", *_OF_PAIR, "verdict"]
+_OF_ROW = "metric weights loss setting n lost mean std median iqm".split()
+CSV_COLUMNS = [*_OF_ROW, *_OF_PAIR, "more_seeds", "verdict"]
+PAIR_COLUMNS = ["metric", "weights", "first", "second", *_OF_PAIR, "verdict"]
 
 
 def cells(c: Comparison, rows: Sequence[Row], metric: str) -> list[list[str]]:
@@ -145,12 +147,12 @@ def _aligned(table: Sequence[Sequence[str]]) -> str:
 def to_csv(c: Comparison) -> str:
     """One line a loss and metric, the compared one first; full precision; empty where there is nothing."""
     tables = {c.metric: c.rows, **c.also}
-    return _spreadsheet(CSV_COLUMNS, [row_values(metric, row) for metric, rows in tables.items() for row in rows])
+    return _spreadsheet(CSV_COLUMNS, [row_values(c, metric, row) for metric, rows in tables.items() for row in rows])
 
 
 def pairs_to_csv(c: Comparison) -> str:
     """One line a pair, likewise."""
-    return _spreadsheet(PAIR_COLUMNS, [_pair_values(c.metric, pair) for pair in c.pairs or []])
+    return _spreadsheet(PAIR_COLUMNS, [_pair_values(c, pair) for pair in c.pairs or []])
 
 
 def _spreadsheet(columns: Sequence[str], lines: Sequence[dict[str, Any]]) -> str:
@@ -161,16 +163,23 @@ def _spreadsheet(columns: Sequence[str], lines: Sequence[dict[str, Any]]) -> str
     return out.getvalue()
 
 
-def _pair_values(metric: str, pair: Pair) -> dict[str, Any]:
-    own = {"metric": metric, "first": pair.first, "second": pair.second, "verdict": pair.verdict.text}
+def _pair_values(c: Comparison, pair: Pair) -> dict[str, Any]:
+    own = {
+        "metric": c.metric,
+        "weights": _weights(c),
+        "first": pair.first,
+        "second": pair.second,
+        "verdict": pair.verdict.text,
+    }
     return _without_nan(own | _paired_values(pair.paired))
 
 
-def row_values(metric: str, row: Row) -> dict[str, Any]:
+def row_values(c: Comparison, metric: str, row: Row) -> dict[str, Any]:
     """All of a row, by the names of CSV_COLUMNS; None where there is nothing."""
     return _without_nan(
         {
             "metric": metric,
+            "weights": _weights(c),
             "loss": row.label,
             "setting": row.setting or None,
             "n": row.n,
@@ -184,6 +193,11 @@ def row_values(metric: str, row: Row) -> dict[str, Any]:
             **_paired_values(row.paired),
         }
     )
+
+
+def _weights(c: Comparison) -> str | None:
+    """`best` or `last`; None for a table made elsewhere, which does not say."""
+    return None if c.weights == BEST and all(run.folder is None for run in c.runs) else c.weights
 
 
 def _paired_values(r: Paired | None) -> dict[str, Any]:

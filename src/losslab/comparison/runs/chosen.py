@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from losslab.comparison.runs.load import Loaded, load_runs
@@ -33,4 +34,4 @@ def load_some(folders: Sequence[Path], *, where: Sequence[str] = ()) -> tuple[Lo
         raise UserError("none of the chosen runs is left to compare")
     asked = (*loaded.asked, f"only {len(folders)} of {len(every)} runs of the folder, chosen in Python")
     digest = hashlib.sha256("\n".join(sorted(left_out)).encode()).hexdigest()[:8]
-    return Loaded(loaded.source, runs, loaded.problems, asked), [f"{len(runs)}-{digest}"]
+    return replace(loaded, runs=runs, asked=asked), [f"{len(runs)}-{digest}"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.comparison.runs.load import load_runs
+from losslab.comparison.runs.results_table import FINAL
 
 
 def load(source: str | Path) -> dict[str, list[Any]]:
@@ -36,7 +37,7 @@ def load(source: str | Path) -> dict[str, list[Any]]:
         "error": [run.record.error for run in runs],
     }
     columns |= {key: [run.settings.get(key) for run in runs] for key in varying}
-    for prefix, parts in (("", bests), ("final/", finals)):
+    for prefix, parts in (("", bests), (FINAL, finals)):
         names = sorted(set().union(*parts) - {"step"}) if parts else []
         columns |= {f"{prefix}{name}": [part.get(name) for part in parts] for name in names}
     return columns

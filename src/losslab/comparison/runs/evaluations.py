@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.comparison.runs.load import Loaded
-from losslab.comparison.runs.run import Run
+from losslab.comparison.runs.run import BEST, Run
 from losslab.errors import UserError
 from losslab.migrations import with_metrics
 from losslab.records import SHORT
@@ -21,7 +21,7 @@ _Way = tuple[str, str, int | None]
 
 
 def on_text(loaded: Loaded, text: str) -> Loaded:
-    """The runs, with their best checkpoint's metrics on that text; those on their own test are left out.
+    """The runs, with the metrics of their weights (`Run.weights`) on that text; those on their own test are left out.
 
     Args:
         text: the file, folder or pattern that was evaluated (as it was given, or its last name), or the first digits of
@@ -33,13 +33,15 @@ def on_text(loaded: Loaded, text: str) -> Loaded:
     if all(run.folder is None for run in loaded.runs):
         raise UserError("--evaluations are of runs, and a table of results has none")
     entries = {id(run): _entries(run) for run in loaded.runs}
+    best = loaded.weights == BEST
+    which, option = ("best checkpoint", "") if best else ("last step", " --checkpoint last")
     named = [entry for own in entries.values() for entry in own if _is(entry, text)]
     done = [run for run in loaded.runs if run.record.status == "completed"]
     if not named:
         known = sorted({Path(entry["text"]).name for own in entries.values() for entry in own})
         there = f"; there are evaluations on {', '.join(known)}" if known else ""
         raise UserError(
-            f"--evaluations {text}: no run has an evaluation of its best checkpoint on it{there}; losslab evaluate RUN "
+            f"--evaluations {text}: no run has an evaluation of its {which} on it{there}; losslab evaluate RUN{option} "
             f"data.path={text} makes one"
         )
     texts = {entry["text_sha256"]: entry["text"] for entry in named}
@@ -63,11 +65,11 @@ def on_text(loaded: Loaded, text: str) -> Loaded:
     how = f"documents={documents}" + ("" if stride is None else f", eval_stride={stride}")
     others = f"; {len(ways) - 1} other way(s) of scoring it are left out" if len(ways) > 1 else ""
     asked = (
-        f"metrics of the best checkpoints on another text, {texts[digest]} ({part}, {how}, SHA-256 "
+        f"metrics of the {which}s on another text, {texts[digest]} ({part}, {how}, SHA-256 "
         f"{digest[:SHORT]}), as losslab evaluate recorded them{others}"
     )
     problems = [
-        f"{run.name}: no evaluation on {Path(texts[digest]).name}; losslab evaluate {run.folder} "
+        f"{run.name}: no evaluation on {Path(texts[digest]).name}; losslab evaluate {run.folder}{option} "
         f"data.path={texts[digest]} makes one"
         for run in missing
     ]
@@ -75,7 +77,7 @@ def on_text(loaded: Loaded, text: str) -> Loaded:
 
 
 def _entries(run: Run) -> list[dict[str, Any]]:
-    """Evaluations of the best checkpoint on other texts, oldest first; lines that cannot be read are passed over."""
+    """Evaluations of its weights on other texts, oldest first; lines that cannot be read are passed over."""
     if run.folder is None or not (path := run.folder.evaluations).is_file():
         return []
     found = []
@@ -86,8 +88,8 @@ def _entries(run: Run) -> list[dict[str, Any]]:
             right = right and isinstance(entry.get("eval_stride"), int | None)
             right = right and all(value is None or _is_number(value) for value in entry["metrics"].values())
             is_own = Path(entry["checkpoint"]).parts[0] == run.folder.checkpoints.name
-            is_best = is_own and entry["step"] == run.best("step")
-            if right and is_best and not entry["own_text"]:
+            is_meant = is_own and entry["step"] == run.step
+            if right and is_meant and not entry["own_text"]:
                 found.append(entry)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -109,9 +111,9 @@ def _is_number(value: Any) -> bool:
 
 def _replaced(run: Run, values: dict[str, float]) -> Run:
     """Validation stays, for settings are chosen on it; the metrics of test go, and the scores of its documents."""
-    best = {key: value for key, value in run.record.metrics.get("best", {}).items() if not key.startswith("test/")}
+    kept = {key: value for key, value in run.metrics.items() if not key.startswith("test/")}
     shown = {f"{OF_TEXT}{key.rpartition('/')[2]}": value for key, value in values.items()}
-    return replace(run, record=replace(run.record, metrics={**run.record.metrics, "best": best | shown}), of_test=False)
+    return replace(run.with_metrics(kept | shown), of_test=False)
 
 
 def metrics_on_text(metrics: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from losslab.comparison.runs.results_table import number_in, read_table
-from losslab.comparison.runs.run import Run
+from losslab.comparison.runs.run import BEST, Run
 from losslab.config.callbacks import OBSERVERS
 from losslab.config.identity import ADDED_LATER, NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.nearest import nearest
@@ -38,6 +38,8 @@ class Loaded:
     """A sentence for each thing that could not be read."""
     asked: tuple[str, ...] = ()
     """Filters by which the runs were asked for, if not all."""
+    weights: str = BEST
+    """The weights that their metrics are of (`Run.weights`)."""
 
 
 def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:

@@ -11,10 +11,13 @@ from losslab.comparison.runs.run import Run
 from losslab.errors import UserError
 from losslab.records import Record
 
+FINAL = "final/"
+"""Begins the names of the columns that are of the last step."""
+
 
 def read_table(path: Path) -> list[Run]:
     """Lines of loss, seed and metrics. A column with a dot in its name, such as optimizer.lr, is a setting; `status`
-    may say completed, failed or diverged."""
+    may say completed, failed or diverged. `final/test/top1` is test/top1 after the last step (`Run.weights`)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
@@ -36,16 +39,16 @@ def read_table(path: Path) -> list[Run]:
         loss, seed = (" ".join((line[name] or "").split()) for name in ("loss", "seed"))
         if not loss or not seed.isdecimal() or None in line:
             raise UserError(f"{path}, line {number}: needs a loss, a seed (a whole number), and a cell a column")
-        values = {}
+        values: dict[str, float] = {}
         for name in metrics:
             if (cell := (line[name] or "").strip()) and (value := number_in(cell)) is None:
                 raise UserError(f"{path}, line {number}: {cell!r} is no number for {name!r}")
-            elif cell and math.isfinite(value):  # type: ignore[arg-type]
+            elif cell and value is not None and math.isfinite(value):
                 values[name] = value
         status = (line.get("status") or "").strip() or "completed"
         if status not in ("completed", "failed", "diverged", "interrupted", "running", "planned", "pruned"):
             raise UserError(f"{path}, line {number}: {status!r} is no status; completed, failed or diverged, say")
-        record = Record(identity="", name=f"line {number}", status=status, metrics={"best": values})  # type: ignore[dict-item]
+        record = Record(identity="", name=f"line {number}", status=status, metrics=_by_weights(values))
         own = {name: _cell(line[name]) for name in settings}
         key = (loss, int(seed), *own.values())
         if key in known:
@@ -56,6 +59,12 @@ def read_table(path: Path) -> list[Run]:
         known[key] = number
         runs.append(Run(None, record, loss, int(seed), own, plain=True))
     return runs
+
+
+def _by_weights(values: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Metrics as in a record: those of columns `final/…`, as `columns.load` names them, are of the last step."""
+    final = {name.removeprefix(FINAL): value for name, value in values.items() if name.startswith(FINAL)}
+    return {"final": final, "best": {name: value for name, value in values.items() if not name.startswith(FINAL)}}
 
 
 def _cell(text: str | None) -> Any:

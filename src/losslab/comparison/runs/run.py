@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ from losslab.errors import UserError
 from losslab.records import Record
 from losslab.run_folder import RunFolder
 
+BEST, LAST = "best", "last"
+"""Weights of a run: of its best checkpoint, and after its last step."""
+_PARTS = {BEST: "best", LAST: "final"}
+"""Weights → the part of the record that holds their metrics."""
 _DEBUG = tuple(f"trainer.{key}" for key in DEBUG)
 _UNIT_METRICS = ("nll_scaled", "nll", "top1")
 """Metrics of units in files that name none."""
@@ -36,6 +40,8 @@ class Run:
     """Its loss and regularizers are at the defaults of that choice."""
     of_test: bool = True
     """Its metrics are those of its own test, and not of another text."""
+    weights: str = BEST
+    """The weights that its metrics are of: BEST or LAST."""
 
     @property
     def name(self) -> str:
@@ -46,9 +52,29 @@ class Run:
         """The flags that make it a debug run, with their values; empty for any other."""
         return {key: value for key in _DEBUG if (value := self.settings.get(key)) is not None}
 
-    def best(self, metric: str) -> float | None:
-        """A metric at the best checkpoint; None where it is missing or was not finite."""
-        return self.record.metrics.get("best", {}).get(metric)
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of its weights by name, such as `test/nll`; of the best checkpoint its `step`, too."""
+        return self.record.metrics.get(_PARTS[self.weights], {})
+
+    @property
+    def best_step(self) -> float | None:
+        """The step of its best checkpoint, whichever weights are compared."""
+        return self.record.metrics.get("best", {}).get("step")
+
+    @property
+    def step(self) -> float | None:
+        """The step of its weights."""
+        return self.best_step if self.weights == BEST else float(self.record.step)
+
+    def value(self, metric: str) -> float | None:
+        """A metric of its weights; None where it is missing or was not finite."""
+        return self.metrics.get(metric)
+
+    def with_metrics(self, metrics: dict[str, float]) -> Run:
+        """The run with these metrics of its weights instead."""
+        own = self.record.metrics | {_PARTS[self.weights]: metrics}
+        return replace(self, record=replace(self.record, metrics=own))
 
     def curves(self, wanted: Collection[str]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Metric → (steps, values), out of metrics.csv; of those wanted, the ones that have values.
@@ -80,12 +106,13 @@ class Run:
             raise UserError(f"{path} is damaged ({error}); its curves are left out") from None
 
     def scores(self) -> dict[str, NDArray[Any]] | None:
-        """The content of test_scores.npz (`RunFolder.scores`); None where there is none.
+        """The content of test_scores.npz (`RunFolder.scores`), which is of the best checkpoint; None where there is
+        none, or other weights are compared.
 
         Raises:
             UserError: where the file is damaged.
         """
-        if self.folder is None or not self.of_test or not (path := self.folder.scores).exists():
+        if self.folder is None or not self.of_test or self.weights != BEST or not (path := self.folder.scores).exists():
             return None
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
