@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, OmegaConf
 
-from losslab.config.paths import conf_dir
+from losslab.choices import conf_dir
 
 KNOWN = {"pkg://hydra.conf", "structured://", str(conf_dir()), f"file://{conf_dir()}"}
 """The folders whose files stay as they are while the tests run."""

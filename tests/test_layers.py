@@ -29,6 +29,7 @@ ROWS = [
     {"metrics"},
     {
         "contracts",
+        "choices",
         "metric",
         "migrations",
         "run_folder",
@@ -49,6 +50,7 @@ LATE = {"losslab": "its functions import what they need when they are called, an
 """Modules whose own imports make no circle, and why."""
 WITHOUT_TORCH = [
     "losslab",
+    "losslab.choices",
     "losslab.cli",
     "losslab.cli_tools",
     "losslab.console",

@@ -8,13 +8,13 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 
+from losslab.choices import conf_dir
 from losslab.config.binding import bind_components
 from losslab.config.callbacks import deciding
 from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
 from losslab.config.identity import fingerprint, folder_name
 from losslab.config.jobs import job_overrides, open_multirun
-from losslab.config.paths import conf_dir
 from losslab.config.trust import allowed, check_trusted, foreign_targets
 from losslab.errors import UserError
 from losslab.records import Record

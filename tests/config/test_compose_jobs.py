@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from losslab.choices import conf_dir
 from losslab.config.compose import compose_plain, group_choices
 from losslab.config.jobs import is_multirun, job_overrides, open_multirun
-from losslab.config.paths import check_config_dir, conf_dir
+from losslab.config.paths import check_config_dir
 from losslab.errors import UserError
 
 SQUARE = "_target_: losslab.losses.square.Square\nk: 1.0\nm: 1.0\n"

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from lightning.pytorch import Trainer
 
+from losslab.choices import conf_dir
 from losslab.config.check import check_run
 from losslab.config.compose import compose_plain, group_choices
 from losslab.config.flags import check_flags, debug_of, describe_passes, needs_passes, resolve_passes
 from losslab.config.identity import fingerprint, folder_name
-from losslab.config.paths import conf_dir
 from losslab.config.schema import TrainerConfig
 from losslab.config.trust import check_trusted, foreign_targets
 from losslab.errors import UserError

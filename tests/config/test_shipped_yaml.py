@@ -2,10 +2,10 @@
 
 import pytest
 
+from losslab.choices import conf_dir
 from losslab.config.binding import import_target
 from losslab.config.compose import compose_plain
 from losslab.config.jobs import job_overrides, open_multirun
-from losslab.config.paths import conf_dir
 from losslab.config.schema import COMPONENTS
 from losslab.config.trust import allowed, targets
 from losslab.losses.adaptive_softmax import AdaptiveSoftmax

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from losslab import cli, console
-from losslab.config.paths import conf_dir
+from losslab.choices import conf_dir
 from losslab.conformance.catalogue import SECTIONS, catalogue, find
 from losslab.conformance.docstrings import arguments, read_docstring
 from losslab.errors import UserError

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from losslab.choices import conf_dir
 from losslab.config.identity import ADDED_LATER
-from losslab.config.paths import conf_dir
 from losslab.contracts import Batch, Share, padded
 from losslab.data.augmentation import Augmentation
 from losslab.data.bpe_dropout import BpeDropout

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from losslab.config.paths import conf_dir
+from losslab.choices import conf_dir
 from losslab.config.schema import RegularizersConfig
 from losslab.conformance.catalogue import SECTIONS, Entry, catalogue
 

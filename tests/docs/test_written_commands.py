@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from losslab.config.paths import conf_dir
+from losslab.choices import conf_dir
 from losslab.config.words import ready
 
 ROOT = Path(__file__).parents[2]

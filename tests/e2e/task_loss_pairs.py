@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from short_runs import COMMON
 
+from losslab.choices import conf_dir
 from losslab.config.binding import bind_component, bind_components, import_target
 from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.compose import compose_plain
-from losslab.config.paths import conf_dir
 from losslab.config.schema import RegularizersConfig
 from losslab.contracts import Task
 from losslab.losses.base import Loss

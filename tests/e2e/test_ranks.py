@@ -15,12 +15,12 @@ import torch
 from stopped_runs import make_run
 from torch import Tensor
 
+from losslab.choices import conf_dir
 from losslab.commands.resume import resume
 from losslab.config.binding import bind_components
 from losslab.config.check import check_run, resolve_budget, resolve_split
 from losslab.config.components import build
 from losslab.config.compose import compose_plain
-from losslab.config.paths import conf_dir
 from losslab.locks import is_locked
 from losslab.losses.base import _WAYS, Loss
 from losslab.records import Record, read

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from losslab.config.paths import conf_dir
+from losslab.choices import conf_dir
 from losslab.contracts import Features, OutputSpec, TargetKind
 from losslab.errors import UserError
 from losslab.functional import LinearLoss, linear_loss, previous_tokens

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from losslab.choices import conf_dir
 from losslab.commands.train import train
-from losslab.config.paths import conf_dir
 from losslab.errors import UserError
 from losslab.locks import lock
 from losslab.records import Record, read

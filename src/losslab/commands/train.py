@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
+from losslab.choices import conf_dir
 from losslab.commands.command_line import CommandLine, parse
 from losslab.commands.expand import ask, expand
 from losslab.commands.folder import check_folder
@@ -24,8 +25,8 @@ from losslab.commands.trusted import append_current_folder
 from losslab.config import schema
 from losslab.config.check import check_run, check_warmup
 from losslab.config.compose import CONFIG_NAME, compose_job, compose_plain, group_choices, own_choices, to_plain
+from losslab.config.data_path import check_path
 from losslab.config.jobs import is_multirun, single_job
-from losslab.config.paths import conf_dir
 from losslab.config.search import with_hint
 from losslab.config.words import bare
 from losslab.console import complain, say, working
@@ -213,7 +214,9 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
 def _checked(job: list[str], line: CommandLine) -> Checked:
     try:
         config, choices = compose_job(job, line.config_dir)
-        return check_run(config), choices
+        checked = check_run(config)
+        check_path(checked, choices, line.config_dir)
+        return checked, choices
     except UserError as error:
         if line.search is None:
             raise

@@ -16,9 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from losslab.choices import conf_dir
 from losslab.config import schema
 from losslab.config.mistakes import explain, flat_keys
-from losslab.config.paths import check_config_dir, conf_dir
+from losslab.config.paths import check_config_dir
 from losslab.config.words import bare, is_group, right_spelling
 from losslab.errors import UserError
 

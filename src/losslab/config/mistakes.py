@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from losslab.choices import conf_dir
 from losslab.config.foreign import CHOICES, VALUES, serves_instead
 from losslab.config.nearest import nearest
-from losslab.config.paths import conf_dir
 from losslab.config.schema import RunConfig
 from losslab.config.words import is_group, right_spelling
 from losslab.errors import UserError

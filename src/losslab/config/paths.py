@@ -1,20 +1,11 @@
-"""The place of the shipped configuration."""
+"""A person's own folder of configuration files."""
 
 from pathlib import Path
 
 import yaml
 
-import losslab
+from losslab.choices import conf_dir
 from losslab.errors import UserError
-
-
-def conf_dir() -> Path:
-    """The wheel's losslab/conf, or the checkout's conf/ beside src/ in an editable install."""
-    package = Path(losslab.__file__).resolve().parent
-    for candidate in (package / "conf", package.parents[1] / "conf"):
-        if (candidate / "train.yaml").is_file():
-            return candidate
-    raise UserError(f"losslab's configuration is missing beside {package}; install the package again")
 
 
 def check_config_dir(folder: Path) -> None:

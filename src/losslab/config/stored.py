@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
+from losslab.choices import conf_dir
 from losslab.config.check import check_run
 from losslab.config.identity import ADDED_LATER
 from losslab.config.mistakes import flat_keys, nearest_key
 from losslab.config.nearest import nearest
-from losslab.config.paths import conf_dir
 from losslab.config.schema import CheckpointsConfig, RegularizersConfig, RunConfig, TrainerConfig
 from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError

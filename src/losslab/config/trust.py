@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from losslab.config.paths import conf_dir
+from losslab.choices import conf_dir
 from losslab.config.schema import COMPONENTS, NAMED_NODES
 from losslab.errors import UserError
 

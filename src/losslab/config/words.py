@@ -7,7 +7,7 @@ import shlex
 import typing
 from typing import Any
 
-from losslab.config.paths import conf_dir
+from losslab.choices import conf_dir
 from losslab.config.schema import NAMED_NODES, CheckpointsConfig, RunConfig, TrainerConfig
 from losslab.errors import UserError
 

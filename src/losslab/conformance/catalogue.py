@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
+from losslab.choices import conf_dir
 from losslab.config.binding import bind_components, import_target
 from losslab.config.components import build
 from losslab.config.compose import compose_job
 from losslab.config.nearest import nearest
-from losslab.config.paths import check_config_dir, conf_dir
+from losslab.config.paths import check_config_dir
 from losslab.config.schema import register
 from losslab.conformance.docstrings import arguments, flowing, read_docstring
 from losslab.contracts import TargetKind

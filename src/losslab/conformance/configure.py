@@ -8,6 +8,7 @@ from typing import Any
 from losslab.config.binding import bind_components
 from losslab.config.check import check_run
 from losslab.config.compose import compose_job, typed
+from losslab.config.data_path import check_path
 from losslab.config.schema import RunConfig, register
 from losslab.config.words import bare, is_group, ready
 from losslab.errors import UserError
@@ -34,8 +35,11 @@ def configure(kind: str, words: list[str], config_dir: Path | None) -> dict[str,
     for override in overrides:
         _check_key(kind, override)
     if name is None or "." not in name:
-        config, _ = compose_job([*([] if name is None else [f"{kind}={name}"]), *overrides], config_dir)
-        return bind_components(check_run(config))
+        config, choices = compose_job([*([] if name is None else [f"{kind}={name}"]), *overrides], config_dir)
+        config = check_run(config)
+        if kind == "data":
+            check_path(config, choices, config_dir)
+        return bind_components(config)
     own = [override for override in overrides if bare(override).startswith(f"{kind}.")]
     given = dict(typed(bare(override).removeprefix(f"{kind}.")) for override in own)
     shared = [f"{kind}.{key}={given[key]}" for key in _SHARED if kind == "model" and key in given]

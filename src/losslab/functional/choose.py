@@ -10,10 +10,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from losslab.choices import conf_dir
 from losslab.config.binding import bind_component
 from losslab.config.components import build
 from losslab.config.nearest import nearest
-from losslab.config.paths import conf_dir
 from losslab.contracts.values import OutputSpec
 from losslab.errors import UserError
 from losslab.losses.base import Loss

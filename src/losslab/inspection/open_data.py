@@ -8,6 +8,7 @@ from typing import Any
 from losslab.config.binding import bind_components
 from losslab.config.check import check_run
 from losslab.config.compose import compose_job
+from losslab.config.data_path import check_path
 from losslab.config.schema import register
 from losslab.config.words import ready
 from losslab.contracts import DataModule, Task
@@ -29,8 +30,10 @@ def inspected(words: list[str], config_dir: Path | None, *, split: str, step: in
         UserError: for mistakes in what was typed, and for data that cannot be prepared.
     """
     register()
-    config, _ = compose_job([ready(word) for word in words], config_dir)
-    data, task = prepare_data(bind_components(check_run(config)))
+    composed, choices = compose_job([ready(word) for word in words], config_dir)
+    config = check_run(composed)
+    check_path(config, choices, config_dir)
+    data, task = prepare_data(bind_components(config))
     data.seed = derive_seed(config["seed"], "data_order")
     shown = examples_of(data, task, split=split, step=step, count=examples)
     found = {"data": type(data).__name__, "task": type(task).__name__, "unit": task.unit} | facts_of(data, task)

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from losslab.choices import conf_dir
 from losslab.config.binding import import_target
-from losslab.config.paths import conf_dir
 from losslab.contracts import TargetKind, Task
 from losslab.errors import UserError
 from losslab.losses.base import Loss

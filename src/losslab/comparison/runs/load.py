@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
+from losslab.choices import conf_dir
 from losslab.comparison.runs.results_table import number_in, read_table
 from losslab.comparison.runs.run import BEST, Run
 from losslab.config.callbacks import OBSERVERS
 from losslab.config.identity import ADDED_LATER, NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.nearest import nearest
-from losslab.config.paths import conf_dir
 from losslab.config.stored import filled
 from losslab.errors import UserError
 from losslab.records import Record
