@@ -20,11 +20,16 @@ def conf_dir() -> Path:
     raise UserError(f"losslab's configuration is missing beside {package}; install the package again")
 
 
-def chosen(group: str, component: object) -> str:
-    """`loss=cross_entropy`, for a component or its class: the file of the group that names this class alone; of a class
-    of one's own, its name."""
+def chosen(key: str, component: object) -> str:
+    """Spell a component, or its class, as it is chosen: `loss=cross_entropy`. It is the file of the group that alone
+    names this class; a class of a person's own has its name instead.
+
+    Args:
+        key: a group, or a key within one (`loss.inner`).
+    """
     kind = component if isinstance(component, type) else type(component)
-    return f"{group}={_names(group).get(f'{kind.__module__}.{kind.__qualname__}', kind.__name__)}"
+    names = _names(key.partition(".")[0])
+    return f"{key}={names.get(f'{kind.__module__}.{kind.__qualname__}', kind.__name__)}"
 
 
 @cache

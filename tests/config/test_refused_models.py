@@ -17,7 +17,7 @@ BIDIRECTIONAL = ["model=encoder", "model=patches", "model=lstm model.bidirection
 
 @pytest.mark.parametrize("words", [*BIDIRECTIONAL, "model=transformer_2017 model.bidirectional=true"])
 def test_a_model_that_reads_ahead_is_refused_for_language_modelling(words: str, settle: Any) -> None:
-    named = r"task=LanguageModeling predicts what follows it.*choose model"
+    named = r"task=lm predicts what follows it.*choose model"
     with pytest.raises(UserError, match=named):
         check_components(settle(*words.split()))
 
@@ -46,7 +46,7 @@ def test_the_width_of_vectors_comes_from_the_data(settle: Any) -> None:
     restored = DataInfo.restored(VECTORS.stored())
     assert build_backbone(config, restored).embedding.weight.shape == (8, 5)
     assert "frame_width" not in DataInfo(splits={}, mean_positions=1, vocab_size=7).stored(), "as checkpoints were"
-    with pytest.raises(UserError, match=r"PatchEncoder needs frame_width, and this data has no vectors"):
+    with pytest.raises(UserError, match=r"model=patches needs frame_width, and this data has no vectors"):
         build_backbone(config, DataInfo(splits={}, mean_positions=1, vocab_size=7))
-    with pytest.raises(UserError, match=r"Encoder needs vocab_size, and this data has no vocabulary"):
+    with pytest.raises(UserError, match=r"model=encoder needs vocab_size, and this data has no vocabulary"):
         build_backbone(settle("model=encoder"), VECTORS)

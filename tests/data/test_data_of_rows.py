@@ -292,7 +292,7 @@ class Wordless(Rows):
 @pytest.mark.parametrize(
     ("task", "settings", "sentence"),
     [
-        (LanguageModeling(), {}, "task=LanguageModeling reads no rows"),
+        (LanguageModeling(), {}, "task=lm reads no rows"),
         (Rows(), {"columns": {"txt": "text"}}, "no key 'data.columns.txt': task=Rows has data.columns.text, data.col"),
         (Rows(), {"columns": {"label": "kind"}}, "data.columns.label=kind: .*'text', 'label'"),
         (Stranger(), {}, "declares its column 'label' as 'class', and the kinds are text, words"),

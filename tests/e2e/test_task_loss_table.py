@@ -117,5 +117,5 @@ def test_a_loss_that_does_not_fit_is_bad_input(
 ) -> None:
     assert run_tiny("task=regression", "data=jsonl", "data.path=not_there.jsonl", "loss=focal") == 2
     told = capsys.readouterr().err.strip()
-    assert "loss=Focal needs classes as targets, and task=Regression has values: this loss goes with task=" in told
+    assert "loss=focal needs classes as targets, and task=regression has values: this loss goes with task=" in told
     assert "this task goes with loss=gaussian_nll, " in told and told.count("\n") == 0

@@ -198,7 +198,7 @@ MISTAKES = [
     (["loss=sqare"], "did you mean 'square'?"),
     (
         ["loss=mse"],
-        "loss=MSE needs values as targets, and task=LanguageModeling has classes: this loss goes with task=regression",
+        "loss=mse needs values as targets, and task=lm has classes: this loss goes with task=regression",
     ),
     (["trainer.max_step=3"], "did you mean 'trainer.max_steps'?"),
 ]

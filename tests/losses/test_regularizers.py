@@ -12,6 +12,7 @@ from problems import bound, problem_for
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from losslab.choices import chosen
 from losslab.config.binding import bind_components
 from losslab.config.check import check_run
 from losslab.config.compose import compose_plain
@@ -138,7 +139,7 @@ def test_all_off_is_the_loss_itself() -> None:
     "loss", [Square(), Hinge(), Entmax(), StableMax(), Errors()], ids=lambda loss: type(loss).__name__
 )
 def test_a_loss_without_softmax_is_refused_by_name(loss: Loss) -> None:
-    with pytest.raises(UserError, match=f"predict softmax.*{type(loss).__name__} is none"):
+    with pytest.raises(UserError, match=f"predict softmax.*{chosen('loss', loss)} is none"):
         Regularized(loss, z_loss=0.1)
 
 
@@ -184,10 +185,10 @@ class Foreign(nn.Module):
         ),
         ({"first": CrossEntropy(), "second": Brier(), "weights": {"first": 0.0}}, r"weights\.first must be above 0"),
         ({"first": CrossEntropy(), "second": Errors()}, "want the same targets"),
-        ({"first": CrossEntropy(), "second": Harmonic()}, "Harmonic has products of its own"),
-        ({"first": CrossEntropy(), "second": Distillation()}, "Distillation has a teacher"),
-        ({"first": CrossEntropy(), "second": Goldfish()}, "Goldfish ignores positions of its own"),
-        ({"first": CrossEntropy(), "second": PADDED}, "CrossEntropy ignores positions of its own"),
+        ({"first": CrossEntropy(), "second": Harmonic()}, "harmonic has products of its own"),
+        ({"first": CrossEntropy(), "second": Distillation()}, "loss.second=distillation has a teacher"),
+        ({"first": CrossEntropy(), "second": Goldfish()}, "goldfish ignores positions of its own"),
+        ({"first": CrossEntropy(), "second": PADDED}, "cross_entropy ignores positions of its own"),
         ({"first": CrossEntropy(), "second": CrossEntropy(class_weights=[1.0, 2.0])}, "divides by weights of its own"),
         ({"first": CrossEntropy(), "second": CrossEntropy(backend="dense")}, "backend=dense computes plain"),
     ],

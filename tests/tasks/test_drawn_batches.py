@@ -89,7 +89,7 @@ def test_a_task_that_hides_nothing_has_the_batches_of_before(make) -> None:
 def test_a_stride_goes_with_tasks_that_predict_what_follows(make) -> None:
     data = TextDataModule(path=str(Path(__file__)), context=CONTEXT, tokenizer="bytes", eval_stride=4)
     data.check_task(LanguageModeling())
-    with pytest.raises(UserError, match=r"data.eval_stride=4 .* task=MaskedLanguageModeling reads .* both sides"):
+    with pytest.raises(UserError, match=r"data.eval_stride=4 .* task=mlm reads .* both sides"):
         data.check_task(MaskedLanguageModeling())
     with pytest.raises(UserError, match=r"data.eval_stride must be from 1 to data.context=16"):
         TextDataModule(path=str(Path(__file__)), context=CONTEXT, eval_stride=17)

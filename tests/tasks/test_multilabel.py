@@ -72,7 +72,7 @@ def test_losses_of_labels_fit(loss: BinaryCrossEntropy | Asymmetric) -> None:
 @pytest.mark.parametrize("loss", [CrossEntropy(), SoftCrossEntropy()], ids=["classes", "distributions"])
 def test_other_losses_are_refused_with_what_fits(loss: CrossEntropy | SoftCrossEntropy) -> None:
     fits = "this task goes with loss=asymmetric or binary_cross_entropy"
-    with pytest.raises(UserError, match=rf"task=Multilabel has labels: .*{fits}"):
+    with pytest.raises(UserError, match=rf"task=multilabel has labels: .*{fits}"):
         check_kinds(loss, Multilabel())
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.contracts import DataInfo
 from losslab.data.tokenizer import ByteTokenizer, FileTokenizer, Tokenizer, artifacts_of
 from losslab.errors import UserError
@@ -150,7 +151,7 @@ def test_a_factor_of_the_loss_is_in_the_projection(make_loss: Any, transformers:
 )
 def test_a_loss_that_predicts_otherwise_is_refused(loss: Loss) -> None:
     network = make(loss, tie_embeddings=False).network
-    with pytest.raises(UserError, match=f"and the loss {type(loss).__name__} of this run predicts otherwise"):
+    with pytest.raises(UserError, match=f"and {chosen('loss', loss)} of this run predicts otherwise"):
         output_layer(network)
 
 
@@ -177,11 +178,11 @@ def test_other_models_and_tasks_are_refused(transformers: Any, tmp_path: Path) -
 
     loaded = make()
     loaded.network.backbone.__class__ = Own
-    with pytest.raises(UserError, match="no counterpart of the model Own, only of losslab's Decoder"):
+    with pytest.raises(UserError, match="no counterpart of model=Own, only of model=decoder"):
         export_transformers(loaded, tmp_path)
     loaded.network.task = Classification()
     for export in (export_transformers, export_onnx):
-        with pytest.raises(UserError, match="task=Classification does not: --format safetensors"):
+        with pytest.raises(UserError, match="task=classification does not: --format safetensors"):
             export(loaded, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

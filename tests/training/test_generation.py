@@ -146,7 +146,7 @@ def test_a_network_that_cannot_generate_is_refused() -> None:
         NextToken(make_network())
     network = make_network().eval()
     network.task.causal = False  # type: ignore[misc]
-    with pytest.raises(UserError, match="text comes from runs that predict next tokens, and task=LanguageModeling"):
+    with pytest.raises(UserError, match="text comes from runs that predict next tokens, and task=lm"):
         NextToken(network)
 
 

@@ -57,7 +57,7 @@ def test_a_schedule_and_groups_keep_the_shares() -> None:
 
 def test_a_model_without_layers_is_told_to_list_them() -> None:
     network = nn.ModuleDict({"backbone": nn.Linear(2, 2), "projection": nn.Linear(2, 2)})
-    with pytest.raises(UserError, match="Linear lists none: give it blocks"):
+    with pytest.raises(UserError, match="model=Linear lists none: give it blocks"):
         make_optimizer({**ADAMW, LAYER_DECAY: 0.9}, network)
 
 

@@ -207,7 +207,7 @@ def test_predictions_without_a_gradient_are_refused() -> None:
     ("words", "message"),
     [
         (["trainer.r_drop=1"], "this model has none: give model.dropout=0.1"),
-        (["trainer.r_drop=1", "model.drop_path=0.1", "loss=square"], "loss=Square"),
+        (["trainer.r_drop=1", "model.drop_path=0.1", "loss=square"], "loss=square"),
     ],
 )
 def test_runs_are_refused_before_data_is_read(

@@ -212,5 +212,5 @@ def test_rows_are_no_texts_to_continue() -> None:
     artifacts = artifacts_of(ByteTokenizer())
     info = DataInfo(splits={}, mean_positions=CONTEXT, vocab_size=11, artifacts=artifacts)
     config: dict[str, Any] = {"data": {"context": None}}
-    with pytest.raises(UserError, match="task=LanguageModeling continues texts"):
+    with pytest.raises(UserError, match="task=lm continues texts"):
         predict(network, info, config, [{"text": "x"}], lambda device: nullcontext())

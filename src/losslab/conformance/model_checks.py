@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from losslab.choices import chosen
 from losslab.conformance.samples import few_samples, rows
 from losslab.contracts import blocks_of, context_of, flops_of
 from losslab.training.factory import build_backbone, build_loss, build_task, check_components
@@ -45,7 +46,7 @@ def subject(config: dict[str, Any], stack: ExitStack) -> ModelTrial:
 def causality(trial: ModelTrial) -> str:
     """No position reads ahead, where the task predicts what follows."""
     if not trial.task.causal:
-        return f"task={type(trial.task).__name__} lets positions read ahead"
+        return f"{chosen('task', trial.task)} lets positions read ahead"
     return trials.causal(trial)
 
 
@@ -65,7 +66,7 @@ def declarations(trial: ModelTrial) -> str:
 def cache(trial: ModelTrial) -> str:
     """A cache changes nothing, where the task predicts what follows and text can be generated."""
     if not trial.task.causal:
-        return f"task={type(trial.task).__name__} generates no text"
+        return f"{chosen('task', trial.task)} generates no text"
     return trials.cached(trial)
 
 

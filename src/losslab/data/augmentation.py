@@ -108,23 +108,23 @@ class Augmentation:
             self.text_column(columns)
         if self.label_noise and (target is None or columns[target] != "label"):
             raise UserError(
-                f"data.augment.label_noise flips the one label of each row, and the target of task={task} is none: "
+                f"data.augment.label_noise flips the one label of each row, and the target of {task} is none: "
                 "leave it out"
             )
         if self.mixup and (target is None or columns[target] == "tags"):
             raise UserError(
-                f"data.augment.mixup mixes rows of one target each, and task={task} gives each position its own: "
+                f"data.augment.mixup mixes rows of one target each, and {task} gives each position its own: "
                 "leave it out"
             )
         if self.bpe_dropout and "text" not in columns.values():
-            raise UserError(f"data.augment.bpe_dropout cuts texts, and task={task} reads none: leave it out")
+            raise UserError(f"data.augment.bpe_dropout cuts texts, and {task} reads none: leave it out")
         if self.masking and target is None:
             raise UserError(
-                f"data.augment.masking hides inputs, and the texts of task={task} are its targets as well: leave it out"
+                f"data.augment.masking hides inputs, and the texts of {task} are its targets as well: leave it out"
             )
         if self.changes_tokens and not any(kind in TOKENS for kind in columns.values()):
             name = next(name for name in ("paraphrases", *_OF_TOKENS) if getattr(self, name))
-            raise UserError(f"data.augment.{name} changes tokens, and task={task} reads none: leave it out")
+            raise UserError(f"data.augment.{name} changes tokens, and {task} reads none: leave it out")
 
     @property
     def changes_tokens(self) -> bool:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.contracts import Task
 from losslab.data.row_splits import hash64, split_by_label
 from losslab.data.samples import SamplesDataModule
@@ -67,7 +68,7 @@ class DigitsDataModule(SamplesDataModule):
     def check_task(self, task: Task) -> None:
         """Raises UserError for a task that does not classify."""
         if "label" not in task.columns.values() or task.joined:
-            raise UserError(f"task={type(task).__name__} does not read images with one label: task=classification")
+            raise UserError(f"{chosen('task', task)} does not read images with one label: task=classification")
 
     def files(self) -> Mapping[str, Path | Sequence[Path]]:
         return {"data.images": self.path}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from losslab.choices import chosen
 from losslab.contracts import EvalWindows, Task
 from losslab.data.columns import TOKENS
 from losslab.errors import UserError
@@ -37,16 +38,16 @@ class LongRows:
         naming the task."""
         if self.stride is None or not task.columns:
             return
-        name = type(task).__name__
+        name = chosen("task", task)
         if task.joined:
             texts = " and ".join(task.joined)
             raise UserError(
-                f"data.eval_stride={self.stride} reads one text in windows, and task={name} makes one sequence of "
+                f"data.eval_stride={self.stride} reads one text in windows, and {name} makes one sequence of "
                 f"{texts}, of which a window would hold a part: leave it null, and long rows are cut off"
             )
         if (count := sum(kind in TOKENS for kind in task.columns.values())) != 1:
             raise UserError(
-                f"data.eval_stride={self.stride} reads one text in windows, and task={name} has {count or 'no'} "
+                f"data.eval_stride={self.stride} reads one text in windows, and {name} has {count or 'no'} "
                 "columns of text or words: leave it null"
             )
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from losslab.choices import chosen
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitContent, SplitInfo, Subset, Task
 from losslab.data import sources
 from losslab.data.cache import MASKS, TokenCache, build_cache, cache_key, encode_split, open_cache, without_ends
@@ -128,13 +129,13 @@ class TextDataModule(DataModule):
         """Raises UserError for a task that reads no stream of tokens."""
         if not task.of_stream:
             raise UserError(
-                f"task={type(task).__name__} reads no stream of tokens, and data=text and data=python_docs give "
+                f"{chosen('task', task)} reads no stream of tokens, and data=text and data=python_docs give "
                 "nothing else: task=lm, or a data set with rows of its own"
             )
         if self.eval_stride is not None and not task.causal:
             raise UserError(
-                f"data.eval_stride={self.eval_stride} gives each token more text before it, and task="
-                f"{type(task).__name__} reads what stands on both sides: leave it null"
+                f"data.eval_stride={self.eval_stride} gives each token more text before it, and "
+                f"{chosen('task', task)} reads what stands on both sides: leave it null"
             )
 
     def content_hashes(self, task: Task) -> dict[str, str]:

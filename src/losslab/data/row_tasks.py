@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from losslab.choices import chosen
 from losslab.contracts import Task
 from losslab.data.augmentation import Augmentation
 from losslab.data.columns import check_kinds
@@ -19,23 +20,23 @@ def check_task_of_rows(
     Raises:
         UserError: naming what there is.
     """
-    name = type(task).__name__
+    name = chosen("task", task)
     if not task.columns:
         raise UserError(
-            f"task={name} reads no rows: its class declares no `columns`, and data=csv and its like give nothing "
+            f"{name} reads no rows: its class declares no `columns`, and data=csv and its like give nothing "
             "else; choose a task of rows, such as task=classification"
         )
-    check_kinds(task.columns, name, task.joined)
+    check_kinds(task.columns, type(task).__name__, task.joined)
     if strangers := sorted(reading.names.keys() - task.columns.keys()):
         known = ", ".join(f"data.columns.{column}" for column in task.columns)
         raise UserError(
-            f"there is no key 'data.columns.{strangers[0]}': task={name} has {known}; choose another task, or "
+            f"there is no key 'data.columns.{strangers[0]}': {name} has {known}; choose another task, or "
             f"leave out what a yaml names: '~data.columns.{strangers[0]}'"
         )
     augmentation.check_columns(task.columns, name)
     if augmentation.bpe_dropout and task.joined and task.cut != "longest":
         raise UserError(
-            f"data.augment.bpe_dropout makes texts longer, and those of task={name} are one running text that is "
+            f"data.augment.bpe_dropout makes texts longer, and those of {name} are one running text that is "
             "cut once: leave it out"
         )
     sampling.check_columns(task.columns, name)

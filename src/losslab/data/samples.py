@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitInfo, Subset, Task
 from losslab.data.sampler import EvalSamples, count_positions, hashed_order, pass_order
 from losslab.errors import UserError
@@ -80,7 +81,7 @@ class SamplesDataModule(DataModule):
         """Raises UserError for a task that makes no batches of samples."""
         if type(task).collate is Task.collate:
             raise UserError(
-                f"task={type(task).__name__} has no collate, which makes a batch of the samples that "
+                f"{chosen('task', task)} has no collate, which makes a batch of the samples that "
                 f"{type(self).__name__} gives: choose another task, or write it"
             )
 

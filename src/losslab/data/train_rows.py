@@ -58,9 +58,9 @@ class Sampling:
         """Refuse what a task's columns do not have. Raises UserError naming the task."""
         target = target_of(columns)
         if self.balance and (target is None or columns[target] != "label"):
-            raise UserError(f"data.balance draws by the one label of each row, and the target of task={task} is none")
+            raise UserError(f"data.balance draws by the one label of each row, and the target of {task} is none")
         if self.batch_tokens is not None and not any(kind in TOKENS for kind in columns.values()):
-            raise UserError(f"data.batch_tokens counts tokens, and task={task} reads none: give data.batch_size")
+            raise UserError(f"data.batch_tokens counts tokens, and {task} reads none: give data.batch_size")
 
 
 class TrainRows:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.contracts import Features, OutputSpec, TargetKind, Values
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -131,11 +132,12 @@ def _check_inner(inner: Loss) -> None:
     check_backend(inner)
     if inner.target_kind is not TargetKind.CLASSES:
         raise UserError(
-            f"loss.inner={kind.__name__} needs {inner.target_kind.value} as targets, and class_balanced weighs classes"
+            f"{chosen('loss.inner', kind)} needs {inner.target_kind.value} as targets, and class_balanced weighs "
+            "classes"
         )
     of_logits = kind.adapt is Loss.adapt and inner.written_as() in _OF_STATISTICS + _OF_LOGITS
     if not of_logits or inner.trains_otherwise or inner.reads_teacher:
         what = "a teacher" if inner.reads_teacher else "products of its own"
-        raise UserError(f"loss.inner={kind.__name__} has {what}: class_balanced weighs losses of logits alone")
+        raise UserError(f"{chosen('loss.inner', kind)} has {what}: class_balanced weighs losses of logits alone")
     if isinstance(inner, ClassBalanced):
         raise UserError("loss.inner=class_balanced weighs twice; leave one out")

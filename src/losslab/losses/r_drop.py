@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.contracts import Features, Projection, TargetKind
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -64,15 +65,13 @@ def _log_rest(log_p: Tensor) -> Tensor:
 
 def check_r_drop(loss: Loss) -> None:
     """Raises UserError for a loss whose predictions cannot be drawn together."""
-    name = type(loss).__name__
+    name = chosen("loss", loss)
     if loss.target_kind is TargetKind.VALUES:
-        raise UserError(
-            f"trainer.r_drop compares predicted probabilities, and loss={name} predicts values: leave it out"
-        )
+        raise UserError(f"trainer.r_drop compares predicted probabilities, and {name} predicts values: leave it out")
     if not loss.agrees:
         raise UserError(
             f"trainer.r_drop needs probabilities that are above 0 and that training alone decides, and those of "
-            f"loss={name} are not: leave it out, or choose another loss"
+            f"{name} are not: leave it out, or choose another loss"
         )
     if TERM in loss.terms:
         raise UserError(f"the loss has a term named {TERM} itself: leave out trainer.r_drop, or rename the term")

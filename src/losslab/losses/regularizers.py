@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.contracts import Features, LossSum, OutputSpec, PenaltySum, Projection, TargetKind, Values
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -230,6 +231,6 @@ def _check_softmax(loss: Loss) -> None:
         or loss.written_as() not in _OF_STATISTICS + _OF_LOGITS
     ):
         raise UserError(
-            f"regularizers join single losses that predict softmax(z), and {kind.__name__} is none; leave out "
+            f"regularizers join single losses that predict softmax(z), and {chosen('loss', kind)} is none; leave out "
             "regularizers.*"
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from losslab.choices import chosen
 from losslab.contracts import Features, OutputSpec, TargetKind, added
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -119,13 +120,13 @@ def _check_term(name: str, loss: Loss) -> None:
     check_backend(loss)
     if kind.adapt is not Loss.adapt or loss.trains_otherwise or loss.written_as() == "values" or loss.reads_teacher:
         what = "a teacher" if loss.reads_teacher else "products of its own"
-        raise UserError(f"loss.{name}={kind.__name__} has {what}, and the terms of a sum share their logits")
+        raise UserError(f"{chosen(f'loss.{name}', kind)} has {what}, and the terms of a sum share their logits")
     if loss.target_kind is not TargetKind.VALUES and loss.num_outputs(_SOME) != _SOME:
-        raise UserError(f"loss.{name}={kind.__name__} has outputs of its own, and the terms of a sum share theirs")
+        raise UserError(f"{chosen(f'loss.{name}', kind)} has outputs of its own, and the terms of a sum share theirs")
     target = torch.zeros(1, 1) if loss.target_kind is TargetKind.VALUES else torch.zeros(1, dtype=torch.int64)
     extras = {"previous": torch.zeros(1, loss.needs.get("previous", 0), dtype=torch.int32)}
     position = Features(torch.zeros(1, 1), target, torch.ones(1), extras)
     if loss.select(position) is not position:
-        raise UserError(f"loss.{name}={kind.__name__} ignores positions of its own, which a sum's terms cannot")
+        raise UserError(f"{chosen(f'loss.{name}', kind)} ignores positions of its own, which a sum's terms cannot")
     if loss.position_weight(position) is not None:
         raise UserError(f"loss.{name} divides by weights of its own (class_weights), which a sum's terms cannot")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from losslab.choices import chosen
 from losslab.config.binding import FROM_DATA, import_target
 from losslab.config.components import build
 from losslab.contracts import (
@@ -61,7 +62,7 @@ def _check(config: dict[str, Any]) -> None:
     _check_context(config, backbone)
     loss = build_loss(config)
     if loss.reads_teacher and loss.teacher is None:
-        raise UserError(f"loss.teacher is missing: {type(loss).__name__} learns from a run, name its folder")
+        raise UserError(f"loss.teacher is missing: {chosen('loss', loss)} learns from a run, name its folder")
     task = build_task(config)
     check_kinds(loss, task)
     _check_split(loss, config)
@@ -85,7 +86,7 @@ def _check_split(loss: Loss, config: dict[str, Any]) -> None:
         parts = max(parts, size // trainer["micro_batch_size"])
     if not loss.position_wise and parts > 1:
         raise UserError(
-            f"loss={type(loss).__name__} compares the positions of a batch with one another, and this batch is split "
+            f"{chosen('loss', loss)} compares the positions of a batch with one another, and this batch is split "
             f"into {parts}: leave out trainer.micro_batch_size, trainer.accumulate_grad_batches and further devices"
         )
 
@@ -106,15 +107,15 @@ def check_direction(backbone: torch.nn.Module, task: Task) -> None:
         options = inspect.signature(type(backbone)).parameters
         cure = "model.bidirectional=true" if "bidirectional" in options else "model=encoder"
         raise UserError(
-            f"model={type(backbone).__name__} reads what stands before a position alone, and "
-            f"task={type(task).__name__} hides tokens that both sides tell about: choose {cure}"
+            f"{chosen('model', backbone)} reads what stands before a position alone, and "
+            f"{chosen('task', task)} hides tokens that both sides tell about: choose {cure}"
         )
     if task.causal and reads_ahead(backbone):
         options = inspect.signature(type(backbone)).parameters
         cure = "model.bidirectional=false" if "bidirectional" in options else "model=decoder"
         raise UserError(
-            f"model={type(backbone).__name__} reads the text on both sides of a position, and "
-            f"task={type(task).__name__} predicts what follows it, which would be no task: choose {cure}"
+            f"{chosen('model', backbone)} reads the text on both sides of a position, and "
+            f"{chosen('task', task)} predicts what follows it, which would be no task: choose {cure}"
         )
 
 
@@ -126,12 +127,12 @@ def _check_whole_batch(config: dict[str, Any], backbone: torch.nn.Module) -> Non
         return
     if trainer["activation_checkpointing"]:
         raise UserError(
-            f"trainer.activation_checkpointing=true computes each layer twice, and model={type(backbone).__name__} "
+            f"trainer.activation_checkpointing=true computes each layer twice, and {chosen('model', backbone)} "
             "would count each batch twice in its running averages: leave it out, or choose another model.norm"
         )
     if parts > 1:
         raise UserError(
-            f"model={type(backbone).__name__} normalises over the batch, and this batch is split into {parts} parts "
+            f"{chosen('model', backbone)} normalises over the batch, and this batch is split into {parts} parts "
             "(ranks × trainer.accumulate_grad_batches), whose statistics are not those of the whole: give one device "
             "and no accumulation, or another model.norm"
         )
@@ -201,7 +202,7 @@ def build_backbone(config: dict[str, Any], info: DataInfo, init: torch.Generator
         ("frame_width", "vectors (`frames`)", "decoder or model=encoder"),
     ):
         if late.get(name, 0) is None:
-            raise UserError(f"model: {target.__name__} needs {name}, and this data has no {lacking}: model={other}")
+            raise UserError(f"{chosen('model', target)} needs {name}, and this data has no {lacking}: model={other}")
     backbone = build_part(config, "model", **late)
     check_model(backbone, target.__name__)
     return backbone  # type: ignore[no-any-return]

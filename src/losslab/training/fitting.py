@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from losslab.choices import conf_dir
+from losslab.choices import chosen, conf_dir
 from losslab.config.binding import import_target
 from losslab.contracts import TargetKind, Task
 from losslab.errors import UserError
@@ -22,12 +22,12 @@ def check_kinds(loss: Loss, task: Task) -> None:
     Raises:
         UserError: naming both, the shipped losses that go with the task, and the shipped tasks that go with the loss.
     """
-    ours, name = type(loss).__name__, type(task).__name__
+    ours, name = chosen("loss", loss), chosen("task", task)
     if loss.target_kind not in task.accepts:
         kinds = _any(sorted(kind.value for kind in task.accepts))
-        problem = f"loss={ours} needs {loss.target_kind.value} as targets, and task={name} has {kinds}"
+        problem = f"{ours} needs {loss.target_kind.value} as targets, and {name} has {kinds}"
     elif lacking := sorted(loss.needs.keys() - task.provides):
-        problem = f"loss={ours} reads {lacking[0]!r} of each position, which task={name} does not give"
+        problem = f"{ours} reads {lacking[0]!r} of each position, which {name} does not give"
     else:
         return
     losses = {each: other for each, other in _shipped("loss").items() if fits(other, task)}

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from losslab.choices import chosen
 from losslab.contracts import blocks_of
 from losslab.errors import UserError
 
@@ -29,7 +30,7 @@ def layers_of(network: nn.Module, roles: Mapping[str, str]) -> dict[int, int]:
     blocks = blocks_of(backbone)
     if not blocks:
         raise UserError(
-            f"optimizer.layer_decay needs the layers of the model, and {type(backbone).__name__} lists none: give it "
+            f"optimizer.layer_decay needs the layers of the model, and {chosen('model', backbone)} lists none: give it "
             "blocks(), or leave layer_decay out"
         )
     inside = {id(p): len(blocks) - i for i, block in enumerate(blocks) for p in block.parameters()}

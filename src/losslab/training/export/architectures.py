@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from losslab.choices import chosen
 from losslab.errors import UserError
 from losslab.models.decoder import Decoder
 from losslab.models.layer import TransformerLayer
@@ -34,7 +35,7 @@ def architecture_of(decoder: nn.Module) -> Architecture:
     """
     if type(decoder) is not Decoder:
         raise UserError(
-            f"transformers has no counterpart of the model {type(decoder).__name__}, only of losslab's Decoder: "
+            f"transformers has no counterpart of {chosen('model', decoder)}, only of model=decoder: "
             "--format onnx writes any model, and --format safetensors its weights"
         )
     _check_options(decoder)

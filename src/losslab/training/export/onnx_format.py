@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from losslab.choices import chosen
 from losslab.contracts import context_of
 from losslab.data.tokenizer import as_json
 from losslab.errors import UserError
@@ -59,7 +60,7 @@ def export_onnx(loaded: Loaded, folder: Path) -> list[Path]:
     network = deepcopy(loaded.network).float()
     if not network.task.causal:
         raise UserError(
-            f"--format onnx writes models that predict next tokens, and task={type(network.task).__name__} does not: "
+            f"--format onnx writes models that predict next tokens, and {chosen('task', network.task)} does not: "
             "--format safetensors writes its weights"
         )
     make_folder(folder)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.choices import chosen
 from losslab.errors import UserError
 from losslab.training.network import Network
 
@@ -52,7 +53,7 @@ def output_layer(network: Network) -> OutputLayer:
         linear = F.linear(states, weight.float(), None if bias is None else bias.float()).log_softmax(dim=-1)
         if predicted.shape != linear.shape or not (predicted - linear).abs().max() < _TOLERANCE * linear.abs().max():
             raise UserError(
-                f"transformers' models predict by a softmax of linear logits, and the loss {type(loss).__name__} of "
+                f"transformers' models predict by a softmax of linear logits, and {chosen('loss', loss)} of "
                 "this run predicts otherwise (docs/losses.md): --format onnx writes its predictions as they are"
             )
     return OutputLayer(weight, bias)

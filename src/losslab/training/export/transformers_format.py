@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.choices import chosen
 from losslab.data.tokenizer import Tokenizer, as_json
 from losslab.errors import UserError
 from losslab.files import write_atomic
@@ -44,7 +45,7 @@ def export_transformers(loaded: Loaded, folder: Path) -> tuple[list[Path], str]:
     network = loaded.network
     if not network.task.causal:
         raise UserError(
-            f"--format transformers writes models that predict next tokens, and task={type(network.task).__name__} "
+            f"--format transformers writes models that predict next tokens, and {chosen('task', network.task)} "
             "does not: --format safetensors writes its weights"
         )
     tokenizer = loaded.tokenizer

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.contracts import cache_of, context_of
 from losslab.errors import UserError
 from losslab.training.network import Network
@@ -59,7 +60,7 @@ class NextToken:
     ) -> None:
         if not network.task.causal:
             raise UserError(
-                f"text comes from runs that predict next tokens, and task={type(network.task).__name__} does not"
+                f"text comes from runs that predict next tokens, and {chosen('task', network.task)} does not"
             )
         if network.training:
             raise UserError("a network in training mode drops out at random: call its eval() before it generates")

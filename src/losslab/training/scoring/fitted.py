@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from losslab.choices import chosen
 from losslab.contracts import DataInfo, Task
 from losslab.errors import UserError
 
@@ -34,7 +35,7 @@ class Fitted:
         if choice == "none":
             return None
         if task.calibrator(info) is None:
-            raise UserError(f"task={type(task).__name__} fits no temperature: it predicts no probabilities of classes")
+            raise UserError(f"{chosen('task', task)} fits no temperature: it predicts no probabilities of classes")
         return cls(scale, shift)
 
     def told(self) -> str:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.config.binding import bind_components
 from losslab.config.stored import open_config
 from losslab.contracts import DataInfo, context_of
@@ -62,7 +63,7 @@ class Loaded:
         """Raises UserError where the data has none."""
         tokenizer = tokenizer_of(self.info.artifacts)
         if tokenizer is None:
-            raise UserError(f"a run of {type(self.network.task).__name__} on this data has no tokenizer")
+            raise UserError(f"a run of {chosen('task', self.network.task)} on this data has no tokenizer")
         return tokenizer
 
     def encode(self, text: str) -> Tensor:
@@ -85,7 +86,7 @@ class Loaded:
         """
         if not self.network.task.causal:
             raise UserError(
-                f"task={type(self.network.task).__name__} predicts no next tokens: make a batch with "
+                f"{chosen('task', self.network.task)} predicts no next tokens: make a batch with "
                 "network.task.collate, and score network.task.features(…).hidden with network.loss.scores"
             )
         context, vocab_size = context_of(self.network.backbone), len(self.network.projection.weight)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.contracts import DataInfo, Features, LossSum, Projection, no_objective, to_device
 from losslab.data.cells import parse_row
 from losslab.data.columns import TOKENS, Vocabularies, restored, target_of
@@ -53,12 +54,12 @@ class RowPredictor:
         forward_context: ForwardContext,
         fitted: Fitted | None = None,
     ) -> None:
-        name, columns = type(network.task).__name__, network.task.columns
+        columns = network.task.columns
         self.target = target_of(columns)
         if self.target is None:
             raise UserError(
-                f"task={name} has no column to predict in rows; for a task of next tokens: losslab generate, or "
-                "losslab.load(RUN_DIR).predict([text])"
+                f"{chosen('task', network.task)} has no column to predict in rows; for a task of next tokens: "
+                "losslab generate, or losslab.load(RUN_DIR).predict([text])"
             )
         if "context" not in data:
             raise UserError(
@@ -204,11 +205,11 @@ def predict(
         return RowPredictor(network, info, config["data"], forward_context, fitted)(rows)
     tokenizer = tokenizer_of(info.artifacts)
     if tokenizer is None:
-        raise UserError(f"a run of {type(network.task).__name__} on this data has no tokenizer")
+        raise UserError(f"a run of {chosen('task', network.task)} on this data has no tokenizer")
     found = []
     for text in rows:
         if not isinstance(text, str):
-            raise UserError(f"task={type(network.task).__name__} continues texts, and {text!r} is none")
+            raise UserError(f"{chosen('task', network.task)} continues texts, and {text!r} is none")
         next_token = NextToken(
             network,
             context=config["data"].get("context"),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from losslab.choices import chosen
 from losslab.config.identity import HASHED_METRICS
 from losslab.config.trust import allowed, foreign_targets, targets
 from losslab.contracts import Batch, DataInfo, context_of
@@ -110,7 +111,7 @@ def attach_teacher(network: Network, config: dict[str, Any], info: DataInfo) -> 
         return
     run = _run(config)
     if run is None:
-        raise UserError(f"loss.teacher is missing: {type(network.loss).__name__} learns from a run, name its folder")
+        raise UserError(f"loss.teacher is missing: {chosen('loss', network.loss)} learns from a run, name its folder")
     loaded = load(run.path, trust=foreign_targets(config))
     if loaded.info.artifacts != info.artifacts:
         reads_text = tokenizer_of(loaded.info.artifacts) is not None

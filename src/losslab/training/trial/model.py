@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from losslab.choices import chosen
 from losslab.contracts import Batch, TargetKind, Task, cache_of, mixes_samples
 from losslab.errors import Doubt, Fault, UserError, error_sentence
 from losslab.training.random import global_stream
@@ -235,7 +236,7 @@ def causal(trial: ModelTrial) -> str:
             if not same(run(model, changed, train=train)[:, :position], before[:, :position]):
                 raise Fault(
                     f"hidden states before position {position} change with the inputs from there on, and "
-                    f"task={type(trial.task).__name__} predicts what follows: attention needs a causal mask, a "
+                    f"{chosen('task', trial.task)} predicts what follows: attention needs a causal mask, a "
                     "recurrence or convolution one direction"
                 )
     return "nothing reads ahead"
