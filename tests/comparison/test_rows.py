@@ -106,11 +106,13 @@ def test_what_says_nothing_of_which_loss_is_better_is_refused(metric: str, sweep
     [
         ("test/nothing", "no run has the metric 'test/nothing'; choose another --metric: there are test/nll_scaled"),
         ("nll_scaled", "no run has the metric 'nll_scaled'; choose another --metric: did you mean 'test/nll_scaled'?"),
+        ("accuracy", "no run has the metric 'accuracy'; choose another --metric: did you mean 'test/top1'?"),
         ("test/nll", "test/nll is not finite in any of these runs; choose another --metric"),
     ],
 )
 def test_a_metric_that_no_run_has_is_told(metric: str, answer: str, sweep: Sweep) -> None:
-    sweep.add("cross_entropy", 1, 3.0, metrics={"test/nll": None})
+    top1 = {"test/top1": 0.5} if metric == "accuracy" else {}
+    sweep.add("cross_entropy", 1, 3.0, metrics={"test/nll": None, **top1})
     with pytest.raises(UserError) as caught:
         rows_of(sweep, metric=metric)
     assert str(caught.value) == answer

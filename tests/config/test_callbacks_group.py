@@ -117,6 +117,7 @@ def test_a_file_of_ones_own_is_found(tmp_path: Path) -> None:
         (["callbacks=ema", "callbacks.ema.decay=1"], "decay must be at least 0 and below 1, not 1"),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/nll_scald"], "did you mean 'val/nll_sc"),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=nll_scaled"], "did you mean 'val/nll_scaled"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val_acc"], "did you mean 'val/top1'"),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/entropy"], "mode must be min or max"),
         (["callbacks=early_stopping", "callbacks.early_stopping.mode=less"], "refuses its settings"),
         (["callbacks=early_stopping", "+callbacks.early_stopping.check_on_train_epoch_end=true"], "never stops a run"),

@@ -9,7 +9,7 @@ from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender
 from losslab.comparison.runs.results_table import FINAL
 from losslab.comparison.runs.run import LAST, Run
-from losslab.config.nearest import nearest
+from losslab.config.metric_words import nearest_metric
 from losslab.errors import UserError
 
 
@@ -58,9 +58,7 @@ def _known(metric: str, runs: Sequence[Run], declared: Declarations) -> str:
         raise UserError(f"no run is completed yet ({told}); {then}")
     if metric == f"test/{declared.primary}" and len(known) == 1 and all(run.folder is None for run in runs):
         return next(iter(known))
-    hint = (
-        f"did you mean 'test/{metric}'?" if f"test/{metric}" in known else nearest(metric, _compared(known, declared))
-    )
+    hint = nearest_metric(metric, _compared(known, declared))
     raise UserError(f"no run has the metric {metric!r}; choose another --metric: {hint}")
 
 

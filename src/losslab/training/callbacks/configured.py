@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import DeviceStatsMonitor, EarlyStopping, Model
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from losslab.config.components import build
-from losslab.config.nearest import nearest
+from losslab.config.metric_words import nearest_metric
 from losslab.config.trust import allowed, targets
 from losslab.errors import UserError
 from losslab.metric import Metric
@@ -131,7 +131,7 @@ def _check_monitor(where: str, monitor: str, config: dict[str, Any], metrics: di
     if targets({"callbacks": config["callbacks"]}) - allowed():
         note(f"{where}.monitor={monitor} is no metric of the task: one of your callbacks has to log it")
         return
-    raise UserError(f"{where}.monitor: there is no metric {monitor!r}: {nearest(monitor, [*known, *_TRAIN])}")
+    raise UserError(f"{where}.monitor: there is no metric {monitor!r}: {nearest_metric(monitor, [*known, *_TRAIN])}")
 
 
 def _placed(name: str, node: dict[str, Any], run: RunFolder | None) -> dict[str, Any]:
