@@ -19,6 +19,7 @@ versions    of Python and the packages that compute
 provenance  commit, dirty, diff (SHA-256 of what is not committed), command (as typed), folder (where the run was made),
             choices (group → the file chosen in it), vocab_size, outputs (where they
             are others) and parameters (of the network; older ones lack them), positions_per_sample (mean, of train),
+            positions (what they are called: tokens, rows or positions; older ones lack it),
             samples_per_step (mean, where steps have other numbers of samples than data.batch_size),
             text ({files, how, documents, words and tokens by split, overlap, tokenizer_lossless, round_trip}: what was
             read, in words; how it was cut and split; copies across splits; whether val comes back from its tokens),
@@ -38,7 +39,7 @@ timing      started, updated (ISO 8601, UTC), seconds (training time over all se
 hardware    threads (of a run that its sweep has planned, those it will use), device (kind),
             visible_devices (CUDA_VISIBLE_DEVICES), ranks, micro_batch_size, accumulate_grad_batches, precision,
             strategy, deterministic, float32_matmul_precision, cudnn_allow_tf32, host
-throughput  tokens_per_second (of training alone; in records without validation_seconds, validations included),
+throughput  tokens_per_second (positions, in training alone; in records without validation_seconds, in validations too),
             flops_per_token (of a forward and backward pass; those of a teacher included)
 memory      peak_mib
 trial       of a run that a search drew (hydra/sweeper=optuna): study (its name), number (of the trial, from 0) and
@@ -135,6 +136,13 @@ class Record:
         return from_info(self.metrics_info)
 
     @property
+    def positions(self) -> str:
+        """The name of what it counts as positions; of an older record, which does not say, by what it read."""
+        about = self.provenance
+        older = "positions" if "rows" in about.get("text", {}) else "tokens"
+        return str(about.get("positions") or ("rows" if about.get("positions_per_sample") == 1 else older))
+
+    @property
     def primary_metric(self) -> Metric:
         """Declaration of `primary`. Raises KeyError for a record that has none yet."""
         return self.declared[self.primary]
@@ -198,6 +206,7 @@ def _checked(record: Record, path: Path) -> Record:
         "provenance.choices": isinstance(record.provenance.get("choices", {}), dict),
         "provenance.observers": isinstance(record.provenance.get("observers", []), list),
         "provenance.folder": isinstance(record.provenance.get("folder"), str | None),
+        "provenance.positions": isinstance(record.provenance.get("positions"), str | None),
         "provenance.text": isinstance(record.provenance.get("text", {}), dict),
         "provenance.debug": isinstance(record.provenance.get("debug", {}), dict),
         "provenance.worked_out": isinstance(record.provenance.get("worked_out", {}), dict),

@@ -82,6 +82,39 @@ def test_it_is_printed_whole_with_the_last_line_of_each_error(capsys: pytest.Cap
     assert "about 0:02:56 until the last one ends" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("provenance", "heading"),
+    [
+        ({"positions": "rows", "positions_per_sample": 1.0}, "rows/s"),
+        ({"positions": "positions"}, "positions/s"),
+        ({"positions": "tokens"}, "tokens/s"),
+        ({}, "tokens/s"),
+        ({"text": {"rows": {"train": 9}}, "positions_per_sample": 7.5}, "positions/s"),
+        ({"text": {"rows": {"train": 9}}, "positions_per_sample": 1.0}, "rows/s"),
+    ],
+    ids=["of rows", "of tags", "of text", "an older one", "an older one of tags", "an older one of rows"],
+)
+def test_the_speed_is_in_what_the_run_counts(
+    provenance: dict[str, Any], heading: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        path = Path("outputs/first") / name
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    add("a", status="completed", step=100, provenance=provenance, throughput={"tokens_per_second": 5000.0})
+    status(Path("outputs/first"), watch=False, as_json=False)
+    assert heading in capsys.readouterr().out.splitlines()[0].split()
+    add("i", status="completed", step=100, provenance={"positions": "words"}, throughput={"tokens_per_second": 70.0})
+    status(Path("outputs/first"), watch=False, as_json=False)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert (
+        " speed " in first
+        and any(f"5,000 {heading}" in line for line in lines)
+        and any("70 words/s" in x for x in lines)
+    )
+
+
 def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert status(Path("outputs/first"), watch=False, as_json=True) == 0
     content = json.loads(capsys.readouterr().out)

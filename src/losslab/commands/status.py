@@ -24,9 +24,9 @@ _PATIENCE = 15.0
 """Seconds for which nothing runs between two jobs of a sweep, and after which nothing will."""
 _COLORS = {"planned": "dim", "completed": "green", "pruned": "green", "running": "cyan"}
 _COLORS |= {"killed": "yellow", "interrupted": "yellow"}
-_HEADINGS = ["run", "state", "step", "", "tokens/s", "elapsed", "left", "host"]
-_NAMES, _BEST = 0, 3
-"""Columns of the runs' names and of their best validations, whose heading the records give."""
+_HEADINGS = ["run", "state", "step", "", "", "elapsed", "left", "host"]
+_NAMES, _BEST, _SPEED = 0, 3, 4
+"""Columns of the runs' names, of their best validations and of their speeds; the records give the last two headings."""
 _NUMBERS = range(2, 7)
 """Columns of numbers."""
 
@@ -46,6 +46,7 @@ class Line:
     best: float | None
     """Its value at the best validation so far."""
     tokens_per_second: float | None
+    """Positions per second, whatever they are called."""
     elapsed: float | None
     """Seconds of training, up to the last checkpoint."""
     left: float | None
@@ -58,6 +59,8 @@ class Line:
     """Step, name and reason of the callback that ended it before its budget; empty for any other."""
     profile: list[str]
     """Its profiler's reports, below the run's folder."""
+    positions: str = "tokens"
+    """The name of its positions: tokens, rows or positions."""
     trial: dict[str, Any] = field(default_factory=dict)
     """Study and number of a run that a search drew."""
 
@@ -148,6 +151,7 @@ def _line(run: RunFolder, folder: Path) -> Line:
         debug=record.provenance.get("debug") or {},
         stopped=record.stopped,
         profile=sorted(path.relative_to(run.path).as_posix() for path in run.profile.glob("*")),
+        positions=record.positions,
         trial=record.trial,
     )
 
@@ -227,21 +231,26 @@ def _values(line: Line) -> dict[str, Any]:
 
 
 def _text(lines: list[Line]) -> list[list[str]]:
-    """Headings and cells. Where runs chose by different metrics, each cell names its own."""
+    """Headings and cells. Where runs chose by different metrics, or count different positions, each cell names its
+    own."""
     metrics = {line.primary for line in lines} - {""}
-    heading = f"val/{metrics.pop()}" if len(metrics) == 1 else "val"
-    rows = [_cells(line, names_metric=heading == "val") for line in lines]
-    return [[*_HEADINGS[:_BEST], heading, *_HEADINGS[_BEST + 1 :]], *rows]
+    units = {line.positions for line in lines if line.tokens_per_second}
+    best = f"val/{metrics.pop()}" if len(metrics) == 1 else "val"
+    speed = f"{units.pop()}/s" if len(units) == 1 else "speed"
+    headings = list(_HEADINGS)
+    headings[_BEST], headings[_SPEED] = best, speed
+    return [headings, *(_cells(line, names_metric=best == "val", names_unit=speed == "speed") for line in lines)]
 
 
-def _cells(line: Line, *, names_metric: bool) -> list[str]:
+def _cells(line: Line, *, names_metric: bool, names_unit: bool) -> list[str]:
     best = "" if line.best is None else f"{line.best:.4f}"
+    speed = "" if not line.tokens_per_second else f"{line.tokens_per_second:,.0f}"
     return [
         line.run,
         line.state,
         f"{line.step}/{line.max_steps}",
         f"{line.primary} {best}" if best and names_metric else best,
-        "" if not line.tokens_per_second else f"{line.tokens_per_second:,.0f}",
+        f"{speed} {line.positions}/s" if speed and names_unit else speed,
         _clock(line.elapsed),
         _clock(line.left),
         line.host,

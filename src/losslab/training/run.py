@@ -167,7 +167,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         first=state.step,
         total=intervals.total,
         positions_per_step=data.samples_per_step * data.info.mean_positions,
-        positions=positions_of(network.task),
+        positions=positions_of(network.task, data.info),
         metric=f"val/{record.primary}",
         enabled=writes and settings["enable_progress_bar"] and not has_own_bar(trainer.callbacks),  # type: ignore[attr-defined]
     )

@@ -16,7 +16,7 @@ from losslab.run_folder import RunFolder
 from losslab.training.network import Network
 from losslab.training.output.loggers import Loggers
 from losslab.training.output.logs import Shown
-from losslab.training.output.messages import note
+from losslab.training.output.messages import note, positions_of
 from losslab.training.output.provenance import hardware, hash_code, versions
 from losslab.training.scoring.teacher import teacher_hash
 
@@ -64,6 +64,7 @@ def note_start(
     record.throughput["flops_per_token"] = network.flops_per_position(data.info)  # type: ignore[assignment]
     record.provenance |= network.sizes(data.info)
     record.provenance["positions_per_sample"] = data.info.mean_positions
+    record.provenance["positions"] = positions_of(network.task, data.info)
     if data.samples_per_step != data.batch_size:
         record.provenance["samples_per_step"] = data.samples_per_step
     record.max_steps = settings["max_steps"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from losslab import console
 from losslab.config.flags import debug_of, describe_passes
-from losslab.contracts import DataModule, Task
+from losslab.contracts import DataInfo, DataModule, Task
 from losslab.records import Record
 from losslab.run_folder import RunFolder
 from losslab.training.limits import Limits
@@ -42,7 +42,9 @@ def introduce(
     settings, flops = config["trainer"], record.throughput.get("flops_per_token")
     threads = record.hardware["threads"]
     parameters = sum(p.numel() for p in network.parameters())
-    cost = "" if flops is None else f", {flops / 1e6:,.2f} MFLOP per trained {positions_of(network.task)[:-1]}"
+    cost = (
+        "" if flops is None else f", {flops / 1e6:,.2f} MFLOP per trained {positions_of(network.task, data.info)[:-1]}"
+    )
     say(f"run    {run}" + (f" (continues after step {step})" if step else ""))
     say(f"model  {parameters:,} parameters{cost}")
     limits, interim = Limits.of(config, data.info), settings["interim_eval_tokens"]
@@ -69,9 +71,9 @@ def introduce(
         )
 
 
-def positions_of(task: Task) -> str:
-    """The name of a task's positions."""
-    return "tokens" if task.of_stream else "positions"
+def positions_of(task: Task, info: DataInfo) -> str:
+    """The name of a task's positions: `rows`, where each has one."""
+    return "tokens" if task.of_stream else "rows" if info.mean_positions == 1 else "positions"
 
 
 def report(record: Record) -> None:
