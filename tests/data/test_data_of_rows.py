@@ -15,6 +15,7 @@ from losslab.data.row_splits import split_rows
 from losslab.data.rows import RowsDataModule
 from losslab.errors import UserError
 from losslab.tasks.lm import LanguageModeling
+from losslab.tasks.tagging import Tagging
 
 COLORS = ("red", "green", "blue")
 
@@ -285,6 +286,10 @@ class Both(Rows):
     columns: Mapping[str, Any] = {"text": "text", "words": "words"}
 
 
+class Unread(Rows):
+    columns: Mapping[str, Any] = {"label": "label"}
+
+
 class Wordless(Rows):
     columns: Mapping[str, Any] = {"text": "text", "tags": "tags"}
 
@@ -297,6 +302,12 @@ class Wordless(Rows):
         (Rows(), {"columns": {"label": "kind"}}, "data.columns.label=kind: .*'text', 'label'"),
         (Stranger(), {}, "declares its column 'label' as 'class', and the kinds are text, words"),
         (Both(), {}, "text and of words, and a model has one vocabulary"),
+        (
+            Tagging(),
+            {"tokenizer": "bpe"},
+            r"tokenizer=bpe cuts texts, and task=tagging reads words that have an id each",
+        ),
+        (Unread(), {"tokenizer": "bpe"}, "data.tokenizer=bpe cuts texts, and task=Unread reads none: leave it out"),
         (Wordless(), {}, "tags, which goes with one column of words"),
     ],
 )

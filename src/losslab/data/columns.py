@@ -49,6 +49,14 @@ def check_kinds(columns: Columns, task: str, joined: Sequence[str] = ()) -> None
         raise UserError(f"task: {task} declares a column of tags, which goes with one column of words")
 
 
+def check_tokenizer(columns: Columns, tokenizer: str, task: str) -> None:
+    """Refuse a tokenizer that was asked for where a task has no texts to cut. Raises UserError naming the task."""
+    if tokenizer == "bytes" or "text" in columns.values():
+        return
+    reads = "words that have an id each (data.vocab_size)" if "words" in columns.values() else "none"
+    raise UserError(f"data.tokenizer={tokenizer} cuts texts, and {task} reads {reads}: leave it out")
+
+
 def target_of(columns: Columns) -> str | None:
     """The first column of labels, tags or values."""
     return next((name for name, kind in columns.items() if kind in (*CLASSES, *_NUMBERS)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from losslab.choices import chosen
 from losslab.contracts import Task
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import check_kinds
+from losslab.data.columns import check_kinds, check_tokenizer
 from losslab.data.row_reading import Reading
 from losslab.data.row_source import RowSource
 from losslab.data.train_rows import Sampling
@@ -13,7 +13,7 @@ from losslab.errors import UserError
 
 
 def check_task_of_rows(
-    task: Task, reading: Reading, source: RowSource, augmentation: Augmentation, sampling: Sampling
+    task: Task, reading: Reading, source: RowSource, augmentation: Augmentation, sampling: Sampling, tokenizer: str
 ) -> None:
     """Refuse a task that reads no rows, names of columns that it does not have, and files that lack one.
 
@@ -34,6 +34,7 @@ def check_task_of_rows(
             f"leave out what a yaml names: '~data.columns.{strangers[0]}'"
         )
     augmentation.check_columns(task.columns, name)
+    check_tokenizer(task.columns, tokenizer, name)
     if augmentation.bpe_dropout and task.joined and task.cut != "longest":
         raise UserError(
             f"data.augment.bpe_dropout makes texts longer, and those of {name} are one running text that is "

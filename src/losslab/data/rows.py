@@ -141,7 +141,7 @@ class RowsDataModule(DataModule):
             UserError: naming what there is.
         """
         self.long.check_task(task)
-        check_task_of_rows(task, self.reading, self.source, self.augmentation, self.sampling)
+        check_task_of_rows(task, self.reading, self.source, self.augmentation, self.sampling, self.tokenizer_choice)
 
     def content_hashes(self, task: Task) -> dict[str, str]:
         hashes = self.source.hashes(self.memory)
