@@ -24,6 +24,7 @@ _UsageError: Any = typer.BadParameter.__base__  # click's, which typer carries u
 RunDir = Annotated[Path, typer.Argument(help="A run's folder.")]
 Trust = Annotated[list[str] | None, typer.Option(help="A class outside losslab that this run may import.")]
 Checkpoint = Annotated[str, typer.Option(help="best, last or a checkpoint's path.")]
+Weights = Annotated[str, typer.Option(help="raw, or ema: the averages that callbacks=ema kept.")]
 _PASS_THROUGH: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -86,7 +87,7 @@ def export(
     format: Annotated[str, typer.Option(help="safetensors (losslab's own), transformers or onnx.")] = "safetensors",
     checkpoint: Checkpoint = "best",
     output: Annotated[Path | None, typer.Option(help="Where to write; default: in the run's folder.")] = None,
-    weights: Annotated[str, typer.Option(help="raw, or ema: the averages that callbacks=ema kept.")] = "raw",
+    weights: Weights = "raw",
     trust: Trust = None,
 ) -> None:
     """Write a trained network for other programs, with its tokenizer."""
@@ -115,6 +116,7 @@ def generate(
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     checkpoint: Checkpoint = "best",
+    weights: Weights = "raw",
     trust: Trust = None,
 ) -> None:
     """Continue a text with a trained language model, or, without one, each line that is typed."""
@@ -123,7 +125,7 @@ def generate(
     code = run(
         run_dir, prompt=prompt, prompt_file=prompt_file, max_tokens=max_tokens, temperature=temperature, top_k=top_k,
         top_p=top_p, seed=seed, num_samples=num_samples, calibrated=calibrated, device=device, checkpoint=checkpoint,
-        trust=trust or [],
+        weights=weights, trust=trust or [],
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -144,13 +146,21 @@ def predict(
     ] = "none",
     top: Annotated[int | None, typer.Option(help="Give the k most probable labels alone; default: all.")] = None,
     checkpoint: Checkpoint = "best",
+    weights: Weights = "raw",
     trust: Trust = None,
 ) -> None:
     """Predict labels or values with a trained model: of a file, of standard input, or of what is typed."""
     from losslab.commands.predict import predict as run
 
     code = run(
-        run_dir, table, output=output, checkpoint=checkpoint, trust=trust or [], temperature=temperature, top=top
+        run_dir,
+        table,
+        output=output,
+        checkpoint=checkpoint,
+        trust=trust or [],
+        temperature=temperature,
+        top=top,
+        weights=weights,
     )
     raise typer.Exit(code)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from losslab.commands.trusted import let_import, one_run
-from losslab.console import err, out, say, write
+from losslab.console import err, note, out, say, write
 from losslab.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def generate(
     device: str,
     checkpoint: str,
     trust: list[str],
+    weights: str = "raw",
 ) -> int:
     """Print the continuation of a prompt, or of each line that is typed; returns the exit code.
 
@@ -52,11 +53,14 @@ def generate(
     from losslab.config.stored import open_config
     from losslab.training.compute import first_device, set_threads
     from losslab.training.generation.text_generator import TextGenerator
+    from losslab.training.scoring.averaged import told
     from losslab.training.scoring.loading import find_checkpoint, rebuild
 
     where = first_device(device, named_by="--device")
     open_config(run.config(), trust, run.config_file)
-    loaded = rebuild(find_checkpoint(run, checkpoint), trust)
+    loaded = rebuild(find_checkpoint(run, checkpoint), trust, weights)
+    if (whose := told(weights, loaded.averaged)) is not None:
+        note(whose)
     set_threads(loaded.config, record)
     text_generator = TextGenerator(
         loaded.network.to(where),

@@ -36,6 +36,8 @@ class _Opened:
     unit: str
     about: str | None
     """The temperature, for people; None where predictions are no probabilities."""
+    whose: str | None
+    """The weights that predict, for people; None where there is one kind of them."""
     fitted: dict[str, float]
     """Numbers of the temperature that each prediction records; none where probabilities are the loss's own."""
 
@@ -54,6 +56,7 @@ def predict(
     trust: list[str],
     temperature: str = "none",
     top: int | None = None,
+    weights: str = "raw",
 ) -> int:
     """Predict the rows of a file, of standard input, or of what a person types; returns the exit code.
 
@@ -63,6 +66,7 @@ def predict(
         output: .jsonl or .csv; None: JSON lines on standard output.
         temperature: none: probabilities are the loss's own; fitted: those of nll_scaled.
         top: labels that are given of each row, the most probable ones; None: all.
+        weights: raw, or ema: the averages that callbacks=ema kept.
 
     Raises:
         UserError: for a run without rows, and for rows that cannot be used.
@@ -71,8 +75,10 @@ def predict(
         raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
     if top is not None and top < 1:
         raise UserError(f"--top must be 1 or more, not {top}")
-    opened = _open(folder, checkpoint, trust, temperature)
+    opened = _open(folder, checkpoint, trust, temperature, weights)
     types = table is None and sys.stdin.isatty()
+    if opened.whose is not None:
+        note(opened.whose)
     if opened.about is not None and not types and output is None:
         note(opened.about)
     if table is None and output is None:
@@ -95,16 +101,17 @@ def predict(
     return 0
 
 
-def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str) -> _Opened:
+def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str, weights: str) -> _Opened:
     run, _ = one_run(folder)
     let_import(trust)
     from losslab.config.stored import open_config
+    from losslab.training.scoring.averaged import told
     from losslab.training.scoring.fitted import Fitted
     from losslab.training.scoring.loading import find_checkpoint, rebuild
     from losslab.training.scoring.predicting import RowPredictor
 
     open_config(run.config(), trust, run.config_file)
-    loaded = rebuild(find_checkpoint(run, checkpoint), trust)
+    loaded = rebuild(find_checkpoint(run, checkpoint), trust, weights)
     task = loaded.network.task
     fitted = Fitted.choose(temperature, task, loaded.info, loaded.scale, loaded.shift)
     data = loaded.config["data"]
@@ -113,7 +120,7 @@ def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str) -> 
     if task.calibrator(loaded.info) is not None:
         about = "probabilities are the loss's own (--temperature none)" if fitted is None else fitted.told()
     recorded = {} if fitted is None else {name: value for name, value in asdict(fitted).items() if value}
-    return _Opened(predictor, data, task.unit, about, recorded)
+    return _Opened(predictor, data, task.unit, about, told(weights, loaded.averaged), recorded)
 
 
 def _rows_of(table: Path, opened: _Opened) -> list[dict[str, Any]]:

@@ -26,20 +26,24 @@ class Averaged(NamedTuple):
     """float32."""
     scale: float
     """s of softmax(s · z), as it was fitted for them."""
+    shift: float = 0.0
+    """b of σ(s · z + b), likewise."""
 
 
 def averaged_in(content: Mapping[str, Any]) -> Averaged | None:
     """The averages in a checkpoint; None where its run kept none."""
     if content.get(KEY) is None:
         return None
-    scale = content["losslab"].get("latest", {}).get(f"val/{AVERAGED}scale", 1.0)
-    return Averaged(content[KEY]["weights"], scale)
+    latest = content["losslab"].get("latest", {})
+    scale, shift = latest.get(f"val/{AVERAGED}scale", 1.0), latest.get(f"val/{AVERAGED}shift", 0.0)
+    return Averaged(content[KEY]["weights"], scale, shift)
 
 
 def choose(
-    choice: str, weights: dict[str, Tensor], scale: float, averaged: Averaged | None, path: Path
-) -> tuple[dict[str, Tensor], float]:
-    """Weights and their scale: `raw` as they are, or `ema`, in the precision in which the run scored them.
+    choice: str, weights: dict[str, Tensor], fitted: tuple[float, float], averaged: Averaged | None, path: Path
+) -> tuple[dict[str, Tensor], float, float]:
+    """Weights, and the scale and shift that were fitted for them: `raw` as they are, or `ema`, in the precision in
+    which the run scored them.
 
     Raises:
         UserError: for another choice, and where there are no averages.
@@ -47,10 +51,23 @@ def choose(
     if choice not in CHOICES:
         raise UserError(f"weights cannot be {choice!r}: {nearest(choice, CHOICES)}")
     if choice == "raw":
-        return weights, scale
+        return weights, *fitted
     if averaged is None:
         raise UserError(f"{path} holds no averages of the weights: its run was trained without callbacks=ema")
-    return {
-        **weights,
-        **{name: value.to(weights[name].dtype) for name, value in averaged.weights.items() if name in weights},
-    }, averaged.scale
+    return (
+        {
+            **weights,
+            **{name: value.to(weights[name].dtype) for name, value in averaged.weights.items() if name in weights},
+        },
+        averaged.scale,
+        averaged.shift,
+    )
+
+
+def told(choice: str, averaged: Averaged | None) -> str | None:
+    """A sentence for people that says of which of both weights a prediction is; None for a run with one kind."""
+    if averaged is None:
+        return None
+    if choice == "ema":
+        return "predictions are those of the averages that callbacks=ema kept"
+    return "predictions are those of the weights themselves; --weights ema takes the averages that callbacks=ema kept"

@@ -51,6 +51,8 @@ def export(loaded: Loaded, folder: Path) -> list[Path]:
         averages = {name: value.contiguous() for name, value in loaded.averaged.weights.items() if name in weights}
         contents[AVERAGES] = save(averages, metadata={"format": "pt"})
         about["ema_scale"] = loaded.averaged.scale
+        if loaded.averaged.shift:
+            about["ema_shift"] = loaded.averaged.shift
     contents |= {name: text.encode() for name, text in loaded.info.artifacts.items() if text}
     if tokenizer is not None:
         contents[TOKENIZER] = as_json(tokenizer).encode()

@@ -20,7 +20,6 @@ from losslab.config.stored import open_config
 from losslab.contracts import DataInfo, context_of
 from losslab.data.tokenizer import Tokenizer, tokenizer_of
 from losslab.errors import UserError
-from losslab.metric import AVERAGED
 from losslab.run_folder import RunFolder
 from losslab.training.compute import precision_context
 from losslab.training.factory import build_network
@@ -215,8 +214,8 @@ def rebuild(path: Path, trust: list[str], choice: str = "raw") -> Loaded:
     state = content["losslab"]
     averaged = averaged_in(content)
     latest = state.get("latest", {})
-    weights, scale = choose(choice, weights, latest.get("val/scale", 1.0), averaged, path)
-    shift = latest.get(f"val/{AVERAGED if choice == 'ema' else ''}shift", 0.0)
+    fitted = latest.get("val/scale", 1.0), latest.get("val/shift", 0.0)
+    weights, scale, shift = choose(choice, weights, fitted, averaged, path)
     return _assemble(path, config, weights, info, state["step"], scale, averaged, shift)
 
 
@@ -232,7 +231,10 @@ def _load_export(folder: Path, trust: list[str], choice: str) -> Loaded:
         info = exported_info(folder, about)
         config, step, scale = (about[key] for key in ("config", "step", "scale"))
         averages = folder / AVERAGES
-        averaged = Averaged(load_file(averages), float(about["ema_scale"])) if averages.is_file() else None
+        averaged: Averaged | None = None
+        if averages.is_file():
+            fitted = float(about["ema_scale"]), float(about.get("ema_shift", 0.0))
+            averaged = Averaged(load_file(averages), *fitted)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
@@ -243,9 +245,9 @@ def _load_export(folder: Path, trust: list[str], choice: str) -> Loaded:
         or not isinstance(scale, int | float)
     ):
         raise UserError(f"{folder} is no whole export: {DESCRIPTION} does not hold what losslab writes there")
-    weights, scale = choose(choice, weights, scale, averaged, folder)
+    weights, scale, shift = choose(choice, weights, (scale, float(about.get("shift", 0.0))), averaged, folder)
     config = bind_components(open_config(config, trust, folder / DESCRIPTION))
-    return _assemble(folder, config, weights, info, step, scale, averaged, float(about.get("shift", 0.0)))
+    return _assemble(folder, config, weights, info, step, scale, averaged, shift)
 
 
 def _assemble(
