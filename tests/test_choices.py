@@ -1,10 +1,13 @@
 """Components are called as people choose them."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import yaml
 
+import losslab
 from losslab.choices import chosen, conf_dir
 from losslab.data.rows import RowsDataModule
 from losslab.errors import UserError
@@ -52,3 +55,10 @@ def test_others_are_called_by_their_class() -> None:
 def test_refusals_say_what_was_chosen(refuse, told: str) -> None:
     with pytest.raises(UserError, match=told):
         refuse()
+
+
+def test_no_sentence_spells_a_class_behind_a_group() -> None:
+    spelled = re.compile(r"(loss|model|task)=\{(type\(|name\}|kind\.)")
+    sources = {path: path.read_text() for path in Path(losslab.__file__).parent.rglob("*.py")}
+    assert len(sources) > 300
+    assert [str(path) for path, text in sources.items() if spelled.search(text)] == []

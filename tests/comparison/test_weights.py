@@ -63,8 +63,10 @@ def test_words_say_the_last_step(memorised: Sweep) -> None:
         "(test_scores.npz) of the best checkpoint alone", ""
     )
     assert "last step run" in " ".join(page.split()) and "best at step" not in page
-    shown = {picture.file: picture.caption for picture in pictures(c)}
-    assert "(nll after one temperature) at the last step?" in shown["differences-test-nll_scaled"]
+    drawn = next(picture for picture in pictures(c) if picture.file == "differences-test-nll_scaled")
+    assert "(nll after one temperature) at the last step?" in drawn.caption
+    (axes,) = drawn.draw().axes
+    assert "test/nll_scaled at the last step, nats per token" in " ".join(axes.get_xlabel().split())
 
 
 def test_scores_of_the_best_checkpoint_are_left_out_and_it_is_said(memorised: Sweep) -> None:

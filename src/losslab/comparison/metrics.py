@@ -76,9 +76,9 @@ class Declarations:
         """`smallest` or `largest`."""
         return "largest" if self.higher_is_better(metric) else "smallest"
 
-    def axis(self, metric: str) -> str:
-        """`test/nll, nats per token`."""
-        return ", ".join(filter(None, [metric, self[metric].unit]))
+    def axis(self, metric: str, when: str = "") -> str:
+        """`test/nll, nats per token`; with ` at the last step` behind the name."""
+        return ", ".join(filter(None, [f"{metric}{when}", self[metric].unit]))
 
     def shown(self, place: str) -> list[str]:
         """The names that carry a tag (`losslab.metric.PLACES`), in their order, the primary one first if it does."""

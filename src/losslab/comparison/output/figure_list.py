@@ -58,7 +58,7 @@ def _forest(items: list[Difference], style: dict[str, Look], c: Comparison, metr
     return lambda: draw_differences(
         items,
         style,
-        metric=f"{c.declared.axis(metric)}{c.when}",
+        metric=c.declared.axis(metric, c.when),
         baseline=c.baseline,
         margin=c.margin_of(metric),
         higher_is_better=c.declared.higher_is_better(metric),
