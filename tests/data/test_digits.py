@@ -59,9 +59,9 @@ def test_bad_settings_are_refused(settings, sentence: str) -> None:
 
 
 def test_tasks_and_environments_that_do_not_fit_are_refused(monkeypatch) -> None:
-    with pytest.raises(UserError, match="task=LanguageModeling does not read images with one label"):
+    with pytest.raises(UserError, match="task=lm does not read images with one label"):
         DigitsDataModule().check_task(LanguageModeling())
-    with pytest.raises(UserError, match="task=Classification does not read images with one label"):
+    with pytest.raises(UserError, match="task=classification does not read images with one label"):
         DigitsDataModule().check_task(Classification(pair=True))
     monkeypatch.setattr("losslab.data.digits.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"data=digits needs the package scikit-learn: pip install 'losslab\[digits\]'"):

@@ -121,7 +121,7 @@ def test_files_are_hashed_into_the_identity(count: int, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"task=LanguageModeling has no collate"):
+    with pytest.raises(UserError, match=r"task=lm has no collate"):
         Numbers(batch_size=6).check_task(LanguageModeling())
     monkeypatch.setattr(Numbers, "num_classes", 1)
     with pytest.raises(UserError, match=r"a target of Numbers is the class 1, and there are 1, from 0"):

@@ -57,7 +57,7 @@ def test_a_stopped_run_continues_bit_for_bit(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["task=mlm"], "model=Decoder reads what stands before a position alone"),
+        (["task=mlm"], "model=decoder reads what stands before a position alone"),
         (["task=mlm", "model=encoder", "data.eval_stride=8"], "reads what stands on both sides: leave it null"),
         (["task=mlm", "model=encoder", "loss=goldfish"], "previous"),
         (["task=lm_prompts"], "reads no stream of tokens"),
