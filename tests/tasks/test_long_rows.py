@@ -291,7 +291,7 @@ def test_hidden_tokens_stand_anywhere_in_a_row(tmp_path: Path) -> None:
         (Classification(), {"eval_stride": 0}, "must be from 1 to data.context=16, or null, which cuts off"),
         (Classification(), {"eval_stride": 17}, "data.eval_stride must be from 1 to data.context=16"),
         (Classification(pair=True), {"eval_stride": 8}, "task=classification makes one sequence of text and text_pair"),
-        (Completion(), {"eval_stride": 8}, "task=Completion makes one sequence of prompt and completion"),
+        (Completion(), {"eval_stride": 8}, "task=lm_prompts makes one sequence of prompt and completion"),
     ],
 )  # fmt: skip
 def test_windows_that_cannot_be_are_refused(task: Any, settings: Any, sentence: str, tmp_path: Path) -> None:
