@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 
 from losslab.data.byte_level import byte_characters
 from losslab.data.tokenizer import FileTokenizer, Tokenizer
@@ -37,6 +38,7 @@ class BpeDropout:
         self.ids: dict[str, int] = vocabulary
         pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
         self.ranks = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
+        self.never = len(self.ranks)
 
     def __call__(self, tokens: list[int], share: float, draws: random.Random) -> list[int]:
         """Other tokens of the same text; the same ones where the text is no whole UTF-8, for a cut went through a
@@ -55,20 +57,22 @@ class BpeDropout:
     def merge(self, word: str, share: float, draws: random.Random) -> list[str]:
         """The parts of a word. As long as there are merges: each possible one is left out or not, and of the others the
         one learned first is made, wherever it was not left out."""
-        parts = list(word)
-        while found := self._possible(parts, share, draws):
-            first = min(rank for rank, _ in found)
-            places = {i for rank, i in found if rank == first}
-            merged: list[str] = []
-            i = 0
-            while i < len(parts):
-                width = 2 if i in places else 1
-                merged.append("".join(parts[i : i + width]))
-                i += width
-            parts = merged
-        return parts
-
-    def _possible(self, parts: list[str], share: float, draws: random.Random) -> list[tuple[int, int]]:
-        """Rank and place of each merge that is not left out."""
-        ranks = ((self.ranks.get((parts[i], parts[i + 1])), i) for i in range(len(parts) - 1))
-        return [(rank, i) for rank, i in ranks if rank is not None and draws.random() >= share]
+        parts, rank_of, draw = list(word), self.ranks.get, draws.random
+        ranks = [rank_of(pair) for pair in pairwise(parts)]
+        while True:
+            first, places = self.never, [-2]
+            for i, rank in enumerate(ranks):
+                if rank is not None and draw() >= share and rank <= first:
+                    if rank < first:
+                        first, places = rank, [i]
+                    elif i > places[-1] + 1:  # in AAA the second pair shares a part with the first
+                        places.append(i)
+            if first == self.never:
+                return parts
+            for i in reversed(places):
+                parts[i : i + 2] = [parts[i] + parts[i + 1]]
+                del ranks[i]
+                if i:
+                    ranks[i - 1] = rank_of((parts[i - 1], parts[i]))
+                if i < len(ranks):
+                    ranks[i] = rank_of((parts[i], parts[i + 1]))
