@@ -29,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def test_names_of_labels_are_the_labels(folder) -> None:
+def test_names_of_labels_are_the_labels(folder, tmp_path) -> None:
     source = HfRows(path=str(folder))
     assert source.splits() == ("train", "val", "test")
     assert source.columns("train") == [(f"{folder}, train", ["text", "all", "label"])]
@@ -37,8 +37,8 @@ def test_names_of_labels_are_the_labels(folder) -> None:
     assert (place, row) == (f"{folder}, train: row 2", {"text": "row 1", "label": "good", "all": ["good", "bad"]})
     columns = {"text": "text", "label": "label"}
     with pytest.raises(UserError, match=r"set, test: row 1 cannot be used: its label.*data.unlabelled=skip"):
-        Reading().read(source, columns)
-    rows = Reading().read(HfRows(path=str(folder), test="none"), columns)
+        Reading().read(source, columns, tmp_path)
+    rows = Reading().read(HfRows(path=str(folder), test="none"), columns, tmp_path)
     assert {split: len(found) for split, found in rows.rows.items()} == {"train": 15, "val": 4, "test": 5}
 
 

@@ -58,7 +58,7 @@ def test_a_set_is_read_as_it_is_published(name: str, tmp_path: Path) -> None:
     node = compose_plain([f"data={name}"])["data"] | {k: v if len(v) > 1 else v[0] for k, v in places.items()}
     data = RowsDataModule(**{key: value for key, value in node.items() if key != "_target_"})
     data.check_task(task)
-    read: Rows = data.reading.read(data.source, task.columns)
+    read: Rows = data.reading.read(data.source, task.columns, tmp_path)
     whole = [row for rows in read.rows.values() for row in rows]
     assert first in whole
     rows = 24 * (2 if name == "imdb" else 1)

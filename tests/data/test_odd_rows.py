@@ -26,7 +26,7 @@ def read(path: Path, columns: dict[str, Any] = TEXT, reading: Reading | None = N
     source.check()
     reading.check(source)
     reading.check_columns(source, columns)
-    return reading.read(source, columns)
+    return reading.read(source, columns, path.parent)
 
 
 def found(rows: Rows) -> set[tuple[Any, Any]]:
@@ -182,4 +182,4 @@ def test_a_label_that_train_lacks_is_named_with_its_line(tmp_path) -> None:
     train, val = write(tmp_path / "a.csv", HEAD + BODY), write(tmp_path / "v.csv", HEAD + '"x\n",a\n\ny,c\nz,d\n')
     source = FileRows(str(train), val_path=str(val))
     with pytest.raises(UserError, match=r"v.csv: line 5: no row of train has the label 'c' \(and 1 more such labels\)"):
-        Reading().read(source, TEXT)
+        Reading().read(source, TEXT, tmp_path)

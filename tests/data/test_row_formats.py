@@ -78,11 +78,11 @@ def test_parquet_keeps_types_and_numbers_rows(tmp_path) -> None:
     assert source.columns("train") == [(path, ["text", "words", "label"])]
     place, row = list(source.rows("train", ["words", "label"], Skipped()))[1]
     assert (place, row) == (f"{path}: row 2", {"words": ["b", "c"], "label": 1})
-    rows = Reading().read(source, {"text": "text", "label": "label"})
+    rows = Reading().read(source, {"text": "text", "label": "label"}, tmp_path)
     assert {row["text"] for split in rows.rows.values() for row in split} == {"007", *map(str, range(17))}
     path = write_parquet(tmp_path / "a.parquet", text=["a", None], label=["x", "y"])
     with pytest.raises(UserError, match=r"a.parquet: row 2 cannot be used: its text must be text, not None"):
-        Reading().read(FileRows(path), {"text": "text", "label": "label"})
+        Reading().read(FileRows(path), {"text": "text", "label": "label"}, tmp_path)
     Path(path).write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match=r"a.parquet cannot be read as parquet"):
         column_names(Path(path), TableFormat())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,10 @@ _LONGEST = 4
 """Bytes of a UTF-8 character."""
 
 
+Ids = tuple[NDArray[np.uint32], NDArray[np.int64]]
+"""[N] tokens of all documents, without ends, and [number of documents] tokens of each."""
+
+
 class Encoded(NamedTuple):
     """Neighbouring documents, encoded."""
 
@@ -23,6 +29,13 @@ class Encoded(NamedTuple):
     """[N] raw UTF-8 bytes that each stands for."""
     counts: NDArray[np.int64]
     """[number of documents] tokens of each."""
+
+
+def ids_of(encodings: Sequence[Any]) -> Ids:
+    """The ids of what the library has encoded."""
+    counts = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+    each = chain.from_iterable(encoding.ids for encoding in encodings)
+    return np.fromiter(each, dtype=np.uint32, count=int(counts.sum())), counts
 
 
 def byte_characters() -> list[str]:

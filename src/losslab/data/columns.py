@@ -16,6 +16,7 @@ from torch import Tensor
 from losslab.contracts import ColumnKind, DataInfo
 from losslab.contracts.info import LABELS_FILE
 from losslab.data.cells import Columns
+from losslab.data.stored_rows import SplitRows
 from losslab.data.table_format import Row
 from losslab.data.text_columns import Tokens, encode_texts
 from losslab.data.tokenizer import Tokenizer, artifacts_of, make_tokenizer, tokenizer_of
@@ -27,9 +28,19 @@ UNKNOWN = 0
 """The id of a word that train lacks."""
 CLASSES = ("label", "labels", "tags")
 _NUMBERS = ("value", "values")
-_ONE = ("label", "value")
+ONE = ("label", "value")
 """Kinds that give a row one number."""
 _WORDS = ("words", "tags")
+NUMBERS: dict[ColumnKind, Any] = {
+    "text": np.int32,
+    "words": np.int32,
+    "label": np.int64,
+    "labels": np.int32,
+    "tags": np.int32,
+    "value": np.float64,
+    "values": np.float64,
+}
+"""The type of the numbers of each kind."""
 TOKENS = ("text", "words")
 """Kinds of columns that hold tokens of inputs."""
 
@@ -127,7 +138,7 @@ class Vocabularies:
             UserError: for labels that train lacks, values of different lengths, and text without a token.
         """
         names = [name for name, kind in self.columns.items() if kind == "text"]
-        texts: Tokens = {}
+        texts: dict[str, Tokens] = {}
         longer = 0
         if self.tokenizer is not None:
             texts, longer = encode_texts(names, self.joined, rows, self.tokenizer, self.context, self.cut, whole=whole)
@@ -136,14 +147,13 @@ class Vocabularies:
             cells = [row[name] for row in rows]
             if kind in CLASSES:
                 self._check_labels(name, cells)
-            if kind == "value":
-                columns[name] = Column(kind, np.array(cells, dtype=np.float64), None)
-            elif kind == "label":
-                columns[name] = Column(
-                    kind, np.array([self.labels[name][cell] for cell in cells], dtype=np.int64), None
-                )
+            if kind == "text":
+                columns[name] = Column(kind, texts[name].values, np.cumsum(texts[name].counts))
+            elif kind in ONE:
+                numbers = cells if kind == "value" else [self.labels[name][cell] for cell in cells]
+                columns[name] = Column(kind, np.array(numbers, dtype=NUMBERS[kind]), None)
             else:
-                found = texts[name] if kind == "text" else self._numbers(name, cells)
+                found = self._numbers(name, cells)
                 if kind in _WORDS:
                     longer += kind == "words" and sum(len(numbers) > self.context for numbers in found)
                     found = found if whole else [numbers[: self.context] for numbers in found]
@@ -169,8 +179,7 @@ class Vocabularies:
 
 def _column(kind: ColumnKind, found: list[list[Any]]) -> Column:
     ends = np.cumsum([len(numbers) for numbers in found], dtype=np.int64)
-    dtype = np.float64 if kind == "values" else np.int32
-    return Column(kind, np.array([n for numbers in found for n in numbers], dtype=dtype), ends)
+    return Column(kind, np.array([n for numbers in found for n in numbers], dtype=NUMBERS[kind]), ends)
 
 
 def restored(columns: Columns, context: int, info: DataInfo, joined: Sequence[str] = ()) -> Vocabularies:
@@ -195,7 +204,7 @@ def restored(columns: Columns, context: int, info: DataInfo, joined: Sequence[st
 
 def learn(
     columns: Columns,
-    train: Sequence[Row],
+    train: SplitRows,
     *,
     context: int,
     joined: Sequence[str],
@@ -217,7 +226,7 @@ def learn(
         UserError: for a column with fewer than two labels.
     """
     texts = [name for name, kind in columns.items() if kind == "text"]
-    read = [row[name] for row in train for name in texts]
+    read = train.texts(texts)
     made = make_tokenizer(tokenizer, vocab_size, read, lowercase=lowercase, masks=masks) if texts else None
     counts = Counter(word for name, kind in columns.items() if kind == "words" for row in train for word in row[name])
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 1]
@@ -228,7 +237,7 @@ def learn(
             if len(there) < 2:
                 raise UserError(f"every row of train has the same {name}: there is nothing to tell apart")
             labels[name] = {label: i for i, label in enumerate(_sorted(there))}
-    widths = {name: len(train[0][name]) for name, kind in columns.items() if kind == "values"}
+    widths = {name: len(next(iter(train))[name]) for name, kind in columns.items() if kind == "values"}
     ids = {word: i for i, word in enumerate(frequent, start=1)}
     return Vocabularies(columns, context, tuple(joined), made, ids, labels, widths)
 

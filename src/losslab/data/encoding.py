@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from losslab.data.splits import document_hash
 from losslab.data.tokenizer import Tokenizer
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 _AT_ONCE = 2**20
 """Characters that are encoded together; the tokenizers library takes about 60 bytes of memory for each."""
@@ -55,11 +58,16 @@ class Piece:
 
 def encode_pieces(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[Piece]:
     """The stream of tokens in pieces, in the order of the documents, each document closed by the tokenizer's end."""
-    waiting: deque[Future[Piece]] = deque()
+    yield from ahead(lambda texts: _encode(texts, tokenizer), _batches(documents))
+
+
+def ahead(encode: Callable[[A], B], batches: Iterable[A]) -> Iterator[B]:
+    """The result of each batch in their order; those of the next ones are being made meanwhile."""
+    waiting: deque[Future[B]] = deque()
     with ThreadPoolExecutor(_WORKERS) as workers:
         try:
-            for texts in _batches(documents):
-                waiting.append(workers.submit(_encode, texts, tokenizer))
+            for batch in batches:
+                waiting.append(workers.submit(encode, batch))
                 if len(waiting) > _WORKERS:
                     yield waiting.popleft().result()
             while waiting:

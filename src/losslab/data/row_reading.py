@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from losslab.data.cells import Columns, parse_row
 from losslab.data.columns import CLASSES, target_of
 from losslab.data.row_source import RowSource
 from losslab.data.row_splits import hash64, split_by_label, split_rows
 from losslab.data.splits import SPLITS
+from losslab.data.stored_rows import SplitRows, StoredRows
 from losslab.data.table_format import Row, Skipped
 from losslab.errors import UserError
 
@@ -27,9 +33,9 @@ _EMPTY, _UNLABELLED = "rows with an empty text", "rows without a target"
 class Rows:
     """The rows of each split, parsed, and what there is to say about them."""
 
-    rows: dict[str, list[Row]]
-    hashes: dict[str, list[int]]
-    """64 bits of a hash of each row's inputs."""
+    rows: dict[str, SplitRows]
+    hashes: dict[str, NDArray[np.uint64]]
+    """[N] of each split: 64 bits of a hash of each row's inputs."""
     how: str
     """The rule of the splits, for people."""
     copies: dict[str, int]
@@ -99,36 +105,47 @@ class Reading:
                     if column not in there:
                         raise UserError(_lacking(place, there, name, column))
 
-    def read(self, source: RowSource, columns: Columns) -> Rows:
+    def read(self, source: RowSource, columns: Columns, folder: Path) -> Rows:
         """Read every row once, and split what has no split of its own.
+
+        Args:
+            folder: where the parsed rows are kept until they are encoded.
 
         Raises:
             UserError: for cells that do not fit their columns, labels that train lacks, and too few rows.
         """
         skipped: Skipped = Counter()
-        rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
-        hashes: dict[str, list[int]] = {split: [] for split in SPLITS}
-        groups: dict[str, list[int]] = {split: [] for split in SPLITS}
-        own = source.splits()
-
-        def take(split: str) -> None:
+        stored, hashes, groups = StoredRows(folder, list(columns)), array("Q"), array("Q")
+        labels, names = list[str](), dict[str, str]()  # a name is held once, however many rows have it
+        own, counts = source.splits(), dict.fromkeys(SPLITS, 0)
+        by_label = self._by_label(columns)
+        for split in (split for split in SPLITS if split in own):
             for _, row, group in self.parsed(source, split, columns, skipped):
-                rows[split].append(row)
-                hashes[split].append(_hash(row, columns))
+                stored.append(row)
+                hashes.append(_hash(row, columns))
                 if self.group is not None:  # a row without a group is one of its own
-                    groups[split].append(hashes[split][-1] if group in (None, "") else hash64(str(group)))
-
-        for split in own:
-            take(split)
+                    groups.append(hashes[-1] if group in (None, "") else hash64(str(group)))
+                elif by_label is not None and split == "train":
+                    labels.append(names.setdefault(row[by_label], row[by_label]))
+                counts[split] += 1
+        inputs, grouped = np.array(hashes, dtype=np.uint64), np.array(groups, dtype=np.uint64)
+        del hashes, groups
         shares = {split: getattr(self, f"{split}_fraction") for split in ("val", "test") if split not in own}
-        split_of, rule = self._split(rows["train"], hashes["train"], groups["train"], columns, shares)
-        for kept in (rows, hashes, groups) if self.group is not None else (rows, hashes):
-            _deal(kept, split_of)
+        dealt = counts["train"]
+        split_of = np.repeat(np.arange(len(SPLITS)), [counts[split] for split in SPLITS]).astype(np.int8)
+        chosen, rule = self._split(inputs[:dealt], grouped[:dealt], labels, by_label, shares)
+        split_of[:dealt] = np.fromiter(map(SPLITS.index, chosen), dtype=np.int8, count=dealt)
+        del chosen, labels
+        numbers = {split: np.flatnonzero(split_of == code) for code, split in enumerate(SPLITS)}
+        rows = {split: SplitRows(stored, found) for split, found in numbers.items()}
         self._check_rows(source, rows, columns, skipped)
         how = " and ".join(f"{split} its own" for split in ("val", "test") if split in own)
         if shares:
             how += ("; of the rest, " if how else "") + rule
-        return Rows(rows, hashes, how, _copies(hashes), _copies(groups), {what: n for what, n in skipped.items() if n})
+        of_inputs = {split: inputs[found] for split, found in numbers.items()}
+        of_groups = {} if self.group is None else {split: grouped[found] for split, found in numbers.items()}
+        passed = {what: n for what, n in skipped.items() if n}
+        return Rows(rows, of_inputs, how, _copies(of_inputs), _copies(of_groups), passed)
 
     def parsed(
         self, source: RowSource, split: str, columns: Columns, skipped: Skipped
@@ -153,19 +170,28 @@ class Reading:
                 raise UserError(f"{place} cannot be used: {error}{cure}") from None
             yield place, row, None if self.group is None else cells[self.group]
 
+    def _by_label(self, columns: Columns) -> str | None:
+        """The column of labels within each of which rows are split, if there is one."""
+        target = target_of(columns)
+        within = self.group is None and self.rules > 1 and target is not None and columns[target] == "label"
+        return target if within else None
+
     def _split(
-        self, rows: list[Row], hashes: list[int], groups: list[int], columns: Columns, shares: Mapping[str, Any]
+        self,
+        hashes: NDArray[np.uint64],
+        groups: NDArray[np.uint64],
+        labels: Sequence[str],
+        by_label: str | None,
+        shares: Mapping[str, Any],
     ) -> tuple[list[str], str]:
         """The split of each row, and the rule for people."""
         if self.group is not None:
             return split_rows(groups, shares), f"the hash of {self.group} decides: its rows stay together"
-        target = target_of(columns)
-        if self.rules > 1 and target is not None and columns[target] == "label":
-            labels = [row[target] for row in rows]
-            return split_by_label(hashes, labels, shares), f"each row's hash decides, within each {target}"
+        if by_label is not None:
+            return split_by_label(hashes, labels, shares), f"each row's hash decides, within each {by_label}"
         return split_rows(hashes, shares), "each row's hash decides"
 
-    def _check_rows(self, source: RowSource, rows: dict[str, list[Row]], columns: Columns, skipped: Skipped) -> None:
+    def _check_rows(self, source: RowSource, rows: Mapping[str, SplitRows], columns: Columns, skipped: Skipped) -> None:
         for split, fewest in _FEWEST.items():
             if len(rows[split]) < fewest:
                 raise UserError(
@@ -230,17 +256,10 @@ def _hash(row: Row, columns: Columns) -> int:
     return hash64([row[name] for name in columns if name != target] or [row])
 
 
-def _deal(kept: dict[str, list[Any]], split_of: list[str]) -> None:
-    """Move what train has to the splits that it belongs to."""
-    whole, kept["train"] = kept["train"], []
-    for value, split in zip(whole, split_of, strict=True):
-        kept[split].append(value)
-
-
-def _copies(hashes: dict[str, list[int]]) -> dict[str, int]:
-    known: set[int] = set()
-    copies: Counter[str] = Counter()
-    for split in SPLITS:
-        copies[split] = sum(value in known for value in hashes[split])
-        known.update(hashes[split])
-    return {split: copies[split] for split in ("val", "test")}
+def _copies(hashes: Mapping[str, NDArray[np.uint64]]) -> dict[str, int]:
+    """Rows of val and test whose hash is that of a row in an earlier split; none without hashes."""
+    known, copies = np.empty(0, dtype=np.uint64), {}
+    for split in SPLITS if hashes else ():
+        copies[split] = int(np.isin(hashes[split], known, kind="sort").sum())
+        known = np.concatenate([known, hashes[split]])
+    return {split: copies.get(split, 0) for split in ("val", "test")}

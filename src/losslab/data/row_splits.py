@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Shares = Mapping[str, float | None]
 """Splits that are taken out of the rows, val and test or one of them → share of the rows; None: the usual one."""
@@ -20,14 +21,14 @@ def hash64(value: Any) -> int:
     return int.from_bytes(hashlib.sha256(json.dumps(value).encode()).digest()[:8], "big")
 
 
-def split_rows(hashes: Sequence[int], shares: Shares) -> list[str]:
+def split_rows(hashes: Sequence[int] | NDArray[np.uint64], shares: Shares) -> list[str]:
     """The split of each row: in the order of their hashes, rows go to val, then to test, until each has its share; the
     rest is train. Rows of equal hashes stay together.
 
     Args:
         hashes: of the inputs, or of the cell by which rows are grouped.
     """
-    distinct, inverse, counts = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True, return_counts=True)
+    distinct, inverse, counts = np.unique(np.asarray(hashes, dtype=np.uint64), return_inverse=True, return_counts=True)
     chosen = np.full(len(distinct), "train", dtype=object)
     at = 0
     for split, share in shares.items():
@@ -39,7 +40,9 @@ def split_rows(hashes: Sequence[int], shares: Shares) -> list[str]:
     return list(chosen[inverse])
 
 
-def split_by_label(hashes: Sequence[int], labels: Sequence[str], shares: Shares) -> list[str]:
+def split_by_label(
+    hashes: Sequence[int] | NDArray[np.uint64], labels: Sequence[str], shares: Shares
+) -> list[str]:
     """The split of each row, so that labels are in val and test as they are in all rows.
 
     Label by label, in the order of their names, rows go to val and test in the order of their hashes, until those of
@@ -47,26 +50,25 @@ def split_by_label(hashes: Sequence[int], labels: Sequence[str], shares: Shares)
     each label. Rows of equal hashes stay together, and count as rows of the rarest of their labels.
     """
     frequency = Counter(labels)
-    label_of: dict[int, str] = {}
-    for value, label in zip(hashes, labels, strict=True):
-        known = label_of.get(value, label)
-        label_of[value] = min(known, label, key=lambda name: (frequency[name], name))
-    size = Counter(hashes)
-    strata: dict[str, list[int]] = defaultdict(list)
-    for value in sorted(size):
-        strata[label_of[value]].append(value)
-    chosen = dict.fromkeys(size, "train")
+    rarity = {label: i for i, label in enumerate(sorted(frequency, key=lambda name: (frequency[name], name)))}
+    distinct, inverse, size = np.unique(np.asarray(hashes, dtype=np.uint64), return_inverse=True, return_counts=True)
+    rarest = np.full(len(distinct), len(rarity), dtype=np.int64)
+    np.minimum.at(rarest, inverse, np.fromiter(map(rarity.__getitem__, labels), dtype=np.int64, count=len(labels)))
+    strata = np.split(np.argsort(rarest, kind="stable"), np.bincount(rarest, minlength=len(rarity)).cumsum()[:-1])
+    chosen = np.full(len(distinct), "train", dtype=object)
     wanted = {split: _wanted(share, len(hashes)) / max(len(hashes), 1) for split, share in shares.items()}
     seen, taken = 0, dict.fromkeys(shares, 0)
-    for label in sorted(strata):
-        rows, at = strata[label], 0
-        seen += sum(size[value] for value in rows)
+    for label in sorted(rarity):
+        rows = strata[rarity[label]]
+        seen += int(size[rows].sum())
         for split, share in wanted.items():
-            while at < len(rows) - 1 and taken[split] + size[rows[at]] / 2 <= share * seen:
-                chosen[rows[at]] = split
-                taken[split] += size[rows[at]]
-                at += 1
-    return [chosen[value] for value in hashes]
+            candidates = size[rows[:-1]]
+            middles = taken[split] + candidates.cumsum() - candidates / 2
+            count = int(np.searchsorted(middles, share * seen, side="right"))
+            chosen[rows[:count]] = split
+            taken[split] += int(candidates[:count].sum())
+            rows = rows[count:]
+    return list(chosen[inverse])
 
 
 def _wanted(share: float | None, count: int) -> float:

@@ -15,8 +15,9 @@ from losslab.data.cells import Columns
 from losslab.data.columns import Column, learn, target_of
 from losslab.data.row_reading import Reading, Rows
 from losslab.data.row_source import RowSource
+from losslab.data.row_writer import write_rows
 from losslab.data.splits import SPLITS
-from losslab.data.store import DAMAGED, key_of, map_array, open_or_build, read_meta, write_meta
+from losslab.data.store import DAMAGED, key_of, map_array, open_or_build, read_meta, read_parts, write_meta
 
 _FORMAT = 2
 
@@ -72,12 +73,12 @@ def open_rows(
         return _open(folder, columns)
 
     def write(folder: Path) -> None:
-        _write(folder, settings, reading.read(source, columns), columns, tokenizer)
+        _write(folder, settings, reading.read(source, columns, folder), columns, tokenizer)
 
     try:
         return opened(folder)
     except DAMAGED:
-        return open_or_build(folder, opened, write)
+        return open_or_build(folder, opened, write, resumes=True)
 
 
 def _open(folder: Path, columns: Columns) -> RowStore:
@@ -108,26 +109,24 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
         masks=settings.get("masks", False),
     )
     made = replace(made, cut=settings.get("cut", made.cut))
-    truncated = dict.fromkeys(SPLITS, 0)
-    longer: dict[str, int] = {}
     target = target_of(columns)
     classes = made.labels.get(target or "")
     meta: dict[str, Any] = {"settings": settings, "how": read.how, "copies": read.copies, "class_counts": None}
     meta |= {"grouped": read.grouped, "skipped": read.skipped}
+    whole = settings.get("whole", ())
+    digest = None if made.tokenizer is None else made.tokenizer.digest()
+    longer = write_rows(folder, read.rows, made, whole=whole, build={"settings": settings, "tokenizer": digest})
     for split in SPLITS:
-        np.save(folder / f"{split}.hashes.npy", np.array(read.hashes[split], dtype=np.uint64))
-        whole = split in settings.get("whole", ())
-        encoded, count = made.encode(read.rows[split], whole=whole)
-        (longer if whole else truncated)[split] = count
-        for i, (name, column) in enumerate(encoded.items()):
-            np.save(folder / f"{split}.{i}.npy", column.values)
-            if column.ends is not None:
-                np.save(folder / f"{split}.{i}.ends.npy", column.ends)
-            if split == "train" and name == target and classes is not None:
-                meta["class_counts"] = np.bincount(column.values, minlength=len(classes)).tolist()
+        np.save(folder / f"{split}.hashes.npy", read.hashes[split])
+    if target is not None and classes is not None:
+        counts = np.zeros(len(classes), dtype=np.int64)
+        for part in read_parts(folder / f"train.{list(columns).index(target)}.npy"):
+            counts += np.bincount(part, minlength=len(classes))
+        meta["class_counts"] = counts.tolist()
     values = None if target is None or classes is not None else made.widths.get(target, 1)
+    truncated = {split: 0 if split in whole else longer[split] for split in SPLITS}
     meta |= {"rows": {split: len(read.rows[split]) for split in SPLITS}, "truncated": truncated}
-    meta |= {"longer": longer} if longer else {}
+    meta |= {"longer": {split: longer[split] for split in SPLITS if split in whole}} if whole else {}
     mask = None if made.tokenizer is None else made.tokenizer.mask
     meta |= {"vocab_size": made.vocab_size, "mask": mask, "num_classes": None if classes is None else len(classes)}
     write_meta(folder, meta | {"num_values": values, "artifacts": made.artifacts()})

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from losslab.data.tables import Row
 from losslab.data.tokenizer import Tokenizer
 from losslab.errors import UserError
 
-Tokens = dict[str, list[list[int]]]
-"""Column → the tokens of each row."""
+
+class Tokens(NamedTuple):
+    """The tokens of a column of rows."""
+
+    values: NDArray[np.int32]
+    """Tokens of all rows, one after the other."""
+    counts: NDArray[np.int64]
+    """[N] tokens of each."""
+
+    def part(self, first: NDArray[np.int64] | int, counts: NDArray[np.int64]) -> Tokens:
+        """`counts` tokens of each row, from the one whose number in the row is `first`."""
+        if np.array_equal(counts, self.counts):
+            return self
+        begins = np.cumsum(self.counts) - self.counts + first
+        shifts = begins - (np.cumsum(counts) - counts)
+        return Tokens(self.values[np.arange(counts.sum()) + np.repeat(shifts, counts)], counts)
+
+    def with_end(self, end: int | None, *, before: bool = False) -> Tokens:
+        """One more token behind those of each row, or before them; as they are where it is None."""
+        if end is None:
+            return self
+        counts = self.counts + 1
+        at = np.cumsum(counts) - (counts if before else 1)
+        values = np.full(len(self.values) + len(counts), end, dtype=np.int32)
+        inside = np.ones(len(values), dtype=bool)
+        inside[at] = False
+        values[inside] = self.values
+        return Tokens(values, counts)
 
 
 def encode_texts(
@@ -21,7 +51,7 @@ def encode_texts(
     cut: str = "longest",
     *,
     whole: bool = False,
-) -> tuple[Tokens, int]:
+) -> tuple[dict[str, Tokens], int]:
     """Each column's tokens, the end of text after them, and how many sequences were longer than the context.
 
     A text alone is cut at the context, its end with it. Joined texts have at most `context` tokens together: the
@@ -36,50 +66,56 @@ def encode_texts(
     Raises:
         UserError: for text without a token.
     """
-    end = [] if tokenizer.end is None else [tokenizer.end]
-    found = {name: [ids for ids, _ in tokenizer.encode([row[name] for row in rows])] for name in names}
+    end = tokenizer.end
+    found: dict[str, Tokens] = {}
     for name in names:
+        ids, counts = tokenizer.encode_ids([row[name] for row in rows])
+        found[name] = Tokens(ids.astype(np.int32), counts)
         alone = name not in joined or cut == "longest"
-        if not end and alone and not all(found[name]):
+        if end is None and alone and not counts.all():
             raise UserError(f"{name} holds text that the tokenizer gives no token, and it has no end of text")
     longer = 0
     for name in names:
         if name not in joined:
-            ended = [[*ids, *end] for ids in found[name]]
-            longer += sum(len(ids) > context for ids in ended)
-            found[name] = ended if whole else [ids[:context] for ids in ended]
-    together = [name for name in names if name in joined]
-    if together and cut != "longest":
-        for i in range(len(rows)):
-            pieces, is_longer = _cut_running([found[name][i] for name in together], end, context + 1, cut)
-            longer += is_longer
-            for name, piece in zip(together, pieces, strict=True):
-                found[name][i] = piece
-    elif together:
-        room = context - len(together) * len(end)
-        if room < len(together):
-            raise UserError(f"data.context={context} has no room for {' and '.join(together)} and the ends of both")
-        for i in range(len(rows)):
-            lengths = [len(found[name][i]) for name in together]
-            longer += sum(lengths) > room
-            for name, kept in zip(together, longest_cut(lengths, room), strict=True):
-                found[name][i] = [*found[name][i][:kept], *end]
+            ended = found[name].with_end(end)
+            longer += int((ended.counts > context).sum())
+            found[name] = ended if whole else ended.part(0, np.minimum(ended.counts, context))
+    if together := [name for name in names if name in joined]:
+        texts = [found[name] for name in together]
+        shorter, more = (
+            _cut_longest(together, texts, end, context) if cut == "longest" else _cut_running(texts, end, context, cut)
+        )
+        found |= dict(zip(together, shorter, strict=True))
+        longer += more
     return found, longer
 
 
-def _cut_running(pieces: list[list[int]], end: list[int], room: int, side: str) -> tuple[list[list[int]], bool]:
-    """The pieces of one running text, the end of text before and after all of it, cut at one side; whether they were
-    too long."""
-    pieces = [end + pieces[0], *pieces[1:]]
-    pieces[-1] = pieces[-1] + end
-    surplus = sum(map(len, pieces)) - room
-    if surplus <= 0:
-        return pieces, False
+def _cut_longest(
+    names: Sequence[str], texts: Sequence[Tokens], end: int | None, context: int
+) -> tuple[list[Tokens], int]:
+    """Texts that become one sequence, each with its end, the longest cut first; how many rows were longer."""
+    room = context - (0 if end is None else len(texts))
+    if room < len(texts):
+        raise UserError(f"data.context={context} has no room for {' and '.join(names)} and the ends of both")
+    kept = np.stack([text.counts for text in texts])
+    too_long = np.flatnonzero(kept.sum(axis=0) > room)
+    for row in too_long.tolist():
+        kept[:, row] = longest_cut(kept[:, row].tolist(), room)
+    return [text.part(0, counts).with_end(end) for text, counts in zip(texts, kept, strict=True)], len(too_long)
+
+
+def _cut_running(texts: Sequence[Tokens], end: int | None, context: int, side: str) -> tuple[list[Tokens], int]:
+    """The pieces of one running text, the end of text before and after all of it, cut at one side so that a token
+    more than the context is left; how many rows were longer."""
+    pieces = [texts[0].with_end(end, before=True), *texts[1:]]
+    pieces[-1] = pieces[-1].with_end(end)
+    surplus = np.maximum(sum(piece.counts for piece in pieces) - (context + 1), 0)
+    longer = int(np.count_nonzero(surplus))
     for i in range(len(pieces)) if side == "left" else reversed(range(len(pieces))):
-        dropped = min(surplus, len(pieces[i]))
-        pieces[i] = pieces[i][dropped:] if side == "left" else pieces[i][: len(pieces[i]) - dropped]
-        surplus -= dropped
-    return pieces, True
+        dropped = np.minimum(surplus, pieces[i].counts)
+        surplus = surplus - dropped
+        pieces[i] = pieces[i].part(dropped if side == "left" else 0, pieces[i].counts - dropped)
+    return pieces, longer
 
 
 def longest_cut(lengths: Sequence[int], room: int) -> list[int]:

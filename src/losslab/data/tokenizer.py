@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.console import working
-from losslab.data.byte_level import Encoded, byte_characters, byte_lengths, bytes_of_tokens, whole_characters
+from losslab.data.byte_level import (
+    Encoded,
+    Ids,
+    byte_lengths,
+    bytes_of_tokens,
+    ids_of,
+    whole_characters,
+)
 from losslab.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -27,6 +33,10 @@ _MASKED_BYTES = "mask"
 """Content of the artifact of bytes with a mask token."""
 _SMALLEST_BPE = 257
 """256 bytes and the end of text."""
+
+
+class Documents(Sized, Iterable[str], Protocol):
+    """Texts that are read as often as they are asked for."""
 
 
 class Tokenizer(Protocol):
@@ -47,6 +57,8 @@ class Tokenizer(Protocol):
 
     def encode_together(self, texts: list[str]) -> Encoded:
         """The same as arrays, of as many documents as fit into memory at once."""
+
+    def encode_ids(self, texts: list[str]) -> Ids: ...
 
     def decode(self, tokens: list[int]) -> str: ...
 
@@ -78,9 +90,13 @@ class ByteTokenizer:
             yield tokens, [1] * len(tokens)
 
     def encode_together(self, texts: list[str]) -> Encoded:
+        ids, counts = self.encode_ids(texts)
+        return Encoded(ids, np.ones_like(ids), counts)
+
+    def encode_ids(self, texts: list[str]) -> Ids:
         content = [text.encode() for text in texts]
         ids = np.frombuffer(b"".join(content), dtype=np.uint8).astype(np.uint32)
-        return Encoded(ids, np.ones_like(ids), np.array([len(each) for each in content], dtype=np.int64))
+        return ids, np.array([len(each) for each in content], dtype=np.int64)
 
     def decode(self, tokens: list[int]) -> str:
         return bytes(token for token in tokens if token < 256).decode(errors="replace")
@@ -133,7 +149,7 @@ class FileTokenizer:
         return cls(content, path)
 
     @classmethod
-    def train(cls, documents: Sequence[str], vocab_size: int, *, lowercase: bool = False) -> FileTokenizer:
+    def train(cls, documents: Documents, vocab_size: int, *, lowercase: bool = False) -> FileTokenizer:
         """Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes: Radford et al. 2019).
 
         Args:
@@ -183,16 +199,16 @@ class FileTokenizer:
                 yield encoding.ids, bytes_of_tokens(text, encoding.offsets)
 
     def encode_together(self, texts: list[str]) -> Encoded:
-        sizes = self._byte_lengths
-        encodings = self._encodings(
-            self.backend.encode_batch if sizes is None else self.backend.encode_batch_fast, texts
-        )
-        counts = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
-        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.uint32, count=int(counts.sum()))
-        if sizes is not None:
+        if (sizes := self._byte_lengths) is not None:
+            ids, counts = self.encode_ids(texts)
             return Encoded(ids, whole_characters("".join(texts).encode(), sizes[ids]), counts)
+        encodings = self._encodings(self.backend.encode_batch, texts)
+        ids, counts = ids_of(encodings)
         shares = (bytes_of_tokens(text, e.offsets) for text, e in zip(texts, encodings, strict=True))
         return Encoded(ids, np.fromiter(chain.from_iterable(shares), dtype=np.uint32, count=len(ids)), counts)
+
+    def encode_ids(self, texts: list[str]) -> Ids:
+        return ids_of(self._encodings(self.backend.encode_batch_fast, texts))
 
     def _encodings(self, encode: Callable[..., list[Any]], texts: list[str]) -> list[Any]:
         try:
@@ -232,7 +248,7 @@ def check_choice(tokenizer: str, vocab_size: int, *, lowercase: bool = False) ->
 
 
 def make_tokenizer(
-    choice: str, vocab_size: int, train_documents: Sequence[str], *, lowercase: bool = False, masks: bool = False
+    choice: str, vocab_size: int, train_documents: Documents, *, lowercase: bool = False, masks: bool = False
 ) -> Tokenizer:
     """`bpe`, `bytes`, or the path of a tokenizer.json.
 
@@ -266,24 +282,6 @@ def tokenizer_of(artifacts: Mapping[str, str]) -> Tokenizer | None:
 def restore_tokenizer(content: str | None) -> Tokenizer:
     """The tokenizer whose `content` was kept."""
     return ByteTokenizer() if content is None else FileTokenizer(content, "the kept one")
-
-
-def as_json(tokenizer: Tokenizer) -> str:
-    """A tokenizer.json with the same ids, which the `tokenizers` library reads, for plain bytes too."""
-    if tokenizer.content is not None:
-        return tokenizer.content
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
-    from tokenizers import Tokenizer as Backend
-
-    # Byte-level BPE without a merge: each byte has its stand-in character (Radford et al. 2019), whose id is the byte.
-    vocabulary = {character: byte for byte, character in enumerate(byte_characters())}
-    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    special = [END_OF_TEXT] if tokenizer.mask is None else [END_OF_TEXT, MASK]
-    backend.add_special_tokens([AddedToken(token, special=True) for token in special])
-    content: str = backend.to_str()
-    return content
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

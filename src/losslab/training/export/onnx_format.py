@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from losslab.choices import chosen
 from losslab.contracts import context_of
-from losslab.data.tokenizer import as_json
+from losslab.data.tokenizer_json import as_json
 from losslab.errors import UserError
 from losslab.files import TEMPORARY, write_atomic
 from losslab.training.export.packages import need

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from losslab.choices import chosen
-from losslab.data.tokenizer import Tokenizer, as_json
+from losslab.data.tokenizer import Tokenizer
+from losslab.data.tokenizer_json import as_json
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.training.export.architectures import Architecture, architecture_of

@@ -8,7 +8,8 @@ from pathlib import Path
 from safetensors.torch import save
 
 import losslab
-from losslab.data.tokenizer import as_json, tokenizer_of
+from losslab.data.tokenizer import tokenizer_of
+from losslab.data.tokenizer_json import as_json
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.training.scoring.averaged import AVERAGES
