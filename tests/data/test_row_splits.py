@@ -44,6 +44,33 @@ def test_labels_are_in_each_split_as_in_all_rows() -> None:
     assert again == [found[i] for i in order], "the order of the rows does not count"
 
 
+def one_by_one(hashes: list[int], labels: list[str]) -> list[str]:
+    """`split_by_label` as a plain loop over the hashes of each label."""
+    frequency, size = Counter(labels), Counter(hashes)
+    label_of: dict[int, str] = {}
+    for value, label in zip(hashes, labels, strict=True):
+        label_of[value] = min(label_of.get(value, label), label, key=lambda name: (frequency[name], name))
+    chosen, seen, taken = dict.fromkeys(hashes, "train"), 0, dict.fromkeys(SHARES, 0)
+    for label in sorted(set(labels)):
+        rows, at = sorted(value for value in size if label_of[value] == label), 0
+        seen += sum(size[value] for value in rows)
+        for split, share in SHARES.items():
+            while at < len(rows) - 1 and taken[split] + size[rows[at]] / 2 <= share * len(labels) / len(labels) * seen:
+                chosen[rows[at]] = split
+                taken[split] += size[rows[at]]
+                at += 1
+    return [chosen[value] for value in hashes]
+
+
+@pytest.mark.parametrize("kinds", [1, 3, 40])
+def test_the_splits_are_those_of_a_loop(kinds: int) -> None:
+    draw = random.Random(kinds)
+    values = [draw.getrandbits(64) for _ in range(250)]
+    hashes = draw.choices(values, weights=[draw.random() ** 4 for _ in values], k=1000)
+    labels = draw.choices([f"c{i}" for i in range(kinds)], weights=[draw.random() ** 3 for _ in range(kinds)], k=1000)
+    assert split_by_label(hashes, labels, SHARES) == one_by_one(hashes, labels)
+
+
 def test_rows_of_equal_inputs_stay_together_and_rare_labels_in_train() -> None:
     hashes = [i // 4 for i in range(400)]
     labels = ["often"] * 396 + ["rare", "often", "often", "often"]

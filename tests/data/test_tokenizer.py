@@ -10,12 +10,12 @@ from losslab.data.tokenizer import (
     ByteTokenizer,
     FileTokenizer,
     artifacts_of,
-    as_json,
     check_choice,
     load_tokenizer,
     make_tokenizer,
     tokenizer_of,
 )
+from losslab.data.tokenizer_json import as_json
 from losslab.errors import UserError
 
 TEXTS = [

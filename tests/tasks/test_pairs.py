@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,9 +40,10 @@ def test_the_longest_are_cut_first(lengths: list[int], room: int) -> None:
 def test_each_text_of_a_pair_keeps_its_end_and_a_text_alone_does_not() -> None:
     rows = [{"a": "abcdef", "b": "xy", "c": "0123456789"}, {"a": "a", "b": "b", "c": ""}]
     found, longer = encode_texts(["a", "b", "c"], ["a", "b"], rows, ByteTokenizer(), 8)
-    assert found["a"] == [[*b"abcd", END], [*b"a", END]]
-    assert found["b"] == [[*b"xy", END], [*b"b", END]]
-    assert found["c"] == [[*b"01234567"], [END]]
+    by_row = {name: np.split(tokens.values, tokens.counts.cumsum()[:-1]) for name, tokens in found.items()}
+    assert [tokens.tolist() for tokens in by_row["a"]] == [[*b"abcd", END], [*b"a", END]]
+    assert [tokens.tolist() for tokens in by_row["b"]] == [[*b"xy", END], [*b"b", END]]
+    assert [tokens.tolist() for tokens in by_row["c"]] == [[*b"01234567"], [END]]
     assert longer == 2
     with pytest.raises(UserError, match="context=3 has no room for a and b"):
         encode_texts(["a", "b", "c"], ["a", "b"], rows, ByteTokenizer(), 3)

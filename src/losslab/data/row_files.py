@@ -20,9 +20,7 @@ from losslab.errors import UserError
 Paths = str | list[str]
 _SHOWN = 4
 _LARGE = 10**8
-"""Bytes of files whose memory is told."""
-_IN_MEMORY = 25
-"""Bytes of memory for each byte of a file: as measured on rows of 40 words, with a trained tokenizer."""
+"""Bytes of files that take long to read."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +79,7 @@ class FileRows(RowSource):
 
     def rows(self, split: str, columns: Sequence[str], skipped: Skipped) -> Iterator[tuple[str, Row]]:
         if (size := sum(file.stat().st_size for file in self.files[split])) > _LARGE:
-            say(
-                f"reading {size / 1e6:,.0f} MB of rows of {split}, which are held in memory until they are encoded: "
-                f"about {size * _IN_MEMORY / 1e9:,.1f} GB"
-            )
+            say(f"reading {size / 1e6:,.0f} MB of rows of {split} …")
         for file in self.files[split]:
             for place, cells in rows_of(file, list(columns), self.form, skipped):
                 yield f"{file}: {place}", cells

@@ -40,9 +40,7 @@ def split_rows(hashes: Sequence[int] | NDArray[np.uint64], shares: Shares) -> li
     return list(chosen[inverse])
 
 
-def split_by_label(
-    hashes: Sequence[int] | NDArray[np.uint64], labels: Sequence[str], shares: Shares
-) -> list[str]:
+def split_by_label(hashes: Sequence[int] | NDArray[np.uint64], labels: Sequence[str], shares: Shares) -> list[str]:
     """The split of each row, so that labels are in val and test as they are in all rows.
 
     Label by label, in the order of their names, rows go to val and test in the order of their hashes, until those of

@@ -30,9 +30,9 @@ def write_rows(
         build: plain values that decide every byte.
     """
     journal = Journal(folder, build)
-    large = sum(split.size for split in rows.values()) > SHARD
+    told = journal.shards or sum(split.size for split in rows.values()) > SHARD
     total = sum(map(len, rows.values()))
-    with tokenising(journal, total, "rows") if large else nullcontext(_silent) as advance:
+    with tokenising(journal, total, "rows") if told else nullcontext(_silent) as advance:
         for split in SPLITS:
             parts = _parts(rows[split], made, whole=split in whole, before=journal.of(split))
             write_split(folder, split, parts, _dtypes(made), journal, advance)

@@ -21,6 +21,7 @@ _WINDOW = 2**22
 _AT_ONCE = 2**20
 """Bytes of rows that are encoded together; the tokenizers library takes about 60 bytes of memory for each."""
 _MOST_ROWS = 2**14
+"""Rows that are read or encoded together."""
 _VERSION = 2
 """Of marshal's form: the newest without references between parts of a row, which are of no use here."""
 
@@ -59,8 +60,7 @@ class StoredRows:
         at = 0
         while at < len(numbers):
             start = int(self._begins(numbers[at : at + 1])[0])
-            # Rows are at least a byte long, so that no more than _WINDOW of them have to be looked at.
-            near = self.ends[numbers[at : at + _WINDOW]]
+            near = self.ends[numbers[at : at + _MOST_ROWS]]
             stop = max(1, int(np.searchsorted(near, start + _WINDOW, side="right")))
             self._file.seek(start)
             content = memoryview(self._file.read(int(near[stop - 1]) - start))
