@@ -200,10 +200,10 @@ class Reading:
                 )
         for name, kind in columns.items():
             if kind in CLASSES:
-                known = set().union(*(_labels(row[name]) for row in rows["train"]))
+                known = {label for row in rows["train"] for label in _labels(row[name])}
                 for split in ("val", "test"):
-                    strangers = set().union(*(_labels(row[name]) for row in rows[split])) - known
-                    if strangers:
+                    found = {label for row in rows[split] for label in _labels(row[name])}
+                    if strangers := found - known:
                         raise self._unseen(source, split, columns, name, strangers)
 
     def _unseen(self, source: RowSource, split: str, columns: Columns, name: str, strangers: set[str]) -> UserError:

@@ -29,15 +29,15 @@ def split_rows(hashes: Sequence[int] | NDArray[np.uint64], shares: Shares) -> li
         hashes: of the inputs, or of the cell by which rows are grouped.
     """
     distinct, inverse, counts = np.unique(np.asarray(hashes, dtype=np.uint64), return_inverse=True, return_counts=True)
-    chosen = np.full(len(distinct), "train", dtype=object)
+    chosen = np.zeros(len(distinct), dtype=np.int8)
     at = 0
-    for split, share in shares.items():
+    for code, share in enumerate(shares.values(), start=1):
         wanted, taken = _wanted(share, len(hashes)), 0
         while at < len(distinct) and taken < wanted:
-            chosen[at] = split
+            chosen[at] = code
             taken += int(counts[at])
             at += 1
-    return list(chosen[inverse])
+    return _named(chosen[inverse], shares)
 
 
 def split_by_label(hashes: Sequence[int] | NDArray[np.uint64], labels: Sequence[str], shares: Shares) -> list[str]:
@@ -53,20 +53,25 @@ def split_by_label(hashes: Sequence[int] | NDArray[np.uint64], labels: Sequence[
     rarest = np.full(len(distinct), len(rarity), dtype=np.int64)
     np.minimum.at(rarest, inverse, np.fromiter(map(rarity.__getitem__, labels), dtype=np.int64, count=len(labels)))
     strata = np.split(np.argsort(rarest, kind="stable"), np.bincount(rarest, minlength=len(rarity)).cumsum()[:-1])
-    chosen = np.full(len(distinct), "train", dtype=object)
+    chosen = np.zeros(len(distinct), dtype=np.int8)
     wanted = {split: _wanted(share, len(hashes)) / max(len(hashes), 1) for split, share in shares.items()}
     seen, taken = 0, dict.fromkeys(shares, 0)
     for label in sorted(rarity):
         rows = strata[rarity[label]]
         seen += int(size[rows].sum())
-        for split, share in wanted.items():
+        for code, (split, share) in enumerate(wanted.items(), start=1):
             candidates = size[rows[:-1]]
             middles = taken[split] + candidates.cumsum() - candidates / 2
             count = int(np.searchsorted(middles, share * seen, side="right"))
-            chosen[rows[:count]] = split
+            chosen[rows[:count]] = code
             taken[split] += int(candidates[:count].sum())
             rows = rows[count:]
-    return list(chosen[inverse])
+    return _named(chosen[inverse], shares)
+
+
+def _named(codes: NDArray[np.int8], shares: Shares) -> list[str]:
+    names = ("train", *shares)
+    return [names[code] for code in codes.tolist()]
 
 
 def _wanted(share: float | None, count: int) -> float:
