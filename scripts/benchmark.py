@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument(
         "--megabytes", type=int, default=benchmark_warm_cache.DEFAULT, help="of text, for warm_cache and tokenise"
     )
+    parser.add_argument("--rows", action="store_true", help="of tokenise: tables instead of a text")
     parser.add_argument("--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics")
     parser.add_argument("--data", nargs="*", default=[], help="of padding: words of losslab train, with batch_tokens")
     arguments = parser.parse_args()
@@ -115,7 +116,7 @@ def main() -> None:
     if arguments.what == "warm_cache":
         sys.exit(benchmark_warm_cache.main(arguments.megabytes, arguments.rounds))
     if arguments.what == "tokenise":
-        sys.exit(benchmark_tokenise.main(arguments.megabytes))
+        sys.exit(benchmark_tokenise.main(arguments.megabytes, rows=arguments.rows))
     if arguments.what == "other_loops":
         import benchmark_other_loops  # transformers takes seconds to import
 

@@ -6,6 +6,9 @@ text is made of the words of the built-in corpus, drawn with a seed, in paragrap
 corpus beforehand. `tokenise` is the writing of the streams alone: reading, encoding, bytes of each token, shards on the
 disk. `the whole preparation` also reads and hashes the file, cuts and splits it, looks for copies across splits, and
 tries the way back from the tokens.
+
+`--rows` does the same with tables, of rows of 100 bytes and of 1 KB, as JSON lines: `tokenise` is the writing of the
+encoded columns, and the bare call is given the texts alone.
 """
 
 from __future__ import annotations
@@ -20,26 +23,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from losslab.data.token_writer import SHARD
 
+TABLE = "rows.jsonl"
 LEAST_RATIO = 0.8
 MOST_MEMORY = 1.5 * 2**30
 _VOCABULARY = 4096
 _BATCH = 1024
+_WIDTHS = (100, 1000)
+"""Bytes of a row."""
+_CONTEXT = 512
+_LABELS = 20
 _LOOKS = 0.05
 """Seconds between two looks at the memory."""
 
 
-def main(megabytes: int) -> int:
+def main(megabytes: int, *, rows: bool) -> int:
     """Print both speeds and memories, and whether a killed build ends with the same bytes; 1 where that is not so, or a
     promise is not kept."""
+    return max(measure(megabytes, width) for width in (_WIDTHS if rows else (None,)))
+
+
+def measure(megabytes: int, width: int | None) -> int:
+    """A text, or where there is a width, a table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = write_text(folder, megabytes)
-        print(f"{size / 1e6:,.0f} MB of text, {os.cpu_count()} cores", flush=True)
+        size = write_text(folder, megabytes, width)
+        what = "text" if width is None else f"rows of {width:,} bytes"
+        print(f"{size / 1e6:,.0f} MB of {what}, {os.cpu_count()} cores", flush=True)
         found, our_memory, _ = watched(folder, "ours", "whole")
         tell("losslab", size, found["tokenise"])
         wall, cpu = found["all"]
@@ -113,8 +128,8 @@ def memory_of(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") + sum(memory_of(int(child)) for child in children)
 
 
-def write_text(folder: Path, megabytes: int) -> int:
-    """Write text.txt and tokenizer.json; returns the bytes of the text."""
+def write_text(folder: Path, megabytes: int, width: int | None) -> int:
+    """Write text.txt, or rows.jsonl of this width, and tokenizer.json; returns the bytes of the text or the table."""
     from losslab.data.python_docs import read_texts
     from losslab.data.tokenizer import FileTokenizer
 
@@ -122,10 +137,23 @@ def write_text(folder: Path, megabytes: int) -> int:
     FileTokenizer.train(texts, _VOCABULARY).save(folder)
     words = " ".join(texts).split()
     draw = random.Random(megabytes)
-    with (folder / "text.txt").open("wb") as file:
+    with (folder / ("text.txt" if width is None else TABLE)).open("wb") as file:
         while file.tell() < megabytes * 10**6:
-            file.write((" ".join(draw.choices(words, k=draw.randint(20, 300))) + "\n\n").encode())
+            if width is None:
+                file.write((" ".join(draw.choices(words, k=draw.randint(20, 300))) + "\n\n").encode())
+            else:
+                file.write(row(draw, words, width).encode())
         return file.tell()
+
+
+def row(draw: random.Random, words: Sequence[str], width: int) -> str:
+    """A line of about `width` bytes."""
+    found = {"text": "", "label": f"c{draw.randrange(_LABELS)}"}
+    left, chosen = width - len(json.dumps(found)), list[str]()
+    while left > 0:
+        chosen.append(draw.choice(words))
+        left -= len(chosen[-1]) + 1
+    return json.dumps(found | {"text": " ".join(chosen)}, ensure_ascii=False) + "\n"
 
 
 def spent() -> tuple[float, float]:
@@ -140,28 +168,38 @@ def since(began: tuple[float, float]) -> tuple[float, float]:
 
 
 def ours(folder: Path, cache: str) -> dict[str, Any]:
-    """Prepare the text as a run does."""
+    """Prepare the text or the table as a run does."""
     from losslab.data import cache as caches
+    from losslab.data import row_store
     from losslab.data.module import TextDataModule
+    from losslab.data.rows import RowsDataModule
+    from losslab.tasks.classification import Classification
     from losslab.tasks.lm import LanguageModeling
 
-    streams, found = caches.write_streams, {}
+    found: dict[str, Any] = {}
 
-    def timed(*arguments: Any) -> dict[str, int]:
-        began = spent()
-        written = streams(*arguments)
-        found["tokenise"] = since(began)
-        return written
+    def timed(write: Callable[..., Any]) -> Callable[..., Any]:
+        def writing(*arguments: Any, **more: Any) -> Any:
+            began = spent()
+            written = write(*arguments, **more)
+            found["tokenise"] = since(began)
+            return written
 
-    caches.write_streams = timed
+        return writing
+
+    caches.write_streams = timed(caches.write_streams)
+    row_store.write_rows = timed(row_store.write_rows)
+    tokenizer = str(folder / "tokenizer.json")
     began = spent()
-    module = TextDataModule(
-        path=str(folder / "text.txt"), tokenizer=str(folder / "tokenizer.json"), context=128, rules=2
-    )
-    module.prepare(folder / cache, LanguageModeling())
+    if (table := folder / TABLE).exists():
+        rows = RowsDataModule(path=str(table), tokenizer=tokenizer, context=_CONTEXT, rules=2)
+        rows.prepare(folder / cache, Classification())
+    else:
+        text = TextDataModule(path=str(folder / "text.txt"), tokenizer=tokenizer, context=128, rules=2)
+        text.prepare(folder / cache, LanguageModeling())
     found["all"] = since(began)
     digest = hashlib.sha256()
-    for path in sorted(module.cache.folder.glob("*.npy")):
+    for path in sorted((folder / cache).glob("*/*.npy")):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return found | {"digest": digest.hexdigest()}
@@ -175,7 +213,8 @@ def bare(folder: Path) -> dict[str, Any]:
     tokenizer.encode_special_tokens = True
     began = spent()
     waiting: list[str] = []
-    for text in paragraphs(folder / "text.txt"):
+    table = folder / TABLE
+    for text in texts_of(table) if table.exists() else paragraphs(folder / "text.txt"):
         waiting.append(text)
         if len(waiting) == _BATCH:
             tokenizer.encode_batch(waiting, add_special_tokens=False)
@@ -184,7 +223,12 @@ def bare(folder: Path) -> dict[str, Any]:
     return {"tokenise": since(began)}
 
 
-def paragraphs(path: Path) -> Any:
+def texts_of(table: Path) -> Iterator[str]:
+    with table.open(encoding="utf-8") as file:
+        yield from (json.loads(line)["text"] for line in file)
+
+
+def paragraphs(path: Path) -> Iterator[str]:
     """One line each, as `write_text` wrote them."""
     with path.open(encoding="utf-8") as file:
         yield from (line[:-1] for line in file if line != "\n")
