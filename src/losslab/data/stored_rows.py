@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import marshal
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +38,7 @@ class StoredRows:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=_WINDOW))  # noqa: SIM115
+        weakref.finalize(self, _close, self._file)
         self._names = tuple(names)
         self._size = 0
         self._written = array("q")
@@ -72,8 +75,10 @@ class StoredRows:
     def _begins(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.where(numbers > 0, self.ends[numbers - 1], 0)
 
-    def __del__(self) -> None:
-        self._file.close()
+
+def _close(file: BinaryIO) -> None:
+    with suppress(OSError):  # of a full disk, which a write has reported
+        file.close()
 
 
 @dataclass(frozen=True)
