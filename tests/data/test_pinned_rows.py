@@ -1,4 +1,4 @@
-"""What is kept of rows, bit for bit as it was when whole tables were held in memory (commit 86781f9)."""
+"""Arrays of rows in the cache, bit for bit as they were when whole tables were held in memory (commit 86781f9)."""
 
 import hashlib
 import json

@@ -25,7 +25,7 @@ _AT_ONCE = 2**20
 _MOST_ROWS = 2**14
 """Rows that are read or encoded together."""
 _VERSION = 2
-"""Of marshal's form: the newest without references between parts of a row, which are of no use here."""
+"""The newest form of marshal without references between parts of a row, which are of no use here."""
 
 
 class StoredRows:
