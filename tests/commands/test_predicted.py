@@ -36,7 +36,7 @@ class Predictor:
 
 
 def opened(*names: str, fitted: dict[str, float] | None = None) -> Any:
-    return command._Opened(Predictor(*names), {"context": 8}, "", None, fitted or {})  # type: ignore[arg-type]
+    return command._Opened(Predictor(*names), {"context": 8}, "", None, None, fitted or {})  # type: ignore[arg-type]
 
 
 def test_csv_ranks_labels_where_their_number_is_limited_and_records_the_temperature() -> None:

@@ -129,7 +129,7 @@ class Draw:
         return Batch({"tokens": tokens[:, :-1]}, tokens[:, 1:], weight, {})
 
     def parts(self) -> list[Batch]:
-        inputs, target, weight, _ = self.batch()
+        inputs, target, weight, *_ = self.batch()
         cut = zip(inputs["tokens"].split(self.sizes), target.split(self.sizes), weight.split(self.sizes), strict=True)
         return [Batch({"tokens": tokens}, target, weight, {}) for tokens, target, weight in cut]
 
