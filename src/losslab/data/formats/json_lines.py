@@ -51,7 +51,9 @@ def parse_line(text: str, place: str) -> Row:
     except RecursionError:
         raise UserError(f"{place} is nested too deeply to be read") from None
     except ValueError as error:
-        told = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        told: object = error
+        if isinstance(error, json.JSONDecodeError):
+            told = f"{error.msg.removesuffix(' at')} at character {error.colno}"
         raise UserError(f'{place} is no JSON: {told}; each line is an object, {{"text": "…"}}') from None
     if not isinstance(row, dict):
         cure = "; a list of objects becomes lines by: jq -c '.[]'" if isinstance(row, list) else ""
