@@ -24,11 +24,15 @@ OFFERED = {"loggers": {"save_dir"}}
 """Arguments of named nodes that are supplied where a constructor takes them and nobody set them."""
 
 
+OF_MODEL = "pretrained"
+"""The value of data.tokenizer that stands for the model's own."""
+
+
 def bind_components(config: dict[str, Any]) -> dict[str, Any]:
     """Bind every component's keys to its signature: names, types, required arguments. Defaults are filled in,
     so that a configuration that spells out a default is the same configuration as one that does not."""
     mistakes: list[str] = []
-    config = resolve_tied(config)
+    config = complete_model(resolve_tied(config))
     bound = dict(config)
     for group in COMPONENTS:
         node = config[group]
@@ -75,6 +79,41 @@ def resolve_tied(config: dict[str, Any]) -> dict[str, Any]:
     except UserError:  # said where the task is bound
         tied = True
     return {**config, "model": {**model, "tie_embeddings": tied}}
+
+
+def complete_model(config: dict[str, Any]) -> dict[str, Any]:
+    """Let a model whose class has `complete` (`losslab.contracts.Backbone`) fill in its node from files, and pass its
+    context and tokenizer on to data that has left them open.
+
+    Raises:
+        UserError: where the model's files are not there, or another has no tokenizer to pass on.
+    """
+    data = config["data"]
+    wants_tokenizer = data.get("tokenizer") == OF_MODEL
+    try:
+        target = import_target(config["model"]["_target_"], "model")
+        task = import_target(config["task"]["_target_"], "task")
+    except (UserError, KeyError, TypeError, ValueError):  # said where they are bound
+        return config
+    if not hasattr(target, "complete"):
+        if wants_tokenizer:
+            raise UserError(
+                f"data.tokenizer={OF_MODEL} takes the tokenizer of model=pretrained, and {target.__name__} has none: "
+                "give bpe, bytes, or the path of a tokenizer.json"
+            )
+        return config
+    mistakes: list[str] = []
+    node = _bind("model", config["model"], mistakes, late=LATE["model"])
+    if mistakes:  # said where it is bound
+        return config
+    node, data = target.complete(node, task), dict(data)
+    if data.get("context", 0) is None:
+        data["context"] = node["context"]
+    if wants_tokenizer:
+        data["tokenizer"] = target.tokenizer(node)
+        if "special_tokens" in data and data["special_tokens"] is None:
+            data["special_tokens"] = True
+    return {**config, "model": node, "data": data}
 
 
 def bind_component(where: str, node: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,12 @@ class Backbone(Protocol):
         `new_cache()`: a cache of its own kind, for generation. The model is then called as `model(inputs, cache)`, for
             the tokens after those that this cache has seen, and returns their hidden states. Default: every token that
             is generated takes a pass over the whole window.
+        `begin()`: take the weights that it begins with out of files. Called once, where a run begins, and not where a
+            checkpoint's are put in. With it go two class methods over the bound node of its configuration:
+            `complete(node, task)` returns the node with what the files say, `context` and the sizes of the layers, so
+            that the constructor needs no file; and `content_hashes(node) -> dict[str, str]`, key → SHA-256 of the
+            content, which takes the place of the key's value in the run's identity. `tokenizer(node) -> str`: the path
+            of the tokenizer.json that data.tokenizer=pretrained means.
     Its constructor may take `vocab_size` and `frame_width`, which are known once the data is, and `generator`, the
     backbone_init stream; what it draws from torch's global generator instead follows the seed, too.
     """

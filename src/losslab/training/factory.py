@@ -236,6 +236,18 @@ def hash_inputs(config: dict[str, Any], data: DataModule | None = None) -> dict[
         return hashes
 
 
+def hash_model(config: dict[str, Any]) -> dict[str, str]:
+    """Dotted key of each input of a model that reads files (`content_hashes`) → SHA-256 of its content.
+
+    Raises:
+        UserError: where they are not there, or cannot be read.
+    """
+    target = import_target(config["model"]["_target_"], "model")
+    if not hasattr(target, "content_hashes"):
+        return {}
+    return {f"model.{key}": digest for key, digest in target.content_hashes(config["model"]).items()}
+
+
 def measure_passes(config: dict[str, Any]) -> dict[str, float | None]:
     """Split → batches that a pass over it takes. Raises UserError as `prepare_data` does."""
     data, _ = prepare_data(config)

@@ -189,7 +189,9 @@ def check_projection(projection: Projection, backbone: nn.Module, num_outputs: i
     shape = tuple(projection.weight.shape)
     if shape != (num_outputs, width):
         hint = "output_projection(num_outputs, generator) returns one of that size; without it the model gets one"
-        if getattr(backbone, "tie_embeddings", False):
+        if getattr(backbone, "pretrained_head", False):
+            hint = "it is the model's own, give it a new one (model.head=fresh)"
+        elif getattr(backbone, "tie_embeddings", False):
             hint = "it is tied to the embedding, untie it (model.tie_embeddings=false)"
         raise UserError(
             f"model: the output projection of {type(backbone).__name__} has {shape[0]:,} outputs of width {shape[1]:,}"

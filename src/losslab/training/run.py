@@ -33,7 +33,7 @@ from losslab.training.module import LossModule
 from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer, own_keys
 from losslab.training.origins.branch import take_over
-from losslab.training.origins.initial import begin_with
+from losslab.training.origins.initial import begin_pretrained, begin_with
 from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_newest, link, newest
 from losslab.training.output.loggers import Loggers, placeholders
 from losslab.training.output.logs import MetricsLog, Shown, metric_columns
@@ -130,6 +130,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
     if resumed is not None:
         _check_fit(resumed, network)
     else:
+        begin_pretrained(network, config, record)
         try_own_parts(config, network, data)
         begin_with(network, config, data.info, record, rank=rank)
     stop = StopFlag()

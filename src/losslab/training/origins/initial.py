@@ -18,11 +18,12 @@ from losslab.contracts import DataInfo
 from losslab.errors import UserError
 from losslab.records import FILE, Record
 from losslab.run_folder import RunFolder, find_runs
-from losslab.training.factory import UNKNOWN, build_backbone
+from losslab.training.factory import UNKNOWN, build_backbone, hash_model
 from losslab.training.network import Network
 from losslab.training.origins.origin import WEIGHTS_KEY, hash_tensors
 from losslab.training.output.checkpoints import Damaged, read_checkpoint
 from losslab.training.output.messages import say
+from losslab.training.random import global_stream
 from losslab.training.scoring.loading import (
     DESCRIPTION,
     EMBEDDING,
@@ -80,6 +81,27 @@ def weights_hash(config: dict[str, Any]) -> dict[str, str]:
             f"has {_listed(sorted(names))}"
         )
     return {WEIGHTS_KEY: hash_tensors(weights.tensors)}
+
+
+def begin_pretrained(network: Network, config: dict[str, Any], record: Record) -> None:
+    """Let a model that takes its first weights from files (`begin`) do so.
+
+    Args:
+        record: has hashes of these files since the run was planned.
+
+    Raises:
+        UserError: when they are not there, or are others by now.
+    """
+    backbone: Any = network.backbone
+    if not hasattr(backbone, "begin"):
+        return
+    for key, digest in hash_model(config).items():
+        if record.hashes.get(key) not in (None, digest):
+            raise UserError(
+                f"{key}={config['model'].get('name')} holds other files than when this run was planned: put those back"
+            )
+    with global_stream(config["seed"], "begin"):
+        backbone.begin()
 
 
 def begin_with(network: Network, config: dict[str, Any], info: DataInfo, record: Record, *, rank: int) -> None:

@@ -22,6 +22,8 @@ from losslab.training.output.checkpoints import FOR_TRAINING, Damaged, read_chec
 from losslab.training.schedules import make_factor
 
 KEY, WEIGHTS_KEY = "continue_from", "init_from"
+OF_MODEL = "model."
+"""Begins the keys of hashes of the files that a model is made from."""
 _FREE = [
     "trainer.max_steps",
     "trainer.max_tokens",
@@ -202,6 +204,11 @@ def _add(digest: Any, value: Any) -> None:
 def own_hashes(record: Record, config: dict[str, Any]) -> dict[str, str]:
     """Hashes of what a run began with, as its record keeps them, by key."""
     return {key: record.hashes[key] for key in (KEY, WEIGHTS_KEY) if config[key] is not None and key in record.hashes}
+
+
+def model_hashes(record: Record) -> dict[str, str]:
+    """Hashes of the files that a run's model was made from, by dotted key: its checkpoints hold what was read there."""
+    return {key: digest for key, digest in record.hashes.items() if key.startswith(OF_MODEL)}
 
 
 def common_past(stored: dict[str, Any], config: dict[str, Any], most: int) -> int:

@@ -19,10 +19,10 @@ from losslab.errors import UserError
 from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder, find_identity, runs_of_sweep
 from losslab.training.ema import with_averaged
-from losslab.training.factory import build_data, build_task, check_components, hash_inputs, measure_passes
+from losslab.training.factory import build_data, build_task, check_components, hash_inputs, hash_model, measure_passes
 from losslab.training.origins.branch import CONTINUED, note_origin
 from losslab.training.origins.initial import weights_hash
-from losslab.training.origins.origin import KEY, WEIGHTS_KEY, Origin, Origins
+from losslab.training.origins.origin import KEY, OF_MODEL, WEIGHTS_KEY, Origin, Origins
 from losslab.training.output.provenance import hash_code, provenance
 from losslab.training.process.devices import check_devices
 from losslab.training.scoring.teacher import teacher_hash
@@ -97,7 +97,7 @@ class Finder:
         bound, worked_out = self._in_steps(bind_components(config), overrides)
         config = resolve_split(resolve_budget(bound))
         self._check(config)
-        inputs = self._hash_inputs(config)
+        inputs = self._hash_inputs(config) | hash_model(config)
         parent = Path(config["output_dir"]) / config["name"]
         origin, begun, chosen = self._beginning(parent, config, inputs)
         inputs, config, bound = inputs | begun, config | chosen, bound | chosen
@@ -177,6 +177,7 @@ class Finder:
             task = build_task(config)
             record.declare(with_averaged(task.metrics, task.primary, config["callbacks"]), task.primary)
             record.hashes["data"] = place.data_hash
+            record.hashes |= {key: digest for key, digest in place.inputs.items() if key.startswith(OF_MODEL)}
             if WEIGHTS_KEY in place.inputs:
                 record.hashes[WEIGHTS_KEY] = place.inputs[WEIGHTS_KEY]
             if threads is not None:

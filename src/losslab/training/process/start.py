@@ -17,7 +17,7 @@ from losslab.records import DONE, Record
 from losslab.run_folder import RunFolder
 from losslab.training.factory import check_components, hash_inputs
 from losslab.training.origins.longer import refuse_other_budget
-from losslab.training.origins.origin import own_hashes
+from losslab.training.origins.origin import model_hashes, own_hashes
 from losslab.training.process.claim import SPLIT, Finder, note_other_code
 from losslab.training.process.devices import check_devices
 from losslab.training.process.dispatch import check_ranks, launch
@@ -91,7 +91,7 @@ def resume(run: RunFolder, trust: list[str], overrides: list[str]) -> Outcome:
     check_components(config)
     check_devices(config)
     check_ranks(config)
-    inputs = hash_inputs(config) | teacher_hash(config) | own_hashes(record, config)
+    inputs = hash_inputs(config) | teacher_hash(config) | own_hashes(record, config) | model_hashes(record)
     if record.hashes.get("teacher") not in (None, inputs.get("loss.teacher")):
         raise UserError(f"loss.teacher={config['loss']['teacher']} is another run than the one that taught {run}")
     if fingerprint(config, inputs) != record.identity:
