@@ -10,11 +10,11 @@ from losslab.data.tokenizer import (
     ByteTokenizer,
     FileTokenizer,
     artifacts_of,
-    check_choice,
     load_tokenizer,
     make_tokenizer,
     tokenizer_of,
 )
+from losslab.data.tokenizer_choice import check_choice
 from losslab.data.tokenizer_json import as_json
 from losslab.errors import UserError
 

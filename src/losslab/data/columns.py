@@ -212,6 +212,7 @@ def learn(
     vocab_size: int,
     lowercase: bool = False,
     masks: bool = False,
+    begins: bool = False,
 ) -> Vocabularies:
     """The vocabularies of train.
 
@@ -221,13 +222,14 @@ def learn(
         vocab_size: of a trained bpe; and the most words, the most frequent ones, that have an id beside 0.
         lowercase: of a trained bpe.
         masks: the tokenizer has a mask token.
+        begins: texts begin with the token that its post-processor puts there.
 
     Raises:
         UserError: for a column with fewer than two labels.
     """
     texts = [name for name, kind in columns.items() if kind == "text"]
-    read = train.texts(texts)
-    made = make_tokenizer(tokenizer, vocab_size, read, lowercase=lowercase, masks=masks) if texts else None
+    asked = {"lowercase": lowercase, "masks": masks, "begins": begins}
+    made = make_tokenizer(tokenizer, vocab_size, train.texts(texts), **asked) if texts else None
     counts = Counter(word for name, kind in columns.items() if kind == "words" for row in train for word in row[name])
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 1]
     labels = {}

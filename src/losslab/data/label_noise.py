@@ -31,13 +31,13 @@ def noisy_labels(
     Returns:
         [N].
     """
-    flipped = _uniform(hashes, seed, 0) < share
-    step = np.ones_like(labels) if kind == "pair" else 1 + (_uniform(hashes, seed, 1) * (classes - 1)).astype(np.int64)
+    flipped = uniform(hashes, seed, 0) < share
+    step = np.ones_like(labels) if kind == "pair" else 1 + (uniform(hashes, seed, 1) * (classes - 1)).astype(np.int64)
     return np.where(flipped, (labels + step) % classes, labels)
 
 
-def _uniform(hashes: NDArray[np.uint64], seed: int, draw: int) -> NDArray[np.float64]:
-    """[N], in [0, 1): the finalizer of SplitMix64 (Steele, Lea & Flood 2014) over hash and key."""
+def uniform(hashes: NDArray[np.uint64], seed: int, draw: int) -> NDArray[np.float64]:
+    """[N], in [0, 1): a number for each row under a seed, by the finalizer of SplitMix64 (Steele, Lea & Flood 2014)."""
     key = np.random.SeedSequence([seed, draw]).generate_state(1, np.uint64)
     mixed = hashes.astype(np.uint64) ^ key
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

@@ -21,7 +21,8 @@ from losslab.data.round_trip import RoundTrip, round_trip
 from losslab.data.store import DAMAGED
 from losslab.data.text_content import text_content
 from losslab.data.text_sampler import TextSampler
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of, check_choice
+from losslab.data.tokenizer import FileTokenizer, Tokenizer, artifacts_of
+from losslab.data.tokenizer_choice import check_choice
 from losslab.data.windows import TrainOrder
 from losslab.errors import UserError
 from losslab.metrics.unigram import unigram_nll

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from losslab.data.table_format import Skipped, TableFormat
 from losslab.data.tables import find_tables, rows_of
+from losslab.data.text_columns import encode_texts
 from losslab.data.tokenizer import Tokenizer
 from losslab.errors import UserError
 
@@ -36,10 +39,11 @@ class Paraphrases:
                         raise UserError(f"{place} of {file.name} (data.augment.paraphrases) has no text in {name!r}")
                 originals.append(row[column])
                 others.append(row[COLUMN])
-        end = [] if tokenizer.end is None else [tokenizer.end]
 
         def encoded(texts: list[str]) -> list[list[int]]:
-            return [[*ids, *end][:context] for ids, _ in tokenizer.encode(texts)]
+            found, _ = encode_texts(["text"], [], [{"text": text} for text in texts], tokenizer, context)
+            values, counts = found["text"]
+            return [part.tolist() for part in np.split(values, np.cumsum(counts)[:-1])]
 
         self.found: dict[tuple[int, ...], list[list[int]]] = {}
         for original, other in zip(encoded(originals), encoded(others), strict=True):

@@ -54,6 +54,7 @@ class RowChanges:
         self.paraphrases = paraphrases
         self.recut = BpeDropout(tokenizer) if augmentation.bpe_dropout and tokenizer is not None else None
         self.vocabulary = None if tokenizer is None else vocabulary_of(tokenizer)
+        self.begin = None if tokenizer is None else tokenizer.begin
         self.space = None if tokenizer is None else _token_of_space(tokenizer)
         digest = hashlib.sha256(f"{seed}/augmentation".encode()).digest()
         self._key = np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
@@ -104,18 +105,22 @@ class RowChanges:
         return {name: torch.tensor([*tokens, *ends[name]][: self.context]) for name, tokens in found.items()}
 
     def _order(self, tokens: Tensor, kind: str, draws: np.random.Generator) -> Order:
-        """The numbers of the tokens that stay, in their new order; the end of a text stays where it is."""
+        """The numbers of the tokens that stay, in their new order; begin and end of a text stay where they are."""
         asked = self.augmentation
-        end = self._length(tokens, kind)
-        order: Order = np.arange(end)
+        begin, end = self._begin(tokens, kind), self._length(tokens, kind)
+        order: Order = np.arange(begin, end)
         if asked.word_swap or asked.word_deletion:
-            words = self._words(tokens[:end], kind)
+            words = [begin + word for word in self._words(tokens[begin:end], kind)]
             words = swapped(words, asked.word_swap, draws) if asked.word_swap else words
             words = kept(words, asked.word_deletion, draws) if asked.word_deletion else words
             order = np.concatenate(words) if words else order
         if asked.deletion:
             order = order[kept_of(len(order), asked.deletion, draws)]
-        return np.concatenate([order, np.arange(end, len(tokens))])
+        return np.concatenate([np.arange(begin), order, np.arange(end, len(tokens))])
+
+    def _begin(self, tokens: Tensor, kind: str) -> int:
+        """1 where the tokens begin with one that is no text's."""
+        return int(kind == "text" and self.begin is not None and len(tokens) > 0 and int(tokens[0]) == self.begin)
 
     def _length(self, tokens: Tensor, kind: str) -> int:
         """The number of tokens without the end of text."""
@@ -137,9 +142,9 @@ class RowChanges:
             return tokens
         mask = UNKNOWN if kind == "words" or self.vocabulary is None else self.vocabulary.mask
         assert mask is not None, "the tokenizer was made with a mask token"
-        end = self._length(tokens, kind)
+        begin, end = self._begin(tokens, kind), self._length(tokens, kind)
         hidden = np.zeros(len(tokens), dtype=bool)
-        hidden[:end] = draws.random(end) < self.augmentation.masking
+        hidden[begin:end] = draws.random(end - begin) < self.augmentation.masking
         return tokens.masked_fill(torch.from_numpy(hidden), mask)
 
 

@@ -68,6 +68,9 @@ class Reading:
 
     def check(self, source: RowSource) -> None:
         """Refuse what cannot work before any row is read. Raises UserError."""
+        for name, column in self.names.items():
+            if not isinstance(column, str):
+                raise UserError(f"data.columns.{name} must be the name of a column, not {column!r}")
         own = source.splits()
         for split in ("val", "test"):
             fraction = getattr(self, f"{split}_fraction")

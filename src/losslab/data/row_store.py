@@ -107,6 +107,7 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
         vocab_size=settings["vocab_size"],
         lowercase=settings.get("lowercase", False),
         masks=settings.get("masks", False),
+        begins=settings.get("begins", False),
     )
     made = replace(made, cut=settings.get("cut", made.cut))
     target = target_of(columns)

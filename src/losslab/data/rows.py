@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from losslab.choices import chosen
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitContent, SplitInfo, Subset, Task
 from losslab.data.augmentation import Augmentation
 from losslab.data.columns import TOKENS, class_names
 from losslab.data.long_rows import LongRows
 from losslab.data.paraphrases import files_of
+from losslab.data.per_class import PerClass
 from losslab.data.row_content import row_content
 from losslab.data.row_draws import RowDraws
 from losslab.data.row_files import FileRows, hash_files, source_of
 from losslab.data.row_introduction import introduce_rows
 from losslab.data.row_reading import Reading, Rules, Unlabelled
+from losslab.data.row_settings import row_settings
 from losslab.data.row_source import RowSource
 from losslab.data.row_store import RowStore, open_rows
 from losslab.data.row_tasks import check_task_of_rows
 from losslab.data.sampler import EvalSamples, count_positions
 from losslab.data.table_format import FormatName, TableFormat
-from losslab.data.tokenizer import FileTokenizer, check_choice
+from losslab.data.tokenizer import FileTokenizer
+from losslab.data.tokenizer_choice import check_choice
 from losslab.data.train_rows import Sampling, TrainRows
 from losslab.errors import UserError
 
@@ -58,6 +62,7 @@ class RowsDataModule(DataModule):
         tokenizer: bytes, bpe (trained on the train split), or the path of a tokenizer.json.
         vocab_size: of the trained bpe; of columns of words, the most that have an id of their own.
         lowercase: the trained bpe lowers the case of what it reads.
+        special_tokens: a text begins with the token that the post-processor of a tokenizer.json puts there ([CLS]).
         context: T, the longest sequence; what is longer is cut off, and counted.
         eval_stride: rows of val and test that are longer are read in windows of `context`, which begin so many tokens
             apart, and have one prediction; None: they are cut off, too.
@@ -66,6 +71,7 @@ class RowsDataModule(DataModule):
         batch_tokens: tokens in one optimizer step, padding included, of at most `batch_size` rows of similar length;
             None: `batch_size` rows of any length.
         balance: 0: rows as they are; 1: each class is drawn as often; between them, n^(1 − balance) of its n rows.
+        per_class, per_class_seed: a few rows of each class of train (`PerClass`).
         val_batch_size: rows evaluated at once on each device.
         num_workers: processes that make batches.
 
@@ -94,12 +100,15 @@ class RowsDataModule(DataModule):
         tokenizer: str = "bytes",
         vocab_size: int = 4096,
         lowercase: bool = False,
+        special_tokens: bool | None = None,
         context: int,
         eval_stride: int | None = None,
         augment: dict[str, Any] | None = None,
         batch_size: int = 16,
         batch_tokens: int | None = None,
         balance: float = 0.0,
+        per_class: int | None = None,
+        per_class_seed: int | None = None,
         val_batch_size: int = 32,
         num_workers: int = 0,
     ) -> None:
@@ -109,16 +118,15 @@ class RowsDataModule(DataModule):
                 raise UserError(f"data.{name} must be above 0, not {value}")
         if num_workers < 0:
             raise UserError(f"data.num_workers must be 0 or above, not {num_workers}")
-        for name, column in (columns or {}).items():
-            if not isinstance(column, str):
-                raise UserError(f"data.columns.{name} must be the name of a column, not {column!r}")
-        check_choice(tokenizer, vocab_size, lowercase=lowercase)
+        check_choice(tokenizer, vocab_size, lowercase=lowercase, special=bool(special_tokens))
         self.long = LongRows(context, eval_stride)
         self.long.check()
         self.augmentation = Augmentation.of(augment)
         self.augmentation.check_tokenizer(tokenizer)
         self.sampling = Sampling(batch_size=batch_size, batch_tokens=batch_tokens, balance=balance)
         self.sampling.check()
+        self.per_class = PerClass(per_class, per_class_seed)
+        self.per_class.check()
         form = TableFormat(delimiter, quotes, encoding, None if header is None else tuple(header), format)
         self.source = source_of(source, path, FileRows(path or "", val_path, test_path, form, own=rules > 1))
         self.source.check()
@@ -127,6 +135,7 @@ class RowsDataModule(DataModule):
         self.tokenizer_choice = tokenizer
         self.vocab_size = vocab_size
         self.lowercase = lowercase
+        self.special_tokens = bool(special_tokens)
         self.context = context
         self.num_workers = num_workers
         self._store: RowStore | None = None
@@ -141,6 +150,7 @@ class RowsDataModule(DataModule):
             UserError: naming what there is.
         """
         self.long.check_task(task)
+        self.per_class.check_columns(task.columns, chosen("task", task))
         check_task_of_rows(task, self.reading, self.source, self.augmentation, self.sampling, self.tokenizer_choice)
 
     def content_hashes(self, task: Task) -> dict[str, str]:
@@ -159,26 +169,22 @@ class RowsDataModule(DataModule):
         """
         self.check_task(task)
         self._task = task
-        settings: dict[str, Any] = {
-            "hashes": self.content_hashes(task),
-            "reading": asdict(self.reading) | {"names": self.reading.of(task.columns)},
-            "form": repr(getattr(self.source, "form", None)),
-            "kinds": dict(task.columns),
-            "tokenizer": self.tokenizer_choice if self.tokenizer_choice in ("bpe", "bytes") else "file",
-            "vocab_size": self.vocab_size,
-            "context": self.context,
-        } | {key: True for key, on in (("lowercase", self.lowercase), ("masks", self._masks(task))) if on}
-        if task.joined:
-            settings |= {"joined": list(task.joined)} | ({} if task.cut == "longest" else {"cut": task.cut})
-        if self.long.stride is not None:
-            settings |= {"whole": list(self.splits[1:])}
-        self._store = open_rows(cache, settings, self.source, self.reading, task.columns, self.tokenizer_choice)
+        masks = task.masks or (self.augmentation.masking > 0 and "text" in task.columns.values())
+        settings = row_settings(
+            task,
+            self.source,
+            self.reading,
+            self.long,
+            hashes=self.content_hashes(task),
+            tokenizer=self.tokenizer_choice,
+            vocab_size=self.vocab_size,
+            switches={"lowercase": self.lowercase, "masks": masks, "begins": self.special_tokens},
+            whole=self.splits[1:],
+        )
+        store = open_rows(cache, settings, self.source, self.reading, task.columns, self.tokenizer_choice)
+        self._store = self.per_class.choose(store, self.seed)
         self._train, self._draws = None, RowDraws(task, self._store)
         return self._describe()
-
-    def _masks(self, task: Task) -> bool:
-        """Whether the tokenizer needs a mask token."""
-        return task.masks or (self.augmentation.masking > 0 and "text" in task.columns.values())
 
     def _describe(self) -> DataInfo:
         meta = self.store.meta
@@ -233,14 +239,8 @@ class RowsDataModule(DataModule):
         """The rows of train under `seed`."""
         sampling = replace(self.sampling, batch_size=self.batch_size)  # which a trial sets
         if self._train is None or (self._train.seed, self._train.sampling) != (self.seed, sampling):
-            self._train = TrainRows(
-                self.store,
-                self.task,
-                sampling,
-                self.augmentation,
-                seed=self.seed,
-                names=self.reading.of(self.task.columns),
-            )
+            names = self.reading.of(self.task.columns)
+            self._train = TrainRows(self.store, self.task, sampling, self.augmentation, seed=self.seed, names=names)
         return self._train
 
     def _collate(self, split: str, rows: Iterable[int]) -> Batch:
@@ -280,8 +280,9 @@ class RowsDataModule(DataModule):
     def summary(self) -> dict[str, Any]:
         """The rows as the record keeps them: how many, how they were split, copies, and what was skipped or cut off."""
         keys = ("how", "rows", "copies", "grouped", "skipped", "truncated")
-        found = super().summary() | {key: self.store.meta[key] for key in keys} | {"files": self.told()}
-        return found | self.long.summary(self.store.meta) | self.train.summary()
+        meta = self.store.meta
+        found = super().summary() | {key: meta[key] for key in keys} | {"files": self.told()}
+        return found | self.long.summary(meta) | self.per_class.summary(meta) | self.train.summary()
 
     def content(self, split: str) -> SplitContent:
         labels = self.train.labels if split == "train" else None
@@ -291,4 +292,4 @@ class RowsDataModule(DataModule):
         """Files, rows, what was skipped, copies between splits, and rows that were cut off."""
         bare = {split: int((sampler.positions == 0).sum()) for split, sampler in self._samplers.items()}
         yield from introduce_rows(self.store.meta, self.source.told(), self.info, self.long, bare)
-        yield from ((line, False) for line in self.train.told())
+        yield from ((line, False) for line in (*self.per_class.told(self.store.meta), *self.train.told()))

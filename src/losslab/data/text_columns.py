@@ -54,8 +54,9 @@ def encode_texts(
 ) -> tuple[dict[str, Tokens], int]:
     """Each column's tokens, the end of text after them, and how many sequences were longer than the context.
 
-    A text alone is cut at the context, its end with it. Joined texts have at most `context` tokens together: the
-    longest are cut first, and each keeps its end, which divides it from the next; or see `Task.cut`.
+    A text alone is cut at the context, its end with it; one that begins with a token of its own (`Tokenizer.begin`)
+    keeps both, as the model was trained on them. Joined texts have at most `context` tokens together: the longest are
+    cut first, and each keeps its end, which divides it from the next; or see `Task.cut`.
 
     Args:
         names: the columns of text.
@@ -66,7 +67,7 @@ def encode_texts(
     Raises:
         UserError: for text without a token.
     """
-    end = tokenizer.end
+    begin, end = tokenizer.begin, tokenizer.end
     found: dict[str, Tokens] = {}
     for name in names:
         ids, counts = tokenizer.encode_ids([row[name] for row in rows])
@@ -77,31 +78,42 @@ def encode_texts(
     longer = 0
     for name in names:
         if name not in joined:
-            ended = found[name].with_end(end)
+            ended = found[name].with_end(begin, before=True).with_end(end)
             longer += int((ended.counts > context).sum())
-            found[name] = ended if whole else ended.part(0, np.minimum(ended.counts, context))
+            found[name] = ended if whole else _cut(ended, context, None if begin is None else end)
     if together := [name for name in names if name in joined]:
         texts = [found[name] for name in together]
         shorter, more = (
-            _cut_longest(together, texts, end, context) if cut == "longest" else _cut_running(texts, end, context, cut)
+            _cut_longest(together, texts, begin, end, context)
+            if cut == "longest"
+            else _cut_running(texts, end, context, cut)
         )
         found |= dict(zip(together, shorter, strict=True))
         longer += more
     return found, longer
 
 
+def _cut(ended: Tokens, context: int, end: int | None) -> Tokens:
+    """Texts up to the context; where there is an `end`, it is the last token of those that are cut, too."""
+    kept = ended.part(0, np.minimum(ended.counts, context))
+    if end is not None:
+        kept.values[np.cumsum(kept.counts)[ended.counts > context] - 1] = end
+    return kept
+
+
 def _cut_longest(
-    names: Sequence[str], texts: Sequence[Tokens], end: int | None, context: int
+    names: Sequence[str], texts: Sequence[Tokens], begin: int | None, end: int | None, context: int
 ) -> tuple[list[Tokens], int]:
     """Texts that become one sequence, each with its end, the longest cut first; how many rows were longer."""
-    room = context - (0 if end is None else len(texts))
+    room = context - (0 if end is None else len(texts)) - (begin is not None)
     if room < len(texts):
         raise UserError(f"data.context={context} has no room for {' and '.join(names)} and the ends of both")
     kept = np.stack([text.counts for text in texts])
     too_long = np.flatnonzero(kept.sum(axis=0) > room)
     for row in too_long.tolist():
         kept[:, row] = longest_cut(kept[:, row].tolist(), room)
-    return [text.part(0, counts).with_end(end) for text, counts in zip(texts, kept, strict=True)], len(too_long)
+    cut = [text.part(0, counts).with_end(end) for text, counts in zip(texts, kept, strict=True)]
+    return [cut[0].with_end(begin, before=True), *cut[1:]], len(too_long)
 
 
 def _cut_running(texts: Sequence[Tokens], end: int | None, context: int, side: str) -> tuple[list[Tokens], int]:

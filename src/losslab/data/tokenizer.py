@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.console import working
+from losslab.data.begin_token import begin_of
 from losslab.data.byte_level import (
     Encoded,
     Ids,
@@ -30,10 +31,10 @@ _KNOWN_MASKS = (MASK, "[MASK]", "<mask>")
 _BATCH = 512
 _FILE, _BYTES = "tokenizer.json", "tokenizer.bytes"
 """Artifacts; that of plain bytes is empty, or the word below."""
+_BEGIN = "tokenizer.begin"
+"""Artifact of a tokenizer that has a token before texts: its id."""
 _MASKED_BYTES = "mask"
 """Content of the artifact of bytes with a mask token."""
-_SMALLEST_BPE = 257
-"""256 bytes and the end of text."""
 
 
 class Documents(Sized, Iterable[str], Protocol):
@@ -46,6 +47,8 @@ class Tokenizer(Protocol):
     vocab_size: int
     end: int | None
     """The id that ends each document, if the vocabulary has one."""
+    begin: int | None
+    """The id before a text of a row, where a pretrained model wants one."""
     mask: int | None
     """The id that stands for a hidden token, if the vocabulary has one. No text is encoded to it."""
 
@@ -78,6 +81,7 @@ class ByteTokenizer:
 
     vocab_size = 257
     end: int | None = 256
+    begin: int | None = None
     mask: int | None = None
     content: str | None = None
 
@@ -117,9 +121,10 @@ class FileTokenizer:
     Args:
         content: what a tokenizer.json holds.
         name: what to call it in a message.
+        begins: texts begin with the token that its post-processor puts there.
     """
 
-    def __init__(self, content: str, name: str) -> None:
+    def __init__(self, content: str, name: str, *, begins: bool = False) -> None:
         from tokenizers import Tokenizer as Backend
 
         try:
@@ -136,10 +141,11 @@ class FileTokenizer:
         self.name = name
         self.vocab_size = max(vocabulary.values()) + 1
         self.end = next((vocabulary[end] for end in _KNOWN_ENDS if end in vocabulary), None)
+        self.begin = begin_of(content) if begins else None
         self.mask = next((vocabulary[mask] for mask in _KNOWN_MASKS if mask in vocabulary), None)
 
     @classmethod
-    def read(cls, path: str) -> FileTokenizer:
+    def read(cls, path: str, *, begins: bool = False) -> FileTokenizer:
         """Read tokenizer.json. Raises UserError when it is missing or no tokenizer."""
         try:
             content = Path(path).expanduser().read_text(encoding="utf-8")
@@ -147,7 +153,7 @@ class FileTokenizer:
             raise UserError(
                 f"data.tokenizer={path} is neither bpe, bytes nor a readable tokenizer.json: {error}"
             ) from None
-        return cls(content, path)
+        return cls(content, path, begins=begins)
 
     @classmethod
     def train(cls, documents: Documents, vocab_size: int, *, lowercase: bool = False) -> FileTokenizer:
@@ -191,7 +197,7 @@ class FileTokenizer:
         backend.add_special_tokens([AddedToken(MASK, special=True)])
         if backend.token_to_id(MASK) in used:
             raise UserError(f"data.tokenizer={self.name} has gaps in its ids: give it a [MASK] token of its own")
-        return FileTokenizer(backend.to_str(), self.name)
+        return FileTokenizer(backend.to_str(), self.name, begins=self.begin is not None)
 
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         for start in range(0, len(documents), _BATCH):
@@ -233,36 +239,28 @@ class FileTokenizer:
         (folder / "tokenizer.json").write_bytes(self.content.encode())
 
 
-def check_choice(tokenizer: str, vocab_size: int, *, lowercase: bool = False) -> None:
-    """Refuse, before any text is read, what cannot work. Raises UserError."""
-    if lowercase and tokenizer != "bpe":
-        raise UserError(
-            f"data.lowercase=true goes with data.tokenizer=bpe, which is trained on lower case, not with {tokenizer}: "
-            "bytes are taken as they are, and a tokenizer.json has a normalizer of its own"
-        )
-    if tokenizer == "bpe" and vocab_size < _SMALLEST_BPE:
-        raise UserError(
-            f"data.vocab_size must be at least {_SMALLEST_BPE} (256 bytes and an end of text), not {vocab_size}"
-        )
-    if tokenizer not in ("bpe", "bytes"):
-        FileTokenizer.read(tokenizer)
-
-
 def make_tokenizer(
-    choice: str, vocab_size: int, train_documents: Documents, *, lowercase: bool = False, masks: bool = False
+    choice: str,
+    vocab_size: int,
+    train_documents: Documents,
+    *,
+    lowercase: bool = False,
+    masks: bool = False,
+    begins: bool = False,
 ) -> Tokenizer:
     """`bpe`, `bytes`, or the path of a tokenizer.json.
 
     Args:
         lowercase: of a trained bpe.
         masks: with a mask token, which `vocab_size` does not count.
+        begins: of a tokenizer.json, with the token that it puts before texts.
     """
     if choice == "bytes":
         return ByteTokenizer(masks=masks)
     if choice == "bpe":
         made = FileTokenizer.train(train_documents, vocab_size, lowercase=lowercase)
     else:
-        made = FileTokenizer.read(choice)
+        made = FileTokenizer.read(choice, begins=begins)
     return made.with_mask() if masks else made
 
 
@@ -270,14 +268,14 @@ def artifacts_of(tokenizer: Tokenizer) -> dict[str, str]:
     """The file that restores a tokenizer, for checkpoints and exports: name → content."""
     if tokenizer.content is None:
         return {_BYTES: "" if tokenizer.mask is None else _MASKED_BYTES}
-    return {_FILE: tokenizer.content}
+    return {_FILE: tokenizer.content} | ({} if tokenizer.begin is None else {_BEGIN: str(tokenizer.begin)})
 
 
 def tokenizer_of(artifacts: Mapping[str, str]) -> Tokenizer | None:
     """The tokenizer among the artifacts of a data set, if there is one."""
     if _BYTES in artifacts:
         return ByteTokenizer(masks=artifacts[_BYTES] == _MASKED_BYTES)
-    return restore_tokenizer(artifacts[_FILE]) if _FILE in artifacts else None
+    return FileTokenizer(artifacts[_FILE], "the kept one", begins=_BEGIN in artifacts) if _FILE in artifacts else None
 
 
 def restore_tokenizer(content: str | None) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""The folder of a pretrained model of transformers: its settings and tokenizer, read without running any of its code."""
+"""The folder of a pretrained model of transformers: settings and tokenizer, read without running code out of it."""
 
 from __future__ import annotations
 

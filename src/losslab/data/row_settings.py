@@ -1,0 +1,47 @@
+"""All that decides what is kept of encoded rows: the key of their cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from losslab.contracts import Task
+from losslab.data.long_rows import LongRows
+from losslab.data.row_reading import Reading
+from losslab.data.row_source import RowSource
+
+
+def row_settings(
+    task: Task,
+    source: RowSource,
+    reading: Reading,
+    long: LongRows,
+    *,
+    hashes: Mapping[str, str],
+    tokenizer: str,
+    vocab_size: int,
+    switches: Mapping[str, bool],
+    whole: tuple[str, ...],
+) -> dict[str, Any]:
+    """Settings of `losslab.data.row_store.open_rows`.
+
+    Args:
+        hashes: of the files that are read.
+        switches: further settings, kept where they are true.
+        whole: splits whose long rows are read in windows, where there are such.
+    """
+    settings: dict[str, Any] = {
+        "hashes": dict(hashes),
+        "reading": asdict(reading) | {"names": reading.of(task.columns)},
+        "form": repr(getattr(source, "form", None)),
+        "kinds": dict(task.columns),
+        "tokenizer": tokenizer if tokenizer in ("bpe", "bytes") else "file",
+        "vocab_size": vocab_size,
+        "context": long.context,
+    } | {key: True for key, on in switches.items() if on}
+    if task.joined:
+        settings |= {"joined": list(task.joined)} | ({} if task.cut == "longest" else {"cut": task.cut})
+    if long.stride is not None:
+        settings |= {"whole": list(whole)}
+    return settings
