@@ -28,7 +28,9 @@ def export(
     run, _ = one_run(folder)
     let_import(trust)
     from losslab.config.stored import open_config
+    from losslab.models.pretrained import Pretrained
     from losslab.training.export.onnx_format import export_onnx
+    from losslab.training.export.pretrained_format import export_pretrained
     from losslab.training.export.transformers_format import export_transformers
     from losslab.training.scoring.exporting import export as export_safetensors
     from losslab.training.scoring.loading import find_checkpoint, rebuild
@@ -39,8 +41,12 @@ def export(
     which = "averages of the weights" if weights == "ema" else "weights"
     what = f"the {which} after step {loaded.step}"
     if format == "transformers":
-        paths, about = export_transformers(loaded, place)
-        told = f'{what}, as {about}; read them with transformers.AutoModelForCausalLM.from_pretrained("{place}")'
+        if isinstance(loaded.network.backbone, Pretrained):
+            paths, about, reader = export_pretrained(loaded, place)
+        else:
+            paths, about = export_transformers(loaded, place)
+            reader = "AutoModelForCausalLM"
+        told = f'{what}, as {about}; read them with transformers.{reader}.from_pretrained("{place}")'
     elif format == "onnx":
         paths = export_onnx(loaded, place)
         told = f"{what}: input_ids [batch, time] → logits [batch, time, vocabulary]"

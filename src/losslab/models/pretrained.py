@@ -121,6 +121,7 @@ class Pretrained(nn.Module):
             if layer is not None:
                 layer.requires_grad_(False)
         self._reads = frozenset(signature(self.body.forward).parameters)
+        self._cache_name = "cache" if "cache" in self._reads else "past_key_values"
         self.train()
         self.dropout = max((m.p for m in self.body.modules() if isinstance(m, nn.Dropout) and m.training), default=0.0)
 
@@ -219,14 +220,14 @@ class Pretrained(nn.Module):
         if "use_cache" in self._reads:
             given["use_cache"] = cache is not None
         if cache is not None:
-            given["past_key_values"] = cache
+            given[self._cache_name] = cache
         outputs = self.body(**given)
         hidden: Tensor = outputs.logits if self.pretrained_head and not self.causal else outputs.last_hidden_state
         return hidden
 
     def new_cache(self) -> Any:
         """A cache of keys and values, for generation; None of a model that reads both sides."""
-        if not self.causal or "past_key_values" not in self._reads:
+        if not self.causal or self._cache_name not in self._reads:
             return None
         return need("transformers", "model=pretrained").DynamicCache(config=self.config)
 

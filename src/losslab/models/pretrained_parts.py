@@ -124,7 +124,8 @@ def split(model: Any, *, head: bool) -> Parts:
     if is_causal(model.config):
         return Parts(model.base_model, layer)
     # Models of hidden tokens have layers between body and output layer, which stay in the body.
-    model.set_output_embeddings(nn.Identity())
+    name = next(name for name, module in model.named_modules() if module is layer)
+    model.set_submodule(name, nn.Identity())
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter is layer.bias:  # BERT holds it twice
@@ -159,7 +160,9 @@ def frozen_modules(body: nn.Module, layers: list[nn.Module], frozen: Frozen) -> 
         return []
     if frozen == "all":
         return [body]
+    inside = {id(module) for layer in layers for module in layer.modules()}
     found = _embeddings(body, layers)
+    found += [module for module in body.modules() if isinstance(module, nn.Dropout) and id(module) not in inside]
     if isinstance(frozen, int):
         if not layers:
             raise UserError(f"model.frozen={frozen}: {type(body).__name__} does not tell its layers; give all or none")
