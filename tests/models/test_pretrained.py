@@ -203,7 +203,7 @@ def test_without_a_network_a_name_is_refused_in_a_sentence(monkeypatch: pytest.M
         raise OSError("no\nnetwork")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(UserError, match="gave no model of that name .OSError: no network.: download it") as error:
+    with pytest.raises(UserError, match=r"gave no model of that name .OSError: no network.: download it") as error:
         completed("someone/tiny")
     assert "\n" not in str(error.value)
 
@@ -258,7 +258,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], told: str
 
 
 def test_another_tokenizer_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match="has 257 tokens, and the model in .* on 59: data.tokenizer=pretrained"):
+    with pytest.raises(UserError, match=r"has 257 tokens, and the model in .* on 59: data.tokenizer=pretrained"):
         make(folders["bert"], 257, begin=False)
     make(folders["bert"], 1, begin=False)  # a vocabulary that is not known yet
 
@@ -266,7 +266,7 @@ def test_another_tokenizer_is_refused(folders: dict[str, Path]) -> None:
 def test_folders_that_hold_another_model_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no folder: give"):
         completed(tmp_path / "nothing")
-    with pytest.raises(UserError, match="has no config.json"):
+    with pytest.raises(UserError, match=r"has no config.json"):
         completed(tmp_path)
     (tmp_path / "config.json").write_bytes((folders["bert"] / "config.json").read_bytes())
     with pytest.raises(UserError, match="has no weights"):
@@ -281,13 +281,13 @@ def test_folders_that_hold_another_model_are_refused(folders: dict[str, Path], t
 
 def test_a_body_alone_has_no_projection_to_take_over(tmp_path: Path) -> None:
     save_bert(tmp_path, body_only=True)
-    with pytest.raises(UserError, match="model.head=fresh needs no output layer"):
+    with pytest.raises(UserError, match=r"model.head=fresh needs no output layer"):
         make(tmp_path, 59, LanguageModeling)
 
 
 def test_packed_windows_and_frames_are_refused(folders: dict[str, Path]) -> None:
     model, tokens = make(folders["gpt2"], 257, begin=False), batch(257)["tokens"]
-    with pytest.raises(UserError, match="leave data.packing=stream"):
+    with pytest.raises(UserError, match=r"leave data.packing=stream"):
         model({"tokens": tokens, "segments": torch.zeros_like(tokens)})
     with pytest.raises(UserError, match="reads tokens, and this data and task give frames"):
         model({"frames": torch.zeros(1, 2, 3)})
@@ -303,7 +303,7 @@ def test_a_scaled_logit_is_no_projection(tmp_path: Path) -> None:
     with quiet():
         CohereForCausalLM(config).save_pretrained(tmp_path)
     make(tmp_path, 59)
-    with pytest.raises(UserError, match="model.head=fresh leaves them out"):
+    with pytest.raises(UserError, match=r"model.head=fresh leaves them out"):
         make(tmp_path, 59, LanguageModeling)
 
 

@@ -162,9 +162,8 @@ def _tokenizer_json(tokenizer: Tokenizer, task: Task) -> str:
 def _around(tokenizer: Tokenizer) -> dict[str, Any] | None:
     """A post-processor: begin, text, end; of a pair, the second text and its end."""
     names = _names(tokenizer)
-    special = {
-        name: names[getattr(tokenizer, name)] for name in ("begin", "end") if getattr(tokenizer, name) is not None
-    }
+    ids = {"begin": tokenizer.begin, "end": tokenizer.end}
+    special = {name: names[number] for name, number in ids.items() if number is not None}
     if not special:
         return None
 
