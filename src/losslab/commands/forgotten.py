@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from losslab.config.binding import OF_MODEL
 from losslab.config.check import resolve_budget
 from losslab.config.flags import debug_of, needs_passes
 from losslab.config.identity import NOT_IDENTITY, flatten, without
@@ -27,6 +28,8 @@ _DERIVED: dict[str, tuple[str, ...]] = {
 }
 """Keys that follow from others unless they are given."""
 _TIED, _LM = "model.tie_embeddings", "losslab.tasks.lm.LanguageModeling"
+_FILLED = ("model.context", "model.head", "data.context", "data.special_tokens")
+"""Keys that a model's files fill in where they are null (`complete_model`)."""
 _RESULTS = ("completed", "diverged", "running", "interrupted")
 _SHOWN = 3
 Choices = dict[str, str]
@@ -81,10 +84,17 @@ def find_forgotten(jobs: Iterable[tuple[dict[str, Any], Choices]], typed: Iterab
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's numbers, by dotted key."""
     data = config["data"]
+    unknown = data.get("context", 0) is None
+    if unknown:
+        config = {**config, "data": (data := {**data, "context": 1})}
     sizes = [data.get("batch_size"), *([data["context"]] if "context" in data else [])]
     if all(isinstance(size, int) and size > 0 for size in sizes) and not needs_passes(config["trainer"]):
         config = resolve_budget(config)
     settings = flatten(without(config, NOT_IDENTITY))
+    left_open = [key for key in _FILLED if settings.get(key, 0) is None]
+    left_open += ["data.context", "trainer.interim_eval_tokens"] if unknown else []
+    left_open += ["data.tokenizer"] if data.get("tokenizer") == OF_MODEL else []
+    settings = {key: value for key, value in settings.items() if key not in left_open}
     if settings.get(_TIED, True) is None:  # the task decides, whose class is not imported here
         del settings[_TIED]
         if settings["task._target_"] == _LM:
