@@ -11,7 +11,7 @@ from losslab.choices import conf_dir
 from losslab.config.words import ready
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("data_sets", "own-table", "own-text", "tasks", "models", "augmentation", "regularisation")
+PAGES = ("data_sets", "own-table", "own-text", "tasks", "models", "augmentation", "regularisation", "finetuning")
 
 
 def written(page: str) -> list[str]:

@@ -225,6 +225,7 @@ CONFIGS = {
     "quantized": ({"model_type": "bert", "quantization_config": {"bits": 4}}, "quantized weights"),
     "a target": ({"model_type": "bert", "rope": {"_target_": "os.system"}}, "holds the key _target_"),
     "unknown": ({"model_type": "nonesuch", "max_position_embeddings": 9}, "makes no model of model_type='nonesuch'"),
+    "no tokens": ({"model_type": "vit"}, "models of model_type='vit' have no vocabulary"),
     "two texts": ({"model_type": "t5"}, "an encoder with a decoder"),
     "no text": ({"model_type": "mamba", "hidden_size": 8, "num_hidden_layers": 1}, "model.context is missing"),
 }
@@ -236,6 +237,13 @@ def test_configurations_that_cannot_be_are_refused(case: str, tmp_path: Path) ->
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=told):
         completed(tmp_path)
+
+
+def test_settings_that_choose_code_are_left_out(folders: dict[str, Path]) -> None:
+    node = completed(folders["bert"])
+    node["architecture"] |= {"attn_implementation": "someone/kernels", "_attn_implementation": "someone/kernels"}
+    del node["_target_"]
+    assert Pretrained(**node, vocab_size=59).config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize(

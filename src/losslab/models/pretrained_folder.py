@@ -19,10 +19,10 @@ SAFE, PICKLED = "model*.safetensors", "pytorch_model*.bin"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _OF_OTHERS = frozenset(
     "architectures auto_map dtype torch_dtype transformers_version gradient_checkpointing use_cache id2label "
-    "task_specific_params label2id problem_type attn_implementation output_attentions output_hidden_states "
+    "task_specific_params label2id problem_type quantization_config output_attentions output_hidden_states "
     "return_dict".split()
 )
-"""Keys of config.json that change nothing that a backbone computes, or that losslab decides."""
+"""Keys of config.json that change nothing that a backbone computes, or that losslab decides or refuses."""
 
 
 def need(package: str, why: str) -> Any:
@@ -115,10 +115,24 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     if content.get("quantization_config"):
         raise UserError(f"{path} is of quantized weights (quantization_config), which cannot be trained: give others")
-    kept = {key: value for key, value in content.items() if key not in _OF_OTHERS and not key.startswith("_")}
+    kept = cleaned(content)
     if strangers := [key for key in _keys(kept) if key.startswith("_") and key.endswith("_")]:
         raise UserError(f"{path} holds the key {strangers[0]}, which no model of transformers has")
     return kept
+
+
+def cleaned(content: Any) -> Any:
+    """The content of a config.json without keys that change nothing that a backbone computes, or that choose code: an
+    `attn_implementation` may name kernels on the hub."""
+    if isinstance(content, list):
+        return [cleaned(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: cleaned(value)
+        for key, value in content.items()
+        if key not in _OF_OTHERS and not key.endswith("_implementation") and not (key[:1] == "_" and key[-1:] != "_")
+    }
 
 
 def _is_adapter(folder: Path) -> bool:

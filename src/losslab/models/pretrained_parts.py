@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from losslab.errors import UserError
-from losslab.models.pretrained_folder import need, quiet
+from losslab.models.pretrained_folder import cleaned, need, quiet
 
 Frozen = int | Literal["none", "embeddings", "all"]
 _DROPOUTS = (
@@ -39,7 +39,7 @@ def make_config(architecture: dict[str, Any], *, dropout: float | None = None) -
     """
     transformers = need("transformers", "model=pretrained")
     kind = architecture["model_type"]
-    settings = {key: value for key, value in architecture.items() if key != "model_type"}
+    settings = {key: value for key, value in cleaned(architecture).items() if key != "model_type"}
     with quiet():
         try:
             config = transformers.AutoConfig.for_model(kind, **settings)
@@ -49,6 +49,8 @@ def make_config(architecture: dict[str, Any], *, dropout: float | None = None) -
                 f"transformers {transformers.__version__} makes no model of model_type={kind!r} with these settings: "
                 f"{told:.200}"
             ) from None
+    if not isinstance(getattr(config.get_text_config(), "vocab_size", None), int):
+        raise UserError(f"model=pretrained reads tokens, and models of model_type={kind!r} have no vocabulary")
     if config.is_encoder_decoder:
         raise UserError(
             f"model=pretrained reads one text, and {kind!r} is an encoder with a decoder, which reads two: choose a "
