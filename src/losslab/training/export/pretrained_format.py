@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from losslab.choices import chosen
 from losslab.contracts import Task
-from losslab.data.tokenizer import Tokenizer, as_json
+from losslab.data.tokenizer import Tokenizer
+from losslab.data.tokenizer_json import as_json
 from losslab.errors import UserError
 from losslab.files import TEMPORARY, write_atomic
 from losslab.models.pretrained import Pretrained
