@@ -1,5 +1,7 @@
 """Every file under conf/ composes, and its components bind to the classes they name."""
 
+from pathlib import Path
+
 import pytest
 
 from losslab.choices import conf_dir
@@ -10,11 +12,14 @@ from losslab.config.schema import COMPONENTS
 from losslab.config.trust import allowed, targets
 from losslab.losses.adaptive_softmax import AdaptiveSoftmax
 from losslab.losses.coral import Coral
+from tiny_pretrained import save_bert
 
 YAMLS = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
 CHOICES = [
     f"{path.parent.as_posix()}={path.stem}" for path in YAMLS if path.parent.parts and path.parent.parts[0] != "hydra"
 ]
+OF_FOLDERS = ("model=pretrained", "experiment=finetune_banking77")
+"""Choices that name the folder of a model."""
 GROUPS = [
     "loss",
     "model",
@@ -35,9 +40,15 @@ def test_every_group_has_files() -> None:
     assert set(GROUPS) <= found
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_bert(tmp_path_factory.mktemp("bert"))
+
+
 @pytest.mark.parametrize("choice", CHOICES)
-def test_a_shipped_file_composes_and_binds(choice: str, settle) -> None:
-    config = settle(choice)
+def test_a_shipped_file_composes_and_binds(choice: str, settle, request: pytest.FixtureRequest) -> None:
+    named = [f"model.name={request.getfixturevalue('folder')}"] if choice in OF_FOLDERS else []
+    config = settle(choice, *named)
     assert all(isinstance(config[group]["_target_"], str) for group in COMPONENTS)
     assert config["trainer"]["max_steps"] > 0
     assert config["trainer"]["micro_batch_size"] * config["trainer"]["accumulate_grad_batches"] > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from losslab.models.pretrained_folder import quiet
 from losslab.models.pretrained_parts import merge_adapters
 from losslab.tasks.classification import Classification
 from losslab.tasks.lm import LanguageModeling
+from losslab.training.network import _without_activations
 from losslab.training.optimizers import make_optimizer
 from tiny_pretrained import LONGEST, save_bert, save_gpt2, save_llama
 
@@ -313,6 +315,18 @@ def test_a_scaled_logit_is_no_projection(tmp_path: Path) -> None:
     make(tmp_path, 59)
     with pytest.raises(UserError, match=r"model.head=fresh leaves them out"):
         make(tmp_path, 59, LanguageModeling)
+
+
+@pytest.mark.parametrize("name", SAVE)
+def test_layers_computed_twice_give_the_same_gradients(name: str, folders: dict[str, Path]) -> None:
+    found = []
+    for twice in (False, True):
+        model = make(folders[name], SIZES[name])
+        for layer in model.blocks() if twice else ():
+            layer.forward = partial(_without_activations, layer.forward)
+        model(batch(SIZES[name])).square().sum().backward()
+        found.append([value.grad for value in model.parameters() if value.grad is not None])
+    assert len(found[0]) == len(found[1]) and all(map(torch.equal, *found))
 
 
 def test_dropout_is_the_models_own_or_what_is_asked(folders: dict[str, Path]) -> None:

@@ -175,7 +175,7 @@ def frozen_modules(body: nn.Module, layers: list[nn.Module], frozen: Frozen) -> 
 
 
 def _embeddings(body: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
-    """What embeds tokens, positions and types: each table with the modules around it that hold no layer."""
+    """Tables of tokens, positions and types, each with the modules around it that hold no layer."""
     inside = {id(module) for layer in layers for module in layer.modules()}
     holding = {id(module) for module in body.modules() if inside & {id(part) for part in module.modules()}} | {id(body)}
     found: dict[int, nn.Module] = {}
