@@ -202,7 +202,7 @@ def test_a_name_on_the_hub_is_looked_for_in_its_cache_first(
 
 def test_without_a_network_a_name_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*arguments: Any, **options: Any) -> str:
-        raise OSError("no\nnetwork")
+        raise OSError("no network\nand more")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(UserError, match=r"gave no model of that name .OSError: no network.: download it") as error:

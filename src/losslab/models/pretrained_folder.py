@@ -79,10 +79,10 @@ def _from_hub(name: str) -> Path:
             folder = fetch(SAFE, f"{SAFE}.index.json", cached=False)
             return folder if weight_files(folder) else fetch(PICKLED, f"{PICKLED}.index.json", cached=False)
         except Exception as error:  # no network, no such model, no right to read it, a full disk
-            told = " ".join(str(error).split())
+            told = next(filter(None, map(str.strip, str(error).splitlines())), "")
             raise UserError(
                 f"model.name={name} is no folder here, and the hub gave no model of that name "
-                f"({type(error).__name__}: {told:.160}): download it where there is a network, and give its folder"
+                f"({type(error).__name__}: {told:.100}): download it where there is a network, and give its folder"
             ) from None
 
 
@@ -115,7 +115,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     if content.get("quantization_config"):
         raise UserError(f"{path} is of quantized weights (quantization_config), which cannot be trained: give others")
-    kept = cleaned(content)
+    kept: dict[str, Any] = cleaned(content)
     if strangers := [key for key in _keys(kept) if key.startswith("_") and key.endswith("_")]:
         raise UserError(f"{path} holds the key {strangers[0]}, which no model of transformers has")
     return kept

@@ -236,7 +236,7 @@ def merge_adapters(body: nn.Module) -> None:
 
     for name, module in list(body.named_modules()):
         if isinstance(module, LoraLayer):
-            module.merge(safe_merge=True)  # type: ignore[operator]
+            module.merge(safe_merge=True)
             body.set_submodule(name, module.get_base_layer())
 
 

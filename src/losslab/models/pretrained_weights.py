@@ -39,7 +39,7 @@ def _hash_files(files: tuple[tuple[Path, int, int], ...]) -> str:
         for name, value in _tensors(path):
             described = f"{value.dtype} {tuple(value.shape)}".encode()
             content = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-            found[name] = hashlib.sha256(described + memoryview(content)).hexdigest()
+            found[name] = hashlib.sha256(described + content.tobytes()).hexdigest()
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
