@@ -21,7 +21,10 @@ from losslab.models.pretrained import Pretrained
 from losslab.models.pretrained_folder import quiet
 from losslab.models.pretrained_parts import merge_adapters
 from losslab.tasks.classification import Classification
+from losslab.tasks.completion import Completion
+from losslab.tasks.copying import Copying
 from losslab.tasks.lm import LanguageModeling
+from losslab.tasks.mlm import MaskedLanguageModeling
 from losslab.training.network import _without_activations
 from losslab.training.optimizers import make_optimizer
 from tiny_pretrained import LONGEST, save_bert, save_gpt2, save_llama
@@ -95,6 +98,22 @@ def test_the_models_own_projection_gives_its_logits(name: str, folders: dict[str
     tied = projection.weight is model.body.get_input_embeddings().weight  # type: ignore[operator]
     assert tied == (name != "llama") and projection.weight.shape == (size, 16)
     assert (projection.bias is not None) == (name == "bert")
+
+
+@pytest.mark.parametrize(
+    ("task", "head"),
+    [
+        (LanguageModeling, "pretrained"),
+        (MaskedLanguageModeling, "pretrained"),
+        (Completion, "pretrained"),
+        (Classification, "fresh"),
+        (Copying, "fresh"),
+    ],
+)
+def test_tasks_that_predict_tokens_keep_the_models_projection(task: type, head: str, folders: dict[str, Path]) -> None:
+    assert completed(folders["gpt2"], task)["head"] == head
+    other = "fresh" if head == "pretrained" else "pretrained"
+    assert completed(folders["gpt2"], task, head=other)["head"] == other
 
 
 def test_a_fresh_projection_is_drawn_from_the_stream_of_heads(folders: dict[str, Path]) -> None:

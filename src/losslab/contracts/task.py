@@ -102,6 +102,8 @@ class Task(ABC):
     """No hidden state may depend on inputs after its position, for the targets stand there."""
     of_stream: ClassVar[bool] = False
     """It reads windows of a stream of tokens, as `data=text` gives them."""
+    predicts_tokens: ClassVar[bool] = False
+    """Its classes are the tokens of the vocabulary, so that the output projection of a pretrained model fits."""
     masks: ClassVar[bool] = False
     """It hides tokens behind a mask token: the tokenizer then has one (`DataInfo.mask`)."""
     columns: Mapping[str, ColumnKind] = MappingProxyType({})

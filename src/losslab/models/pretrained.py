@@ -54,7 +54,7 @@ class Pretrained(nn.Module):
         name: the path of its folder (config.json, model.safetensors), or its name on the hub.
         context: the longest sequence that it gets; default: the longest that it can read.
         head: pretrained: the output projection is the model's own, tied where it ties; fresh: a new one. Default:
-            pretrained for language modelling, fresh for all others.
+            pretrained for tasks that predict tokens, fresh for all others.
         frozen: what is not trained, and has no dropout: none, embeddings, all, or that many of the lowest layers and
             the embeddings.
         dropout: each rate of dropout; default: the model's own.
@@ -151,7 +151,7 @@ class Pretrained(nn.Module):
         if node["context"] is None:
             raise UserError(f"model.context is missing: the model in {node['name']} has no longest sequence of its own")
         if node["head"] is None:
-            node["head"] = "pretrained" if getattr(task, "of_stream", False) else "fresh"
+            node["head"] = "pretrained" if getattr(task, "predicts_tokens", False) else "fresh"
         return node
 
     @staticmethod

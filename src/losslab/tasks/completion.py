@@ -40,6 +40,7 @@ class Completion(Task):
     primary = PRIMARY
     provides = frozenset({"previous"})
     causal = True
+    predicts_tokens = True
     columns: Mapping[str, ColumnKind] = MappingProxyType({"prompt": "text", "completion": "text"})
     joined = ("prompt", "completion")
 

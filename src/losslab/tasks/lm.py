@@ -19,6 +19,7 @@ class LanguageModeling(Task):
     provides = frozenset({"previous"})
     causal = True
     of_stream = True
+    predicts_tokens = True
 
     def target_size(self, info: DataInfo) -> int:
         """V of the tokenizer in use; a short text can train fewer tokens than vocab_size asks for."""

@@ -53,6 +53,7 @@ class MaskedLanguageModeling(Task):
     metrics = MASKED_METRICS
     primary = PRIMARY
     of_stream = True
+    predicts_tokens = True
     masks = True
     columns: Mapping[str, ColumnKind] = MappingProxyType({"text": "text"})
 

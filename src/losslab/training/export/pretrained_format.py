@@ -30,7 +30,7 @@ from losslab.training.scoring.loading import Loaded
 from losslab.training.scoring.stored_info import TOKENIZER
 
 HEAD = "head.safetensors"
-"""The output projection of a task that is no language modelling: `weight` [C, D], and `bias` [C] where it has one."""
+"""The output projection of a task that predicts no tokens: `weight` [C, D], and `bias` [C] where it has one."""
 _TOLERANCE = 1e-4
 """The largest difference of an output, in parts of the largest one, that rounding can make."""
 _PROBE = 16
@@ -51,7 +51,7 @@ def export_pretrained(loaded: Loaded, folder: Path) -> tuple[list[Path], str, st
     backbone = deepcopy(network.backbone).eval()
     assert isinstance(backbone, Pretrained)
     merge_adapters(backbone.body)
-    of_tokens = task.of_stream
+    of_tokens = task.predicts_tokens
     head = output_layer(network) if of_tokens else OutputLayer(network.projection.weight, network.projection.bias)
     if of_tokens and not backbone.pretrained_head and not backbone.causal:
         raise UserError(
@@ -65,7 +65,7 @@ def export_pretrained(loaded: Loaded, folder: Path) -> tuple[list[Path], str, st
     names = _save(model, folder)
     contents = {
         TOKENIZER: _tokenizer_json(tokenizer, task).encode(),
-        "tokenizer_config.json": json.dumps(_tokenizer_config(tokenizer, backbone), indent=2).encode() + b"\n",
+        "tokenizer_config.json": json.dumps(_tokenizer_config(tokenizer, backbone, task), indent=2).encode() + b"\n",
     }
     if not of_tokens:
         tensors = {"weight": head.weight} | ({} if head.bias is None else {"bias": head.bias})
@@ -153,9 +153,10 @@ def _save(model: Any, folder: Path) -> list[str]:
 
 
 def _tokenizer_json(tokenizer: Tokenizer, task: Task) -> str:
-    """The tokenizer with the special tokens that losslab puts around the texts of a row, and none around a stream's."""
+    """The tokenizer with the special tokens that losslab puts around the texts of a row; none where the task predicts
+    tokens, and text follows what is read."""
     content = json.loads(as_json(tokenizer)) | dict.fromkeys(("post_processor", "padding", "truncation"))
-    if not task.of_stream:
+    if not task.predicts_tokens:
         content["post_processor"] = _around(tokenizer)
     return json.dumps(content, ensure_ascii=False)
 
@@ -189,11 +190,11 @@ def _names(tokenizer: Tokenizer) -> dict[int, str]:
     return {number: name for name, number in vocabulary.items()}
 
 
-def _tokenizer_config(tokenizer: Tokenizer, backbone: Pretrained) -> dict[str, Any]:
+def _tokenizer_config(tokenizer: Tokenizer, backbone: Pretrained, task: Task) -> dict[str, Any]:
     names = _names(tokenizer)
     config = backbone.config.get_text_config()
     ids = {"pad_token": getattr(config, "pad_token_id", None), "mask_token": tokenizer.mask}
-    if tokenizer.begin is None:
+    if tokenizer.begin is None or task.predicts_tokens:
         ids |= {"bos_token": tokenizer.end, "eos_token": tokenizer.end}
     else:
         ids |= {"cls_token": tokenizer.begin, "sep_token": tokenizer.end}
