@@ -18,7 +18,7 @@ from losslab.errors import UserError
 
 LATE = {"model": {"vocab_size", "generator"}, "optimizer": {"params"}, "scheduler": {"max_steps", "optimizer"}}
 """Arguments that are known only once the data is; run.py supplies them."""
-FROM_DATA = {"model": frozenset({"frame_width"})}
+FROM_DATA = {"model": frozenset({"frame_width", "source_vocab_size"})}
 """Arguments that the data supplies where a constructor requires them and nobody set them."""
 OFFERED = {"loggers": {"save_dir"}}
 """Arguments of named nodes that are supplied where a constructor takes them and nobody set them."""

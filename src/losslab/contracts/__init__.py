@@ -18,6 +18,7 @@ from losslab.contracts.model import (
     projection_of,
     reads_ahead,
     reads_back_alone,
+    reads_source,
 )
 from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
@@ -25,6 +26,7 @@ from losslab.contracts.values import (
     MIXED_TARGET,
     MIXED_TOKENS,
     MIXED_WEIGHT,
+    OF_SOURCE,
     Batch,
     EvalWindows,
     Features,
@@ -52,6 +54,7 @@ __all__ = [
     "MIXED_TARGET",
     "MIXED_TOKENS",
     "MIXED_WEIGHT",
+    "OF_SOURCE",
     "Backbone",
     "Batch",
     "Calibrator",
@@ -93,6 +96,7 @@ __all__ = [
     "raw_bytes",
     "reads_ahead",
     "reads_back_alone",
+    "reads_source",
     "to_device",
 ]
 

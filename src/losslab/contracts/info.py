@@ -90,6 +90,8 @@ class DataInfo:
     """Positions of a training sample, on average."""
     vocab_size: int | None = None
     """V, where inputs are tokens."""
+    source_vocab_size: int | None = None
+    """The size of the source's vocabulary, where it is not that of `tokens`."""
     frame_width: int | None = None
     """F, where inputs are vectors (`frames`)."""
     mask: int | None = None
@@ -119,6 +121,8 @@ class DataInfo:
         found = {name: getattr(self, name) for name in _STORED}
         if self.frame_width is not None:
             found[_FRAMES] = self.frame_width
+        if self.source_vocab_size is not None:
+            found[_SOURCE] = self.source_vocab_size
         if self.mask is not None:
             found[_MASK] = self.mask
         if self.value_stats is not None:
@@ -137,6 +141,7 @@ class DataInfo:
             splits={},
             frame_width=content.get(_FRAMES),
             mask=content.get(_MASK),
+            source_vocab_size=content.get(_SOURCE),
             value_stats=None if stats is None else ValueStats(**stats),
             **{name: content[name] for name in _STORED},
         )
@@ -145,4 +150,5 @@ class DataInfo:
 _STATS = "value_stats"
 _FRAMES = "frame_width"
 _MASK = "mask"
+_SOURCE = "source_vocab_size"
 _STORED = ("mean_positions", "vocab_size", "num_classes", "num_values", "artifacts")

@@ -24,6 +24,8 @@ class Backbone(Protocol):
         `causal`: whether a hidden state depends on inputs up to its position alone; a task that predicts what follows
             refuses a model that declares False, and one that hides tokens a model that declares True. Default: unknown,
             and tried.
+        `reads_source`: whether it reads `source` and `source_mask` beside `tokens`; a task that gives a source refuses
+            a model that does not declare True, and other tasks one that does. Default: False.
         `mixes_samples`: whether hidden states in training depend on the other samples of a batch, as with batch norm;
             if so, a batch split over ranks or micro-batches is refused. Default: False.
         `new_cache()`: a cache of its own kind, for generation. The model is then called as `model(inputs, cache)`, for
@@ -35,8 +37,8 @@ class Backbone(Protocol):
             that the constructor needs no file; and `content_hashes(node) -> dict[str, str]`, key → SHA-256 of the
             content, which takes the place of the key's value in the run's identity. `tokenizer(node) -> str`: the path
             of the tokenizer.json that data.tokenizer=pretrained means.
-    Its constructor may take `vocab_size` and `frame_width`, which are known once the data is, and `generator`, the
-    backbone_init stream; what it draws from torch's global generator instead follows the seed, too.
+    Its constructor may take `vocab_size`, `source_vocab_size` and `frame_width`, which are known once the data is, and
+    `generator`, the backbone_init stream; what it draws from torch's global generator instead follows the seed, too.
     """
 
     width: int
@@ -82,6 +84,11 @@ def reads_ahead(backbone: Any) -> bool:
 def reads_back_alone(backbone: Any) -> bool:
     """Whether a backbone says that its hidden states depend on inputs up to their position alone."""
     return getattr(backbone, "causal", None) is True
+
+
+def reads_source(backbone: Any) -> bool:
+    """Whether a backbone says that it reads a source beside its tokens."""
+    return getattr(backbone, "reads_source", False) is True
 
 
 def mixes_samples(backbone: Any) -> bool:

@@ -100,6 +100,8 @@ class Task(ABC):
     """Names of extras that it can add where `Loss.needs` asks for them."""
     causal: ClassVar[bool] = False
     """No hidden state may depend on inputs after its position, for the targets stand there."""
+    reads_source: ClassVar[bool] = False
+    """Each sample has a source (`OF_SOURCE`) beside its `tokens`: a model that does not read it is refused."""
     of_stream: ClassVar[bool] = False
     """It reads windows of a stream of tokens, as `data=text` gives them."""
     predicts_tokens: ClassVar[bool] = False
@@ -111,6 +113,10 @@ class Task(ABC):
     are called in the file is the data's to say (`data.columns.text=question`). Checked before data is read. The first
     column of labels, tags or values is the target: its classes are `DataInfo.num_classes` and `class_counts`, its
     values `DataInfo.num_values`. Empty: it reads no rows. Of the class, or set by the constructor."""
+    predicted: Sequence[str] = ()
+    """Those of its columns of text that are its target, and no input. A hash of the other columns decides about a row's
+    split; rows of which one text is empty are left out; `data.augment` leaves these texts as they are; and where the
+    data gives them a vocabulary of their own, `DataInfo.source_vocab_size` is that of the others."""
     joined: Sequence[str] = ()
     """Those of its columns of text that it makes one sequence of, such as a pair: the data cuts them so that together
     they fit into the context. Other texts are cut alone."""
@@ -121,6 +127,11 @@ class Task(ABC):
 
     unit: str = ""
     """Unit of the values that it predicts (cm), for people."""
+
+    @property
+    def continues_texts(self) -> bool:
+        """Whether it predicts what follows a text, with nothing beside it: such runs generate."""
+        return self.causal and not self.reads_source
 
     def bind(self, info: DataInfo) -> None:  # noqa: B027 (a hook that most tasks leave empty)
         """Receive the facts of the data, once they are known, before any other function. Default: needs none.

@@ -17,6 +17,10 @@ MIXED_TOKENS, MIXED_SHARES = "mixed_tokens", "mixed_shares"
 """Inputs of mixed samples: int64 [B, T], the other sample's tokens, and float [B, T, 2], what the embedding of each
 side counts: λ and 1 − λ, and 0 in the padding. The framework mixes them in the model's nn.Embedding of V rows."""
 
+OF_SOURCE = frozenset({"source", "source_mask"})
+"""Inputs with positions of their own, [B, S]: a text that is read whole before a target is predicted, and where it is
+no padding. They stand at no position of the target, however long both are."""
+
 
 class TargetKind(Enum):
     """The form of `Features.target` that a loss expects."""

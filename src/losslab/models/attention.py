@@ -1,8 +1,9 @@
-"""Multi-head self-attention."""
+"""Multi-head attention: of positions to each other, and to a source."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class SelfAttention(nn.Module):
         q, k, v = self._heads(hidden_BTD, layout, start)
         if cache is not None:
             k, v = cache.append(k, v)
-        k, v = self._for_each_query(k), self._for_each_query(v)
+        k, v = _for_each_query(k, self.num_heads), _for_each_query(v, self.num_heads)
         mixed = F.scaled_dot_product_attention(
             q,
             k,
@@ -90,7 +91,7 @@ class SelfAttention(nn.Module):
         layout = self._plain(hidden_BTD) if layout is None else layout
         q, k, _ = self._heads(hidden_BTD, layout)
         with torch.autocast(device_type=q.device.type, enabled=False):
-            scores = q.float() @ self._for_each_query(k).float().transpose(-1, -2) / math.sqrt(q.shape[-1])
+            scores = q.float() @ _for_each_query(k, self.num_heads).float().transpose(-1, -2) / math.sqrt(q.shape[-1])
         allowed = layout.allowed
         if allowed is None and self.causal:
             allowed = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
@@ -111,7 +112,77 @@ class SelfAttention(nn.Module):
             q, k = self.rotary(q, start, layout.positions), self.rotary(k, start, layout.positions)
         return q, k, v
 
-    def _for_each_query(self, kept: Tensor) -> Tensor:
-        """Keys or values of `num_kv_heads` heads, repeated for the heads of the queries."""
-        groups = self.num_heads // self.num_kv_heads
-        return kept if groups == 1 else kept.repeat_interleave(groups, dim=1)
+
+class Memory(NamedTuple):
+    """A source as the layers of a decoder attend to it."""
+
+    hidden: Tensor
+    """[B, S, D]: its hidden states. They are not read once a cache has their keys and values."""
+    allowed: Tensor | None = None
+    """bool [B, 1, 1, S]: False in the padding; None: there is none."""
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of a target's positions to a source (Vaswani et al. 2017, section 3.2.3).
+
+    Queries and keys are not rotated: distances between positions of two texts mean nothing.
+
+    Args:
+        width, num_heads, bias, dropout, num_kv_heads, qk_norm: see `SelfAttention`.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        num_heads: int,
+        bias: bool,
+        dropout: float,
+        num_kv_heads: int | None = None,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.head_width = head_width = width // num_heads
+        kv_width = (num_heads if num_kv_heads is None else num_kv_heads) * head_width
+        self.query = nn.Linear(width, width, bias=bias)
+        self.kv = nn.Linear(width, 2 * kv_width, bias=bias)
+        self.output = nn.Linear(width, width, bias=bias)
+        self.query_norm = nn.RMSNorm(head_width, eps=1e-6) if qk_norm else None
+        self.key_norm = nn.RMSNorm(head_width, eps=1e-6) if qk_norm else None
+
+    def forward(self, hidden_BTD: Tensor, memory: Memory, cache: AttentionCache | None = None) -> Tensor:
+        """[B, T, D] → [B, T, D].
+
+        Args:
+            cache: keeps the source's keys and values, which are computed in the first call alone.
+        """
+        q = self._heads(self.query(hidden_BTD))
+        q = q if self.query_norm is None else self.query_norm(q)
+        k, v = self._source(memory.hidden) if cache is None or cache.source is None else cache.source
+        if cache is not None:
+            cache.source = k, v
+        mixed = F.scaled_dot_product_attention(
+            q,
+            _for_each_query(k, self.num_heads),
+            _for_each_query(v, self.num_heads),
+            attn_mask=memory.allowed,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(-2))
+        return output
+
+    def _source(self, hidden_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, H, S, C]."""
+        k, v = (self._heads(part) for part in self.kv(hidden_BSD).chunk(2, dim=-1))
+        return k if self.key_norm is None else self.key_norm(k), v
+
+    def _heads(self, vectors: Tensor) -> Tensor:
+        return vectors.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+
+
+def _for_each_query(kept: Tensor, num_heads: int) -> Tensor:
+    """Keys or values [B, H', T, C], repeated for the heads of the queries."""
+    groups = num_heads // kept.shape[1]
+    return kept if groups == 1 else kept.repeat_interleave(groups, dim=1)

@@ -19,6 +19,8 @@ class AttentionCache:
         """Positions seen."""
         self.segments: Tensor | None = None
         """int64 [B, length]: the documents of those positions, where the inputs name them."""
+        self.source: tuple[Tensor, Tensor] | None = None
+        """Keys and values [B, H, S, C] of a source that the layer attends to; None before the first call."""
         self._context = context
         self._window = window
         self._kept: tuple[Tensor, Tensor] | None = None
@@ -49,3 +51,24 @@ class AttentionCache:
         left_out = self.first - begun
         self._kept = k[:, :, left_out:], v[:, :, left_out:]
         return k, v
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make the sample `rows[i]` number i, for a search that drops some and goes on from others several times.
+
+        Args:
+            rows: int64 [N].
+        """
+        if self.segments is not None:
+            self.segments = self.segments.index_select(0, rows)
+        if self.source is not None:
+            self.source = self.source[0].index_select(0, rows), self.source[1].index_select(0, rows)
+        if self._kept is None:
+            return
+        if self._window is not None:
+            self._kept = self._kept[0].index_select(0, rows), self._kept[1].index_select(0, rows)
+            return
+        filled = [part[:, :, : self.length].index_select(0, rows) for part in self._kept]
+        shape = (len(rows), *self._kept[0].shape[1:])
+        self._kept = self._kept[0].new_empty(shape), self._kept[1].new_empty(shape)
+        for kept, part in zip(self._kept, filled, strict=True):
+            kept[:, :, : self.length] = part

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from losslab.errors import UserError
-from losslab.models.attention import SelfAttention
+from losslab.models.attention import CrossAttention, Memory, SelfAttention
 from losslab.models.cache import AttentionCache
 from losslab.models.layer import TransformerLayer
 from losslab.models.masks import Layout, layout_of
@@ -47,6 +47,8 @@ class StackOptions:
     drop_path: float = 0.0
     tie_embeddings: bool = False
     init_std: float = 0.02
+    cross: bool = False
+    """Layers attend to a source, too."""
 
     def __post_init__(self) -> None:
         sizes = {name: getattr(self, name) for name in ("num_layers", "num_heads", "width", "context")}
@@ -97,6 +99,17 @@ class StackOptions:
             dropout=self.dropout,
             drop_path=self.drop_path * number / self.num_layers,
             post_norm=self.norm_placement == "post",
+            cross=(self._cross_attention(), make_norm(self.norm, self.width)) if self.cross else None,
+        )
+
+    def _cross_attention(self) -> CrossAttention:
+        return CrossAttention(
+            width=self.width,
+            num_heads=self.num_heads,
+            bias=self.bias,
+            dropout=self.dropout,
+            num_kv_heads=self.num_kv_heads,
+            qk_norm=self.qk_norm,
         )
 
 
@@ -144,7 +157,8 @@ class Transformer(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None) -> None:
         """Draw the initial weights, in the order of the modules, from `generator` alone."""
-        residual_std = self.init_std / math.sqrt(2 * self.num_layers)
+        branches = 3 if self.options.cross else 2
+        residual_std = self.init_std / math.sqrt(branches * self.num_layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Embedding | nn.Linear):
                 writes_residual = name.endswith(("attention.output", "mlp.output"))
@@ -165,8 +179,14 @@ class Transformer(nn.Module):
         """
         return self.run(inputs, None)
 
-    def run(self, inputs: dict[str, Tensor], cache: list[AttentionCache] | None) -> Tensor:
-        """The stack, for positions that follow those in a cache of `Decoder.new_cache`."""
+    def run(
+        self, inputs: dict[str, Tensor], cache: list[AttentionCache] | None, memory: Memory | None = None
+    ) -> Tensor:
+        """The stack, for positions that follow those in a cache of `Decoder.new_cache`.
+
+        Args:
+            memory: the source, for layers that attend to one.
+        """
         start = cache[0].length if cache else 0
         if (length := start + inputs[self.input_name].shape[1]) > self.context:
             raise UserError(
@@ -176,7 +196,7 @@ class Transformer(nn.Module):
         layout = self._layout(inputs, cache)
         hidden = self._embed(inputs, layout, start)
         for i, layer in enumerate(self.layers):
-            hidden = layer(hidden, layout, cache[i] if cache else None)
+            hidden = layer(hidden, layout, cache[i] if cache else None, memory)
         return normalise(self.last_norm, hidden, layout.kept)
 
     def _layout(self, inputs: dict[str, Tensor], cache: list[AttentionCache] | None) -> Layout:
@@ -232,10 +252,11 @@ class Transformer(nn.Module):
         return list(self.layers)
 
     def flops_per_sample(self) -> int:
-        """Floating-point operations of one forward and backward pass over T tokens, without the output projection:
-        6 for each weight that multiplies, and 12 · L · D for each key of a query, a token."""
+        """Floating-point operations of one forward and backward pass over T tokens, and as many of a source, without
+        the output projection: 6 for each weight that multiplies, and 12 · L · D for each key of a query, a token."""
         multiplying = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
-        scores = 6 * self.num_layers * self.width * self._keys_of_two_queries()
+        of_source = 2 * self.context if self.options.cross else 0
+        scores = 6 * self.num_layers * self.width * (self._keys_of_two_queries() + of_source)
         return self.context * (6 * multiplying + scores)
 
     def _keys_of_two_queries(self) -> int:

@@ -22,6 +22,7 @@ from losslab.contracts import (
     projection_of,
     reads_ahead,
     reads_back_alone,
+    reads_source,
 )
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -101,8 +102,17 @@ def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:
 
 
 def check_direction(backbone: torch.nn.Module, task: Task) -> None:
-    """Refuse a model that reads ahead for a task that predicts what follows, and one that does not for a task that
-    hides tokens in the middle. Raises UserError naming both."""
+    """Refuse a model that reads ahead for a task that predicts what follows, one that does not for a task that hides
+    tokens in the middle, and one that reads a source where there is none, or none where there is. Raises UserError
+    naming both."""
+    if task.reads_source != reads_source(backbone):
+        one, other = chosen("model", backbone), chosen("task", task)
+        raise UserError(
+            f"{other} reads a source beside its target, and {one} does not read it: choose model=encoder_decoder"
+            if task.reads_source
+            else f"{one} reads a source beside its target, and {other} gives none: choose task=translation, or "
+            "model=decoder"
+        )
     if task.masks and reads_back_alone(backbone):
         options = inspect.signature(type(backbone)).parameters
         cure = "model.bidirectional=true" if "bidirectional" in options else "model=encoder"

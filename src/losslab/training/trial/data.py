@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from losslab.contracts import Batch, DataModule, Share, raw_bytes
+from losslab.contracts import OF_SOURCE, Batch, DataModule, Share, raw_bytes
 from losslab.errors import Fault, error_sentence
 from losslab.training.random import global_stream
 
@@ -96,11 +96,13 @@ def sample_keys(batch: Batch, *, by_id: bool = True) -> list[str]:
 
 def _hash(batch: Batch, i: int, kept: Tensor) -> str:
     digest = hashlib.sha256()
-    mask = batch.inputs.get("mask")
+    mask, of_source = batch.inputs.get("mask"), batch.inputs.get("source_mask")
     real = _up_to_the_last(kept) if mask is None else mask[i] != 0
     for name, value in sorted([*batch.inputs.items(), ("target", batch.target)]):
         row = value[i]
         tried = (kept, real) if name == "target" else (real, kept)
+        if name in OF_SOURCE:
+            tried = () if of_source is None else (of_source[i] != 0,)
         rows = next((r for r in tried if r.ndim and row.shape[: r.ndim] == r.shape), None)
         if name == "target" and row.dtype == torch.int64 and row.ndim > kept.ndim:
             rows = row != _FILLER  # as long as the longest of the batch

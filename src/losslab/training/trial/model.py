@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from losslab.choices import chosen
-from losslab.contracts import Batch, TargetKind, Task, cache_of, mixes_samples
+from losslab.contracts import OF_SOURCE, Batch, TargetKind, Task, cache_of, mixes_samples
 from losslab.errors import Doubt, Fault, UserError, error_sentence
 from losslab.training.random import global_stream
 
@@ -19,6 +19,9 @@ _SAME = 1e-5
 """Largest difference between equal hidden states, relative to the largest of them: other roundings, no other inputs."""
 _SMALLEST = 1e-6
 _OPENED = 0.1
+_MASKS = ("mask", "source_mask")
+_BESIDE = frozenset({"mask", "segments"}) | OF_SOURCE
+"""Inputs that no target is read off, whatever their shape."""
 _WRAP = "; it gets a dict of named inputs: wrap a module of ids in losslab.models.adapters.HiddenStatesAdapter"
 
 
@@ -194,30 +197,36 @@ def batch_composition(trial: ModelTrial) -> str:
 
 def padding(trial: ModelTrial) -> str:
     """Masked positions change nothing."""
-    mask = trial.inputs.get("mask")
-    if mask is None:
+    if not (masks := [name for name in _MASKS if name in trial.inputs]):
         return "this data has no input `mask`"
-    kept = mask.bool().clone()
-    if kept.ndim != 2 or kept.shape[1] < 2:
+    if not (masks := [name for name in masks if trial.inputs[name].ndim == 2 and trial.inputs[name].shape[1] > 1]):
         return "its mask has no positions"
+    for name in masks:
+        _excluded(trial, name)
+    return "excluded positions change nothing"
+
+
+def _excluded(trial: ModelTrial, mask: str) -> None:
+    """Raises Fault where the positions that one mask excludes are read."""
+    own, of_source = trial.inputs[mask], mask in OF_SOURCE
+    kept = own.bool().clone()
     if bool(kept.all()):
         kept[:, -max(1, kept.shape[1] // 3) :] = False
-    inputs = trial.inputs | {"mask": kept.to(mask.dtype)}
+    inputs = trial.inputs | {mask: kept.to(own.dtype)}
     changed = dict(inputs)
     for name, value in inputs.items():
-        if name != "mask" and value.shape[:2] == kept.shape:
+        if name != mask and (name in OF_SOURCE) == of_source and value.shape[:2] == kept.shape:
             changed[name] = value.clone()
             changed[name][~kept] = value[:, :1].roll(1, 0).expand_as(value)[~kept]  # what another sample begins with
     model = trial.fresh()
     for train in (False, True):
         before, after = (run(model, given, train=train) for given in (inputs, changed))
-        rows = kept if before.shape[:2] == kept.shape else slice(None)
+        rows = kept if not of_source and before.shape[:2] == kept.shape else slice(None)
         if not same(before[rows], after[rows]):
             raise Fault(
                 "what stands at positions that the mask excludes changes the hidden states of the others: attention, "
-                "pooling or a recurrence does not read inputs['mask'] (1 = a position that counts)"
+                f"pooling or a recurrence does not read inputs[{mask!r}] (1 = a position that counts)"
             )
-    return "excluded positions change nothing"
 
 
 def causal(trial: ModelTrial) -> str:
@@ -231,7 +240,7 @@ def causal(trial: ModelTrial) -> str:
         for position in sorted({1, length // 2, length - 1}):
             changed = {name: value.clone() for name, value in trial.inputs.items()}
             for name, value in changed.items():
-                if name not in ("mask", "segments") and value.shape[:2] == trial.batch.weight.shape:
+                if name not in _BESIDE and value.shape[:2] == trial.batch.weight.shape:
                     value[:, position:] = value.roll(1, 0)[:, position:]
             if not same(run(model, changed, train=train)[:, :position], before[:, :position]):
                 raise Fault(
@@ -251,7 +260,7 @@ def cached(trial: ModelTrial) -> str:
     inputs = {name: value for name, value in trial.inputs.items() if name != "segments"}  # a text is one document
     whole, starts = run(model, inputs), [0, *range(length // 2, length)]
     parts = [
-        {name: value[:, start:end] for name, value in inputs.items()}
+        {name: value if name in OF_SOURCE else value[:, start:end] for name, value in inputs.items()}
         for start, end in zip(starts, [*starts[1:], length], strict=True)
     ]
     try:
