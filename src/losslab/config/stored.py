@@ -20,7 +20,12 @@ from losslab.config.schema import CheckpointsConfig, RegularizersConfig, RunConf
 from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError
 
-INPUTS = ("data.path", "data.val_path", "data.test_path", "data.tokenizer")
+PATHS = (
+    *("data.path", "data.val_path", "data.test_path"),
+    *("data.source", "data.target", "data.val_source", "data.val_target", "data.test_source", "data.test_target"),
+)
+"""Paths of data. That under data.source may be a node of keys instead."""
+INPUTS = (*PATHS, "data.tokenizer")
 """Paths of inputs, which may change; their content belongs to the run, and is compared."""
 LOGGERS = "loggers"
 """The key that another choice of loggers is given to."""
@@ -119,7 +124,7 @@ def _parse(key: str, value: str) -> Any:
     if key in (*INPUTS, *ORIGINS, "loss.teacher"):
         if value in ("bpe", "bytes", ""):
             return value
-        if value == "null" and key in ("data.val_path", "data.test_path"):
+        if value == "null" and key in PATHS and key != "data.path":
             return None
         if value.startswith("["):
             return absolute([part.strip() for part in value.strip("[]").split(",")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -101,17 +101,22 @@ class Augmentation:
             )
         return texts[0]
 
-    def check_columns(self, columns: Columns, task: str) -> None:
-        """Refuse what a task's columns do not have. Raises UserError naming the task."""
-        target = target_of(columns)
+    def check_columns(self, columns: Columns, task: str, predicted: Sequence[str] = ()) -> None:
+        """Refuse what a task's columns do not have. Raises UserError naming the task.
+
+        Args:
+            predicted: columns of text that are the target, which nothing changes.
+        """
+        target = target_of(columns) or (predicted[0] if predicted else None)
+        columns = {name: kind for name, kind in columns.items() if name not in predicted}
         if self.paraphrases is not None:
             self.text_column(columns)
-        if self.label_noise and (target is None or columns[target] != "label"):
+        if self.label_noise and (target is None or columns.get(target) != "label"):
             raise UserError(
                 f"data.augment.label_noise flips the one label of each row, and the target of {task} is none: "
                 "leave it out"
             )
-        if self.mixup and (target is None or columns[target] == "tags"):
+        if self.mixup and (target is None or columns.get(target, "tags") == "tags"):
             raise UserError(
                 f"data.augment.mixup mixes rows of one target each, and {task} gives each position its own: "
                 "leave it out"

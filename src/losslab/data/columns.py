@@ -16,6 +16,7 @@ from torch import Tensor
 from losslab.contracts import ColumnKind, DataInfo
 from losslab.contracts.info import LABELS_FILE
 from losslab.data.cells import Columns
+from losslab.data.source_tokenizer import source_artifacts, source_tokenizer_of
 from losslab.data.stored_rows import SplitRows
 from losslab.data.table_format import Row
 from losslab.data.text_columns import Tokens, encode_texts
@@ -104,6 +105,10 @@ class Vocabularies:
     joined: tuple[str, ...] = ()
     """Columns of text that become one sequence (`Task.joined`)."""
     tokenizer: Tokenizer | None = None
+    source_tokenizer: Tokenizer | None = None
+    """Reads the texts that are not `predicted`, where they have one of their own."""
+    predicted: tuple[str, ...] = ()
+    """`Task.predicted`."""
     words: dict[str, int] = field(default_factory=dict)
     """Word → id, from 1."""
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -119,9 +124,20 @@ class Vocabularies:
             return self.tokenizer.vocab_size
         return len(self.words) + 1 if "words" in self.columns.values() else None
 
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """Column of text → its tokenizer."""
+        found = {}
+        for name in (name for name, kind in self.columns.items() if kind == "text"):
+            own = self.tokenizer if name in self.predicted else self.source_tokenizer or self.tokenizer
+            assert own is not None
+            found[name] = own
+        return found
+
     def artifacts(self) -> dict[str, str]:
         """File name → content of each."""
         found = {} if self.tokenizer is None else artifacts_of(self.tokenizer)
+        if self.source_tokenizer is not None:
+            found |= source_artifacts(self.source_tokenizer)
         if "words" in self.columns.values():
             found[WORDS_FILE] = json.dumps(list(self.words), ensure_ascii=False)
         if self.labels:
@@ -137,11 +153,14 @@ class Vocabularies:
         Raises:
             UserError: for labels that train lacks, values of different lengths, and text without a token.
         """
-        names = [name for name, kind in self.columns.items() if kind == "text"]
         texts: dict[str, Tokens] = {}
         longer = 0
-        if self.tokenizer is not None:
-            texts, longer = encode_texts(names, self.joined, rows, self.tokenizer, self.context, self.cut, whole=whole)
+        own = self.tokenizers()
+        for tokenizer in {id(each): each for each in own.values()}.values():
+            names = [name for name, its in own.items() if its is tokenizer]
+            joined = [name for name in self.joined if name in names]
+            found, count = encode_texts(names, joined, rows, tokenizer, self.context, self.cut, whole=whole)
+            texts, longer = texts | found, longer + count
         columns = {}
         for name, kind in self.columns.items():
             cells = [row[name] for row in rows]
@@ -182,7 +201,9 @@ def _column(kind: ColumnKind, found: list[list[Any]]) -> Column:
     return Column(kind, np.array([n for numbers in found for n in numbers], dtype=NUMBERS[kind]), ends)
 
 
-def restored(columns: Columns, context: int, info: DataInfo, joined: Sequence[str] = ()) -> Vocabularies:
+def restored(
+    columns: Columns, context: int, info: DataInfo, joined: Sequence[str] = (), predicted: Sequence[str] = ()
+) -> Vocabularies:
     """The vocabularies that a checkpoint or an export holds. Raises UserError where an artifact is missing."""
     try:
         words = json.loads(info.artifacts[WORDS_FILE]) if "words" in columns.values() else []
@@ -190,15 +211,17 @@ def restored(columns: Columns, context: int, info: DataInfo, joined: Sequence[st
         labels = json.loads(info.artifacts[LABELS_FILE]) if needs_labels else {}
     except KeyError as error:
         raise UserError(f"the data of this run left no {error.args[0]}: it made its rows in a way of its own") from None
-    tokenizer = tokenizer_of(info.artifacts) if "text" in columns.values() else None
+    has_texts = "text" in columns.values()
     return Vocabularies(
         columns,
         context,
         tuple(joined),
-        tokenizer,
-        {word: i for i, word in enumerate(words, start=1)},
-        {name: {label: i for i, label in enumerate(own)} for name, own in labels.items()},
-        {name: info.num_values or 1 for name, kind in columns.items() if kind == "values"},
+        tokenizer=tokenizer_of(info.artifacts) if has_texts else None,
+        source_tokenizer=source_tokenizer_of(info.artifacts) if info.source_vocab_size is not None else None,
+        predicted=tuple(predicted),
+        words={word: i for i, word in enumerate(words, start=1)},
+        labels={name: {label: i for i, label in enumerate(own)} for name, own in labels.items()},
+        widths={name: info.num_values or 1 for name, kind in columns.items() if kind == "values"},
     )
 
 
@@ -213,6 +236,8 @@ def learn(
     lowercase: bool = False,
     masks: bool = False,
     begins: bool = False,
+    predicted: Sequence[str] = (),
+    joint: bool = True,
 ) -> Vocabularies:
     """The vocabularies of train.
 
@@ -223,13 +248,27 @@ def learn(
         lowercase: of a trained bpe.
         masks: the tokenizer has a mask token.
         begins: texts begin with the token that its post-processor puts there.
+        predicted: columns of text that are the target.
+        joint: they and the other texts have one tokenizer.
 
     Raises:
-        UserError: for a column with fewer than two labels.
+        UserError: for a column with fewer than two labels, and a tokenizer without an end for texts to predict.
     """
     texts = [name for name, kind in columns.items() if kind == "text"]
     asked = {"lowercase": lowercase, "masks": masks, "begins": begins}
-    made = make_tokenizer(tokenizer, vocab_size, train.texts(texts), **asked) if texts else None
+    sources = [] if joint else [name for name in texts if name not in predicted]
+
+    def make(names: Sequence[str]) -> Tokenizer | None:
+        if not names:
+            return None
+        return make_tokenizer(tokenizer, vocab_size, train.texts(names), **asked)
+
+    made = make([name for name in texts if name not in sources])
+    if predicted and made is not None and made.end is None:
+        raise UserError(
+            f"data.tokenizer={tokenizer} has no token for the end of a text (</s>, <|endoftext|>, …), and a text that "
+            "is predicted begins and ends with it: give it one"
+        )
     counts = Counter(word for name, kind in columns.items() if kind == "words" for row in train for word in row[name])
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 1]
     labels = {}
@@ -241,7 +280,17 @@ def learn(
             labels[name] = {label: i for i, label in enumerate(_sorted(there))}
     widths = {name: len(next(iter(train))[name]) for name, kind in columns.items() if kind == "values"}
     ids = {word: i for i, word in enumerate(frequent, start=1)}
-    return Vocabularies(columns, context, tuple(joined), made, ids, labels, widths)
+    return Vocabularies(
+        columns,
+        context,
+        tuple(joined),
+        tokenizer=made,
+        source_tokenizer=make(sources),
+        predicted=tuple(predicted),
+        words=ids,
+        labels=labels,
+        widths=widths,
+    )
 
 
 def _sorted(labels: set[str]) -> list[str]:

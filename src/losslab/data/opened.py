@@ -37,12 +37,16 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_text(path: Path, encoding: str) -> Iterator[io.TextIOBase]:
-    """A file as text, its line ends as they are. What goes wrong in the block is a UserError that names the file."""
+def open_text(path: Path, encoding: str, newline: str = "") -> Iterator[io.TextIOBase]:
+    """A file as text, its line ends as they are. What goes wrong in the block is a UserError that names the file.
+
+    Args:
+        newline: ends a line; default: a newline, a carriage return, or both.
+    """
     try:
         with open_bytes(path) as content:
             plain = "utf-8-sig" if _is_utf8(encoding) else encoding
-            yield io.TextIOWrapper(content, encoding=plain, newline="")
+            yield io.TextIOWrapper(content, encoding=plain, newline=newline)
     except UnicodeError:
         raise _no_text(path, encoding) from None
 

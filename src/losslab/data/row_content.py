@@ -14,6 +14,7 @@ from losslab.data.round_trip import round_trip
 from losslab.data.row_reading import Reading
 from losslab.data.row_source import RowSource
 from losslab.data.row_store import RowStore
+from losslab.data.source_tokenizer import source_tokenizer_of
 from losslab.data.tokenizer import tokenizer_of
 
 _READ_AGAIN = 1000
@@ -65,9 +66,12 @@ def _coverage(store: RowStore, task: Task, split: str, reading: Reading, source:
         ids = store.columns[split][words[0]].values
         return {"unknown words": float((ids == UNKNOWN).mean())}
     names = [name for name, kind in task.columns.items() if kind == "text"]
-    tokenizer = tokenizer_of(store.meta["artifacts"])
-    if not names or tokenizer is None or split not in source.splits():
+    artifacts = store.meta["artifacts"]
+    tokenizer, of_source = tokenizer_of(artifacts), source_tokenizer_of(artifacts)
+    if not names or tokenizer is None or of_source is None or split not in source.splits():
         return {}
+    if store.meta.get("source_vocab_size") is not None:  # of two tokenizers, that of the sources
+        names, tokenizer = [name for name in names if name not in task.predicted], of_source
     rows = islice(reading.parsed(source, split, task.columns, Counter()), _READ_AGAIN)
     texts = [row[name] for _, row, _ in rows for name in names]
     tokens = [ids for ids, _ in tokenizer.encode(texts)]

@@ -147,9 +147,13 @@ class Bucketed(RowOrder):
 
 
 def padding(lengths: NDArray[np.int64], steps: Sequence[Sequence[int]]) -> float:
-    """The share of padding among the tokens of steps, each as wide as its longest row."""
+    """The share of padding among the tokens of steps, each as wide as its longest row.
+
+    Args:
+        lengths: [N, K], of K sequences of a row that are padded apart.
+    """
     filled = sum(int(lengths[rows].sum()) for rows in steps)
-    return 1 - filled / sum(len(rows) * int(lengths[rows].max()) for rows in steps)
+    return 1 - filled / sum(len(rows) * int(lengths[rows].max(axis=0).sum()) for rows in steps)
 
 
 def _bounds(longest: int) -> NDArray[np.int64]:

@@ -57,6 +57,7 @@ class Reading:
             before: they are kept, and each row's hash decides.
         group: a column of the source whose equal cells stay in one split.
         unlabelled: what is done with rows without a target.
+        predicted: columns of text that are the target (`Task.predicted`).
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class Reading:
     rules: Rules = 2
     group: str | None = None
     unlabelled: Unlabelled = "refuse"
+    predicted: tuple[str, ...] = ()
 
     def check(self, source: RowSource) -> None:
         """Refuse what cannot work before any row is read. Raises UserError."""
@@ -125,7 +127,7 @@ class Reading:
         for split in (split for split in SPLITS if split in own):
             for _, row, group in self.parsed(source, split, columns, skipped):
                 stored.append(row)
-                hashes.append(_hash(row, columns))
+                hashes.append(_hash(row, columns, self.predicted))
                 if self.group is not None:  # a row without a group is one of its own
                     groups.append(hashes[-1] if group in (None, "") else hash64(str(group)))
                 elif by_label is not None and split == "train":
@@ -159,7 +161,8 @@ class Reading:
         wanted = [*names.values(), *([] if self.group is None else [self.group])]
         for place, cells in source.rows(split, list(dict.fromkeys(wanted)), skipped):
             own = {name: cells[column] for name, column in names.items()}
-            if self.rules > 1 and texts and all(_is_empty(own[name]) for name in texts):
+            empty = [_is_empty(own[name]) for name in texts]
+            if self.rules > 1 and texts and (all(empty) or (self.predicted and any(empty))):
                 skipped[_EMPTY] += 1
                 continue
             missing = target is not None and _is_missing(own[target], columns[target])
@@ -253,10 +256,10 @@ def _left_out(skipped: Skipped) -> str:
     return "".join(f"; left out: {count:,} {what}" for what, count in skipped.items() if count)
 
 
-def _hash(row: Row, columns: Columns) -> int:
+def _hash(row: Row, columns: Columns, predicted: Sequence[str]) -> int:
     """A hash of a row's inputs: equal inputs fall into one split, whatever their targets."""
-    target = target_of(columns)
-    return hash64([row[name] for name in columns if name != target] or [row])
+    targets = (target_of(columns), *predicted)
+    return hash64([row[name] for name in columns if name not in targets] or [row])
 
 
 def _copies(hashes: Mapping[str, NDArray[np.uint64]]) -> dict[str, int]:

@@ -22,6 +22,7 @@ def row_settings(
     tokenizer: str,
     vocab_size: int,
     switches: Mapping[str, bool],
+    joint: bool,
     whole: tuple[str, ...],
 ) -> dict[str, Any]:
     """Settings of `losslab.data.row_store.open_rows`.
@@ -29,11 +30,15 @@ def row_settings(
     Args:
         hashes: of the files that are read.
         switches: further settings, kept where they are true.
+        joint: texts that are predicted have the tokenizer of the others.
         whole: splits whose long rows are read in windows, where there are such.
     """
+    how = asdict(reading) | {"names": reading.of(task.columns)}
+    if not reading.predicted:
+        del how["predicted"]
     settings: dict[str, Any] = {
         "hashes": dict(hashes),
-        "reading": asdict(reading) | {"names": reading.of(task.columns)},
+        "reading": how,
         "form": repr(getattr(source, "form", None)),
         "kinds": dict(task.columns),
         "tokenizer": tokenizer if tokenizer in ("bpe", "bytes") else "file",
@@ -42,6 +47,8 @@ def row_settings(
     } | {key: True for key, on in switches.items() if on}
     if task.joined:
         settings |= {"joined": list(task.joined)} | ({} if task.cut == "longest" else {"cut": task.cut})
+    if not joint:
+        settings |= {"joint": False}
     if long.stride is not None:
         settings |= {"whole": list(whole)}
     return settings

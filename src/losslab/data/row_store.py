@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class RowStore:
     """Split → name → column."""
     hashes: dict[str, NDArray[Any]]
     """Split → uint64 [N], of each row's inputs."""
+    written: dict[str, dict[str, tuple[NDArray[Any], NDArray[Any]]]] = field(default_factory=dict)
+    """Split → name of a column that is predicted → uint8, its texts in UTF-8, and where each ends."""
 
     def count(self, split: str) -> int:
         return len(self.hashes[split])
@@ -49,6 +51,20 @@ class RowStore:
         values = self.columns["train"][target].values.reshape(-1, width).astype(np.float64)
         found = (values.mean(axis=0), values.std(axis=0), values.min(axis=0), values.max(axis=0))
         return ValueStats(*(each.tolist() for each in found))
+
+    def texts(self, split: str, name: str) -> list[str]:
+        """The texts of a column that is predicted (`Task.predicted`), of val or test, as they were written."""
+        content, ends = self.written[split][name]
+        pieces = np.split(content, ends[:-1])
+        return [piece.tobytes().decode() for piece in pieces]
+
+    def token_counts(self, name: str) -> NDArray[np.int64]:
+        """[V]: how often each token is a target in train, of a column that is predicted."""
+        column = self.columns["train"][name]
+        assert column.ends is not None
+        begins = np.concatenate([[0], column.ends[:-1]])  # where a target begins, with no token of its own
+        counts = np.bincount(column.values, minlength=self.meta["vocab_size"])
+        return np.asarray(counts - np.bincount(column.values[begins], minlength=len(counts)), dtype=np.int64)
 
     def row(self, split: str, number: int) -> dict[str, int | float | Tensor]:
         """Each column of a row by name, as `ColumnKind` says."""
@@ -94,7 +110,21 @@ def _open(folder: Path, columns: Columns) -> RowStore:
         split: {name: column(f"{split}.{i}", kind) for i, (name, kind) in enumerate(columns.items())}
         for split in SPLITS
     }
-    return RowStore(meta, found, {split: load(f"{split}.hashes") for split in SPLITS})
+    written = {
+        split: {
+            name: (load(f"{split}.{i}.texts"), load(f"{split}.{i}.texts.ends"))
+            for i, name in enumerate(columns)
+            if f"{split}.{i}.texts.npy" in meta["checksums"]
+        }
+        for split in SPLITS
+    }
+    return RowStore(meta, found, {split: load(f"{split}.hashes") for split in SPLITS}, written)
+
+
+def _write_texts(path: Path, texts: list[str]) -> None:
+    content = [text.encode() for text in texts]
+    np.save(f"{path}.texts.npy", np.frombuffer(b"".join(content), dtype=np.uint8))
+    np.save(f"{path}.texts.ends.npy", np.cumsum([len(each) for each in content], dtype=np.int64))
 
 
 def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns, tokenizer: str) -> None:
@@ -108,6 +138,8 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
         lowercase=settings.get("lowercase", False),
         masks=settings.get("masks", False),
         begins=settings.get("begins", False),
+        predicted=settings["reading"].get("predicted", ()),
+        joint=settings.get("joint", True),
     )
     made = replace(made, cut=settings.get("cut", made.cut))
     target = target_of(columns)
@@ -116,9 +148,15 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
     meta |= {"grouped": read.grouped, "skipped": read.skipped}
     whole = settings.get("whole", ())
     digest = None if made.tokenizer is None else made.tokenizer.digest()
-    longer = write_rows(folder, read.rows, made, whole=whole, build={"settings": settings, "tokenizer": digest})
+    build = {"settings": settings, "tokenizer": digest}
+    if made.source_tokenizer is not None:
+        build |= {"source_tokenizer": made.source_tokenizer.digest()}
+    longer = write_rows(folder, read.rows, made, whole=whole, build=build)
     for split in SPLITS:
         np.save(folder / f"{split}.hashes.npy", read.hashes[split])
+        for name in made.predicted if split != "train" else ():
+            texts = [row[name] for row in read.rows[split]]
+            _write_texts(folder / f"{split}.{list(columns).index(name)}", texts)
     if target is not None and classes is not None:
         counts = np.zeros(len(classes), dtype=np.int64)
         for part in read_parts(folder / f"train.{list(columns).index(target)}.npy"):
@@ -129,5 +167,7 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
     meta |= {"rows": {split: len(read.rows[split]) for split in SPLITS}, "truncated": truncated}
     meta |= {"longer": {split: longer[split] for split in SPLITS if split in whole}} if whole else {}
     mask = None if made.tokenizer is None else made.tokenizer.mask
+    if made.source_tokenizer is not None:
+        meta["source_vocab_size"] = made.source_tokenizer.vocab_size
     meta |= {"vocab_size": made.vocab_size, "mask": mask, "num_classes": None if classes is None else len(classes)}
     write_meta(folder, meta | {"num_values": values, "artifacts": made.artifacts()})

@@ -33,9 +33,11 @@ def check_task_of_rows(
             f"there is no key 'data.columns.{strangers[0]}': {name} has {known}; choose another task, or "
             f"leave out what a yaml names: '~data.columns.{strangers[0]}'"
         )
-    augmentation.check_columns(task.columns, name)
+    augmentation.check_columns(task.columns, name, task.predicted)
+    if unknown := [column for column in task.predicted if task.columns.get(column) != "text"]:
+        raise UserError(f"task: {name} predicts its column {unknown[0]!r}, which is none of its columns of text")
     check_tokenizer(task.columns, tokenizer, name)
-    if augmentation.bpe_dropout and task.joined and task.cut != "longest":
+    if augmentation.bpe_dropout and set(task.joined) - set(task.predicted) and task.cut != "longest":
         raise UserError(
             f"data.augment.bpe_dropout makes texts longer, and those of {name} are one running text that is "
             "cut once: leave it out"

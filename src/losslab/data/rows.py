@@ -79,6 +79,8 @@ class RowsDataModule(DataModule):
         UserError: for missing or contradictory arguments; no row is read yet.
     """
 
+    joint = True  # texts that are the target have the tokenizer of the others
+
     def __init__(
         self,
         *,
@@ -169,6 +171,7 @@ class RowsDataModule(DataModule):
         """
         self.check_task(task)
         self._task = task
+        self.reading = replace(self.reading, predicted=tuple(task.predicted))
         masks = task.masks or (self.augmentation.masking > 0 and "text" in task.columns.values())
         settings = row_settings(
             task,
@@ -179,6 +182,7 @@ class RowsDataModule(DataModule):
             tokenizer=self.tokenizer_choice,
             vocab_size=self.vocab_size,
             switches={"lowercase": self.lowercase, "masks": masks, "begins": self.special_tokens},
+            joint=self.joint,
             whole=self.splits[1:],
         )
         store = open_rows(cache, settings, self.source, self.reading, task.columns, self.tokenizer_choice)
@@ -201,6 +205,7 @@ class RowsDataModule(DataModule):
             splits=splits,
             mean_positions=mean,
             vocab_size=meta["vocab_size"],
+            source_vocab_size=meta.get("source_vocab_size"),
             mask=meta.get("mask"),
             num_classes=meta["num_classes"],
             class_names=class_names(self.task.columns, meta["artifacts"]),
@@ -272,6 +277,11 @@ class RowsDataModule(DataModule):
             hashes = np.asarray(self.store.hashes[split])[part]
             batch = self._draws(self._collate(split, part.tolist()), "evaluation", hashes)
             yield batch._replace(extras={**sampler.extras(part, batch.weight), **batch.extras}, windows=windows)
+
+    def texts(self, split: str, column: str) -> list[str]:
+        """Texts of val or test that are predicted (`Task.predicted`) as they were written, at the number that is `id`
+        of an evaluation's batches."""
+        return self.store.texts(split, column)
 
     def told(self) -> str | None:
         """One line for people: what is read."""

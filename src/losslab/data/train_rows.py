@@ -22,7 +22,7 @@ from losslab.data.row_changes import RowChanges
 from losslab.data.row_draws import RowDraws
 from losslab.data.row_order import Balanced, Bucketed, RowOrder, Shuffled, padding
 from losslab.data.row_store import RowStore
-from losslab.data.tokenizer import tokenizer_of
+from losslab.data.source_tokenizer import source_tokenizer_of
 from losslab.errors import UserError
 
 
@@ -92,10 +92,12 @@ class TrainRows:
         self.augmentation = augmentation
         self.seed = seed
         self.target = target_of(task.columns)
-        tokenizer, context = tokenizer_of(store.meta["artifacts"]), store.meta["settings"]["context"]
+        tokenizer, context = source_tokenizer_of(store.meta["artifacts"]), store.meta["settings"]["context"]
+        self.read = {name: kind for name, kind in task.columns.items() if name not in task.predicted}
+        """Columns that changes may touch."""
         self.paraphrases: Paraphrases | None = None
         if augmentation.paraphrases is not None and tokenizer is not None:
-            column = names[augmentation.text_column(task.columns)]
+            column = names[augmentation.text_column(self.read)]
             self.paraphrases = Paraphrases(augmentation.paraphrases, column, tokenizer, context)
             if not self.reworded:
                 raise UserError(
@@ -104,11 +106,11 @@ class TrainRows:
                 )
         self.changes = RowChanges(
             augmentation,
-            task.columns,
+            self.read,
             tokenizer,
             seed,
             context=context,
-            joined=task.joined,
+            joined=[name for name in task.joined if name in self.read],
             paraphrases=self.paraphrases,
         )
         self.draws = RowDraws(task, store)
@@ -130,10 +132,19 @@ class TrainRows:
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """[N]: tokens of each row, those of all of its texts together, before any change."""
+        """[N]: tokens of each row before any change, those of all of its texts together. Of a source and a target,
+        which are padded apart, twice those of the longer one, so that no step is larger."""
+        sides = self.sides.shape[1]
+        return sides * self.sides.max(axis=1)
+
+    @cached_property
+    def sides(self) -> NDArray[np.int64]:
+        """[N, 1]: tokens of each row; or [N, 2], those of its source and of its target."""
         columns = self.store.columns["train"]
-        found = [columns[name].lengths() for name, kind in self.task.columns.items() if kind in TOKENS]
-        return np.asarray(sum(found), dtype=np.int64)
+        found = {name: columns[name].lengths() for name, kind in self.task.columns.items() if kind in TOKENS}
+        target = [lengths - 1 for name, lengths in found.items() if name in self.task.predicted]  # the last is no input
+        source = [lengths for name, lengths in found.items() if name not in self.task.predicted]
+        return np.stack([sum(side) for side in (source, target) if side], axis=1).astype(np.int64)
 
     @cached_property
     def labels(self) -> NDArray[np.int64] | None:
@@ -160,7 +171,7 @@ class TrainRows:
         """The number of rows whose text has paraphrases."""
         if self.paraphrases is None:
             return 0
-        texts = self.store.columns["train"][self.augmentation.text_column(self.task.columns)]
+        texts = self.store.columns["train"][self.augmentation.text_column(self.read)]
         return sum(bool(self.paraphrases.of(texts[row].tolist())) for row in range(self.store.count("train")))  # type: ignore[union-attr]
 
     def flipped(self) -> int | None:
@@ -168,7 +179,9 @@ class TrainRows:
         return None if self.labels is None else int((self.labels != self._true).sum())
 
     def class_counts(self) -> list[int] | None:
-        """How often each class is a target, after label noise; None where targets are no classes."""
+        """How often each class, or token, is a target, after label noise; None where that is not known."""
+        if predicted := self.task.predicted:
+            return np.sum([self.store.token_counts(name) for name in predicted], axis=0).tolist()  # type: ignore[no-any-return]
         if self.labels is None:
             counts: list[int] | None = self.store.meta["class_counts"]
             return counts
@@ -230,8 +243,8 @@ class TrainRows:
             "steps_in_a_pass": self.order.steps,
             "fewest_rows": min(map(len, steps)),
             "most_rows": max(map(len, steps)),
-            "padding": padding(self.lengths, steps),
-            "padding_at_random": padding(self.lengths, plain),
+            "padding": padding(self.sides, steps),
+            "padding_at_random": padding(self.sides, plain),
         }
 
     def told(self) -> Iterator[str]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losslab.contracts import Batch, DataModule, Share, SplitContent, raw_bytes
+from losslab.contracts import OF_SOURCE, Batch, DataModule, Share, SplitContent, raw_bytes
 
 _MOST = 5_000
 """Samples of a split that are read from batches."""
@@ -90,7 +90,9 @@ def _add(found: _Found, batch: Batch, first: int, *, has_classes: bool) -> None:
         digest = hashlib.blake2b(digest_size=8)
         for name, value in sorted(batch.inputs.items()):
             cut = None if lengths is None or name not in (*_LONG, "segments", "types") else int(lengths[i])
-            if name != "mask":
+            if name in OF_SOURCE and (of_source := batch.inputs.get("source_mask")) is not None:
+                cut = int(of_source[i].sum())
+            if name not in ("mask", "source_mask"):
                 digest.update(name.encode() + raw_bytes(value[i][:cut] if value.ndim > 1 else value[i]))
         found.keys.append(int.from_bytes(digest.digest()))
     owner = torch.arange(first, first + len(weight))

@@ -14,6 +14,7 @@ from losslab.contracts import (
     MIXED_TARGET,
     MIXED_TOKENS,
     MIXED_WEIGHT,
+    OF_SOURCE,
     Batch,
     DataInfo,
     DataModule,
@@ -21,6 +22,7 @@ from losslab.contracts import (
     Task,
 )
 from losslab.data.columns import UNKNOWN, WORDS_FILE
+from losslab.data.source_tokenizer import source_tokenizer_of
 from losslab.data.tokenizer import tokenizer_of
 from losslab.errors import UserError
 from losslab.inspection.contents import first_of, lengths_of
@@ -32,10 +34,14 @@ _OF_MIXTURES = (MIXED_TARGET, MIXED_WEIGHT)
 
 
 class Names:
-    """Names of the ids that a model reads: pieces of text or words, or the ids themselves."""
+    """Names of the ids that a model reads: pieces of text or words, or the ids themselves.
 
-    def __init__(self, info: DataInfo) -> None:
-        self.tokenizer = tokenizer_of(info.artifacts)
+    Args:
+        of_source: name those of sources.
+    """
+
+    def __init__(self, info: DataInfo, *, of_source: bool = False) -> None:
+        self.tokenizer = (source_tokenizer_of if of_source else tokenizer_of)(info.artifacts)
         words = json.loads(info.artifacts[WORDS_FILE]) if WORDS_FILE in info.artifacts else None
         self.words = None if words is None else [UNKNOWN_WORD, *words]
         assert self.words is None or UNKNOWN == 0
@@ -95,7 +101,14 @@ def _example(batch: Batch, i: int, size: int | None, info: DataInfo, task: Task,
     for name in ("segments", "types"):
         if name in inputs:
             found[name] = inputs[name][:size].tolist()
-    for name in inputs.keys() - {"tokens", "mask", "segments", "types", MIXED_TOKENS, MIXED_SHARES}:
+    if "source" in inputs:
+        mask = inputs.get("source_mask")
+        source = (inputs["source"] if mask is None else inputs["source"][mask != 0]).tolist()
+        of_source = Names(info, of_source=True)
+        found["source"] = of_source.pieces(source)
+        found["reads"] = [of_source.text(source), *found.get("reads", [])]
+    known = {"tokens", "mask", "segments", "types", MIXED_TOKENS, MIXED_SHARES} | OF_SOURCE
+    for name in inputs.keys() - known:
         found.setdefault("other_inputs", {})[name] = _told(inputs[name])
     if MIXED_TOKENS in inputs:
         real = inputs[MIXED_SHARES][:, 1] != 0
@@ -146,7 +159,7 @@ def _predicted(
     found = {"targets": names.pieces(kept)}
     if task.masks and tokens is not None:
         return found | {"hidden": _hidden(ids, counts, tokens, names)}
-    if task.causal and all(counts):
+    if task.continues_texts and all(counts):
         return found | {"predicts": f"the next token at every position, the last one {found['targets'][-1]!r}"}
     runs = groupby(zip(ids, counts, strict=True), key=lambda pair: pair[1])
     texts = [names.text([token for token, _ in run]) for counted, run in runs if counted]

@@ -20,7 +20,7 @@ _VECTORS = "vectors"
 
 
 class SourceCache:
-    """What a decoder has computed of a batch: keys and values of the target so far, and those of the source.
+    """Cache of a decoder for a batch: keys and values of the target so far, and those of the source.
 
     Args:
         layers: a cache for each layer.

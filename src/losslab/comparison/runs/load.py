@@ -16,15 +16,13 @@ from losslab.comparison.runs.run import BEST, Run
 from losslab.config.callbacks import OBSERVERS
 from losslab.config.identity import ADDED_LATER, NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.nearest import nearest
-from losslab.config.stored import filled
+from losslab.config.stored import PATHS, filled
 from losslab.errors import UserError
 from losslab.records import Record
 from losslab.run_folder import RunFolder, find_runs
 
 _WITHOUT_EFFECT = ("continue_from",)
 """A continued run is, bit for bit, the run of that length."""
-_PATHS = ("data.path", "data.val_path", "data.test_path")
-"""Their content counts, as data.content."""
 _TARGET = "loss._target_"
 
 
@@ -97,7 +95,9 @@ def _read_folder(folder: Path) -> Loaded:
 def _read_run(run: RunFolder) -> Run:
     record = run.record()
     config = filled(run.config(), run.config_file)
-    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", *_PATHS, "callbacks"]))
+    paths = [key for key in PATHS if not isinstance(config["data"].get(key.rpartition(".")[2]), dict)]
+    # The content of paths counts, as data.content.
+    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", *paths, "callbacks"]))
     settings |= _callbacks(config["callbacks"], record)
     settings = ADDED_LATER | settings
     settings["data.content"] = record.hashes.get("data")

@@ -58,9 +58,9 @@ def export_onnx(loaded: Loaded, folder: Path) -> list[Path]:
     """
     need("onnx", "onnx", "onnxscript", format="onnx")
     network = deepcopy(loaded.network).float()
-    if not network.task.causal:
+    if not network.task.continues_texts:
         raise UserError(
-            f"--format onnx writes models that predict next tokens, and {chosen('task', network.task)} does not: "
+            f"--format onnx writes models that continue a text, and {chosen('task', network.task)} does not: "
             "--format safetensors writes its weights"
         )
     make_folder(folder)

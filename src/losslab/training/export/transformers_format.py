@@ -44,9 +44,9 @@ def export_transformers(loaded: Loaded, folder: Path) -> tuple[list[Path], str]:
     """
     transformers = need("hf", "transformers", format="transformers")
     network = loaded.network
-    if not network.task.causal:
+    if not network.task.continues_texts:
         raise UserError(
-            f"--format transformers writes models that predict next tokens, and {chosen('task', network.task)} "
+            f"--format transformers writes models that continue a text, and {chosen('task', network.task)} "
             "does not: --format safetensors writes its weights"
         )
     tokenizer = loaded.tokenizer

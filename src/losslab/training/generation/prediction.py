@@ -58,9 +58,10 @@ class NextToken:
         never: int | None = None,
         forward_context: ForwardContext | None = None,
     ) -> None:
-        if not network.task.causal:
+        if not network.task.continues_texts:
             raise UserError(
-                f"text comes from runs that predict next tokens, and {chosen('task', network.task)} does not"
+                f"text comes from runs that predict next tokens, and {chosen('task', network.task)} "
+                + ("predicts them from a source" if network.task.reads_source else "does not")
             )
         if network.training:
             raise UserError("a network in training mode drops out at random: call its eval() before it generates")

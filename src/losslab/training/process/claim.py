@@ -267,7 +267,7 @@ def _absolute_paths(config: dict[str, Any], inputs: dict[str, str]) -> dict[str,
     data = dict(config["data"])
     for name in (name for name in INPUTS if name in inputs):
         key = name.rpartition(".")[2]
-        if data[key] is not None:  # a split that another key's folder brings along
+        if isinstance(data[key], str | list):  # else a split that another key's folder brings along
             data[key] = absolute(data[key])
     if isinstance(source := data.get("source"), dict) and source.get("path") is not None:
         data["source"] = source | {"path": absolute(source["path"])}

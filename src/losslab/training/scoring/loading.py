@@ -83,9 +83,9 @@ class Loaded:
             UserError: for another shape, more than `context` tokens, ids that the vocabulary lacks, or a task that does
                 not predict next tokens.
         """
-        if not self.network.task.causal:
+        if not self.network.task.continues_texts:
             raise UserError(
-                f"{chosen('task', self.network.task)} predicts no next tokens: make a batch with "
+                f"{chosen('task', self.network.task)} continues no text: make a batch with "
                 "network.task.collate, and score network.task.features(…).hidden with network.loss.scores"
             )
         context, vocab_size = context_of(self.network.backbone), len(self.network.projection.weight)

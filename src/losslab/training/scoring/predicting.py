@@ -201,7 +201,7 @@ def predict(
     """See `Loaded.predict`."""
     if isinstance(rows, str | Mapping):
         raise UserError("predict takes a list of rows or texts, and not one alone: write [row]")
-    if not network.task.causal:
+    if not network.task.continues_texts:
         return RowPredictor(network, info, config["data"], forward_context, fitted)(rows)
     tokenizer = tokenizer_of(info.artifacts)
     if tokenizer is None:

@@ -30,10 +30,7 @@ from losslab.training.scoring.loading import Loaded, find_checkpoint, rebuild
 from losslab.training.scoring.teacher import attach_teacher, teacher_hash
 
 CHANGEABLE = (
-    "data.path",
-    "data.val_path",
-    "data.test_path",
-    "data.tokenizer",
+    *INPUTS,
     "data.documents",
     "data.separator",
     "data.eval_stride",

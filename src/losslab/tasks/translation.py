@@ -1,0 +1,87 @@
+"""Translation: predict a text from another, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
+
+from torch import Tensor
+
+from losslab.contracts import (
+    Backbone,
+    Batch,
+    DataInfo,
+    Features,
+    Meter,
+    TargetKind,
+    Task,
+    flat_hidden,
+    padded,
+    previous_tokens,
+)
+from losslab.contracts.task import ColumnKind
+from losslab.metrics.class_meter import ClassMeter
+from losslab.metrics.table import PRIMARY, TOKEN_METRICS
+from losslab.metrics.temperature import Temperature
+
+SOURCE, TARGET = "source", "target"
+
+
+class Translation(Task):
+    """Rows with the columns `source` and `target`, for a model that reads a source (`model=encoder_decoder`).
+
+    The tokens of the target and the end of text after them are predicted from the source and from the target's tokens
+    before each of them (teacher forcing); the first is predicted from the end of text, with which a target begins. What
+    is longer than the context is cut at its end, source and target alone; a target that was cut has no end to predict.
+    """
+
+    accepts = frozenset({TargetKind.CLASSES})
+    metrics = TOKEN_METRICS
+    primary = PRIMARY
+    provides = frozenset({"previous"})
+    causal = True
+    reads_source = True
+    columns: Mapping[str, ColumnKind] = MappingProxyType({SOURCE: "text", TARGET: "text"})
+    predicted = (TARGET,)
+    joined = (TARGET,)
+    cut: Literal["longest", "left", "right"] = "right"
+
+    def told(self) -> str:
+        return "the tokens of the target are predicted, and the end after them, from the source and the target so far"
+
+    def target_size(self, info: DataInfo) -> int:
+        """V of the target's tokenizer."""
+        assert info.vocab_size is not None, "columns of text have a vocabulary"
+        return info.vocab_size
+
+    def source_inputs(self, sources: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Inputs for B sources, int64 [S_i] each, with their ends of text: `source` [B, S] and `source_mask`, bool
+        [B, S], False in the padding."""
+        tokens, mask = padded(sources)
+        return {"source": tokens, "source_mask": mask}
+
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> Batch:
+        """`source_inputs`; `tokens` and `mask` of the target, and at each position the token after it."""
+        tokens, mask = padded([example[TARGET][:-1] for example in examples])
+        target, _ = padded([example[TARGET][1:] for example in examples])
+        inputs = self.source_inputs([example[SOURCE] for example in examples])
+        return Batch(inputs | {"tokens": tokens, "mask": mask}, target, mask.float(), {})
+
+    def features(self, backbone: Backbone, batch: Batch, kind: TargetKind, needs: Mapping[str, int]) -> Features:
+        """Run the backbone and flatten: B targets of T positions become N = B · T rows.
+
+        Args:
+            needs: `previous`: how many of the target's tokens before each position to give along.
+        """
+        hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
+        extras = {name: value.flatten() for name, value in batch.extras.items()}
+        if previous := needs.get("previous"):
+            extras["previous"] = previous_tokens(batch.inputs["tokens"], previous).flatten(0, 1)
+        return Features(hidden, batch.target.flatten(), batch.weight.flatten(), extras)
+
+    def calibrator(self, info: DataInfo) -> Temperature:
+        return Temperature()
+
+    def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> Meter:
+        return ClassMeter(info, split, calibration["scale"], thorough=thorough)
