@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,29 +44,6 @@ NUMBERS: dict[ColumnKind, Any] = {
 """The type of the numbers of each kind."""
 TOKENS = ("text", "words")
 """Kinds of columns that hold tokens of inputs."""
-
-
-def check_kinds(columns: Columns, task: str, joined: Sequence[str] = ()) -> None:
-    """Refuse kinds that there are not, and columns that do not go together. Raises UserError naming the task."""
-    if strangers := [name for name in joined if columns.get(name) != "text"]:
-        raise UserError(f"task: {task} joins its column {strangers[0]!r}, which is none of its columns of text")
-    for name, kind in columns.items():
-        if kind not in get_args(ColumnKind):
-            kinds = ", ".join(get_args(ColumnKind))
-            raise UserError(f"task: {task} declares its column {name!r} as {kind!r}, and the kinds are {kinds}")
-    declared = list(columns.values())
-    if "text" in declared and "words" in declared:
-        raise UserError(f"task: {task} declares columns of text and of words, and a model has one vocabulary")
-    if "tags" in declared and declared.count("words") != 1:
-        raise UserError(f"task: {task} declares a column of tags, which goes with one column of words")
-
-
-def check_tokenizer(columns: Columns, tokenizer: str, task: str) -> None:
-    """Refuse a tokenizer that was asked for where a task has no texts to cut. Raises UserError naming the task."""
-    if tokenizer == "bytes" or "text" in columns.values():
-        return
-    reads = "words that have an id each (data.vocab_size)" if "words" in columns.values() else "none"
-    raise UserError(f"data.tokenizer={tokenizer} cuts texts, and {task} reads {reads}: leave it out")
 
 
 def target_of(columns: Columns) -> str | None:
@@ -159,8 +136,8 @@ class Vocabularies:
         for tokenizer in {id(each): each for each in own.values()}.values():
             names = [name for name, its in own.items() if its is tokenizer]
             joined = [name for name in self.joined if name in names]
-            found, count = encode_texts(names, joined, rows, tokenizer, self.context, self.cut, whole=whole)
-            texts, longer = texts | found, longer + count
+            encoded, count = encode_texts(names, joined, rows, tokenizer, self.context, self.cut, whole=whole)
+            texts, longer = texts | encoded, longer + count
         columns = {}
         for name, kind in self.columns.items():
             cells = [row[name] for row in rows]

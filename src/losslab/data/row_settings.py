@@ -34,8 +34,7 @@ def row_settings(
         whole: splits whose long rows are read in windows, where there are such.
     """
     how = asdict(reading) | {"names": reading.of(task.columns)}
-    if not reading.predicted:
-        del how["predicted"]
+    del how["predicted"]
     settings: dict[str, Any] = {
         "hashes": dict(hashes),
         "reading": how,
@@ -47,6 +46,8 @@ def row_settings(
     } | {key: True for key, on in switches.items() if on}
     if task.joined:
         settings |= {"joined": list(task.joined)} | ({} if task.cut == "longest" else {"cut": task.cut})
+    if reading.predicted:
+        settings |= {"predicted": list(reading.predicted)}
     if not joint:
         settings |= {"joint": False}
     if long.stride is not None:

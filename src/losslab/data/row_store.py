@@ -138,7 +138,7 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
         lowercase=settings.get("lowercase", False),
         masks=settings.get("masks", False),
         begins=settings.get("begins", False),
-        predicted=settings["reading"].get("predicted", ()),
+        predicted=settings.get("predicted", ()),
         joint=settings.get("joint", True),
     )
     made = replace(made, cut=settings.get("cut", made.cut))

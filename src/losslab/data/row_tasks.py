@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import get_args
+
 from losslab.choices import chosen
-from losslab.contracts import Task
+from losslab.contracts import ColumnKind, Task
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import check_kinds, check_tokenizer
+from losslab.data.cells import Columns
 from losslab.data.row_reading import Reading
 from losslab.data.row_source import RowSource
 from losslab.data.train_rows import Sampling
@@ -44,3 +47,26 @@ def check_task_of_rows(
         )
     sampling.check_columns(task.columns, name)
     reading.check_columns(source, task.columns)
+
+
+def check_kinds(columns: Columns, task: str, joined: Sequence[str] = ()) -> None:
+    """Refuse kinds that there are not, and columns that do not go together. Raises UserError naming the task."""
+    if strangers := [name for name in joined if columns.get(name) != "text"]:
+        raise UserError(f"task: {task} joins its column {strangers[0]!r}, which is none of its columns of text")
+    for name, kind in columns.items():
+        if kind not in get_args(ColumnKind):
+            kinds = ", ".join(get_args(ColumnKind))
+            raise UserError(f"task: {task} declares its column {name!r} as {kind!r}, and the kinds are {kinds}")
+    declared = list(columns.values())
+    if "text" in declared and "words" in declared:
+        raise UserError(f"task: {task} declares columns of text and of words, and a model has one vocabulary")
+    if "tags" in declared and declared.count("words") != 1:
+        raise UserError(f"task: {task} declares a column of tags, which goes with one column of words")
+
+
+def check_tokenizer(columns: Columns, tokenizer: str, task: str) -> None:
+    """Refuse a tokenizer that was asked for where a task has no texts to cut. Raises UserError naming the task."""
+    if tokenizer == "bytes" or "text" in columns.values():
+        return
+    reads = "words that have an id each (data.vocab_size)" if "words" in columns.values() else "none"
+    raise UserError(f"data.tokenizer={tokenizer} cuts texts, and {task} reads {reads}: leave it out")
