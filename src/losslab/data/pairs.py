@@ -167,7 +167,9 @@ class PairsDataModule(RowsDataModule):
             raise UserError("data.columns names columns of a table, and data.source and data.target have none")
         super().__init__(
             source=files,
-            **tables,
+            path=path,
+            val_path=val_path,
+            test_path=test_path,
             columns=columns,
             val_fraction=val_fraction,
             test_fraction=test_fraction,

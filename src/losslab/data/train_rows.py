@@ -135,7 +135,7 @@ class TrainRows:
         """[N]: tokens of each row before any change, those of all of its texts together. Of a source and a target,
         which are padded apart, twice those of the longer one, so that no step is larger."""
         sides = self.sides.shape[1]
-        return sides * self.sides.max(axis=1)
+        return np.asarray(sides * self.sides.max(axis=1), dtype=np.int64)
 
     @cached_property
     def sides(self) -> NDArray[np.int64]:

@@ -179,7 +179,8 @@ class CrossAttention(nn.Module):
         return k if self.key_norm is None else self.key_norm(k), v
 
     def _heads(self, vectors: Tensor) -> Tensor:
-        return vectors.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        heads: Tensor = vectors.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # type: ignore[no-untyped-call]
+        return heads
 
 
 def _for_each_query(kept: Tensor, num_heads: int) -> Tensor:

@@ -31,7 +31,8 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.attention_norm, self.mlp_norm = norms
         self.attention = attention
-        self.cross_attention, self.cross_norm = (None, None) if cross is None else cross
+        self.cross_attention = None if cross is None else cross[0]
+        self.cross_norm = None if cross is None else cross[1]
         self.mlp = mlp
         self.dropout = dropout
         self.drop_path = drop_path

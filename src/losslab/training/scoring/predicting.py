@@ -56,6 +56,8 @@ class RowPredictor:
     ) -> None:
         columns = network.task.columns
         self.target = target_of(columns)
+        if network.task.reads_source:
+            raise UserError(f"{chosen('task', network.task)} writes texts, and losslab predict gives labels and numbers")
         if self.target is None:
             raise UserError(
                 f"{chosen('task', network.task)} has no column to predict in rows; for a task of next tokens: "

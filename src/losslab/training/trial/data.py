@@ -100,7 +100,7 @@ def _hash(batch: Batch, i: int, kept: Tensor) -> str:
     real = _up_to_the_last(kept) if mask is None else mask[i] != 0
     for name, value in sorted([*batch.inputs.items(), ("target", batch.target)]):
         row = value[i]
-        tried = (kept, real) if name == "target" else (real, kept)
+        tried: tuple[Tensor, ...] = (kept, real) if name == "target" else (real, kept)
         if name in OF_SOURCE:
             tried = () if of_source is None else (of_source[i] != 0,)
         rows = next((r for r in tried if r.ndim and row.shape[: r.ndim] == r.shape), None)
