@@ -57,7 +57,8 @@ class RowPredictor:
         columns = network.task.columns
         self.target = target_of(columns)
         if network.task.reads_source:
-            raise UserError(f"{chosen('task', network.task)} writes texts, and losslab predict gives labels and numbers")
+            name = chosen("task", network.task)
+            raise UserError(f"{name} writes texts, and losslab predict gives labels, tags and values")
         if self.target is None:
             raise UserError(
                 f"{chosen('task', network.task)} has no column to predict in rows; for a task of next tokens: "
