@@ -12,7 +12,7 @@ from torch import Tensor
 
 from losslab.contracts import ColumnKind, ValueStats
 from losslab.data.cells import Columns
-from losslab.data.columns import Column, learn, target_of
+from losslab.data.columns import TOKENS, Column, learn, target_of
 from losslab.data.row_reading import Reading, Rows
 from losslab.data.row_source import RowSource
 from losslab.data.row_writer import write_rows
@@ -51,6 +51,11 @@ class RowStore:
         values = self.columns["train"][target].values.reshape(-1, width).astype(np.float64)
         found = (values.mean(axis=0), values.std(axis=0), values.min(axis=0), values.max(axis=0))
         return ValueStats(*(each.tolist() for each in found))
+
+    def lengths(self, split: str, kinds: Columns) -> NDArray[np.int64]:
+        """[N]: tokens of each row of a split, over its columns; 0 where it has none."""
+        none = np.zeros(self.count(split), dtype=np.int64)
+        return np.asarray(sum((self.columns[split][name].lengths() for name in kinds if kinds[name] in TOKENS), none))
 
     def texts(self, split: str, name: str) -> list[str]:
         """The texts of a column that is predicted (`Task.predicted`), of val or test, as they were written."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from losslab.choices import chosen
 from losslab.contracts import Batch, DataInfo, DataModule, Share, SplitContent, SplitInfo, Subset, Task
 from losslab.data.augmentation import Augmentation
-from losslab.data.columns import TOKENS, class_names
+from losslab.data.columns import class_names
 from losslab.data.long_rows import LongRows
 from losslab.data.paraphrases import files_of
 from losslab.data.per_class import PerClass
@@ -219,15 +219,9 @@ class RowsDataModule(DataModule):
         """[len(rows)]: how many positions of each row count."""
         numbers = np.asarray(rows)
         found = np.zeros(len(rows), dtype=np.int64)
-        for part in self.long.parts(self._lengths(split)[numbers], _AT_ONCE):
+        for part in self.long.parts(self.store.lengths(split, self.task.columns)[numbers], _AT_ONCE):
             found[part] = count_positions(self._collate(split, numbers[part].tolist()).weight)
         return found
-
-    def _lengths(self, split: str) -> NDArray[np.int64]:
-        """[N]: positions of each row of a split; 0 where it has no tokens."""
-        columns, kinds = self.store.columns[split], self.task.columns
-        none = np.zeros(self.store.count(split), dtype=np.int64)
-        return np.asarray(sum((columns[name].lengths() for name in kinds if kinds[name] in TOKENS), none))
 
     @property
     def store(self) -> RowStore:
@@ -272,7 +266,7 @@ class RowsDataModule(DataModule):
         sampler = self._samplers[split]
         mine = sampler.choose(most, fit=subset == "fit")[share.rank :: share.ranks]
         windows = self.long.windows(self.val_batch_size)
-        for places in self.long.parts(self._lengths(split)[mine], self.val_batch_size):
+        for places in self.long.parts(self.store.lengths(split, self.task.columns)[mine], self.val_batch_size):
             part = mine[places]
             hashes = np.asarray(self.store.hashes[split])[part]
             batch = self._draws(self._collate(split, part.tolist()), "evaluation", hashes)
