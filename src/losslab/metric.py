@@ -39,10 +39,15 @@ class Metric(NamedTuple):
     """Difference, in the unit of the values, below which two values are customarily taken as equal. None: no custom."""
     shown: frozenset[str] = frozenset()
     """Tags out of `PLACES`."""
+    signature: str = ""
+    """How it was computed, where that is no matter of course, such as sacrebleu's signature. Runs whose signatures
+    differ are not compared. Empty: there is one way."""
 
 
 _PLAIN = ("label", "unit", "higher_is_better", "margin")
 """Fields between the name and the tags."""
+_SIGNATURE = "signature"
+"""A key of those metrics alone that have one."""
 
 
 def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]]:
@@ -69,7 +74,11 @@ def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]
     if by_name[primary].higher_is_better is None:
         raise UserError(f"task: its primary metric {primary!r} needs a better side: higher_is_better=True or False")
     return {
-        name: {**{key: getattr(metric, key) for key in _PLAIN}, "shown": sorted(metric.shown)}
+        name: {
+            **{key: getattr(metric, key) for key in _PLAIN},
+            "shown": sorted(metric.shown),
+            **({_SIGNATURE: metric.signature} if metric.signature else {}),
+        }
         for name, metric in by_name.items()
     }
 
@@ -77,7 +86,12 @@ def to_info(metrics: Sequence[Metric], primary: str) -> dict[str, dict[str, Any]
 def from_info(info: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     """The declarations that a record keeps."""
     return {
-        name: Metric(name=name, **{key: entry[key] for key in _PLAIN}, shown=frozenset(entry["shown"]))
+        name: Metric(
+            name=name,
+            **{key: entry[key] for key in _PLAIN},
+            shown=frozenset(entry["shown"]),
+            signature=entry.get(_SIGNATURE, ""),
+        )
         for name, entry in info.items()
     }
 
@@ -101,6 +115,7 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
         and (margin is None or number)
         and isinstance(shown, list)
         and all(isinstance(tag, str) for tag in shown)
+        and isinstance(entry.get(_SIGNATURE, ""), str)
     )
 
 

@@ -31,5 +31,7 @@ def evaluate(folder: Path, *, checkpoint: str, split: str | None, overrides: lis
     names = [name for name in record.names_shown("terminal") if f"{part}/{name}" in values]
     for name in names:
         say(f"{name:<{width_of(names)}}{figure(values[f'{part}/{name}'])}")
+    for name, signature in entry.get("signatures", {}).items():
+        say(f"{name}: {signature}")
     say(f"recorded in {run.evaluations}")
     return 0

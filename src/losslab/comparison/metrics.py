@@ -38,7 +38,8 @@ class Declarations:
         Margins are customs and may change: of several, the smallest counts. Tags add up.
 
         Raises:
-            UserError: when records disagree about the primary metric, or about a metric's side, unit or label.
+            UserError: when records disagree about the primary metric, or about a metric's side, unit, label or
+                signature.
         """
         completed = [run for run in runs if run.record.status == "completed"] or runs
         declaring = [run for run in completed if run.record.metrics_info]
@@ -111,6 +112,7 @@ def _merged(name: str, metrics: Mapping[str, Metric]) -> Metric:
         _agreed(f"the side of {name}", {run: sides[metric.higher_is_better] for run, metric in metrics.items()})
         _agreed(f"the unit of {name}", {run: metric.unit or "none" for run, metric in metrics.items()})
         _agreed(f"the label of {name}", {run: metric.label for run, metric in metrics.items()})
+        _agreed(f"the signature of {name}", {run: metric.signature or "none" for run, metric in metrics.items()})
     margins = [metric.margin for metric in different if metric.margin is not None]
     shown = frozenset[str]().union(*(metric.shown for metric in different))
     return different[0]._replace(margin=min(margins, default=None), shown=shown)

@@ -20,7 +20,7 @@ from losslab.contracts.model import (
     reads_back_alone,
     reads_source,
 )
-from losslab.contracts.task import Calibrator, ColumnKind, Meter, Scored, Task, flat_hidden, no_objective
+from losslab.contracts.task import Calibrator, ColumnKind, Generation, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
     MIXED_SHARES,
     MIXED_TARGET,
@@ -63,6 +63,7 @@ __all__ = [
     "DataModule",
     "EvalWindows",
     "Features",
+    "Generation",
     "LossSum",
     "Meter",
     "Metric",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -120,6 +120,11 @@ class DataModule(pl.LightningDataModule):
     def references(self, split: str, most: int | None) -> dict[str, float]:
         """Metrics of what `eval_batches` gives that need no model, such as the unigram model's nll. Default: none."""
         return {}
+
+    def texts(self, split: str) -> Sequence[Sequence[str]] | None:
+        """References of each sample of a split, by its `id`: the texts that it may become, as they were written.
+        Default: None, and its target is decoded instead."""
+        return None
 
     def check_task(self, task: Task) -> None:
         """Refuse a task that cannot be trained on this data, before any is read. Default: takes any.

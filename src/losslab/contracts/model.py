@@ -30,7 +30,8 @@ class Backbone(Protocol):
             if so, a batch split over ranks or micro-batches is refused. Default: False.
         `new_cache()`: a cache of its own kind, for generation. The model is then called as `model(inputs, cache)`, for
             the tokens after those that this cache has seen, and returns their hidden states. Default: every token that
-            is generated takes a pass over the whole window.
+            is generated takes a pass over the whole window. Its `reorder(rows)` makes the sample `rows[i]` number i,
+            for beam search; a cache, or list of them, without one is not used there.
         `begin()`: take the weights that it begins with out of files. Called once, where a run begins, and not where a
             checkpoint's are put in. With it go two class methods over the bound node of its configuration:
             `complete(node, task)` returns the node with what the files say, `context` and the sizes of the layers, so

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,15 @@ ColumnKind = Literal["text", "words", "label", "labels", "tags", "value", "value
 
 Where a file cannot hold lists (csv), their items stand between white space.
 """
+
+
+class Generation(NamedTuple):
+    """How a task's outputs are written, by `losslab.training.generation.search`."""
+
+    beams: int = 1
+    """Hypotheses that are kept at each step; 1: greedy."""
+    length_penalty: float = 1.0
+    """α: a hypothesis of n tokens scores log p / n^α."""
 
 
 class Scored(ABC):
@@ -76,6 +85,10 @@ class Meter(Scored):
     @abstractmethod
     def values(self) -> dict[str, float]:
         """Each metric by its declared name."""
+
+    def judge(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+        """Take in B texts that the network wrote, with the references of each. Called after the last `update`, where
+        the meter is thorough and its task writes texts (`Task.generation`). Default: nothing is judged."""
 
     def to(self, device: torch.device) -> None:
         """Keep the states on a device."""
@@ -125,6 +138,9 @@ class Task(ABC):
     one running text, with an end of text before and after all of it, of which that side is cut off beyond context + 1
     tokens: the last is no input of a task that predicts what follows."""
 
+    generation: Generation | None = None
+    """How the texts are written that its thorough meters judge, and that `losslab translate` prints: `tokens` after the
+    first one of each sample, up to the end of text. None: none are. Of the class, or set by the constructor."""
     unit: str = ""
     """Unit of the values that it predicts (cm), for people."""
 

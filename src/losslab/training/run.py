@@ -172,6 +172,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         metric=f"val/{record.primary}",
         enabled=writes and settings["enable_progress_bar"] and not has_own_bar(trainer.callbacks),  # type: ignore[attr-defined]
     )
+    evaluator.work = progress.work
     keeper = RunCallback(
         run=run,
         state=state,

@@ -36,7 +36,7 @@ def question(c: Comparison) -> str:
     asked = []
     for metric in c.metrics:
         own = c.declared[metric]
-        told = ", ".join(part for part in (own.label, own.unit) if part and part != metric)
+        told = ", ".join(part for part in (own.label, own.unit, own.signature) if part and part != metric)
         asked.append(f"the {c.declared.best(metric)} {metric}" + (f" ({told})" if told else ""))
     return f"Which final loss gives {' and '.join(asked)}{c.when}?"
 

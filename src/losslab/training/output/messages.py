@@ -85,6 +85,9 @@ def report(record: Record) -> None:
     say(f"{'':<{width}}{'val':>12}{'test':>12}")
     for name in names:
         say(f"{name:<{width}}" + "".join(console.figure(best.get(f"{part}/{name}")) for part in ("val", "test")))
+    for name in names:
+        if signature := record.declared[name].signature:
+            say(f"{name}: {signature}")
 
 
 @contextmanager

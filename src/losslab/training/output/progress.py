@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -15,6 +15,47 @@ from losslab.training.output.messages import say
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_REPORTS = 0.25
+
+
+Advance = Callable[[int], None]
+"""Takes the units of work that were done since it was called last."""
+
+
+@contextmanager
+def shown_work(what: str, total: int, *, enabled: bool = True, bar: Progress | None = None) -> Iterator[Advance]:
+    """Show how far work has come that takes minutes: a bar on a terminal, a line every few seconds elsewhere.
+
+    Args:
+        what: words for it.
+        total: units of it.
+        bar: one that is being shown, which gets a line more.
+    """
+    done, last = 0, time.monotonic()
+    own = bar
+    if enabled and bar is None and console.is_live():
+        own = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out,
+            transient=True,
+        )  # fmt: skip
+        own.start()
+    line = None if own is None or not enabled else own.add_task(what, total=total, text="")
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if own is not None and line is not None:
+            own.advance(line, count)
+        elif enabled and time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            say(f"{what}: {done:,} of {total:,}")
+
+    try:
+        yield advance
+    finally:
+        if own is not None and line is not None:
+            own.remove_task(line)
+            if bar is None:
+                own.stop()
 
 
 class RunProgress:
@@ -53,10 +94,10 @@ class RunProgress:
         self._bar: Progress | None = None
         if enabled and console.is_live():
             self._bar = Progress(
-                TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"),
+                TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(), console=out, transient=True,
             )  # fmt: skip
-            self._task = self._bar.add_task("", total=total, completed=first, text="")
+            self._task = self._bar.add_task("step", total=total, completed=first, text="")
             self._bar.start()
 
     def begin(self) -> None:
@@ -72,6 +113,10 @@ class RunProgress:
         finally:
             self._away += time.monotonic() - self._paused_at
             self._paused_at = None
+
+    def work(self, what: str, total: int) -> AbstractContextManager[Advance]:
+        """See `shown_work`; beside the bar of the run while that is shown."""
+        return shown_work(what, total, enabled=self.enabled, bar=self._bar)
 
     def speed(self, step: int) -> float:
         """Positions per second of this session's training alone."""
@@ -98,3 +143,4 @@ class RunProgress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from losslab.choices import chosen
 from losslab.contracts import (
     Batch,
     DataModule,
     Features,
+    Generation,
     LossSum,
     Meter,
     Projection,
@@ -24,6 +26,7 @@ from losslab.contracts import (
     no_objective,
     to_device,
 )
+from losslab.data.tokenizer import tokenizer_of
 from losslab.errors import UserError
 from losslab.files import write_atomic
 from losslab.losses.base import Loss
@@ -32,6 +35,7 @@ from losslab.training.averages import Averages
 from losslab.training.limits import Limits
 from losslab.training.network import Network, Observer
 from losslab.training.random import global_stream
+from losslab.training.scoring.judging import TextJudge, Work, in_silence
 
 FIT_POSITIONS = 4096
 LAST_FIT_POSITIONS = 16384
@@ -52,6 +56,7 @@ class Evaluator:
         context: makes autocast or nothing, as in training; metrics themselves are float32.
         convert: casts the inputs of a batch, as in training.
         averages: of the network's weights, whose metrics are given beside theirs.
+        work: shows how far the writing of texts has come, where a task's meter judges some.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Evaluator:
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         convert: Callable[[Batch], Batch] = lambda batch: batch,
         averages: Averages | None = None,
+        work: Work = in_silence,
     ) -> None:
         self.network = network
         self.task = network.task
@@ -79,6 +85,7 @@ class Evaluator:
         self.context = context
         self.convert = convert
         self.averages = averages
+        self.work = work
 
     def validate(self, *, thorough: bool = False) -> dict[str, float]:
         """Fit what the task calibrates on one half of val, then score val; keys `val/…`, and `val/ema/…` of averages.
@@ -180,9 +187,26 @@ class Evaluator:
         meter = self.task.meter(self.info, split, calibration, thorough=thorough)
         meter.to(self.device)
         self.run(self._even(self._batches(split, self.share, "all", most), split), meter.update)
+        if thorough and self.task.generation is not None:
+            self._judge(meter, self.task.generation, split, most)
         if self.share.ranks > 1:
             meter.combine({name: _combine(state, how) for name, (state, how) in meter.states().items()})
         return meter
+
+    def _judge(self, meter: Meter, generation: Generation, split: str, most: int | None) -> None:
+        """Let the network write the texts of a split, each rank those of its samples, for the meter."""
+        tokenizer = tokenizer_of(self.info.artifacts)
+        if tokenizer is None:
+            raise UserError(f"{chosen('task', self.task)} writes texts, and this data has no tokenizer")
+        judge = TextJudge(
+            self.network, generation, tokenizer,
+            None if self.limits.replaces(split) else self.data.texts(split),
+            context=getattr(self.data, "context", None), ranks=self.share.ranks, device=self.device,
+        )  # fmt: skip
+        total = sum(int((batch.weight > 0).any(dim=1).sum()) for batch in self._batches(split, self.share, "all", most))
+        batches = self._even(self._batches(split, self.share, "all", most), split)
+        with self.work(f"writing the texts of {split}", total) as advance:
+            judge.judge((to_device(batch, self.device) for batch in batches), meter, self.run, advance)
 
     def _values(self, meter: Meter, split: str, most: int | None) -> dict[str, float]:
         values = meter.values() | ({} if self.limits.replaces(split) else self.data.references(split, most))

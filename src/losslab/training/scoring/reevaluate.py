@@ -24,6 +24,7 @@ from losslab.training.compute import first_device, input_converter, precision_co
 from losslab.training.factory import build_data, hash_inputs, open_data
 from losslab.training.limits import Limits
 from losslab.training.output.messages import note
+from losslab.training.output.progress import shown_work
 from losslab.training.output.provenance import hardware, versions
 from losslab.training.scoring.evaluator import Evaluator
 from losslab.training.scoring.loading import Loaded, find_checkpoint, rebuild
@@ -82,6 +83,7 @@ def reevaluate(
         metrics = _score_own(evaluator, split)
     else:
         metrics = evaluator.text({"scale": _frozen_scale(record if opened.of_run else None, loaded)})
+    signatures = {metric.name: metric.signature for metric in loaded.network.task.metrics if metric.signature}
     return {
         "time": now(),
         "checkpoint": os.path.relpath(opened.path, run),
@@ -94,6 +96,7 @@ def reevaluate(
         "eval_stride": config["data"].get("eval_stride"),
         **about,
         "metrics": metrics,
+        **({"signatures": signatures} if signatures else {}),
         "versions": versions(),
         "hardware": hardware(opened.device, 1) | {"precision": config["trainer"]["precision"]},
     }
@@ -149,7 +152,10 @@ class Reopened:
         """Moves the network to the device."""
         network = self.loaded.network.to(self.device)
         limits = Limits.of(self.config, data.info) if self.own else None
-        return Evaluator(network, data, device=self.device, limits=limits, context=self.context, convert=self.convert)
+        return Evaluator(
+            network, data, device=self.device, limits=limits, context=self.context, convert=self.convert,
+            work=shown_work,
+        )  # fmt: skip
 
 
 def reopen(run: RunFolder, *, checkpoint: str, overrides: list[str], trust: list[str]) -> Reopened:

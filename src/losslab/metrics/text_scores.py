@@ -1,0 +1,94 @@
+"""BLEU and chrF of texts, by sacrebleu, as counts that add up over texts and ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from losslab.errors import UserError
+from losslab.metric import Metric
+
+_SHOWN = frozenset({"terminal", "events"})
+
+
+class TextScores:
+    """Corpus BLEU (Papineni et al. 2002, with the 13a tokenisation of WMT) and chrF (Popović 2015) with sacrebleu's
+    defaults (Post 2018, arXiv:1804.08771), of texts as they are read: not tokenised or lower-cased.
+
+    Raises:
+        UserError: where sacrebleu is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from sacrebleu.metrics.bleu import BLEU
+            from sacrebleu.metrics.chrf import CHRF
+        except ImportError:
+            raise UserError(
+                "BLEU and chrF need the package sacrebleu: pip install 'losslab[mt]', or give task.beams=0, for "
+                "a run that writes no texts"
+            ) from None
+        self._bleu: Any = BLEU(force=True)  # no warning of texts that end in " .", which are scored as they are
+        self._chrf: Any = CHRF()
+
+    def counts(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> Tensor:
+        """The sums over texts, float64 [S]: their number, then the statistics of BLEU and of chrF.
+
+        Args:
+            written: N texts; an empty one counts as such.
+            references: of each text, one or more.
+
+        Raises:
+            UserError: for a text without references.
+        """
+        if any(not each for each in references):
+            raise UserError("a text without a reference cannot be judged")
+        if not written:
+            return torch.zeros(1 + self._size(self._bleu) + self._size(self._chrf), dtype=torch.float64)
+        streams = list(zip_longest(*references))
+        parts = [self._statistics(metric, written, streams) for metric in (self._bleu, self._chrf)]
+        return torch.cat([torch.tensor([float(len(written))], dtype=torch.float64), *parts])
+
+    def values(self, counts: Tensor) -> dict[str, float]:
+        """BLEU and chrF from 0 to 100, and the length of the texts in BLEU's tokens over that of the references; NaN
+        without texts."""
+        texts, *statistics = (round(value) for value in counts.tolist())
+        if not texts:
+            return dict.fromkeys(("bleu", "chrf", "length_ratio"), math.nan)
+        of_bleu, of_chrf = statistics[: self._size(self._bleu)], statistics[self._size(self._bleu) :]
+        written, there = of_bleu[:2]
+        return {
+            "bleu": self._bleu._compute_score_from_stats(of_bleu).score,
+            "chrf": self._chrf._compute_score_from_stats(of_chrf).score,
+            "length_ratio": written / there if there else math.nan,
+        }
+
+    def metrics(self, references: int = 1) -> tuple[Metric, ...]:
+        """Declarations, with the signatures of sacrebleu.
+
+        Args:
+            references: the number of references of each text.
+        """
+        signatures = []
+        for metric in (self._bleu, self._chrf):
+            metric.corpus_score(["a"], [["a"]] * references)
+            signatures.append(metric.get_signature().format())
+        of_bleu, of_chrf = signatures
+        return (
+            Metric("bleu", "BLEU", "", True, 0.2, _SHOWN, of_bleu),
+            Metric("chrf", "chrF", "", True, 0.2, _SHOWN, of_chrf),
+            Metric("length_ratio", "length of outputs over references", "", None, None, frozenset({"terminal"})),
+        )
+
+    def _size(self, metric: Any) -> int:
+        return int(2 + 2 * self._bleu.max_ngram_order if metric is self._bleu else 3 * self._chrf.order)
+
+    @staticmethod
+    def _statistics(metric: Any, written: Sequence[str], streams: Sequence[Sequence[str | None]]) -> Tensor:
+        found = metric._extract_corpus_statistics(written, streams)  # as sacrebleu's own resampling adds them up
+        return torch.tensor(found, dtype=torch.float64).sum(dim=0)
