@@ -131,6 +131,35 @@ def generate(
 
 
 @app.command()
+def translate(
+    run_dir: RunDir,
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A text, a source a line; none: standard input.")
+    ] = None,
+    beams: Annotated[
+        int | None, typer.Option(help="Hypotheses kept at each step, 1: greedy; default: the run's task.beams.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(help="a: a hypothesis of n tokens scores log p / n^a; default: the run's task.length_penalty."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Lines translated at once; changes no line.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    checkpoint: Checkpoint = "best",
+    weights: Weights = "raw",
+    trust: Trust = None,
+) -> None:
+    """Translate with a trained model: a line out for each line of a file, of standard input, or of what is typed."""
+    from losslab.commands.translate import translate as run
+
+    code = run(
+        run_dir, source, beams=beams, length_penalty=length_penalty, batch=batch, device=device, checkpoint=checkpoint,
+        weights=weights, trust=trust or [],
+    )  # fmt: skip
+    raise typer.Exit(code)
+
+
+@app.command()
 def predict(
     run_dir: RunDir,
     table: Annotated[
@@ -153,15 +182,9 @@ def predict(
     from losslab.commands.predict import predict as run
 
     code = run(
-        run_dir,
-        table,
-        output=output,
-        checkpoint=checkpoint,
-        trust=trust or [],
-        temperature=temperature,
-        top=top,
+        run_dir, table, output=output, checkpoint=checkpoint, trust=trust or [], temperature=temperature, top=top,
         weights=weights,
-    )
+    )  # fmt: skip
     raise typer.Exit(code)
 
 

@@ -50,6 +50,7 @@ class Writes(Task):
     primary = "nll_scaled"
     causal = True
     reads_source = True
+    predicted = ("target",)
 
     def __init__(self, generation: Generation | None = None, meter: Any = None) -> None:
         self.generation = generation
@@ -205,7 +206,7 @@ class Pairs:
     max_eval_tokens = None
     artifacts = artifacts_of(ByteTokenizer())
 
-    def __init__(self, references: list[list[str]] | None) -> None:
+    def __init__(self, references: list[str] | None) -> None:
         self.own = references
         self.info = DataInfo(
             splits={"val": SplitInfo(12, 4), "test": SplitInfo(12, 4)}, mean_positions=4, vocab_size=257,
@@ -224,11 +225,12 @@ class Pairs:
     def references(self, split: str, most: int | None) -> dict[str, float]:
         return {}
 
-    def texts(self, split: str) -> list[list[str]] | None:
+    def texts(self, split: str, column: str) -> list[str] | None:
+        assert column == "target"
         return self.own
 
 
-def judged(thorough: bool, references: list[list[str]] | None = None) -> tuple[list[Any], list[Any], Network]:
+def judged(thorough: bool, references: list[str] | None = None) -> tuple[list[Any], list[Any], Network]:
     made: list[Judged] = []
     work: list[Any] = []
 
@@ -258,5 +260,5 @@ def test_a_thorough_evaluation_writes_and_judges_every_text_once_and_another_non
 
 
 def test_references_are_those_of_the_data_by_the_number_of_the_sample() -> None:
-    seen, _, _ = judged(True, [["zero"], ["one", "uno"], ["two"], ["three"]])
-    assert [references for _, references in seen] == [["two"], ["zero"], ["one", "uno"]]
+    seen, _, _ = judged(True, ["zero", "one", "two", "three"])
+    assert [references for _, references in seen] == [["two"], ["zero"], ["one"]]

@@ -121,9 +121,10 @@ class DataModule(pl.LightningDataModule):
         """Metrics of what `eval_batches` gives that need no model, such as the unigram model's nll. Default: none."""
         return {}
 
-    def texts(self, split: str) -> Sequence[Sequence[str]] | None:
-        """References of each sample of a split, by its `id`: the texts that it may become, as they were written.
-        Default: None, and its target is decoded instead."""
+    def texts(self, split: str, column: str) -> Sequence[str] | None:
+        """Texts of val or test that are predicted (`Task.predicted`), as they were written, each at the number that
+        `id` of an evaluation's batches gives its sample: references for texts that a network writes. Default: None, and
+        targets are decoded instead."""
         return None
 
     def check_task(self, task: Task) -> None:

@@ -223,6 +223,11 @@ class Task(ABC):
         """
         return row
 
+    def source_inputs(self, sources: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Inputs for B sources alone, int64 [S_i] each, with their ends of text (`OF_SOURCE`), for a task that
+        `reads_source`: `losslab translate` gives them to the model."""
+        raise NotImplementedError(f"{type(self).__name__} reads no source: it has no source_inputs")
+
     def collate(self, examples: Sequence[Any]) -> Batch:
         """A batch of examples, for data that has rows. A pure function: what it returns for an example must not depend
         on the others, but for padding (`padded`).

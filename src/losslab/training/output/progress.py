@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from losslab import console
@@ -22,19 +23,22 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def shown_work(what: str, total: int, *, enabled: bool = True, bar: Progress | None = None) -> Iterator[Advance]:
+def shown_work(
+    what: str, total: int | None, *, enabled: bool = True, bar: Progress | None = None, on: Console = out
+) -> Iterator[Advance]:
     """Show how far work has come that takes minutes: a bar on a terminal, a line every few seconds elsewhere.
 
     Args:
         what: words for it.
-        total: units of it.
+        total: units of it; None: nobody knows.
         bar: one that is being shown, which gets a line more.
+        on: standard output, or standard error where that holds the results.
     """
     done, last = 0, time.monotonic()
     own = bar
-    if enabled and bar is None and console.is_live():
+    if enabled and bar is None and (console.is_live() if on is out else on.is_terminal and not out.is_terminal):
         own = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out,
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=on,
             transient=True,
         )  # fmt: skip
         own.start()
@@ -47,7 +51,8 @@ def shown_work(what: str, total: int, *, enabled: bool = True, bar: Progress | N
             own.advance(line, count)
         elif enabled and time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            say(f"{what}: {done:,} of {total:,}")
+            told = f"{what}: {done:,}" + ("" if total is None else f" of {total:,}")
+            say(told) if on is out else on.print(told, markup=False)
 
     try:
         yield advance

@@ -4,7 +4,7 @@ a calibration is fitted before the first batch is scored."""
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -200,13 +200,20 @@ class Evaluator:
             raise UserError(f"{chosen('task', self.task)} writes texts, and this data has no tokenizer")
         judge = TextJudge(
             self.network, generation, tokenizer,
-            None if self.limits.replaces(split) else self.data.texts(split),
+            self._references(split),
             context=getattr(self.data, "context", None), ranks=self.share.ranks, device=self.device,
         )  # fmt: skip
         total = sum(int((batch.weight > 0).any(dim=1).sum()) for batch in self._batches(split, self.share, "all", most))
         batches = self._even(self._batches(split, self.share, "all", most), split)
         with self.work(f"writing the texts of {split}", total) as advance:
             judge.judge((to_device(batch, self.device) for batch in batches), meter, self.run, advance)
+
+    def _references(self, split: str) -> Sequence[Sequence[str]] | None:
+        """One text a sample, as it was written; None where only its tokens are known."""
+        if not self.task.predicted or self.limits.replaces(split):
+            return None
+        texts = self.data.texts(split, self.task.predicted[0])
+        return None if texts is None else [[text] for text in texts]
 
     def _values(self, meter: Meter, split: str, most: int | None) -> dict[str, float]:
         values = meter.values() | ({} if self.limits.replaces(split) else self.data.references(split, most))

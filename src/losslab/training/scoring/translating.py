@@ -1,0 +1,86 @@
+"""Texts out of sources, by a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from losslab.choices import chosen
+from losslab.contracts import Generation
+from losslab.data.source_tokenizer import source_tokenizer_of
+from losslab.data.text_columns import encode_texts
+from losslab.errors import UserError
+from losslab.training.generation.writer import TextWriter
+from losslab.training.scoring.loading import Loaded
+
+_LINE_ENDS = str.maketrans({"\n": " ", "\r": " "})
+
+
+class Translator:
+    """Writes a line for each line: `Translator(loaded, beams=5)(["Guten Morgen."])`.
+
+    Args:
+        loaded: a run whose task reads a source; its network on the device that is to work.
+        beams, length_penalty: see `Generation`; None: those of the run's task.
+        batch: lines that are read at once; no line's output depends on it.
+
+    Raises:
+        UserError: for another task, and for settings out of range.
+    """
+
+    def __init__(
+        self, loaded: Loaded, *, beams: int | None = None, length_penalty: float | None = None, batch: int = 32
+    ) -> None:
+        task = loaded.network.task
+        if not task.reads_source:
+            instead = "losslab generate" if task.continues_texts else "losslab predict"
+            raise UserError(
+                f"losslab translate is for runs that write a text from another (task=translation), and this one is "
+                f"one of {chosen('task', task)}: {instead}"
+            )
+        if batch < 1:
+            raise UserError(f"--batch must be 1 or more, not {batch}")
+        own = task.generation or Generation()
+        generation = Generation(
+            own.beams if beams is None else beams, own.length_penalty if length_penalty is None else length_penalty
+        )
+        if generation.beams < 1:
+            raise UserError(f"--beams must be 1 or more, not {generation.beams}")
+        tokenizer = source_tokenizer_of(loaded.info.artifacts)
+        assert tokenizer is not None, "a source has a tokenizer"
+        self.batch = batch
+        self.longer = 0
+        """Sources so far that were longer than the context, and were cut off."""
+        self.unended = 0
+        """Outputs so far that reached the longest length, and were cut off there."""
+        self.context = int(loaded.config["data"]["context"])
+        self._task = task
+        self._source = tokenizer
+        self._begin = loaded.tokenizer.end
+        self._device = loaded.network.projection.weight.device
+        self._writer = TextWriter(
+            loaded.network, loaded.tokenizer, generation, context=self.context, forward_context=loaded.autocast
+        )
+
+    def __call__(self, lines: Sequence[str]) -> list[str]:
+        """One line for each; an empty one, or one of spaces alone, for such a line."""
+        found = [""] * len(lines)
+        full = [i for i, line in enumerate(lines) if line.strip()]
+        rows = [{"source": lines[i]} for i in full]
+        encoded, longer = encode_texts(["source"], (), rows, self._source, self.context)
+        self.longer += longer
+        tokens = dict(zip(full, encoded["source"], strict=True))
+        by_length = sorted(full, key=lambda i: len(tokens[i]))
+        for start in range(0, len(by_length), self.batch):
+            part = by_length[start : start + self.batch]
+            for i, text in zip(part, self._written([tokens[i] for i in part]), strict=True):
+                found[i] = text
+        return found
+
+    def _written(self, sources: list[list[int]]) -> list[str]:
+        inputs = self._task.source_inputs([torch.tensor(each) for each in sources])
+        inputs |= {"tokens": torch.full((len(sources), 1), self._begin)}
+        written = [best for (best,) in self._writer({name: value.to(self._device) for name, value in inputs.items()})]
+        self.unended += sum(not each.ended for each in written)
+        return [each.text.translate(_LINE_ENDS) for each in written]
