@@ -33,8 +33,8 @@ def write(folder: Path, pairs: list[tuple[str, str]] = PAIRS, name: str = "train
 
 def prepared(folder: Path, **keys: Any) -> PairsDataModule:
     data = PairsDataModule(**({"context": 12, "tokenizer": "bytes", "batch_size": 4, "val_batch_size": 4} | keys))
-    data.check_task(Translation())
-    data.info = data.prepare(folder / "cache", Translation())
+    data.check_task(Translation(beams=0))
+    data.info = data.prepare(folder / "cache", Translation(beams=0))
     return data
 
 
@@ -67,7 +67,7 @@ def test_line_n_goes_with_line_n_and_empty_ones_are_counted(end: str, tmp_path: 
     assert batch.extras["id"][:, 0].tolist() == [0, 1, 2]
     counts = data.info.class_counts
     assert counts is not None and counts[END] == 3 and counts[ord("o")] == 3 and counts.sum() == 8 + 8 + 9
-    assert list(data.content_hashes(Translation())) == [f"data.{key}" for key in files]
+    assert list(data.content_hashes(Translation(beams=0))) == [f"data.{key}" for key in files]
     lines = [line for line, _ in data.introduction(0)]
     assert any("left out: 6 rows with an empty text" in line for line in lines)
 

@@ -104,21 +104,23 @@ def _converse(translator: Translator) -> None:
     while True:
         try:
             line = input("> ")
+            line.encode()
         except EOFError:
             say("")
             return
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:  # Python keeps such bytes of standard input as half characters
             complain(f"not UTF-8 text: {error}")
             continue
         say(*translator([line]))
 
 
 def _standard_input() -> Iterator[str]:
-    try:
-        for line in sys.stdin:
-            yield line.rstrip("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"standard input is not UTF-8 text: {error}") from None
+    """Lines of UTF-8, whatever the terminal's encoding is."""
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input, line {number}, is not UTF-8 text: {error}") from None
 
 
 def _lines_of(path: Path) -> Iterator[str]:
@@ -126,16 +128,18 @@ def _lines_of(path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8") as content:
             for line in content:
                 yield line.rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def _tell(translator: Translator) -> None:
     """Say what was cut off."""
     if translator.longer:
-        note(f"{translator.longer:,} sources are longer than data.context={translator.context}: cut off at their end")
+        note(f"sources longer than data.context={translator.context}: {translator.longer:,}, cut off at their end")
     if translator.unended:
         note(
-            f"{translator.unended:,} outputs did not end within the {translator.context} tokens that the model reads: "
-            "cut off there"
+            f"outputs that did not end within the {translator.context} tokens that the model reads: "
+            f"{translator.unended:,}, cut off there"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from losslab.contracts import (
     Batch,
     DataInfo,
     Features,
+    Generation,
     Meter,
     TargetKind,
     Task,
@@ -21,9 +23,12 @@ from losslab.contracts import (
     previous_tokens,
 )
 from losslab.contracts.task import ColumnKind
+from losslab.errors import UserError
 from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import PRIMARY, TOKEN_METRICS
 from losslab.metrics.temperature import Temperature
+from losslab.metrics.text_scores import TextScores
+from losslab.metrics.translation_meter import TranslationMeter
 
 SOURCE, TARGET = "source", "target"
 
@@ -34,10 +39,19 @@ class Translation(Task):
     The tokens of the target and the end of text after them are predicted from the source and from the target's tokens
     before each of them (teacher forcing); the first is predicted from the end of text, with which a target begins. What
     is longer than the context is cut at its end, source and target alone; a target that was cut has no end to predict.
+
+    At the last and the best validation and on test, the network writes each target by beam search, and the texts are
+    judged by BLEU and chrF against the targets as they were written.
+
+    Args:
+        beams: hypotheses that the search keeps at each step; 1: greedy; 0: nothing is written, and there is no BLEU.
+        length_penalty: α: a hypothesis of n tokens scores log p / n^α; above 0 long ones are favoured.
+
+    Raises:
+        UserError: for values out of range, and where sacrebleu is not installed.
     """
 
     accepts = frozenset({TargetKind.CLASSES})
-    metrics = TOKEN_METRICS
     primary = PRIMARY
     provides = frozenset({"previous"})
     causal = True
@@ -46,6 +60,15 @@ class Translation(Task):
     predicted = (TARGET,)
     joined = (TARGET,)
     cut: Literal["longest", "left", "right"] = "right"
+
+    def __init__(self, *, beams: int = 5, length_penalty: float = 1.0) -> None:
+        if beams < 0:
+            raise UserError(f"task.beams must be 0 or above, not {beams}")
+        if not math.isfinite(length_penalty):
+            raise UserError(f"task.length_penalty must be a finite number, not {length_penalty}")
+        self.generation = Generation(beams, length_penalty) if beams else None
+        self.scores = TextScores() if beams else None
+        self.metrics = (*TOKEN_METRICS, *(() if self.scores is None else self.scores.metrics()))
 
     def told(self) -> str:
         return "the tokens of the target are predicted, and the end after them, from the source and the target so far"
@@ -84,4 +107,5 @@ class Translation(Task):
         return Temperature()
 
     def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> Meter:
-        return ClassMeter(info, split, calibration["scale"], thorough=thorough)
+        tokens = ClassMeter(info, split, calibration["scale"], thorough=thorough)
+        return tokens if self.scores is None or not thorough else TranslationMeter(tokens, self.scores)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from losslab.choices import chosen
 from losslab.contracts import Generation
@@ -14,6 +16,7 @@ from losslab.errors import UserError
 from losslab.training.generation.writer import TextWriter
 from losslab.training.scoring.loading import Loaded
 
+_COLUMN = "source"
 _LINE_ENDS = str.maketrans({"\n": " ", "\r": " "})
 
 
@@ -57,7 +60,6 @@ class Translator:
         self.context = int(loaded.config["data"]["context"])
         self._task = task
         self._source = tokenizer
-        self._begin = loaded.tokenizer.end
         self._device = loaded.network.projection.weight.device
         self._writer = TextWriter(
             loaded.network, loaded.tokenizer, generation, context=self.context, forward_context=loaded.autocast
@@ -67,10 +69,13 @@ class Translator:
         """One line for each; an empty one, or one of spaces alone, for such a line."""
         found = [""] * len(lines)
         full = [i for i, line in enumerate(lines) if line.strip()]
-        rows = [{"source": lines[i]} for i in full]
-        encoded, longer = encode_texts(["source"], (), rows, self._source, self.context)
+        if not full:
+            return found
+        encoded, longer = encode_texts([_COLUMN], (), [{_COLUMN: lines[i]} for i in full], self._source, self.context)
         self.longer += longer
-        tokens = dict(zip(full, encoded["source"], strict=True))
+        values, counts = encoded[_COLUMN]
+        pieces = np.split(values.astype(np.int64), np.cumsum(counts)[:-1])
+        tokens = dict(zip(full, map(torch.from_numpy, pieces), strict=True))
         by_length = sorted(full, key=lambda i: len(tokens[i]))
         for start in range(0, len(by_length), self.batch):
             part = by_length[start : start + self.batch]
@@ -78,9 +83,9 @@ class Translator:
                 found[i] = text
         return found
 
-    def _written(self, sources: list[list[int]]) -> list[str]:
-        inputs = self._task.source_inputs([torch.tensor(each) for each in sources])
-        inputs |= {"tokens": torch.full((len(sources), 1), self._begin)}
+    def _written(self, sources: list[Tensor]) -> list[str]:
+        inputs = self._task.source_inputs(sources)
+        inputs |= {"tokens": torch.full((len(sources), 1), self._writer.end)}
         written = [best for (best,) in self._writer({name: value.to(self._device) for name, value in inputs.items()})]
         self.unended += sum(not each.ended for each in written)
         return [each.text.translate(_LINE_ENDS) for each in written]
