@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -46,6 +47,8 @@ def translate(
         raise UserError(f"--batch must be 1 or more, not {batch}")
     if beams is not None and beams < 1:
         raise UserError(f"--beams must be 1 or more, not {beams}")
+    if length_penalty is not None and not math.isfinite(length_penalty):
+        raise UserError(f"--length-penalty must be a finite number, not {length_penalty}")
     total = None if source is None else sum(1 for _ in _lines_of(source))
     translator = _open(folder, beams, length_penalty, batch, device, checkpoint, trust, weights)
     try:

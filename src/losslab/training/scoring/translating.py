@@ -26,7 +26,7 @@ class Translator:
     Args:
         loaded: a run whose task reads a source; its network on the device that is to work.
         beams, length_penalty: see `Generation`; None: those of the run's task.
-        batch: lines that are read at once; no line's output depends on it.
+        batch: lines that are read at once, 1 or more; no line's output depends on it.
 
     Raises:
         UserError: for another task, and for settings out of range.
@@ -42,14 +42,10 @@ class Translator:
                 f"losslab translate is for runs that write a text from another (task=translation), and this one is "
                 f"one of {chosen('task', task)}: {instead}"
             )
-        if batch < 1:
-            raise UserError(f"--batch must be 1 or more, not {batch}")
         own = task.generation or Generation()
         generation = Generation(
             own.beams if beams is None else beams, own.length_penalty if length_penalty is None else length_penalty
         )
-        if generation.beams < 1:
-            raise UserError(f"--beams must be 1 or more, not {generation.beams}")
         tokenizer = source_tokenizer_of(loaded.info.artifacts)
         assert tokenizer is not None, "a source has a tokenizer"
         self.batch = batch

@@ -1,0 +1,119 @@
+"""`losslab translate` on one trained run, as a person types it, and the scores in that run's record."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import losslab
+from losslab.cli import main
+from losslab.commands.train import train
+from losslab.metrics.text_scores import TextScores
+from losslab.records import Record
+from runs import TINY, only_run
+
+pytest.importorskip("sacrebleu")
+OF_TEXT = ("data=", "data.path=")
+WORDS = {"rot": "red", "hund": "dog", "haus": "house", "sieht": "sees"}
+
+
+def write_pairs(folder: Path, split: str, count: int) -> None:
+    draw = random.Random(split)
+    lines = [draw.choices(list(WORDS), k=draw.randint(1, 4)) for _ in range(count)]
+    (folder / f"{split}.de").write_text("".join(f"{' '.join(words)}.\n" for words in lines))
+    (folder / f"{split}.en").write_text("".join(f"{' '.join(WORDS[w] for w in words)}.\n" for words in lines))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Record]]:
+    place = tmp_path_factory.mktemp("translate")
+    for split, count in (("train", 60), ("val", 12), ("test", 10)):
+        write_pairs(place, split, count)
+    files = [
+        f"data.{'' if split == 'train' else f'{split}_'}{side}={split}.{ending}"
+        for split in ("train", "val", "test") for side, ending in (("source", "de"), ("target", "en"))
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        own = [word for word in TINY if not word.startswith(OF_TEXT)]
+        own += ["task=translation", "data=pairs", "model=encoder_decoder", "model.context=16", "optimizer.lr=0.01"]
+        assert train([*own, "task.beams=2", *files]) == 0
+        yield only_run(place / "outputs/runs")
+
+
+class Typed:
+    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self.patch = patch
+        self.capture = capture
+
+    def __call__(self, *words: str | Path, lines: bytes = b"") -> tuple[int, str, str]:
+        self.patch.setattr("sys.argv", ["losslab", *map(str, words)])
+        self.patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+        with pytest.raises(SystemExit) as end:
+            main()
+        found = self.capture.readouterr()
+        return int(end.value.code or 0), found.out, found.err
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(monkeypatch, capsys)
+
+
+def test_the_record_holds_the_scores_of_what_translate_prints_with_their_signatures(
+    trained: tuple[Path, Record], typed: Typed
+) -> None:
+    run, record = trained
+    code, printed, _ = typed("translate", run, Path("test.de").absolute())
+    references = Path("test.en").read_text().splitlines()
+    assert code == 0 and len(printed.splitlines()) == len(references)
+    scores = TextScores()
+    found = scores.values(scores.counts(printed.splitlines(), [[text] for text in references]))
+    best = record.metrics["best"]
+    assert {name: best[f"test/{name}"] for name in found} == found
+    assert {"val/bleu", "val/chrf"} <= best.keys()
+    assert record.metrics_info["bleu"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    columns = (run / "metrics.csv").read_text().splitlines()
+    rows = [dict(zip(columns[0].split(","), line.split(","), strict=True)) for line in columns[1:]]
+    assert [bool(row["val/bleu"]) for row in rows if row["val/nll"]] == [False, True]  # the last validation alone
+
+
+def test_evaluate_gives_the_same_scores_and_shows_their_signatures(trained: tuple[Path, Record], typed: Typed) -> None:
+    run, record = trained
+    code, printed, _ = typed("evaluate", run)
+    entry = json.loads((run / "evaluations.jsonl").read_text())
+    assert code == 0 and entry["metrics"]["test/bleu"] == record.metrics["best"]["test/bleu"]
+    assert entry["signatures"]["bleu"] in printed
+
+
+def test_a_line_comes_out_for_each_line_whatever_stands_beside_it(trained: tuple[Path, Record], typed: Typed) -> None:
+    run, _ = trained
+    lines = b"rot hund.\n\n  \r\nhaus sieht hund rot rot.\nhund"
+    code, printed, told = typed("translate", run, "--beams", "1", lines=lines)
+    found = printed.split("\n")
+    assert code == 0 and found[-1] == "" and len(found) == 6 and found[1] == found[2] == ""
+    assert "sources longer than data.context=16: 1, cut off at their end" in told
+    one_by_one = "".join(
+        typed("translate", run, "--beams", "1", "--batch", "1", lines=line)[1] for line in lines.splitlines(True)
+    )
+    assert one_by_one == printed
+    loaded = losslab.load(run)
+    assert loaded.network.task.generation == (2, 1.0)
+
+
+def test_bad_input_is_one_sentence(trained: tuple[Path, Record], typed: Typed, tmp_path: Path) -> None:
+    run, _ = trained
+    for words, lines, sentence in (
+        (("--beams", "0"), b"", "--beams must be 1 or more, not 0"),
+        (("--batch", "0"), b"", "--batch must be 1 or more, not 0"),
+        (("--length-penalty", "nan"), b"rot\n", "--length-penalty must be a finite number, not nan"),
+        ((str(tmp_path / "none"),), b"", "cannot be read: No such file or directory"),
+        ((), b"rot\n\xff\n", "standard input, line 2, is not UTF-8 text"),
+    ):
+        code, _, told = typed("translate", run, *words, lines=lines)
+        assert code == 2 and sentence in told and "Traceback" not in told
