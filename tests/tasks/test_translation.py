@@ -17,7 +17,7 @@ from losslab.tasks.translation import Translation
 from runs import only_run, stopping_after
 
 WORDS = [
-    *("task=translation", "model=encoder_decoder", "data=pairs", "data.path=null"),
+    *("task=translation", "task.beams=0", "model=encoder_decoder", "data=pairs", "data.path=null"),
     *("data.source=a.de", "data.target=a.en"),
     *("data.tokenizer=bpe", "data.vocab_size=270", "data.val_fraction=0.2", "data.test_fraction=0.2"),
     *("data.batch_size=8", "data.batch_tokens=200", "model.dropout=0.1"),
@@ -38,7 +38,7 @@ def test_positions_are_those_of_the_target() -> None:
         {"source": ends[0], "target": torch.tensor([0, 1, 2, 0])},
         {"source": ends[1], "target": torch.tensor([0, 3, 0])},
     ]
-    batch = Translation().collate(examples)
+    batch = Translation(beams=0).collate(examples)
     assert batch.inputs["source"].tolist() == [[5, 6, 0], [7, 0, 0]]
     assert batch.inputs["source_mask"].tolist() == [[True, True, True], [True, True, False]]
     assert batch.inputs["tokens"].tolist() == [[0, 1, 2], [0, 3, 0]]
@@ -81,10 +81,13 @@ def test_parts_of_a_step_together_have_its_gradient(pairs: Path, run_tiny: Calla
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["task=translation", "data=pairs", "model=decoder"], "does not read it: choose model=encoder_decoder"),
+        (
+            ["task=translation", "task.beams=0", "data=pairs", "model=decoder"],
+            "does not read it: choose model=encoder_decoder",
+        ),
         (["task=lm", "model=encoder_decoder"], "and task=lm gives none: choose task=translation"),
         (
-            ["task=translation", "data=python_docs", "model=encoder_decoder"],
+            ["task=translation", "task.beams=0", "data=python_docs", "model=encoder_decoder"],
             "task=translation reads no stream of tokens",
         ),
     ],
