@@ -79,7 +79,8 @@ class RunFolder:
         `unit`: sample, document or window; `units`, float32 [1 + M, U]: of each of them the weight, and the sums of M
         metrics; `unit_metrics`, [M]: their names (without it nll_scaled, nll, top1). Where predictions are
         probabilities, `reliability`, [2, 3, 15]: before and after scaling, of each equal-mass group of confidence the
-        weight, and the sums of hits and confidence. Tasks add arrays of their own (`Meter.arrays`).
+        weight, and the sums of hits and confidence. Metrics of a whole corpus (bleu, chrf) have `METRIC_counts`,
+        [K, U]: what is added up over units for them. Tasks add arrays of their own (`Meter.arrays`).
         """
         return self.path / "test_scores.npz"
 

@@ -8,11 +8,13 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import losslab
 from losslab.cli import main
 from losslab.commands.train import train
+from losslab.comparison.corpus_scores import CORPUS_SCORES
 from losslab.metrics.text_scores import TextScores
 from losslab.records import Record
 from runs import TINY, only_run
@@ -73,11 +75,16 @@ def test_the_record_holds_the_scores_of_what_translate_prints_with_their_signatu
     references = Path("test.en").read_text().splitlines()
     assert code == 0 and len(printed.splitlines()) == len(references)
     scores = TextScores()
-    found = scores.values(scores.counts(printed.splitlines(), [[text] for text in references]))
+    found = scores.values(scores.counts(printed.splitlines(), [[text] for text in references]).sum(dim=0))
     best = record.metrics["best"]
     assert {name: best[f"test/{name}"] for name in found} == found
     assert {"val/bleu", "val/chrf"} <= best.keys()
     assert record.metrics_info["bleu"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    with np.load(run / "test_scores.npz") as kept:
+        assert kept["bleu_counts"].shape == (10, 10) and kept["bleu_counts"].dtype == np.int32
+        assert {name: score(kept[f"{name}_counts"].sum(axis=1)) for name, score in CORPUS_SCORES.items()} == (
+            pytest.approx({name: best[f"test/{name}"] for name in CORPUS_SCORES}, rel=1e-12)
+        )
     columns = (run / "metrics.csv").read_text().splitlines()
     rows = [dict(zip(columns[0].split(","), line.split(","), strict=True)) for line in columns[1:]]
     assert [bool(row["val/bleu"]) for row in rows if row["val/nll"]] == [False, True]  # the last validation alone

@@ -36,8 +36,8 @@ def test_counts_of_parts_add_up_to_the_scores_of_all_texts(pairs: list[tuple[str
     from losslab.metrics.text_scores import TextScores
 
     scores, written, references = TextScores(), [text for text, _ in pairs], [each for _, each in pairs]
-    together = scores.counts(written[:cut], references[:cut]) + scores.counts(written[cut:], references[cut:])
-    found = scores.values(together)
+    parts = [scores.counts(written[part], references[part]).sum(dim=0) for part in (slice(cut), slice(cut, None))]
+    found = scores.values(parts[0] + parts[1])
     most = max(map(len, references))
     streams = [[each[i] if i < len(each) else None for each in references] for i in range(most)]
     bleu, chrf = (metric.corpus_score(written, streams) for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()))
@@ -50,7 +50,7 @@ def test_no_text_has_no_score_and_one_without_a_reference_is_refused() -> None:
     from losslab.metrics.text_scores import TextScores
 
     scores = TextScores()
-    assert all(math.isnan(value) for value in scores.values(scores.counts([], [])).values())
+    assert all(math.isnan(value) for value in scores.values(scores.counts([], []).sum(dim=0)).values())
     with pytest.raises(UserError, match="without a reference"):
         scores.counts(["a"], [[]])
 

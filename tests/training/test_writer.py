@@ -190,14 +190,16 @@ class Judged(ClassMeter):
     """Keeps what it is given to judge."""
 
     seen: list[tuple[str, list[str]]]
+    units: list[int]
 
     def __init__(self, info: DataInfo, split: str, thorough: bool) -> None:
         super().__init__(info, split, 1.0, thorough=False)
-        self.seen, self.thorough = [], thorough
+        self.seen, self.units, self.thorough = [], [], thorough
 
-    def judge(self, written: Any, references: Any) -> None:
+    def judge(self, written: Any, references: Any, units: Any) -> None:
         assert self.thorough
         self.seen += zip(written, references, strict=True)
+        self.units += units
 
 
 class Pairs:
@@ -230,7 +232,7 @@ class Pairs:
         return self.own
 
 
-def judged(thorough: bool, references: list[str] | None = None) -> tuple[list[Any], list[Any], Network]:
+def judged(thorough: bool, references: list[str] | None = None) -> tuple[Judged, list[Any], Network]:
     made: list[Judged] = []
     work: list[Any] = []
 
@@ -246,19 +248,22 @@ def judged(thorough: bool, references: list[str] | None = None) -> tuple[list[An
     network = make(task=Writes(Generation(2, 0.5), meter), vocab_size=257)
     evaluator = Evaluator(network, Pairs(references), device=torch.device("cpu"), work=shown)  # type: ignore[arg-type]
     evaluator.validate(thorough=thorough)
-    return made[-1].seen, work, network
+    return made[-1], work, network
 
 
 def test_a_thorough_evaluation_writes_and_judges_every_text_once_and_another_none() -> None:
-    seen, work, network = judged(True)
+    meter, work, network = judged(True)
+    seen = meter.seen
     assert [references for _, references in seen] == [["ab"], ["c"], ["def"]]
     assert work == [("writing the texts of val", 3), 2, 1]
     batches = list(Pairs(None).eval_batches("val", Share()))
     writer = TextWriter(network, ByteTokenizer(), Generation(2, 0.5))
     assert [text for text, _ in seen] == [some[0].text for batch in batches for some in writer(batch.inputs)][:3]
-    assert judged(False)[:2] == ([], [])
+    assert meter.units == [2, 0, 1]
+    meter, work, _ = judged(False)
+    assert meter.seen == work == []
 
 
 def test_references_are_those_of_the_data_by_the_number_of_the_sample() -> None:
-    seen, _, _ = judged(True, ["zero", "one", "two", "three"])
-    assert [references for _, references in seen] == [["two"], ["zero"], ["one"]]
+    meter, _, _ = judged(True, ["zero", "one", "two", "three"])
+    assert [references for _, references in meter.seen] == [["two"], ["zero"], ["one"]]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.comparison.by_class import ByClass, class_results, entity_results
+from losslab.comparison.corpus_scores import CORPUS_SCORES
 from losslab.comparison.noise import Documents, Noises
 from losslab.comparison.residuals import Residuals, residuals_of
 from losslab.comparison.rows import Row, pairs_of
@@ -103,15 +104,31 @@ def _compare_documents(
         weight = pairs[0][0][0]
         if hash(weight.tobytes()) not in resamples:
             resamples[hash(weight.tobytes())] = Documents(weight)
+        documents = resamples[hash(weight.tobytes())]
+        results = {name: _result(tables.get(f"test/{name}", []), c.label) for name in (*metrics, *CORPUS_SCORES)}
         noises[c.label] = {
-            f"test/{name}": resamples[hash(weight.tobytes())].compare(
+            f"test/{name}": documents.compare(
                 np.stack([own[at] - other[at] for own, other in pairs]), level=result.level, spread=result.spread
             )
             for at, name in enumerate(metrics, start=1)
-            if (result := _result(tables.get(f"test/{name}", []), c.label)) is not None
+            if (result := results[name]) is not None
             and all(math.isfinite(float(part[at].sum())) for pair in pairs for part in pair)
+        } | {
+            f"test/{name}": documents.compare_corpus(counts, score, level=result.level, spread=result.spread)
+            for name, score in CORPUS_SCORES.items()
+            if (result := results[name]) is not None and (counts := _counts(name, both))
         }
     return noises
+
+
+def _counts(
+    metric: str, pairs: Sequence[tuple[Content, Content]]
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Counts [K, U] of each pair of runs, for a metric of the corpus; nothing where a run kept none."""
+    key = f"{metric}_counts"
+    if any(key not in content for pair in pairs for content in pair):
+        return []
+    return [(np.asarray(own[key], np.float64), np.asarray(other[key], np.float64)) for own, other in pairs]
 
 
 def _agreed_metrics(contents: Sequence[Content]) -> list[str]:

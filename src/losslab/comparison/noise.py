@@ -9,12 +9,15 @@ another.)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from losslab.comparison.corpus_scores import CorpusScore
 from losslab.comparison.simultaneous import LEVEL
 
 RESAMPLES = 2000
@@ -40,6 +43,8 @@ class Noises:
     both: Interval
     units: int
     """The number of documents (or windows)."""
+    of_corpus: bool = False
+    """Whether the metric is a function of sums over documents (BLEU), and no mean of theirs."""
 
 
 class Documents:
@@ -65,10 +70,37 @@ class Documents:
         differences: [S, U], of each seed and document the summed difference to the baseline.
         level, spread: of the table's interval (`statistics.Paired`).
         """
-        seeds = len(differences)
         by_seed = (self._counts @ differences.T.astype(np.float64)) / self._totals[:, None]  # [R, S]
+        return self._noises(by_seed, differences.sum(axis=1) / self.weight.sum(), level=level, spread=spread)
+
+    def compare_corpus(
+        self,
+        pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+        score: CorpusScore,
+        *,
+        level: float = LEVEL,
+        spread: bool = True,
+    ) -> Noises:
+        """The paired bootstrap of a metric of the whole corpus (Koehn 2004): both runs are scored on each resample.
+
+        Args:
+            pairs: of each seed the counts [K, U] of the run and of its baseline.
+            level, spread: as of `compare`.
+        """
+
+        def differences(count: NDArray[Any]) -> NDArray[np.float64]:
+            return np.stack([score(count @ own.T) - score(count @ other.T) for own, other in pairs], axis=-1)
+
+        whole = differences(np.ones((1, len(self.weight))))[0]
+        found = self._noises(differences(self._counts.astype(np.float64)), whole, level=level, spread=spread)
+        return replace(found, of_corpus=True)
+
+    def _noises(
+        self, by_seed: NDArray[np.float64], whole: NDArray[np.float64], *, level: float, spread: bool
+    ) -> Noises:
+        """Differences of each seed on each resample [R, S], and on all documents [S]."""
+        seeds = len(whole)
         of_documents = by_seed.mean(axis=1)
-        whole = differences.sum(axis=1) / self.weight.sum()
         mean = float(whole.mean())
         over_seeds = over_both = Interval(math.nan, math.nan)
         if seeds > 1 and spread:

@@ -86,9 +86,10 @@ class Meter(Scored):
     def values(self) -> dict[str, float]:
         """Each metric by its declared name."""
 
-    def judge(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Take in B texts that the network wrote, with the references of each. Called after the last `update`, where
-        the meter is thorough and its task writes texts (`Task.generation`). Default: nothing is judged."""
+    def judge(self, written: Sequence[str], references: Sequence[Sequence[str]], units: Sequence[int]) -> None:
+        """Take in B texts that the network wrote, with the references and the unit (`unit` of the batch's extras) of
+        each. Called after the last `update`, where the meter is thorough and its task writes texts (`Task.generation`).
+        Default: nothing is judged."""
 
     def to(self, device: torch.device) -> None:
         """Keep the states on a device."""

@@ -37,7 +37,7 @@ class TextScores:
         self._chrf: Any = CHRF()
 
     def counts(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> Tensor:
-        """The sums over texts, float64 [S]: their number, then the statistics of BLEU and of chrF.
+        """Counts of each text, float64 [N, S], which add up: 1, then the statistics of BLEU and of chrF.
 
         Args:
             written: N texts; an empty one counts as such.
@@ -49,18 +49,37 @@ class TextScores:
         if any(not each for each in references):
             raise UserError("a text without a reference cannot be judged")
         if not written:
-            return torch.zeros(1 + self._size(self._bleu) + self._size(self._chrf), dtype=torch.float64)
+            return torch.zeros(0, self.size, dtype=torch.float64)
         streams = list(zip_longest(*references))
-        parts = [self._statistics(metric, written, streams) for metric in (self._bleu, self._chrf)]
-        return torch.cat([torch.tensor([float(len(written))], dtype=torch.float64), *parts])
+        # the statistics that sacrebleu's own resampling adds up
+        found = [metric._extract_corpus_statistics(written, streams) for metric in (self._bleu, self._chrf)]
+        parts = [torch.tensor(each, dtype=torch.float64) for each in found]
+        return torch.cat([torch.ones(len(written), 1, dtype=torch.float64), *parts], dim=1)
 
-    def values(self, counts: Tensor) -> dict[str, float]:
+    @property
+    def size(self) -> int:
+        """S."""
+        return 1 + self._of_bleu + int(3 * self._chrf.order)
+
+    @property
+    def _of_bleu(self) -> int:
+        return int(2 + 2 * self._bleu.max_ngram_order)
+
+    def apart(self, counts: Tensor) -> dict[str, Tensor]:
+        """Counts [S, U] → those of each metric, [K, U]."""
+        return {"bleu": counts[1 : 1 + self._of_bleu], "chrf": counts[1 + self._of_bleu :]}
+
+    def values(self, sums: Tensor) -> dict[str, float]:
         """BLEU and chrF from 0 to 100, and the length of the texts in BLEU's tokens over that of the references; NaN
-        without texts."""
-        texts, *statistics = (round(value) for value in counts.tolist())
+        without texts.
+
+        Args:
+            sums: [S], of counts.
+        """
+        texts, *statistics = (round(value) for value in sums.tolist())
         if not texts:
             return dict.fromkeys(("bleu", "chrf", "length_ratio"), math.nan)
-        of_bleu, of_chrf = statistics[: self._size(self._bleu)], statistics[self._size(self._bleu) :]
+        of_bleu, of_chrf = statistics[: self._of_bleu], statistics[self._of_bleu :]
         written, there = of_bleu[:2]
         return {
             "bleu": self._bleu._compute_score_from_stats(of_bleu).score,
@@ -84,11 +103,3 @@ class TextScores:
             Metric("chrf", "chrF", "", True, 0.2, _SHOWN, of_chrf),
             Metric("length_ratio", "length of outputs over references", "", None, None, frozenset({"terminal"})),
         )
-
-    def _size(self, metric: Any) -> int:
-        return int(2 + 2 * self._bleu.max_ngram_order if metric is self._bleu else 3 * self._chrf.order)
-
-    @staticmethod
-    def _statistics(metric: Any, written: Sequence[str], streams: Sequence[Sequence[str | None]]) -> Tensor:
-        found = metric._extract_corpus_statistics(written, streams)  # as sacrebleu's own resampling adds them up
-        return torch.tensor(found, dtype=torch.float64).sum(dim=0)

@@ -108,4 +108,6 @@ class Translation(Task):
 
     def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> Meter:
         tokens = ClassMeter(info, split, calibration["scale"], thorough=thorough)
-        return tokens if self.scores is None or not thorough else TranslationMeter(tokens, self.scores)
+        if self.scores is None or not thorough:
+            return tokens
+        return TranslationMeter(tokens, self.scores, info.splits[split].units if split == "test" else 0)

@@ -99,7 +99,7 @@ def _sentence(c: Comparison, row: Row) -> str:
     at = f" (at {row.setting})" if row.setting else ""
     if row.verdict.word == "undecided":
         told = f"{row.label}{at} against {c.baseline}{c.when}: undecided, {size}."
-        return " ".join([told, *_how_far(row)])
+        return " ".join([told, *_how_far(row), *_on_other_texts(c, row)])
     relation = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}[row.verdict.word]
     both = ", but equivalent" if row.verdict.equivalent and row.verdict.word != "equivalent" else ""
     p = result.p_equivalence if row.verdict.word == "equivalent" else result.p
@@ -107,7 +107,16 @@ def _sentence(c: Comparison, row: Row) -> str:
     p_told = p_value(p) if p < 1e-4 else f"= {p_value(p)}"
     limits = row.verdict.text.partition(" (")[2].rstrip(")")
     told = f"{row.label}{at} is {relation} {c.baseline}{c.when}{both}: {size}, p{of_what} {p_told}"
-    return " ".join([told + (f" ({limits})." if limits else "."), *_elsewhere(c, row)])
+    return " ".join([told + (f" ({limits})." if limits else "."), *_elsewhere(c, row), *_on_other_texts(c, row)])
+
+
+def _on_other_texts(c: Comparison, row: Row) -> list[str]:
+    """The interval that a paired bootstrap gives for a metric of the whole corpus."""
+    found = c.noises.get(row.label, {}).get(c.metric)
+    if found is None or not found.of_corpus:
+        return []
+    told = interval(found.documents.low, found.documents.high, c.margin)
+    return [f"A paired bootstrap over the {found.units:,} {c.unit}s of test, with these seeds, gives {told}."]
 
 
 def _how_far(row: Row) -> list[str]:
@@ -118,11 +127,9 @@ def _how_far(row: Row) -> list[str]:
         reason = row.verdict.text.partition(f"{NO_SPREAD}: ")[2].rstrip(")")
         return [f"There is {NO_SPREAD}, and so no interval and no p: {reason}"]
     found = [f"With this spread, {row.paired.n} seeds can find a difference of about {row.paired.detectable:.4f}."]
-    if row.more_seeds is not None:
-        found.append(f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it.")
-    else:
-        found.append("No thousand seeds would settle it.")
-    return found
+    if row.more_seeds is None:
+        return [*found, "No thousand seeds would settle it."]
+    return [*found, f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it."]
 
 
 def _elsewhere(c: Comparison, row: Row) -> list[str]:

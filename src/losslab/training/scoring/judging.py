@@ -67,7 +67,8 @@ class TextJudge:
             texts = self._written(batch, run)
             there = [i for i, any_weight in enumerate((batch.weight > 0).any(dim=1).tolist()) if any_weight]
             if there:
-                meter.judge([texts[i] for i in there], [self._references(batch, i) for i in there])
+                references = [self._references(batch, i) for i in there]
+                meter.judge([texts[i] for i in there], references, [_of_sample(batch, "unit", i) for i in there])
             advance(len(there))
 
     def _written(self, batch: Batch, run: Run) -> list[str]:
@@ -82,7 +83,7 @@ class TextJudge:
 
     def _references(self, batch: Batch, i: int) -> Sequence[str]:
         if self.references is not None:
-            return self.references[int(batch.extras["id"].flatten(1)[i, 0])]
+            return self.references[_of_sample(batch, "id", i)]
         target: Tensor = batch.target[i][batch.weight[i] > 0]
         return [self.tokenizer.decode([token for token in target.tolist() if token != self.tokenizer.end])]
 
@@ -92,3 +93,9 @@ class TextJudge:
         found = torch.tensor(int(more), device=self._device)
         distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
         return bool(found)
+
+
+def _of_sample(batch: Batch, extra: str, i: int) -> int:
+    """An extra of a sample that is the same at each of its positions; 0 where batches have none."""
+    values = batch.extras.get(extra)
+    return 0 if values is None else int(values.flatten(1)[i, 0])
