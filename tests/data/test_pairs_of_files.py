@@ -52,6 +52,13 @@ def spelt(batch: Batch) -> list[tuple[str, str, str]]:
     return rows
 
 
+def test_the_share_of_the_context_that_pairs_fill_is_that_of_their_two_sequences(tmp_path: Path) -> None:
+    files = write(tmp_path, name="val") | write(tmp_path, name="test")
+    data = prepared(tmp_path, **files, **write(tmp_path, [("ab", "abcd"), ("a", "abc")]))
+    lengths = [len("ab$") + len("$abcd$"), len("a$") + len("$abc$")]
+    assert data.info.mean_share == sum(lengths) / len(lengths) / (2 * 12)
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_line_n_goes_with_line_n_and_empty_ones_are_counted(end: str, tmp_path: Path) -> None:
     files = write(tmp_path, end=end) | write(tmp_path, name="val", end=end) | write(tmp_path, name="test", end=end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_network import CONTEXT, INFO, V, make_batch, make_network
@@ -19,6 +21,13 @@ def test_flops_count_the_projection_whether_or_not_it_is_tied(tied: bool) -> Non
     """Its weight is [11, 8]."""
     network = make_network(tie_embeddings=tied)
     assert network.flops_per_position(INFO) == network.backbone.flops_per_sample() / CONTEXT + 6 * 11 * 8
+
+
+def test_samples_that_fill_a_part_of_the_context_cost_that_part_of_its_flops() -> None:
+    network = make_network()
+    whole, half = (network.flops_per_position(replace(INFO, mean_share=share)) for share in (1.0, 0.5))
+    assert whole is not None and half is not None
+    assert whole - half == network.backbone.flops_per_sample() / CONTEXT / 2
 
 
 def test_an_observer_sees_the_features_in_place_of_the_loss() -> None:

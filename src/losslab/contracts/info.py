@@ -88,6 +88,9 @@ class DataInfo:
     splits: dict[str, SplitInfo]
     mean_positions: float
     """Positions of a training sample, on average."""
+    mean_share: float = 1.0
+    """The share of the context that a training sample fills, on average: its passes cost that share of
+    `Backbone.flops_per_sample()`."""
     vocab_size: int | None = None
     """V, where inputs are tokens."""
     source_vocab_size: int | None = None
@@ -119,6 +122,8 @@ class DataInfo:
     def stored(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps, so that its network can be built without the data."""
         found = {name: getattr(self, name) for name in _STORED}
+        if self.mean_share != 1:
+            found[_SHARE] = self.mean_share
         if self.frame_width is not None:
             found[_FRAMES] = self.frame_width
         if self.source_vocab_size is not None:
@@ -139,6 +144,7 @@ class DataInfo:
         stats = content.get(_STATS)
         return cls(
             splits={},
+            mean_share=content.get(_SHARE, 1.0),
             frame_width=content.get(_FRAMES),
             mask=content.get(_MASK),
             source_vocab_size=content.get(_SOURCE),
@@ -148,6 +154,7 @@ class DataInfo:
 
 
 _STATS = "value_stats"
+_SHARE = "mean_share"
 _FRAMES = "frame_width"
 _MASK = "mask"
 _SOURCE = "source_vocab_size"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losslab.contracts import ColumnKind, ValueStats
+from losslab.contracts import ColumnKind, Task, ValueStats
 from losslab.data.cells import Columns
 from losslab.data.columns import TOKENS, Column, learn, target_of
 from losslab.data.row_reading import Reading, Rows
@@ -56,6 +56,12 @@ class RowStore:
         """[N]: tokens of each row of a split, over its columns; 0 where it has none."""
         none = np.zeros(self.count(split), dtype=np.int64)
         return np.asarray(sum((self.columns[split][name].lengths() for name in kinds if kinds[name] in TOKENS), none))
+
+    def mean_share(self, task: Task, context: int) -> float:
+        """The share of the context that the tokens of a row of train fill, on average over its sequences."""
+        names = [name for name, kind in task.columns.items() if kind in TOKENS]
+        sequences = len(set(names) - set(task.joined)) + bool(task.joined)
+        return float(self.lengths("train", task.columns).mean()) / (sequences * context) if names else 1.0
 
     def texts(self, split: str, name: str) -> list[str]:
         """The texts of a column that is predicted (`Task.predicted`), of val or test, as they were written."""

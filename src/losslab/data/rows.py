@@ -204,6 +204,7 @@ class RowsDataModule(DataModule):
         return DataInfo(
             splits=splits,
             mean_positions=mean,
+            mean_share=self.store.mean_share(self.task, self.context),
             vocab_size=meta["vocab_size"],
             source_vocab_size=meta.get("source_vocab_size"),
             mask=meta.get("mask"),

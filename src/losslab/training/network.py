@@ -170,7 +170,7 @@ class Network(nn.Module):
         if own is None or taught is None:
             return None
         passes, projections = (1, 1) if self.passes is None else (2, 4)
-        own = int(passes * own / info.mean_positions)
+        own = int(passes * own * info.mean_share / info.mean_positions)
         return own + projections * 6 * self.projection.weight.numel() + taught
 
 

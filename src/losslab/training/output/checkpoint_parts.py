@@ -52,7 +52,7 @@ def _is_data(data: Any) -> bool:
     """Sizes and artifacts, as `DataInfo.stored` gives them; older checkpoints have none."""
     if data is None:
         return True
-    sizes = ("mean_positions", "vocab_size", "num_classes", "num_values")
+    sizes = ("mean_positions", "mean_share", "vocab_size", "num_classes", "num_values")
     return (
         isinstance(data, dict)
         and all(isinstance(data.get(name), int | float | None) for name in sizes)
