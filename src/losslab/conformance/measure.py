@@ -147,14 +147,14 @@ def _sizes(weight: Tensor, size: int) -> OutputSpec:
 
 
 def _features(loss: Loss, hidden: Tensor, target: Tensor, num_outputs: int) -> Features:
-    """Features with everything that the loss reads: random tokens before each target, a teacher as wide as the
-    network."""
+    """Features with everything that the loss reads: random tokens before and after each target, a teacher as wide as
+    the network."""
     device = hidden.device
     generator = torch.Generator(device).manual_seed(2)
     extras = {}
-    if previous := loss.needs.get("previous"):
-        size = (len(target), min(previous, _CONTEXT))
-        extras["previous"] = torch.randint(num_outputs, size, generator=generator, device=device)
+    for name in [name for name in ("previous", "next") if loss.needs.get(name)]:
+        size = (len(target), min(loss.needs[name], _CONTEXT))
+        extras[name] = torch.randint(num_outputs, size, generator=generator, device=device)
     if loss.reads_teacher:
         taught = torch.randn(num_outputs, hidden.shape[1], generator=generator, device=device)
         taught.div_(hidden.shape[1] ** 0.5)

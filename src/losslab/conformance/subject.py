@@ -23,7 +23,7 @@ SIZES = {
 }
 """Classes, or values a position."""
 _FLOAT32 = 1e-5
-_PREVIOUS = 16
+_REACH = 16
 _MOST_CLASSES = 65
 _TEACHER_WIDTH = 4
 
@@ -38,18 +38,18 @@ class Problem:
 
     @classmethod
     def random(cls, loss: Loss, seed: int = 0, positions: int = POSITIONS, size: int | None = None) -> Problem:
-        """A loss that reads previous tokens or a teacher finds them in the extras."""
+        """A loss that reads tokens before or after, or a teacher, finds them in the extras."""
         generator = torch.Generator().manual_seed(seed)
         size = size or SIZES[loss.target_kind]
         hidden = torch.randn(positions, WIDTH, dtype=torch.float64, generator=generator)
         target = _targets(loss.target_kind, positions, size, generator)
         projection = torch.randn(loss.num_outputs(size), WIDTH, dtype=torch.float64, generator=generator)
         extras = {}
-        if previous := loss.needs.get("previous"):
-            reach = min(previous, _PREVIOUS)
+        for name in [name for name in ("previous", "next") if loss.needs.get(name)]:
+            reach = min(loss.needs[name], _REACH)
             tokens = torch.randint(size, (positions, reach), generator=generator)
             known = torch.randint(2 * reach + 1, (positions, 1), generator=generator)  # of half of them, all
-            extras["previous"] = tokens.masked_fill(torch.arange(reach) >= known, -1)
+            extras[name] = tokens.masked_fill(torch.arange(reach) >= known, -1)
         if loss.reads_teacher:
             extras["teacher_hidden"] = torch.randn(positions, _TEACHER_WIDTH, dtype=torch.float64, generator=generator)
         weight = torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0])[torch.arange(positions) % 7].double()

@@ -115,8 +115,9 @@ class Features:
     """float32 [N]: 0 = ignored; padding, prompt masking and sample weights all end here."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """Further tensors of N rows, aligned with `hidden`: those of the batch, what `Loss.needs` asks for (`previous`,
-    int32 [N, K]: the tokens up to each position, the latest first, -1 where there are no more), and `teacher_hidden`;
-    and `class`, int64 [N], where the loss expects classes in another form."""
+    int32 [N, K]: the tokens up to each position, the latest first, -1 where there are no more; `next`, int32 [N, K]:
+    the targets of the positions after each, the nearest first, -1 where there is none), and `teacher_hidden`; and
+    `class`, int64 [N], where the loss expects classes in another form."""
 
     def __getitem__(self, rows: Tensor | slice) -> Features:
         return Features(
@@ -196,6 +197,29 @@ def previous_tokens(tokens: Tensor, count: int, segments: Tensor | None = None) 
     if segments is None:
         return found
     return found.masked_fill(_windows_back(segments, count) != segments[..., None], -1)
+
+
+def following_targets(target: Tensor, weight: Tensor, count: int, segments: Tensor | None = None) -> Tensor:
+    """The targets of the positions after each, for `Features.extras["next"]`.
+
+    Args:
+        target: int [B, T], of a task that predicts the next token of a running text.
+        weight: [B, T]; targets of weight 0 are left out, also where others come after them.
+        count: how many, K, above 0; at most T are given.
+        segments: int [B, T], the document of each input; targets of other documents are left out.
+
+    Returns:
+        int32 [B, T, min(K, T)], the nearest first; -1 where there is none.
+    """
+    count = min(count, target.shape[1])
+    found = _windows_ahead(target.masked_fill(weight == 0, -1), count)
+    if segments is None:
+        return found
+    return found.masked_fill(_windows_ahead(segments, count) != segments[..., None], -1)
+
+
+def _windows_ahead(values: Tensor, count: int) -> Tensor:
+    return F.pad(values[:, 1:].int(), (0, count), value=-1).unfold(1, count, 1)
 
 
 def _windows_back(values: Tensor, count: int) -> Tensor:

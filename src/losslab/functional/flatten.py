@@ -15,6 +15,7 @@ from losslab.losses.targets import check_classes, in_kind
 
 _HINTS = {
     "previous": "extras={'previous': losslab.functional.previous_tokens(tokens, %d)}, tokens being the inputs [B, T]",
+    "next": "extras={'next': losslab.functional.following_targets(targets, targets != -100, %d)}, targets being [B, T]",
     "teacher_hidden": "extras={'teacher_hidden': …}, the teacher's hidden states",
 }
 """Arguments that give the extras, by their names."""

@@ -50,7 +50,7 @@ def linear_loss(
         ignore_index: classes of this number are ignored. Float targets ignore by a `sample_weight` of 0.
         sample_weight: float P, finite and not below 0: the weight of each position in the sum and in what divides it.
         extras: further tensors P + […] that the loss reads, by name: `previous` (`previous_tokens`) of goldfish and
-            unlikelihood, `teacher_hidden` of distillation.
+            unlikelihood, `next` (`following_targets`) of multi_token and token_order, `teacher_hidden` of distillation.
         reduction: "mean" divides the sum by the weight of the positions that count, as the loss counts them: class
             weights are part of it, and targets that the loss itself leaves out are not. "sum" does not divide. "none"
             is the loss of each position, 0 where it is ignored; its backward pass makes the products again.

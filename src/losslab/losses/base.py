@@ -51,7 +51,8 @@ class Loss(nn.Module):
     `from_logits` over `scores`; else an evaluation calls it, beside the scores that it makes for the predictions."""
     needs: Mapping[str, int] = MappingProxyType({})
     """Entries of `features.extras` that it reads beyond those of the data, by name, with a size: `previous`: how many
-    of the tokens up to each position. A task that does not provide it is refused before any data is read."""
+    of the tokens up to each position; `next`: how many of the targets of the positions after it. A task that does not
+    provide it is refused before any data is read."""
 
     reads_step: bool = False
     """Whether it needs the targets and weights of all positions of an optimizer step before that step; see
@@ -82,6 +83,11 @@ class Loss(nn.Module):
         """The number of outputs of the projection, for `size` classes, or values a position. Default: as many."""
         return size
 
+    def further_flops(self, num_outputs: int, width: int) -> int:
+        """Floating-point operations of a position in training, forward and backward, beside those of the one product of
+        a hidden state [D] with the projection [V, D]. Default: none worth counting."""
+        return 0
+
     def num_classes(self, num_outputs: int) -> int:
         """The number of classes that a projection of `num_outputs` rows serves, once the loss is bound: V, the width of
         `scores`. Default: as many."""
@@ -93,6 +99,10 @@ class Loss(nn.Module):
 
     def prepare_step(self, target: Tensor, weight: Tensor) -> None:
         """Receive target [N] and weight [N] of the next optimizer step's positions, of every micro-batch and rank."""
+
+    def begin_step(self, step: int, max_steps: int) -> None:
+        """Receive the number of the next optimizer step, from 0, of so many in all, for a loss that changes over
+        training. It comes before the first micro-batch, and holds for all of them and on every rank."""
 
     def draw(self, generator: torch.Generator) -> None:
         """Receive the stream of the next optimizer step, a pure function of seed and step. It comes before the first

@@ -3,12 +3,13 @@ down to everything."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from losslab.contracts import Features, LossSum, Projection, added
+from losslab.contracts import Features, LossSum, Projection, Values, added
 from losslab.losses.contract import RunnableLoss
 from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap, feature_rows
 from losslab.losses.softmax_stats import SoftmaxStats
@@ -25,38 +26,51 @@ def run_softmax(loss: RunnableLoss, features: Features, projection: Projection) 
     u · z = h · (Wᵀu) is one matrix-vector product, so label smoothing costs no pass over the logits.
     """
     execution = Execution(loss, features, projection)
-    linear, scale = execution.projection, 1 / loss.temperature
-    u, folded = _fold(loss, linear)
+    folded = _fold(loss, execution.projection)
+    return execution.run(
+        lambda chunk, gradients: sum_softmax(execution, chunk, gradients, loss.from_statistics, *folded)
+    )
 
-    def add(chunk: Chunk, gradients: Gradients) -> Tensor:
-        hidden, target = chunk.features.hidden, chunk.features.target[:, None]
-        logits = linear(hidden).float()
-        if scale != 1:
-            logits *= scale
-        largest, where = logits.max(dim=-1, keepdim=True)
-        leaves = {"target_logit": logits.gather(-1, target)[:, 0]}
-        p = torch.softmax(logits, dim=-1, out=logits)
-        leaves["logsumexp"] = (largest - p.gather(-1, where).log())[:, 0]  # the largest p is at least 1 / V
-        if u is not None and folded is not None:
-            shift = 0.0 if linear.bias is None else linear.bias.float() @ u
-            leaves["linear"] = scale * (hidden.float() @ folded + shift)
-        with torch.set_grad_enabled(gradients.needed):
-            for leaf in leaves.values():
-                leaf.requires_grad_(gradients.needed)
-            total = execution.weigh(
-                chunk, loss.from_statistics(SoftmaxStats(len(linear.weight), target[:, 0], **leaves))
-            )
-        if gradients.needed:
-            a, b, *c = execution.differentiate(total, list(leaves.values()), gradients)
-            # b p + a e_y = b (p + (a / b) e_y); a / b is -1 for a function of log p_y, whatever b: exact near p_y = 1.
-            b = torch.where(b == 0, _TINY, b)
-            p.scatter_add_(-1, target, (a / b)[:, None])
-            gradients.add_logits(chunk.rows, p, scale * b[:, None], hidden, linear)
-            if c and u is not None and folded is not None:
-                gradients.add_linear(chunk.rows, scale * c[0], hidden, u, folded)
-        return total.detach()
 
-    return execution.run(add)
+def sum_softmax(
+    execution: Execution,
+    chunk: Chunk,
+    gradients: Gradients,
+    formula: Callable[[SoftmaxStats], Values],
+    u: Tensor | None = None,
+    folded: Tensor | None = None,
+) -> Tensor:
+    """Σ weight · loss of a chunk, by a function of the statistics of its logits.
+
+    Args:
+        u: [V], where the function reads u · z.
+        folded: [D]: Wᵀu.
+    """
+    linear, scale = execution.projection, 1 / execution.loss.temperature
+    hidden, target = chunk.features.hidden, chunk.features.target[:, None]
+    logits = linear(hidden).float()
+    if scale != 1:
+        logits *= scale
+    largest, where = logits.max(dim=-1, keepdim=True)
+    leaves = {"target_logit": logits.gather(-1, target)[:, 0]}
+    p = torch.softmax(logits, dim=-1, out=logits)
+    leaves["logsumexp"] = (largest - p.gather(-1, where).log())[:, 0]  # the largest p is at least 1 / V
+    if u is not None and folded is not None:
+        shift = 0.0 if linear.bias is None else linear.bias.float() @ u
+        leaves["linear"] = scale * (hidden.float() @ folded + shift)
+    with torch.set_grad_enabled(gradients.needed):
+        for leaf in leaves.values():
+            leaf.requires_grad_(gradients.needed)
+        total = execution.weigh(chunk, formula(SoftmaxStats(len(linear.weight), target[:, 0], **leaves)))
+    if gradients.needed:
+        a, b, *c = execution.differentiate(total, list(leaves.values()), gradients)
+        # b p + a e_y = b (p + (a / b) e_y); a / b is -1 for a function of log p_y, whatever b: exact near p_y = 1.
+        b = torch.where(b == 0, _TINY, b)
+        p.scatter_add_(-1, target, (a / b)[:, None])
+        gradients.add_logits(chunk.rows, p, scale * b[:, None], hidden, linear)
+        if c and u is not None and folded is not None:
+            gradients.add_linear(chunk.rows, scale * c[0], hidden, u, folded)
+    return total.detach()
 
 
 def _fold(loss: RunnableLoss, linear: LinearMap) -> tuple[Tensor | None, Tensor | None]:

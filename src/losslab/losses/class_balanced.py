@@ -80,6 +80,9 @@ class ClassBalanced(Loss):
     def num_classes(self, num_outputs: int) -> int:
         return self.inner.num_classes(num_outputs)
 
+    def begin_step(self, step: int, max_steps: int) -> None:
+        self.inner.begin_step(step, max_steps)
+
     def written_as(self) -> str:
         return self._way
 

@@ -15,7 +15,7 @@ def weighs_positions(loss: DividedLoss) -> bool:
         hidden=torch.zeros(0, 1),
         target=torch.zeros(0, dtype=torch.int64),
         weight=torch.zeros(0),
-        extras={"previous": torch.zeros(0, loss.needs.get("previous", 0), dtype=torch.int32)},
+        extras={name: torch.zeros(0, size, dtype=torch.int32) for name, size in loss.needs.items()},
     )
     return loss.position_weight(nothing) is not None
 

@@ -108,6 +108,9 @@ class Regularized(Loss):
     def num_classes(self, num_outputs: int) -> int:
         return self.loss.num_classes(num_outputs)
 
+    def begin_step(self, step: int, max_steps: int) -> None:
+        self.loss.begin_step(step, max_steps)
+
     def teach(self, log_probs: Callable[[Tensor], Tensor]) -> None:
         self.loss.teach(log_probs)
 

@@ -81,6 +81,10 @@ class Sum(Loss):
         for loss in self._all:
             loss.bind(spec)
 
+    def begin_step(self, step: int, max_steps: int) -> None:
+        for loss in self._all:
+            loss.begin_step(step, max_steps)
+
     def num_outputs(self, size: int) -> int:
         counts = {loss.num_outputs(size) for loss in self._all}
         if len(counts) > 1:
@@ -124,7 +128,7 @@ def _check_term(name: str, loss: Loss) -> None:
     if loss.target_kind is not TargetKind.VALUES and loss.num_outputs(_SOME) != _SOME:
         raise UserError(f"{chosen(f'loss.{name}', kind)} has outputs of its own, and the terms of a sum share theirs")
     target = torch.zeros(1, 1) if loss.target_kind is TargetKind.VALUES else torch.zeros(1, dtype=torch.int64)
-    extras = {"previous": torch.zeros(1, loss.needs.get("previous", 0), dtype=torch.int32)}
+    extras = {each: torch.zeros(1, size, dtype=torch.int32) for each, size in loss.needs.items()}
     position = Features(torch.zeros(1, 1), target, torch.ones(1), extras)
     if loss.select(position) is not position:
         raise UserError(f"{chosen(f'loss.{name}', kind)} ignores positions of its own, which a sum's terms cannot")

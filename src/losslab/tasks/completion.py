@@ -16,6 +16,7 @@ from losslab.contracts import (
     TargetKind,
     Task,
     flat_hidden,
+    following_targets,
     padded,
     previous_tokens,
 )
@@ -38,7 +39,7 @@ class Completion(Task):
     accepts = frozenset({TargetKind.CLASSES})
     metrics = TOKEN_METRICS
     primary = PRIMARY
-    provides = frozenset({"previous"})
+    provides = frozenset({"previous", "next"})
     causal = True
     predicts_tokens = True
     columns: Mapping[str, ColumnKind] = MappingProxyType({"prompt": "text", "completion": "text"})
@@ -68,12 +69,15 @@ class Completion(Task):
         """Run the backbone and flatten: B rows of T positions become N = B · T rows.
 
         Args:
-            needs: `previous`: how many of the tokens before each target to give along, the prompt's among them.
+            needs: `previous`: how many of the tokens before each target to give along, the prompt's among them; `next`:
+                how many of the targets after it, the completion's alone.
         """
         hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
         extras = {name: value.flatten() for name, value in batch.extras.items()}
         if previous := needs.get("previous"):
             extras["previous"] = previous_tokens(batch.inputs["tokens"], previous).flatten(0, 1)
+        if following := needs.get("next"):
+            extras["next"] = following_targets(batch.target, batch.weight, following).flatten(0, 1)
         return Features(hidden, batch.target.flatten(), batch.weight.flatten(), extras)
 
     def calibrator(self, info: DataInfo) -> Temperature:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from losslab.contracts import Backbone, Batch, DataInfo, Features, TargetKind, Task, flat_hidden, previous_tokens
+from losslab.contracts import (
+    Backbone,
+    Batch,
+    DataInfo,
+    Features,
+    TargetKind,
+    Task,
+    flat_hidden,
+    following_targets,
+    previous_tokens,
+)
 from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import METRICS, PRIMARY
 from losslab.metrics.temperature import Temperature
@@ -16,7 +26,7 @@ class LanguageModeling(Task):
     accepts = frozenset({TargetKind.CLASSES})
     metrics = METRICS
     primary = PRIMARY
-    provides = frozenset({"previous"})
+    provides = frozenset({"previous", "next"})
     causal = True
     of_stream = True
     predicts_tokens = True
@@ -30,13 +40,16 @@ class LanguageModeling(Task):
         """Run the backbone and flatten: B windows of T positions become N = B · T rows.
 
         Args:
-            needs: `previous`: how many of the tokens before each target to give along, within its window and document.
+            needs: `previous`: how many of the tokens before each target to give along; `next`: how many of the targets
+                after it; within its window and document.
         """
         hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
         extras = {name: value.flatten() for name, value in batch.extras.items()}
+        segments = batch.inputs.get("segments")
         if previous := needs.get("previous"):
-            segments = batch.inputs.get("segments")
             extras["previous"] = previous_tokens(batch.inputs["tokens"], previous, segments).flatten(0, 1)
+        if following := needs.get("next"):
+            extras["next"] = following_targets(batch.target, batch.weight, following, segments).flatten(0, 1)
         return Features(
             hidden=hidden,
             target=batch.target.flatten(),

@@ -122,6 +122,8 @@ class LossModule(pl.LightningModule):
         step, micro = self.trainer.global_step, batch_idx % self.reducer.accumulate
         self.hidden_gradients.active = self.is_logged(step + 1)
         seed_dropout(self.seed, step=step, micro=micro, rank=self.trainer.global_rank)
+        if micro == 0:
+            self.network.loss.begin_step(step, self.trainer.max_steps)
         if self.network.loss.draws and micro == 0:
             self.network.loss.draw(generator(self.seed, f"loss/{step}"))
         if self.step_targets is not None and micro == 0:

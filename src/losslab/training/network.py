@@ -162,16 +162,21 @@ class Network(nn.Module):
         parameters = sum(parameter.numel() for parameter in self.parameters())
         return sizes | ({} if outputs == vocabulary else {"outputs": outputs}) | {"parameters": parameters}
 
-    def flops_per_position(self, info: DataInfo) -> int | None:
+    def flops_per_position(self, info: DataInfo, *, predicting: bool = False) -> int | None:
         """Floating-point operations of one forward and backward pass, output projection included, and a teacher's
-        forward pass; None where a model does not give its own. With R-Drop: of two passes, each projected twice."""
+        forward pass; None where a model does not give its own. With R-Drop: of two passes, each projected twice.
+
+        Args:
+            predicting: without what a loss computes in training alone.
+        """
         own = flops_of(self.backbone)
         taught = 0 if self.teacher is None else self.teacher.flops_per_position()
         if own is None or taught is None:
             return None
         passes, projections = (1, 1) if self.passes is None else (2, 4)
+        further = 0 if predicting else self.loss.further_flops(*self.projection.weight.shape)
         own = int(passes * own * info.mean_share / info.mean_positions)
-        return own + projections * 6 * self.projection.weight.numel() + taught
+        return own + projections * 6 * self.projection.weight.numel() + passes * further + taught
 
 
 def _without_activations(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

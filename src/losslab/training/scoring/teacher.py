@@ -160,5 +160,5 @@ class TeacherRun:
         return loss.predict_log_probs(loss.scores(hidden.float(), LinearMap(projection.weight.float(), bias)))
 
     def flops_per_position(self) -> int | None:
-        flops = self.network.flops_per_position(self.info)
+        flops = self.network.flops_per_position(self.info, predicting=True)
         return None if flops is None else flops // 3  # a backward pass costs two forward ones
