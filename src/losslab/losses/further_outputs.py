@@ -50,27 +50,35 @@ def sum_of_states(
 
 
 def sum_of_projection(
-    execution: Execution, chunk: Chunk, gradients: Gradients, weight: Tensor, name: str, share: Tensor, classes: Tensor
+    execution: Execution,
+    chunk: Chunk,
+    gradients: Gradients,
+    weight: Tensor,
+    targets: tuple[Tensor, Tensor],
+    term: tuple[str, float],
 ) -> Tensor:
-    """Σ weight · cross-entropy, the loss's term `name`, of a chunk's hidden states under a projection of the loss's
-    own, to targets that give most classes nothing.
+    """Σ weight · cross-entropy of a chunk's hidden states under a projection of the loss's own, to distributions that
+    give most classes nothing.
 
     Args:
         weight: [V, D], a parameter of the loss.
-        share: float32 [n, K], the targets' shares of some classes; times what the term is multiplied by.
-        classes: int64 [n, K], those classes. One that stands there twice has the sum of both shares.
+        targets: float32 [n, K], the shares of some classes, which sum to 1, and int64 [n, K], those classes. One that
+            stands there twice has the sum of both shares.
+        term: the name of the loss's term, and what it is multiplied by.
     """
-    hidden = chunk.features.hidden
+    (share, classes), (name, factor), hidden = targets, term, chunk.features.hidden
     linear = LinearMap(weight.detach().to(hidden.dtype), None)
     logits = linear(hidden).float()
-    whole = share.sum(dim=-1)
-    logsumexp = logits.logsumexp(dim=-1)
-    total = execution.weigh(chunk, {name: whole * logsumexp - (share * logits.gather(-1, classes)).sum(dim=-1)})
+    largest, where = logits.max(dim=-1, keepdim=True)
+    chosen = (share * logits.gather(-1, classes)).sum(dim=-1)
+    p = torch.softmax(logits, dim=-1, out=logits)
+    logsumexp = (largest - p.gather(-1, where).log())[:, 0]
+    total = execution.weigh(chunk, {name: factor * (logsumexp - chosen)})
     if gradients.needed:
-        p = logits.sub_(logsumexp[:, None]).exp_().mul_(whole[:, None]).scatter_add_(-1, classes, -share)
+        p.scatter_add_(-1, classes, -share)
         own = _beside(gradients, hidden)
         own.weight, own.bias = _of_parameter(execution, gradients, weight), None
-        own.add_logits(slice(0, len(hidden)), p, chunk.weight[:, None], hidden, linear)
+        own.add_logits(slice(0, len(hidden)), p, factor * chunk.weight[:, None], hidden, linear)
         if gradients.hidden is not None and own.hidden is not None:
             gradients.hidden[chunk.rows] += own.hidden
     return total

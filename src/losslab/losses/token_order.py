@@ -83,10 +83,9 @@ class TokenOrder(Loss):
         execution = Execution(self, features, projection)
 
         def add(chunk: Chunk, gradients: Gradients) -> Tensor:
-            share, classes = self._shares(chunk.features)
-            return sum_softmax(execution, chunk, gradients, self.from_statistics) + sum_of_projection(
-                execution, chunk, gradients, self.order, "order", self.weight * share, classes
-            )
+            total = sum_softmax(execution, chunk, gradients, self.from_statistics)
+            targets, term = self._shares(chunk.features), ("order", self.weight)
+            return total + sum_of_projection(execution, chunk, gradients, self.order, targets, term)
 
         return execution.run(add)
 
@@ -125,7 +124,7 @@ def order_shares(tokens: Tensor) -> Tensor:
     Args:
         tokens: int [N, K], the nearest first; -1 where there is none. The first is one.
     """
-    ordered, places = tokens.sort(dim=-1, stable=True)
+    ordered, places = tokens.int().sort(dim=-1, stable=True)
     is_first = torch.ones_like(ordered, dtype=torch.bool)
     is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     is_first = torch.zeros_like(is_first).scatter_(-1, places, is_first) & (tokens >= 0)
