@@ -97,6 +97,12 @@ ADDED_LATER: dict[str, Any] = {
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
 
+LATER_OF_CLASS: dict[str, dict[str, Any]] = {
+    "losslab.losses.entmax.Entmax": {"label_smoothing": 0.0},
+}
+"""Class → the same of keys of its own, by which other classes of the section have other values; wherever a node of that
+class stands, inside others too. Entries are only ever added."""
+
 _LATER_SCOPED = ("model", "task")
 """Sections whose entries of ADDED_LATER are of losslab's own classes alone."""
 
@@ -142,7 +148,7 @@ def canonical(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
         content.setdefault(section, {})[last] = value
     known = flatten(content)
     later = [key for key, old in ADDED_LATER.items() if key in known and known[key] == old]
-    content = without(content, [key for key in later if _ours(key, known)])
+    content = _without_later(without(content, [key for key in later if _ours(key, known)]))
     content = without(content, [key for key in EMPTY_LATER if _at(content, key) == {}])
     # A regularizer that is off is none, whether it was said or not.
     content["regularizers"] = {k: v for k, v in content.get("regularizers", {}).items() if v}
@@ -161,6 +167,14 @@ def canonical(config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
             holder = holder.setdefault(section, {})
         holder[last] = f"sha256:{digest}"
     return content
+
+
+def _without_later(node: Any) -> Any:
+    """A copy without the keys of LATER_OF_CLASS that hold their old values, at any depth."""
+    if not isinstance(node, dict):
+        return node
+    later = LATER_OF_CLASS.get(str(node.get("_target_")), {})
+    return {key: _without_later(value) for key, value in node.items() if key not in later or value != later[key]}
 
 
 def _ours(key: str, known: dict[str, Any]) -> bool:
