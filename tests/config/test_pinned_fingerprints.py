@@ -2,7 +2,7 @@
 
 import pytest
 
-from losslab.config.identity import ADDED_LATER, fingerprint
+from losslab.config.identity import ADDED_LATER, LATER_OF_CLASS, fingerprint, with_later
 
 INPUTS = {"data.corpus": "c" * 64}
 AS_BEFORE: list[str] = ["trainer.interim_eval_tokens=0", "data.rules=1"]
@@ -30,6 +30,8 @@ PINNED = {
         "79ac592f8e08b15f53cba8dc"
     ),
     "loss=entmax data.vocab_size=512 data.batch_size=64": "0010c64edb3659b46d349fca",
+    "loss=sum loss@loss.first=cross_entropy loss@loss.second=entmax": "d856bb35e1a1f1ec95ca6188",
+    "loss=class_balanced loss@loss.inner=entmax": "e7cfdfa97538b237ff89fe7a",
 }
 
 
@@ -63,6 +65,20 @@ def test_a_key_added_later_counts_once_it_holds_another_value(key: str, settle) 
         holder = holder[section]
     holder[last] = "another value"
     assert fingerprint(config, INPUTS) != before
+
+
+@pytest.mark.parametrize("target", LATER_OF_CLASS)
+def test_a_key_that_a_class_got_later_counts_with_another_value_and_is_filled_in(target: str, settle) -> None:
+    config, keys = settle(*AS_BEFORE), LATER_OF_CLASS[target]
+    before = fingerprint({**config, "loss": {"_target_": target}}, INPUTS)
+    assert fingerprint({**config, "loss": {"_target_": target, **keys}}, INPUTS) == before
+    assert with_later({"first": {"_target_": target}}) == {"first": {"_target_": target, **keys}}
+    for key in keys:
+        node = {"_target_": target, **keys, key: "another value"}
+        assert fingerprint({**config, "loss": node}, INPUTS) != before
+        assert with_later({"loss": node})["loss"] == node
+    others = [{"_target_": "own.Class"}, {"_target_": "own.Class", **keys}]
+    assert len({fingerprint({**config, "loss": node}, INPUTS) for node in others}) == 2
 
 
 def test_a_section_added_later_counts_for_nothing_while_all_of_it_is_off(settle) -> None:

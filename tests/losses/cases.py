@@ -37,6 +37,7 @@ from losslab.losses.log_cosh import LogCosh
 from losslab.losses.logit_adjustment import LogitAdjustment
 from losslab.losses.mae import MAE
 from losslab.losses.mse import MSE
+from losslab.losses.multi_token_prediction import MultiTokenPrediction
 from losslab.losses.poly1 import Poly1
 from losslab.losses.quantile import Quantile
 from losslab.losses.sampled_softmax import SampledSoftmax
@@ -47,6 +48,7 @@ from losslab.losses.stablemax import StableMax
 from losslab.losses.sum import Sum
 from losslab.losses.supervised_contrastive import SupervisedContrastive
 from losslab.losses.symmetric_cross_entropy import SymmetricCrossEntropy
+from losslab.losses.token_order import TokenOrder
 from losslab.losses.unlikelihood import Unlikelihood
 
 NUM_OUTPUTS, NUM_VALUES = 7, 2
@@ -159,8 +161,8 @@ def stablemax(logits: Tensor, target: Tensor) -> Tensor:
     return -((_one_hot(logits, target) * s).sum(dim=-1) / s.sum(dim=-1)).log()
 
 
-def entmax(*, alpha: float) -> Reference:
-    """max_p p · z + H_α(p), less z_y, with p by plain bisection of Σ [(α − 1) z − τ]₊^(1 / (α − 1)) = 1."""
+def entmax(*, alpha: float, smoothing: float = 0.0) -> Reference:
+    """max_p p · z + H_α(p), less q · z + H_α(q), with p by plain bisection of Σ [(α − 1) z − τ]₊^(1 / (α − 1)) = 1."""
 
     def reference(logits: Tensor, target: Tensor) -> Tensor:
         z = (alpha - 1) * logits.detach()
@@ -170,8 +172,9 @@ def entmax(*, alpha: float) -> Reference:
             above = ((z - tau).clamp(min=0) ** (1 / (alpha - 1))).sum(dim=-1, keepdim=True) > 1
             low, high = torch.where(above, tau, low), torch.where(above, high, tau)
         p = (z - low).clamp(min=0) ** (1 / (alpha - 1))
-        entropy = (p - p**alpha).sum(dim=-1) / (alpha * (alpha - 1))
-        return ((p - _one_hot(logits, target)) * logits).sum(dim=-1) + entropy
+        q = (1 - smoothing) * _one_hot(logits, target) + smoothing / logits.shape[-1]
+        entropy, own = ((d - d**alpha).sum(dim=-1) / (alpha * (alpha - 1)) for d in (p, q))
+        return ((p - q) * logits).sum(dim=-1) + entropy - own
 
     return reference
 
@@ -522,6 +525,11 @@ CASES = [
     Case("entmax", "defaults", Entmax, entmax(alpha=1.5), is_sparse=True),
     Case("entmax", "sparsemax", Entmax, entmax(alpha=2.0), {"alpha": 2.0}, is_sparse=True),
     Case("entmax", "bisected", Entmax, entmax(alpha=1.3), {"alpha": 1.3}, is_sparse=True),
+    *(
+        Case("entmax", f"smoothed {alpha}", Entmax, entmax(alpha=alpha, smoothing=0.1), options, is_sparse=True)
+        for alpha in (1.3, 1.5, 2.0)
+        for options in [{"alpha": alpha, "label_smoothing": 0.1}]
+    ),
     Case("goldfish", "defaults", Goldfish, cross_entropy()),
     Case("goldfish", "every other", Goldfish, cross_entropy(), {"k": 2, "context": 1}),
     Case("unlikelihood", "defaults", Unlikelihood, unlikelihood(), sees_features=True),
@@ -574,6 +582,9 @@ CASES = [
     Case("adaptive_softmax", "defaults", AdaptiveSoftmax, cross_entropy(), scores=clusters),
     Case("sampled_softmax", "defaults", SampledSoftmax, cross_entropy()),
     Case("supervised_contrastive", "cross-entropy alone", SupervisedContrastive, cross_entropy(), {"share": 0.0}),
+    # With more than these they are no function of the logits alone: test_further_tokens_oracles.py.
+    Case("multi_token", "one head", MultiTokenPrediction, cross_entropy(), {"heads": 1}),
+    Case("token_order", "without the order", TokenOrder, cross_entropy(), {"weight": 0.0}),
     Case("coral", "defaults", Coral, coral, scores=thresholds),
     Case("asymmetric", "defaults", Asymmetric, asymmetric(), is_softmax=False),
     Case(

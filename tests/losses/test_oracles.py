@@ -155,6 +155,7 @@ def test_gradients_of_softmax_losses_sum_to_zero_in_each_row(case: Case) -> None
         ConfidencePenalty(beta=1.0),
         StableMax(),
         Entmax(alpha=1.1),
+        Entmax(alpha=1.1, label_smoothing=0.2),
     ],
     ids=lambda loss: type(loss).__name__,
 )
@@ -251,6 +252,27 @@ def test_sparse_predictions_and_losses_equal_the_entmax_package(
     torch.testing.assert_close(actual, expected_loss.reshape(actual.shape), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0])
+def test_smoothed_entmax_is_the_gap_between_the_entropy_and_its_conjugate(alpha: float, target: Tensor) -> None:
+    """Ω*(z) + Ω(q) − q · z by its definition: 0 where z is the gradient of Ω at q, above 0 elsewhere, and its slope
+    there is p* − q."""
+    q = 0.8 * functional.one_hot(target, NUM_OUTPUTS).double() + 0.2 / NUM_OUTPUTS
+    at_minimum = q ** (alpha - 1) / (alpha - 1)
+    loss = Entmax(alpha=alpha, label_smoothing=0.2)
+    zero = loss.position_loss(at_minimum + 3.0, target)
+    torch.testing.assert_close(zero, torch.zeros_like(zero), rtol=0, atol=1e-12)
+    moved = at_minimum + torch.randn(q.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    assert (loss.position_loss(moved, target) > 1e-3).all()
+    torch.testing.assert_close(gradient(loss, moved, target), entmax(moved, alpha) - q, rtol=1e-12, atol=1e-12)
+
+
+def test_smoothed_entmax_approaches_kl_as_alpha_approaches_one(logits: Tensor, target: Tensor) -> None:
+    expected = KLDivergence(label_smoothing=0.1).position_loss(logits, target)
+    found = [Entmax(alpha=1 + gap, label_smoothing=0.1).position_loss(logits, target) for gap in (1e-2, 1e-3)]
+    error = [(values - expected).abs().max().item() for values in found]
+    assert error[1] < 0.2 * error[0] < 0.1
+
+
 @pytest.mark.parametrize("alpha", [1.2, 1.5, 2.0, 3.0])
 def test_sparse_predictions_are_distributions_at_any_scale(alpha: float) -> None:
     z = torch.randn(50, 1000, generator=torch.Generator().manual_seed(3))
@@ -311,6 +333,7 @@ def test_square_predicts_at_the_calibrated_scale(logits: Tensor) -> None:
         (ConfidencePenalty, {"beta": -0.1}, "beta"),
         (Entmax, {"alpha": 1.0}, "alpha"),
         (Entmax, {"alpha": 3.5}, "alpha"),
+        (Entmax, {"label_smoothing": 1.0}, "label_smoothing"),
         (Hinge, {"margin": 0.0}, "margin"),
     ],
 )

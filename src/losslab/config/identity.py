@@ -177,6 +177,14 @@ def _without_later(node: Any) -> Any:
     return {key: _without_later(value) for key, value in node.items() if key not in later or value != later[key]}
 
 
+def with_later(node: Any) -> Any:
+    """A copy with the keys of LATER_OF_CLASS, for what was stored before they were there."""
+    if not isinstance(node, dict):
+        return node
+    later = LATER_OF_CLASS.get(str(node.get("_target_")), {})
+    return {key: with_later(value) for key, value in (node | (later | node)).items()}
+
+
 def _ours(key: str, known: dict[str, Any]) -> bool:
     """Whether a later key is that of a class of losslab: a person's own model or task may always have had it."""
     section = key.partition(".")[0]

@@ -13,7 +13,7 @@ import yaml
 
 from losslab.choices import conf_dir
 from losslab.config.check import check_run
-from losslab.config.identity import ADDED_LATER
+from losslab.config.identity import ADDED_LATER, with_later
 from losslab.config.mistakes import flat_keys, nearest_key
 from losslab.config.nearest import nearest
 from losslab.config.schema import CheckpointsConfig, RegularizersConfig, RunConfig, TrainerConfig
@@ -213,4 +213,5 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
                 key = f"{name}.{field.name}" if name else field.name
                 section = {field.name: ADDED_LATER.get(key, field.default)} | section
         whole = section if not name else {**whole, name: section}
-    return whole
+    filled_in: dict[str, Any] = with_later(whole)
+    return filled_in

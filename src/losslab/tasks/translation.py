@@ -19,6 +19,7 @@ from losslab.contracts import (
     TargetKind,
     Task,
     flat_hidden,
+    following_targets,
     padded,
     previous_tokens,
 )
@@ -53,7 +54,7 @@ class Translation(Task):
 
     accepts = frozenset({TargetKind.CLASSES})
     primary = PRIMARY
-    provides = frozenset({"previous"})
+    provides = frozenset({"previous", "next"})
     causal = True
     reads_source = True
     columns: Mapping[str, ColumnKind] = MappingProxyType({SOURCE: "text", TARGET: "text"})
@@ -95,12 +96,15 @@ class Translation(Task):
         """Run the backbone and flatten: B targets of T positions become N = B · T rows.
 
         Args:
-            needs: `previous`: how many of the target's tokens before each position to give along.
+            needs: `previous`: how many of the target's tokens before each position to give along; `next`: how many of
+                those after its own.
         """
         hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
         extras = {name: value.flatten() for name, value in batch.extras.items()}
         if previous := needs.get("previous"):
             extras["previous"] = previous_tokens(batch.inputs["tokens"], previous).flatten(0, 1)
+        if following := needs.get("next"):
+            extras["next"] = following_targets(batch.target, batch.weight, following).flatten(0, 1)
         return Features(hidden, batch.target.flatten(), batch.weight.flatten(), extras)
 
     def calibrator(self, info: DataInfo) -> Temperature:
