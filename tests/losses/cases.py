@@ -584,7 +584,7 @@ CASES = [
     Case("supervised_contrastive", "cross-entropy alone", SupervisedContrastive, cross_entropy(), {"share": 0.0}),
     # With more than these they are no function of the logits alone: test_further_tokens_oracles.py.
     Case("multi_token", "one head", MultiTokenPrediction, cross_entropy(), {"heads": 1}),
-    Case("token_order", "without the order", TokenOrder, cross_entropy(), {"weight": 0.0}),
+    Case("token_order", "without the order", TokenOrder, cross_entropy(), {"alpha": 0.0}),
     Case("coral", "defaults", Coral, coral, scores=thresholds),
     Case("asymmetric", "defaults", Asymmetric, asymmetric(), is_softmax=False),
     Case(

@@ -120,7 +120,7 @@ def ranking(setting: Setting, leaves: list[Tensor]) -> dict[str, Tensor]:
             own = log_softmax(h, weight, bias)[int(TARGET[row, position])]
             ranked = (score.softmax(dim=0) * log_softmax(h, order)).sum()
             sums["next"] = sums["next"] - WEIGHT[row, position] * own
-            sums["order"] = sums["order"] - loss.weight * WEIGHT[row, position] * ranked
+            sums["order"] = sums["order"] - loss.alpha * WEIGHT[row, position] * ranked
     return sums
 
 
@@ -129,7 +129,7 @@ CASES: list[tuple[Callable[[], Loss], Callable[[Setting, list[Tensor]], dict[str
     (lambda: MultiTokenPrediction(heads=3, weights=[1.0, 0.5, 0.25]), heads),
     (lambda: MultiTokenPrediction(heads=14), heads),
     (lambda: TokenOrder(), ranking),
-    (lambda: TokenOrder(window=3, weight=0.5), ranking),
+    (lambda: TokenOrder(window=3, alpha=0.5), ranking),
     (lambda: TokenOrder(window=1), ranking),
 ]
 each_case = pytest.mark.parametrize(("make", "reference"), CASES)
@@ -284,7 +284,7 @@ def test_in_ones_own_loop_they_are_an_argument() -> None:
         (lambda: MultiTokenPrediction(heads=0), r"loss\.heads must be 1 or above, not 0"),
         (lambda: MultiTokenPrediction(weights=[1.0]), r"loss\.weights must be 4 finite numbers above 0.*\[1\.0\]"),
         (lambda: MultiTokenPrediction(heads=2, weights=[1.0, 0.0]), r"loss\.weights must be 2 finite numbers above 0"),
-        (lambda: TokenOrder(weight=-1.0), r"loss\.weight must be 0 or above and finite, not -1.0"),
+        (lambda: TokenOrder(alpha=-1.0), r"loss\.alpha must be 0 or above and finite, not -1.0"),
         (lambda: TokenOrder(window=0), r"loss\.window must be 1 or above, not 0"),
         (lambda: Regularized(MultiTokenPrediction(), z_loss=0.1), "regularizers join"),
         (lambda: Regularized(TokenOrder(), z_loss=0.1), "regularizers join"),

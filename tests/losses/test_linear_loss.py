@@ -121,7 +121,8 @@ def test_every_name_of_the_catalogue_works_or_is_refused_in_a_sentence() -> None
         else:
             assert value.isfinite()
     of_counts = {"logit_adjustment", "coral", "adaptive_softmax", "sampled_softmax"}
-    assert refused.keys() == {"sum", "class_balanced", "distillation"} | of_counts
+    assert refused.keys() == {"sum", "class_balanced", "distillation", "token_order"} | of_counts
+    assert "parameters of its own (order)" in refused["token_order"]
     assert "by class_counts" in refused["coral"]
     assert refused["sum"] == "loss='sum' is made of losses: give an instance, Sum(first=…, second=…)"
     assert refused["class_balanced"].endswith("give an instance, ClassBalanced(inner=…)")

@@ -92,6 +92,7 @@ GRADIENTS: list[tuple[Loss, Callable[[At], Tensor]]] = [
     (ConfidencePenalty(beta=0.3), lambda at: at.p - at.e + 0.3 * at.p * (at.p.log() + at.entropy)),
     (Entmax(alpha=1.5), lambda at: entmax(at.z, 1.5) - at.e),
     (Entmax(alpha=2.0), lambda at: entmax(at.z, 2.0) - at.e),
+    (Entmax(label_smoothing=0.2), lambda at: entmax(at.z, 1.5) - 0.8 * at.e - 0.2 / V),
     (Squentropy(), lambda at: at.p - at.e + (1 - at.e) * 2 * at.z / (V - 1)),
     (StableMax(), lambda at: (squashed(at.z) - at.e) / (1 + at.z.abs())),
     (

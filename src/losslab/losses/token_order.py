@@ -42,7 +42,7 @@ class TokenOrder(Loss):
         η = p.
 
     Args:
-        weight: α, 0 or above.
+        alpha: α, 0 or above.
         window: how many tokens ahead are ranked, the next included, 1 or above; null: all of the context.
     Raises:
         UserError: for values outside these ranges.
@@ -54,13 +54,13 @@ class TokenOrder(Loss):
     forward_sums_scores = True
     trains_otherwise = True
 
-    def __init__(self, *, weight: float = 1.0, window: int | None = None) -> None:
+    def __init__(self, *, alpha: float = 1.0, window: int | None = None) -> None:
         super().__init__()
-        if not 0 <= weight < math.inf:
-            raise UserError(f"loss.weight must be 0 or above and finite, not {weight}")
+        if not 0 <= alpha < math.inf:
+            raise UserError(f"loss.alpha must be 0 or above and finite, not {alpha}")
         if window is not None and window < 1:
             raise UserError(f"loss.window must be 1 or above, not {window}")
-        self.weight = weight
+        self.alpha = alpha
         self.window = window
         self.further = min(_REACH if window is None else window, _REACH) - 1
         """Tokens after the next that can have a share."""
@@ -84,7 +84,7 @@ class TokenOrder(Loss):
 
         def add(chunk: Chunk, gradients: Gradients) -> Tensor:
             total = sum_softmax(execution, chunk, gradients, self.from_statistics)
-            targets, term = self._shares(chunk.features), ("order", self.weight)
+            targets, term = self._shares(chunk.features), ("order", self.alpha)
             return total + sum_of_projection(execution, chunk, gradients, self.order, targets, term)
 
         return execution.run(add)
@@ -111,7 +111,7 @@ class TokenOrder(Loss):
             share, classes = self._shares(features)
             order = LinearMap(self.order.to(features.hidden.dtype), None)
             log_p = order(features.hidden).float().log_softmax(dim=-1)
-            terms["order"] = -self.weight * (share * log_p.gather(-1, classes)).sum(dim=-1)
+            terms["order"] = -self.alpha * (share * log_p.gather(-1, classes)).sum(dim=-1)
         return terms
 
     def posterior(self, logits: Tensor) -> Tensor:
