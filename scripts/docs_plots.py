@@ -37,6 +37,8 @@ NOTES = {
     "logit_adjustment": "against the log-odds of a target that is ten times rarer than each of 9 equal others",
     "adaptive_softmax": "against the target's log-odds, all classes being at hand, as in an evaluation",
     "sampled_softmax": "against the target's log-odds, all classes being sampled",
+    "multi_token": "against the target's log-odds: the term of head 1, by itself",
+    "token_order": "against the target's log-odds: the term of cross-entropy, by itself",
     "supervised_contrastive": "against the target's log-odds: the term of cross-entropy, by itself",
     "coral": "against the log-odds of the lowest class, the other 9 equal",
     "distillation": "against the target's log-odds, with a teacher that gives it 0.8",
