@@ -1,4 +1,8 @@
-"""Multi-token prediction: further heads predict the tokens after the next."""
+"""Multi-token prediction: further heads predict the tokens after the next.
+
+A loss sees positions one by one, some at a time, so that a head that attends has no place in it. Head 1 is the model as
+it is: a run differs from one of cross-entropy by its loss alone.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,9 @@ _EXPANSION = 4
 class MultiTokenPrediction(Loss):
     """Multi-token prediction: cross-entropy of the next token, and of those after it by heads of their own.
 
-    The published heads are one Transformer layer each, on a trunk that has fewer layers for it. Here head 1 is the
-    model as it is, so that a run differs from one of cross-entropy by its loss alone, and head i is the half of such a
-    layer that works position by position. It begins as the identity: its second matrix is 0.
-
     Formula:
         ℓ = Σ_i λ_i (−log softmax(W h_i)_{y_i}), h_1 = h, h_i = h + B_i gelu(A_i h), y_i the i-th token after position
-        t. Heads share W; a token beyond the document, the row or what is scored has no part.
+        t. Heads share W, and begin with B_i = 0. A token beyond the document, the row or what is scored has no part.
     Gradient:
         That of n cross-entropies, into W, h, A_i and B_i.
     Source:
@@ -41,7 +41,8 @@ class MultiTokenPrediction(Loss):
         DeepSeek-V3 (arXiv:2412.19437), disturb the next token less than 1.
     Weakness:
         A step costs n products with W. The gains are of large models; small ones mostly predict the next token worse,
-        the least with curriculum=forward. The published heads attend to other positions, and these do not.
+        the least with curriculum=forward. The published heads are a Transformer layer each, on a model that has fewer
+        layers for it; these are the half of one that does not attend to other positions, on the whole model.
     Prediction:
         softmax(W h), that of head 1 alone. An evaluation leaves the others out, so that nll is comparable.
     Posterior:

@@ -100,7 +100,7 @@ class TokenOrder(Loss):
         return {"next": -log_prob}
 
     def written_as(self) -> str:
-        """What predicts is a function of log p_y; `values` gives both terms over all logits, which is not what runs."""
+        """The term that predicts is a function of log p_y; `values` makes all logits, and is not what runs."""
         return "from_log_prob"
 
     def values(self, features: Features, projection: Projection) -> dict[str, Tensor]:
