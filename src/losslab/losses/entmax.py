@@ -73,7 +73,7 @@ class Entmax(Loss):
         """H_α(q)."""
         off = self.smoothing.off(num_outputs)
         on = off + self.smoothing.extra(num_outputs)
-        powers = on**self.alpha + (num_outputs - 1) * off**self.alpha
+        powers: float = on**self.alpha + (num_outputs - 1) * off**self.alpha
         return (1 - powers) / (self.alpha * (self.alpha - 1))
 
     def predict_log_probs(self, logits: Tensor) -> Tensor:
