@@ -178,7 +178,7 @@ def predict(
     weights: Weights = "raw",
     trust: Trust = None,
 ) -> None:
-    """Predict labels or values with a trained model: of a file, of standard input, or of what is typed."""
+    """Predict labels, values or texts with a trained model: of a file, of standard input, or of what is typed."""
     from losslab.commands.predict import predict as run
 
     code = run(

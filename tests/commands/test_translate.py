@@ -113,6 +113,30 @@ def test_a_line_comes_out_for_each_line_whatever_stands_beside_it(trained: tuple
     assert loaded.network.task.generation == (2, 1.0)
 
 
+def test_predict_writes_the_texts_of_rows_as_translate_does(
+    trained: tuple[Path, Record], typed: Typed, tmp_path: Path
+) -> None:
+    run, _ = trained
+    rows = [{"source": "rot hund.", "id": 7}, {"source": " "}, {"source": "haus sieht hund rot rot."}]
+    _, printed, _ = typed("translate", run, lines="".join(f"{row['source']}\n" for row in rows).encode())
+    code, found, told = typed("predict", run, lines="".join(f"{json.dumps(row)}\n" for row in rows).encode())
+    wanted = [row | {"predicted": text} for row, text in zip(rows, printed.splitlines(), strict=True)]
+    assert code == 0 and [json.loads(line) for line in found.splitlines()] == wanted
+    assert "sources longer than data.context=16: 1, cut off at their end" in told
+    (tmp_path / "rows.tsv").write_text("source\trest\nrot hund.\t1\n")
+    assert typed("predict", run, tmp_path / "rows.tsv", "--output", tmp_path / "found.csv")[0] == 0
+    assert (tmp_path / "found.csv").read_text() == f"source,rest,predicted\nrot hund.,1,{wanted[0]['predicted']}\n"
+    assert losslab.load(run).predict(["rot hund."]) == [{"predicted": wanted[0]["predicted"]}]
+    for words, line, sentence in (
+        (("--top", "3"), b"", "--top is about probabilities of labels, and this run writes texts"),
+        (("--temperature", "fitted"), b"", "--temperature is about probabilities of labels"),
+        ((), b'{"text": "rot"}\n', "row 1 has no column 'source', but 'text'"),
+        ((), b'{"source": 5}\n', "row 1 cannot be used: its source must be text, not 5"),
+    ):
+        code, _, told = typed("predict", run, *words, lines=line)
+        assert code == 2 and sentence in told and "Traceback" not in told
+
+
 def test_bad_input_is_one_sentence(trained: tuple[Path, Record], typed: Typed, tmp_path: Path) -> None:
     run, _ = trained
     for words, lines, sentence in (

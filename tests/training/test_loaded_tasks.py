@@ -16,5 +16,5 @@ from losslab.training.scoring.loading import Loaded
 def test_logits_of_tokens_are_refused_for_another_task_than_next_tokens(function: str) -> None:
     network: Any = SimpleNamespace(task=Classification(), loss=SimpleNamespace(predict_log_probs=None))
     loaded = Loaded(network, DataInfo(splits={}, mean_positions=1, vocab_size=9, num_classes=3), {}, 1, 1.0)
-    with pytest.raises(UserError, match="task=classification predicts no next tokens"):
+    with pytest.raises(UserError, match="task=classification continues no text"):
         getattr(loaded, function)(torch.zeros(1, 4, dtype=torch.int64))

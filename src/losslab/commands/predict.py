@@ -20,6 +20,7 @@ from losslab.files import write_atomic
 
 if TYPE_CHECKING:
     from losslab.training.scoring.predicting import RowPredictor
+    from losslab.training.scoring.predicting_texts import TextPredictor
 
 _SHOWN = 5
 """Labels that a person is shown of a row, unless --top says otherwise."""
@@ -30,7 +31,7 @@ _HINT = "a line and Enter: it is predicted; Ctrl-D ends the program"
 class _Opened:
     """A run that predicts."""
 
-    predictor: RowPredictor
+    predictor: RowPredictor | TextPredictor
     data: dict[str, Any]
     """Its data's configuration."""
     unit: str
@@ -75,7 +76,7 @@ def predict(
         raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
     if top is not None and top < 1:
         raise UserError(f"--top must be 1 or more, not {top}")
-    opened = _open(folder, checkpoint, trust, temperature, weights)
+    opened = _open(folder, checkpoint, trust, temperature, weights, top)
     types = table is None and sys.stdin.isatty()
     if opened.whose is not None:
         note(opened.whose)
@@ -83,11 +84,11 @@ def predict(
         note(opened.about)
     if table is None and output is None:
         (_converse if types else _stream)(opened, top)
-        _tell_longer(opened)
+        _tell(opened)
         return 0
     rows = list(_lines()) if table is None else _rows_of(table, opened)
     predictions = opened.predict(rows, top)
-    _tell_longer(opened)
+    _tell(opened)
     is_table = output is not None and output.suffix.lower() == ".csv"
     text = to_csv(rows, predictions, ranked=top is not None) if is_table else to_lines(rows, predictions)
     if output is None:
@@ -101,7 +102,7 @@ def predict(
     return 0
 
 
-def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str, weights: str) -> _Opened:
+def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str, weights: str, top: int | None) -> _Opened:
     run, _ = one_run(folder)
     let_import(trust)
     from losslab.config.stored import open_config
@@ -109,10 +110,17 @@ def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str, wei
     from losslab.training.scoring.fitted import Fitted
     from losslab.training.scoring.loading import find_checkpoint, rebuild
     from losslab.training.scoring.predicting import RowPredictor
+    from losslab.training.scoring.predicting_texts import TextPredictor
 
     open_config(run.config(), trust, run.config_file)
     loaded = rebuild(find_checkpoint(run, checkpoint), trust, weights)
-    task = loaded.network.task
+    task, whose = loaded.network.task, told(weights, loaded.averaged)
+    if task.reads_source:
+        if top is not None or temperature != "none":
+            option = "--temperature" if top is None else "--top"
+            raise UserError(f"{option} is about probabilities of labels, and this run writes texts: leave it out")
+        writes = TextPredictor(loaded.network, loaded.info, loaded.config["data"], loaded.autocast)
+        return _Opened(writes, loaded.config["data"], task.unit, None, whose, {})
     fitted = Fitted.choose(temperature, task, loaded.info, loaded.scale, loaded.shift)
     data = loaded.config["data"]
     predictor = RowPredictor(loaded.network, loaded.info, data, loaded.autocast, fitted)
@@ -120,7 +128,7 @@ def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str, wei
     if task.calibrator(loaded.info) is not None:
         about = "probabilities are the loss's own (--temperature none)" if fitted is None else fitted.told()
     recorded = {} if fitted is None else {name: value for name, value in asdict(fitted).items() if value}
-    return _Opened(predictor, data, task.unit, about, told(weights, loaded.averaged), recorded)
+    return _Opened(predictor, data, task.unit, about, whose, recorded)
 
 
 def _rows_of(table: Path, opened: _Opened) -> list[dict[str, Any]]:
@@ -196,8 +204,6 @@ def _best(told: dict[str, Any], top: int) -> dict[str, Any]:
     return {"probabilities": dict(ranked[:top])}
 
 
-def _tell_longer(opened: _Opened) -> None:
-    if longer := opened.predictor.longer:
-        stride = opened.data.get("eval_stride")
-        how = "cut off" if stride is None else f"read in windows, {stride} apart"
-        complain(f"note: {longer:,} sequences are longer than data.context={opened.data['context']}: {how}")
+def _tell(opened: _Opened) -> None:
+    for text in opened.predictor.notes():
+        complain(f"note: {text}")

@@ -78,6 +78,8 @@ def told_to_people(told: Mapping[str, Any], unit: str, *, words: Sequence[str]) 
         for label, share in told["probabilities"].items():
             mark = "*" if label in holds else " "
             yield f"{mark} {label:<{width}}  {share:>6.1%}  {'█' * round(_BAR * share)}".rstrip()
+    elif isinstance(value, str):
+        yield f"  {value}"
     else:
         numbers = value if isinstance(value, list) else [value]
         yield "  " + ", ".join(f"{number:.6g}" for number in numbers) + (f" {unit}" if unit else "")

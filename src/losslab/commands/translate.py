@@ -58,7 +58,8 @@ def translate(
             _translate(translator, _standard_input() if source is None else _lines_of(source), total)
     except BrokenPipeError:
         out.on_broken_pipe()
-    _tell(translator)
+    for text in translator.notes():
+        note(text)
     return 0
 
 
@@ -87,7 +88,10 @@ def _open(
         note(whose)
     set_threads(loaded.config, record)
     loaded.network.to(where)
-    return Translator(loaded, beams=beams, length_penalty=length_penalty, batch=batch)
+    return Translator(
+        loaded.network, loaded.info, loaded.config["data"], loaded.autocast,
+        beams=beams, length_penalty=length_penalty, batch=batch,
+    )  # fmt: skip
 
 
 def _translate(translator: Translator, lines: Iterable[str], total: int | None) -> None:
@@ -135,14 +139,3 @@ def _lines_of(path: Path) -> Iterator[str]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from None
-
-
-def _tell(translator: Translator) -> None:
-    """Say what was cut off."""
-    if translator.longer:
-        note(f"sources longer than data.context={translator.context}: {translator.longer:,}, cut off at their end")
-    if translator.unended:
-        note(
-            f"outputs that did not end within the {translator.context} tokens that the model reads: "
-            f"{translator.unended:,}, cut off there"
-        )

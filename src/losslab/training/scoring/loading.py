@@ -149,7 +149,8 @@ class Loaded:
         """Predictions for rows, or for what comes after texts, as this loss makes them.
 
         Args:
-            rows: of a task with rows, cells by column, or texts alone; of a task of next tokens, texts.
+            rows: of a task with rows, cells by column, or texts alone; of a task of next tokens, texts; of one that
+                writes texts, sources, as cells or alone.
             temperature: `fitted`: probabilities are those of nll_scaled, softmax(s · z), instead of the loss's own.
 
         Returns:

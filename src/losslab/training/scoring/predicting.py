@@ -12,7 +12,6 @@ from torch import Tensor
 
 from losslab.choices import chosen
 from losslab.contracts import DataInfo, Features, LossSum, Projection, no_objective, to_device
-from losslab.data.cells import parse_row
 from losslab.data.columns import TOKENS, Vocabularies, restored, target_of
 from losslab.data.long_rows import LongRows
 from losslab.data.tokenizer import tokenizer_of
@@ -22,8 +21,9 @@ from losslab.training.generation.prediction import ForwardContext, NextToken
 from losslab.training.generation.text_generator import encode_prompt
 from losslab.training.network import Network
 from losslab.training.scoring.fitted import Fitted
+from losslab.training.scoring.given_rows import Row, parsed
+from losslab.training.scoring.predicting_texts import TextPredictor
 
-Row = Mapping[str, Any]
 _SHOWN = 5
 _HOLDS = 0.5
 """The probability above which one of several labels holds."""
@@ -56,9 +56,6 @@ class RowPredictor:
     ) -> None:
         columns = network.task.columns
         self.target = target_of(columns)
-        if network.task.reads_source:
-            name = chosen("task", network.task)
-            raise UserError(f"{name} writes texts, and losslab predict gives labels, tags and values")
         if self.target is None:
             raise UserError(
                 f"{chosen('task', network.task)} has no column to predict in rows; for a task of next tokens: "
@@ -95,10 +92,10 @@ class RowPredictor:
         Raises:
             UserError: naming the row and the column that cannot be used.
         """
-        parsed = [self._parse(row, number) for number, row in enumerate(rows, start=first)]
+        cells = [self._parse(row, number) for number, row in enumerate(rows, start=first)]
         found: list[dict[str, Any]] = []
-        for i in range(0, len(parsed), self.batch_size):
-            found += self._predict(parsed[i : i + self.batch_size])
+        for i in range(0, len(cells), self.batch_size):
+            found += self._predict(cells[i : i + self.batch_size])
         return found
 
     def words_of(self, row: Row) -> list[str]:
@@ -106,19 +103,15 @@ class RowPredictor:
         name = next((name for name, kind in self.vocabularies.columns.items() if kind == "words"), None)
         return [] if name is None else list(self._parse(row, 1)[name])
 
+    def notes(self) -> list[str]:
+        """Sentences for people about the rows so far."""
+        if not self.longer:
+            return []
+        how = "cut off" if self.long.stride is None else f"read in windows, {self.long.stride} apart"
+        return [f"{self.longer:,} sequences are longer than data.context={self.vocabularies.context}: {how}"]
+
     def _parse(self, row: Row | str, number: int) -> dict[str, Any]:
-        if isinstance(row, str):
-            if len(self.names) != 1:
-                raise UserError(f"row {number} is one text, and the columns are {', '.join(self.names.values())}")
-            row = dict.fromkeys(self.names.values(), row)
-        if missing := [column for column in self.names.values() if column not in row]:
-            raise UserError(f"row {number} has no column {missing[0]!r}, but {', '.join(map(repr, row)) or 'nothing'}")
-        cells = {name: row[column] for name, column in self.names.items()}
-        inputs = {name: kind for name, kind in self.vocabularies.columns.items() if name != self.target}
-        try:
-            return parse_row(cells, inputs)
-        except ValueError as error:
-            raise UserError(f"row {number} cannot be used: {error}") from None
+        return parsed(row, number, self.names, self.vocabularies.columns)
 
     @torch.no_grad()
     def _predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -204,6 +197,8 @@ def predict(
     """See `Loaded.predict`."""
     if isinstance(rows, str | Mapping):
         raise UserError("predict takes a list of rows or texts, and not one alone: write [row]")
+    if network.task.reads_source:
+        return TextPredictor(network, info, config["data"], forward_context)(rows)
     if not network.task.continues_texts:
         return RowPredictor(network, info, config["data"], forward_context, fitted)(rows)
     tokenizer = tokenizer_of(info.artifacts)

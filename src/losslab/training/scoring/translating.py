@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from losslab.choices import chosen
-from losslab.contracts import Generation
+from losslab.contracts import DataInfo, Generation
 from losslab.data.source_tokenizer import source_tokenizer_of
 from losslab.data.text_columns import encode_texts
+from losslab.data.tokenizer import tokenizer_of
 from losslab.errors import UserError
+from losslab.training.generation.prediction import ForwardContext
 from losslab.training.generation.writer import TextWriter
-from losslab.training.scoring.loading import Loaded
+from losslab.training.network import Network
 
 _COLUMN = "source"
 _LINE_ENDS = str.maketrans({"\n": " ", "\r": " "})
 
 
 class Translator:
-    """Writes a line for each line: `Translator(loaded, beams=5)(["Guten Morgen."])`.
+    """Writes a line for each line: `Translator(network, info, data, autocast, beams=5)(["Guten Morgen."])`.
 
     Args:
-        loaded: a run whose task reads a source; its network on the device that is to work.
+        network: in evaluation mode, on the device that is to work, of a task that reads a source.
+        info: of the data that it was trained on.
+        data: the run's data configuration.
+        forward_context: makes the context of each forward pass.
         beams, length_penalty: see `Generation`; None: those of the run's task.
         batch: lines that are read at once, 1 or more; no line's output depends on it.
 
@@ -33,9 +39,17 @@ class Translator:
     """
 
     def __init__(
-        self, loaded: Loaded, *, beams: int | None = None, length_penalty: float | None = None, batch: int = 32
+        self,
+        network: Network,
+        info: DataInfo,
+        data: Mapping[str, Any],
+        forward_context: ForwardContext,
+        *,
+        beams: int | None = None,
+        length_penalty: float | None = None,
+        batch: int = 32,
     ) -> None:
-        task = loaded.network.task
+        task = network.task
         if not task.reads_source:
             instead = "losslab generate" if task.continues_texts else "losslab predict"
             raise UserError(
@@ -46,20 +60,31 @@ class Translator:
         generation = Generation(
             own.beams if beams is None else beams, own.length_penalty if length_penalty is None else length_penalty
         )
-        tokenizer = source_tokenizer_of(loaded.info.artifacts)
-        assert tokenizer is not None, "a source has a tokenizer"
+        tokenizer, of_target = source_tokenizer_of(info.artifacts), tokenizer_of(info.artifacts)
+        assert tokenizer is not None and of_target is not None, "source and target have tokenizers"
         self.batch = batch
         self.longer = 0
         """Sources so far that were longer than the context, and were cut off."""
         self.unended = 0
         """Outputs so far that reached the longest length, and were cut off there."""
-        self.context = int(loaded.config["data"]["context"])
+        self.context = int(data["context"])
+        self.generation = generation
         self._task = task
         self._source = tokenizer
-        self._device = loaded.network.projection.weight.device
-        self._writer = TextWriter(
-            loaded.network, loaded.tokenizer, generation, context=self.context, forward_context=loaded.autocast
-        )
+        self._device = network.projection.weight.device
+        self._writer = TextWriter(network, of_target, generation, context=self.context, forward_context=forward_context)
+
+    def notes(self) -> list[str]:
+        """Sentences for people: what was cut off so far."""
+        found = []
+        if self.longer:
+            found.append(f"sources longer than data.context={self.context}: {self.longer:,}, cut off at their end")
+        if self.unended:
+            found.append(
+                f"outputs that did not end within the {self.context} tokens that the model reads: {self.unended:,}, "
+                "cut off there"
+            )
+        return found
 
     def __call__(self, lines: Sequence[str]) -> list[str]:
         """One line for each; an empty one, or one of spaces alone, for such a line."""
