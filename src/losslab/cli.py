@@ -136,6 +136,8 @@ def translate(
     source: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="A text, a source a line; none: standard input.")
     ] = None,
+    split: Annotated[str | None, typer.Option(help="Instead: train, val or test of the run's own data.")] = None,
+    to: Annotated[Path | None, typer.Option(help="A file; .jsonl: sources and translations. Default: printed.")] = None,
     beams: Annotated[
         int | None, typer.Option(help="Hypotheses kept at each step, 1: greedy; default: the run's task.beams.")
     ] = None,
@@ -149,12 +151,13 @@ def translate(
     weights: Weights = "raw",
     trust: Trust = None,
 ) -> None:
-    """Translate with a trained model: a line out for each line of a file, of standard input, or of what is typed."""
+    """Translate with a trained model: a line out for each line of a file, a split, standard input, or what is typed."""
+    from losslab.commands.translate import Given
     from losslab.commands.translate import translate as run
 
     code = run(
-        run_dir, source, beams=beams, length_penalty=length_penalty, batch=batch, device=device, checkpoint=checkpoint,
-        weights=weights, trust=trust or [],
+        run_dir, Given(source, split, to), beams=beams, length_penalty=length_penalty, batch=batch, device=device,
+        checkpoint=checkpoint, weights=weights, trust=trust or [],
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -135,6 +136,49 @@ def test_predict_writes_the_texts_of_rows_as_translate_does(
     ):
         code, _, told = typed("predict", run, *words, lines=line)
         assert code == 2 and sentence in told and "Traceback" not in told
+
+
+def test_a_split_is_translated_for_a_student_line_by_line_with_its_provenance(
+    trained: tuple[Path, Record], typed: Typed
+) -> None:
+    run, record = trained
+    sources = Path("train.de").read_text()
+    code, printed, _ = typed("translate", run, "--split", "train", "--to", "kd.en", "--beams", "1")
+    assert code == 0 and printed.startswith("60 translations: kd.en; how they were made: kd.en.json")
+    wanted = typed("translate", run, "--beams", "1", lines=sources.encode())[1]
+    assert Path("kd.en").read_text() == wanted
+    about = json.loads(Path("kd.en.json").read_text())
+    assert about["identity"] == record.identity and about["hashes"]["data.source"] == record.hashes["data"]
+    assert (about["split"], about["beams"], about["lines"]) == ("train", 1, 60)
+    assert about["sha256"] == hashlib.sha256(wanted.encode()).hexdigest()
+    assert typed("translate", run, "--split", "test", "--to", "test.jsonl")[0] == 0
+    rows = [json.loads(line) for line in Path("test.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == Path("test.de").read_text().splitlines()
+    student = [word for word in record.overrides if not word.startswith(("name=", "data.target="))]
+    assert train([*student, "name=student", "data.target=kd.en", "trainer.max_steps=2"]) == 0
+    _, taught = only_run(Path("outputs/student"))
+    assert taught.status == "completed" and taught.hashes["data"] != record.hashes["data"]
+    Path("dealt.de").write_text(sources)
+    words = ["name=dealt", "data.source=dealt.de", "trainer.max_steps=2", "task.beams=0"]
+    held = [word for word in student if "val_" not in word and "test_" not in word and "task.beams" not in word]
+    assert train([*held, *words, "data.target=train.en", "data.val_fraction=0.2", "data.test_fraction=0.2"]) == 0
+    dealt, _ = only_run(Path("outputs/dealt"))
+    Path("test.en").rename("moved.en")
+    for folder, options, sentence in (
+        (run, ("--split", "train"), "test.en, from which this run was made, is not there"),
+        (dealt, ("--split", "train"), "val and test of this run were taken out of the files of train"),
+        (dealt, ("--split", "test"), "val and test of this run were taken out of the files of train"),
+        (run, ("--split", "tran"), "--split must be train, val or test, not tran"),
+        (run, ("--to", "x.en"), "--to goes with a file or --split"),
+        (run, ("test.de", "--split", "test"), "give a file or --split test, not both"),
+        (run, ("test.de", "--to", "kd.en"), "--to kd.en is there already"),
+        (run, ("test.de", "--to", "none/x.en"), "there is no folder none"),
+    ):
+        code, _, told = typed("translate", folder, *options)
+        assert code == 2 and sentence in told and "Traceback" not in told
+    Path("moved.en").rename("test.en")
+    Path("dealt.de").write_text("rot.\n" * 60)
+    assert "the data has changed since" in typed("translate", dealt, "--split", "train")[2]
 
 
 def test_bad_input_is_one_sentence(trained: tuple[Path, Record], typed: Typed, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class PairFiles(RowSource):
         encoding: of the files.
     """
 
+    by_line = True
     paths: dict[str, tuple[Paths, Paths]]
     encoding: str = "utf-8"
 

@@ -15,6 +15,9 @@ class RowSource(ABC):
     A source of one's own is a class that derives from this, and a yaml whose `source` has it as its `_target_`.
     """
 
+    by_line = False
+    """Whether rows are the lines of files, so that another file goes with one of them line by line."""
+
     def check(self) -> None:
         """Refuse what cannot work before any row is read. Raises UserError. Default: nothing."""
         return
