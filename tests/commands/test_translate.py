@@ -94,9 +94,24 @@ def test_the_record_holds_the_scores_of_what_translate_prints_with_their_signatu
 def test_evaluate_gives_the_same_scores_and_shows_their_signatures(trained: tuple[Path, Record], typed: Typed) -> None:
     run, record = trained
     code, printed, _ = typed("evaluate", run)
-    entry = json.loads((run / "evaluations.jsonl").read_text())
+    entry = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     assert code == 0 and entry["metrics"]["test/bleu"] == record.metrics["best"]["test/bleu"]
     assert entry["signatures"]["bleu"] in printed
+
+
+def test_further_references_count_for_bleu_and_are_named_in_the_signature(
+    trained: tuple[Path, Record], typed: Typed
+) -> None:
+    run, _ = trained
+    written = typed("translate", run, Path("test.de").absolute())[1].splitlines()
+    Path("more.en").write_text("".join(f"the {line}\n" for line in written))
+    code, printed, _ = typed("evaluate", run, f"data.test_references=[{Path('more.en').absolute()}]")
+    entry = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    both = zip(*(Path(f"{name}.en").read_text().splitlines() for name in ("test", "more")), strict=True)
+    scores = TextScores()
+    found = scores.values(scores.counts(written, list(both)).sum(dim=0))
+    assert code == 0 and {name: entry["metrics"][f"test/{name}"] for name in found} == found
+    assert entry["signatures"]["bleu"].startswith("nrefs:2|") and entry["signatures"]["bleu"] in printed
 
 
 def test_a_line_comes_out_for_each_line_whatever_stands_beside_it(trained: tuple[Path, Record], typed: Typed) -> None:

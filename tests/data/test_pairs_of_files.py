@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from losslab.contracts import Batch, Share
+from losslab.contracts import Batch, DataInfo, Share
 from losslab.data.pairs import PairsDataModule
 from losslab.data.source_tokenizer import source_tokenizer_of
 from losslab.data.tokenizer import tokenizer_of
@@ -70,7 +70,7 @@ def test_line_n_goes_with_line_n_and_empty_ones_are_counted(end: str, tmp_path: 
         ("zwei Katzen$", "$two cats", "two cats$"),
     ]
     assert data.store.meta["skipped"] == {"rows with an empty text": 6}
-    assert data.texts("test", "target") == ["a house", "the dog", "two cats"]
+    assert data.texts("test", "target") == [["a house"], ["the dog"], ["two cats"]]
     assert batch.extras["id"][:, 0].tolist() == [0, 1, 2]
     counts = data.info.class_counts
     assert counts is not None and counts[END] == 3 and counts[ord("o")] == 3 and counts.sum() == 8 + 8 + 9
@@ -179,3 +179,57 @@ def test_bad_input_is_one_sentence(
     with pytest.raises(UserError, match=sentence) as error:
         prepared(tmp_path, **keys)
     assert "\n" not in str(error.value)
+
+
+def test_further_translations_stand_behind_the_target_and_in_the_signature_alone(tmp_path: Path) -> None:
+    files = write(tmp_path) | write(tmp_path, name="val") | write(tmp_path, name="test")
+    for name, lines in (("2", ["the house", "a dog", "x", "y", "cats"]), ("3", ["home", " ", "x", "y", "two cats!"])):
+        (tmp_path / f"test.en{name}").write_text("\n".join(lines))
+    data = prepared(tmp_path, **files, test_references=[str(tmp_path / "test.en2"), str(tmp_path / "test.en3")])
+    assert data.texts("test", "target") == [["a house", "the house", "home"], ["the dog", "a dog"],
+                                            ["two cats", "cats", "two cats!"]]  # fmt: skip
+    assert data.texts("val", "target") == [["a house"], ["the dog"], ["two cats"]]
+    assert data.info.references == -1 and DataInfo.restored(data.info.stored()).references == -1
+    task = Translation(beams=0)
+    alone = prepared(tmp_path, **files)
+    assert alone.info.references == 1 and "references" not in alone.info.stored()
+    with_one = prepared(tmp_path, **files, test_references=[str(tmp_path / "test.en2")])
+    assert with_one.info.references == 2
+    hashes = [each.content_hashes(task).get("data.test_references") for each in (alone, with_one, data)]
+    assert hashes[0] is None and len(set(hashes)) == 3
+    assert [spelt(b) for b in data.eval_batches("test", Share())] == [
+        spelt(b) for b in alone.eval_batches("test", Share())
+    ]
+
+
+def test_columns_of_tables_hold_further_translations(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        rows = [("ein Haus", "a house", "home"), ("", "x", "y"), ("ein Hund", "a dog", ""), ("Tee", "tea", "the tea")]
+        more = (
+            [["source", "target", "other"], *rows]
+            if name != "train"
+            else [["source", "target"], *(r[:2] for r in rows)]
+        )
+        (tmp_path / f"{name}.tsv").write_text("".join("\t".join(row) + "\n" for row in more))
+    tables = {f"{key}path": str(tmp_path / f"{name}.tsv") for key, name in (("", "train"), ("val_", "val"))}
+    tables |= {"test_path": str(tmp_path / "test.tsv")}
+    data = prepared(tmp_path, **tables, references=["other"])
+    assert data.texts("test", "target") == [["a house", "home"], ["a dog"], ["tea", "the tea"]]
+    for keys, sentence in (
+        ({**tables, "references": ["none"]}, "has no column 'none', but 'source', 'target', 'other'"),
+        ({"path": tables["path"], "references": ["other"]}, "give data.val_path and data.test_path"),
+        ({**tables, "test_references": ["x"]}, "columns of a table: data.references"),
+        ({**write(tmp_path), "references": ["x"]}, "data.references names columns of a table"),
+        ({**write(tmp_path), "test_references": ["x"]}, "goes with data.test_source and data.test_target"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            prepared(tmp_path, **keys)
+
+
+def test_a_line_that_further_translations_lack_is_named(tmp_path: Path) -> None:
+    files = write(tmp_path) | write(tmp_path, name="val") | write(tmp_path, name="test")
+    (tmp_path / "short.en").write_text("one\ntwo\n")
+    with pytest.raises(UserError, match=r"test.de.gz has 5 lines and .*short.en has 2: line 3 of test.de.gz has no"):
+        prepared(tmp_path, **files, test_references=[str(tmp_path / "short.en")])
+    with pytest.raises(UserError, match="is 2 files, and there are 1 of sources"):
+        prepared(tmp_path, **files, test_references=[str(tmp_path / "t*.en")])

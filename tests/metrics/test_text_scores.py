@@ -63,5 +63,6 @@ def test_signatures_are_kept_with_the_declaration() -> None:
     assert bleu.signature == f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}"
     assert chrf.signature.startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
     assert TextScores().metrics(references=3)[0].signature.startswith("nrefs:3|")
+    assert TextScores().metrics(references=-1)[0].signature.startswith("nrefs:var|")
     info = to_info([bleu, chrf, ratio], "bleu")
     assert from_info(info)["bleu"] == bleu and "signature" not in info["length_ratio"]

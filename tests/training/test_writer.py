@@ -227,9 +227,9 @@ class Pairs:
     def references(self, split: str, most: int | None) -> dict[str, float]:
         return {}
 
-    def texts(self, split: str, column: str) -> list[str] | None:
+    def texts(self, split: str, column: str) -> list[list[str]] | None:
         assert column == "target"
-        return self.own
+        return None if self.own is None else [[text] for text in self.own]
 
 
 def judged(thorough: bool, references: list[str] | None = None) -> tuple[Judged, list[Any], Network]:

@@ -23,6 +23,7 @@ from losslab.errors import UserError
 PATHS = (
     *("data.path", "data.val_path", "data.test_path"),
     *("data.source", "data.target", "data.val_source", "data.val_target", "data.test_source", "data.test_target"),
+    *("data.val_references", "data.test_references"),
 )
 """Paths of data. That under data.source may be a node of keys instead."""
 INPUTS = (*PATHS, "data.tokenizer")

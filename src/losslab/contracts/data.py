@@ -121,10 +121,10 @@ class DataModule(pl.LightningDataModule):
         """Metrics of what `eval_batches` gives that need no model, such as the unigram model's nll. Default: none."""
         return {}
 
-    def texts(self, split: str, column: str) -> Sequence[str] | None:
-        """Texts of val or test that are predicted (`Task.predicted`), as they were written, each at the number that
-        `id` of an evaluation's batches gives its sample: references for texts that a network writes. Default: None, and
-        targets are decoded instead."""
+    def texts(self, split: str, column: str) -> Sequence[Sequence[str]] | None:
+        """References for texts that a network writes: those of val or test that are predicted (`Task.predicted`), as
+        they were written, each at the number that `id` of an evaluation's batches gives its sample; after it, others
+        that are as right. Default: None, and targets are decoded instead."""
         return None
 
     def check_task(self, task: Task) -> None:

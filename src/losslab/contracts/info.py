@@ -109,6 +109,9 @@ class DataInfo:
     """Statistics of each of the K values in train."""
     class_counts: Tensor | None = None
     """float64 [C]: how often each class is a target in train."""
+    references: int = 1
+    """Right texts of each sample of test, its target among them, by which a written one is judged (`DataModule.texts`);
+    −1: samples differ in it."""
     artifacts: dict[str, str] = field(default_factory=dict)
     """File name → content that the data's numbers need to mean anything: tokenizer.json, labels.json. They go into
     checkpoints and exports, and a run that reads another run's weights compares them."""
@@ -130,6 +133,8 @@ class DataInfo:
             found[_SOURCE] = self.source_vocab_size
         if self.mask is not None:
             found[_MASK] = self.mask
+        if self.references != 1:
+            found[_REFERENCES] = self.references
         if self.value_stats is not None:
             found[_STATS] = {name: list(each) for name, each in self.value_stats._asdict().items()}
         return found
@@ -147,6 +152,7 @@ class DataInfo:
             mean_share=content.get(_SHARE, 1.0),
             frame_width=content.get(_FRAMES),
             mask=content.get(_MASK),
+            references=content.get(_REFERENCES, 1),
             source_vocab_size=content.get(_SOURCE),
             value_stats=None if stats is None else ValueStats(**stats),
             **{name: content[name] for name in _STORED},
@@ -157,5 +163,6 @@ _STATS = "value_stats"
 _SHARE = "mean_share"
 _FRAMES = "frame_width"
 _MASK = "mask"
+_REFERENCES = "references"
 _SOURCE = "source_vocab_size"
 _STORED = ("mean_positions", "vocab_size", "num_classes", "num_values", "artifacts")

@@ -125,10 +125,12 @@ class Reading:
         own, counts = source.splits(), dict.fromkeys(SPLITS, 0)
         by_label = self._by_label(columns)
         for split in (split for split in SPLITS if split in own):
-            for _, row, group in self.parsed(source, split, columns, skipped):
+            also = [] if self.group is None else [self.group]
+            for _, row, cells in self.parsed(source, split, columns, skipped, also=also):
                 stored.append(row)
                 hashes.append(_hash(row, columns, self.predicted))
                 if self.group is not None:  # a row without a group is one of its own
+                    group = cells[self.group]
                     groups.append(hashes[-1] if group in (None, "") else hash64(str(group)))
                 elif by_label is not None and split == "train":
                     labels.append(names.setdefault(row[by_label], row[by_label]))
@@ -153,12 +155,16 @@ class Reading:
         return Rows(rows, of_inputs, how, _copies(of_inputs), _copies(of_groups), passed)
 
     def parsed(
-        self, source: RowSource, split: str, columns: Columns, skipped: Skipped
-    ) -> Iterator[tuple[str, Row, Any]]:
-        """Place, row and cell of the group, without what is passed over. Raises UserError naming the place."""
+        self, source: RowSource, split: str, columns: Columns, skipped: Skipped, *, also: Sequence[str] = ()
+    ) -> Iterator[tuple[str, Row, Row]]:
+        """Place and row, without what is passed over, and the source's own cells, those of `also` among them.
+
+        Raises:
+            UserError: naming the place of what cannot be used.
+        """
         names, target = self.of(columns), target_of(columns)
         texts = [name for name, kind in columns.items() if kind in _TEXTS and name != target]
-        wanted = [*names.values(), *([] if self.group is None else [self.group])]
+        wanted = [*names.values(), *also]
         for place, cells in source.rows(split, list(dict.fromkeys(wanted)), skipped):
             own = {name: cells[column] for name, column in names.items()}
             empty = [_is_empty(own[name]) for name in texts]
@@ -174,7 +180,7 @@ class Reading:
             except ValueError as error:
                 cure = "; data.unlabelled=skip leaves such rows out" if missing else ""
                 raise UserError(f"{place} cannot be used: {error}{cure}") from None
-            yield place, row, None if self.group is None else cells[self.group]
+            yield place, row, cells
 
     def _by_label(self, columns: Columns) -> str | None:
         """The column of labels within each of which rows are split, if there is one."""

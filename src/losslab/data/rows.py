@@ -273,10 +273,9 @@ class RowsDataModule(DataModule):
             batch = self._draws(self._collate(split, part.tolist()), "evaluation", hashes)
             yield batch._replace(extras={**sampler.extras(part, batch.weight), **batch.extras}, windows=windows)
 
-    def texts(self, split: str, column: str) -> list[str]:
-        """Texts of val or test that are predicted (`Task.predicted`) as they were written, at the number that is `id`
-        of an evaluation's batches."""
-        return self.store.texts(split, column)
+    def texts(self, split: str, column: str) -> list[list[str]]:
+        """See `DataModule.texts`: each text alone."""
+        return [[text] for text in self.store.texts(split, column)]
 
     def told(self) -> str | None:
         """One line for people: what is read."""

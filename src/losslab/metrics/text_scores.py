@@ -91,11 +91,12 @@ class TextScores:
         """Declarations, with the signatures of sacrebleu.
 
         Args:
-            references: the number of references of each text.
+            references: the number of references of each text; −1: texts differ in it.
         """
         signatures = []
+        streams: list[list[str | None]] = [["a", "a"]] * references if references > 0 else [["a", "a"], ["a", None]]
         for metric in (self._bleu, self._chrf):
-            metric.corpus_score(["a"], [["a"]] * references)
+            metric.corpus_score(["a", "a"], streams)
             signatures.append(metric.get_signature().format())
         of_bleu, of_chrf = signatures
         return (

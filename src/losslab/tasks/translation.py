@@ -42,7 +42,7 @@ class Translation(Task):
     is longer than the context is cut at its end, source and target alone; a target that was cut has no end to predict.
 
     At the last and the best validation and on test, the network writes each target by beam search, and the texts are
-    judged by BLEU and chrF against the targets as they were written.
+    judged by BLEU and chrF against the targets as they were written, and further references of the data.
 
     Args:
         beams: hypotheses that the search keeps at each step; 1: greedy; 0: nothing is written, and there is no BLEU.
@@ -69,7 +69,14 @@ class Translation(Task):
             raise UserError(f"task.length_penalty must be a finite number, not {length_penalty}")
         self.generation = Generation(beams, length_penalty) if beams else None
         self.scores = TextScores() if beams else None
-        self.metrics = (*TOKEN_METRICS, *(() if self.scores is None else self.scores.metrics()))
+        self._declare(1)
+
+    def _declare(self, references: int) -> None:
+        self.metrics = (*TOKEN_METRICS, *(() if self.scores is None else self.scores.metrics(references)))
+
+    def bind(self, info: DataInfo) -> None:
+        """Signatures of the metrics name the number of references."""
+        self._declare(info.references)
 
     def told(self) -> str:
         return "the tokens of the target are predicted, and the end after them, from the source and the target so far"

@@ -209,11 +209,10 @@ class Evaluator:
             judge.judge((to_device(batch, self.device) for batch in batches), meter, self.run, advance)
 
     def _references(self, split: str) -> Sequence[Sequence[str]] | None:
-        """One text a sample, as it was written; None where only its tokens are known."""
+        """Those of each sample; None where only its tokens are known."""
         if not self.task.predicted or self.limits.replaces(split):
             return None
-        texts = self.data.texts(split, self.task.predicted[0])
-        return None if texts is None else [[text] for text in texts]
+        return self.data.texts(split, self.task.predicted[0])
 
     def _values(self, meter: Meter, split: str, most: int | None) -> dict[str, float]:
         values = meter.values() | ({} if self.limits.replaces(split) else self.data.references(split, most))

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from losslab.files import write_atomic
 from losslab.records import Record, now, plain
 from losslab.run_folder import RunFolder
 from losslab.training.compute import first_device, input_converter, precision_context, set_determinism, set_threads
-from losslab.training.factory import build_data, hash_inputs, open_data
+from losslab.training.factory import build_data, build_task, hash_inputs, open_data
 from losslab.training.limits import Limits
 from losslab.training.output.messages import note
 from losslab.training.output.progress import shown_work
@@ -83,7 +83,9 @@ def reevaluate(
         metrics = _score_own(evaluator, split)
     else:
         metrics = evaluator.text({"scale": _frozen_scale(record if opened.of_run else None, loaded)})
-    signatures = {metric.name: metric.signature for metric in loaded.network.task.metrics if metric.signature}
+    task = build_task(config)
+    task.bind(replace(loaded.info, references=evaluator.info.references))
+    signatures = {metric.name: metric.signature for metric in task.metrics if metric.signature}
     return {
         "time": now(),
         "checkpoint": os.path.relpath(opened.path, run),
