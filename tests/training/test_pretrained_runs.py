@@ -57,6 +57,7 @@ def weights(run: Path) -> dict[str, Tensor]:
 def test_a_run_needs_its_models_folder_only_to_begin(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*ROWS, "model.name=bert", "model.frozen=1"]
     whole, expected = trained("whole", *arguments)
+    assert "-model=pretrained-warmup_steps=1-name=bert-frozen=1-" in whole.name  # nothing that its folder filled in
     before = load_file("bert/model.safetensors")
     after = weights(whole)
     prefix = "network.backbone.body."

@@ -116,6 +116,19 @@ def complete_model(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "model": node, "data": data}
 
 
+def as_asked(bound: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """The bound configuration with what `complete_model` filled in as it was before: for the name of a run's folder.
+
+    Args:
+        config: what was bound.
+    """
+    found = dict(bound)
+    for section in ("model", "data"):
+        asked = {key: value for key, value in config[section].items() if value is None or value == OF_MODEL}
+        found[section] = {key: asked.get(key, value) for key, value in bound[section].items()}
+    return found
+
+
 def bind_component(where: str, node: dict[str, Any]) -> dict[str, Any]:
     """Bind one component's keys to its signature, as `bind_components` does.
 

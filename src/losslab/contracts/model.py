@@ -28,6 +28,8 @@ class Backbone(Protocol):
             a model that does not declare True, and other tasks one that does. Default: False.
         `mixes_samples`: whether hidden states in training depend on the other samples of a batch, as with batch norm;
             if so, a batch split over ranks or micro-batches is refused. Default: False.
+        `constant`: whether nothing of it is trained and it draws nothing, so that equal inputs have equal hidden states
+            throughout a run: training then computes those of each row once. Default: False.
         `new_cache()`: a cache of its own kind, for generation. The model is then called as `model(inputs, cache)`, for
             the tokens after those that this cache has seen, and returns their hidden states. Default: every token that
             is generated takes a pass over the whole window. Its `reorder(rows)` makes the sample `rows[i]` number i,
@@ -95,6 +97,11 @@ def reads_source(backbone: Any) -> bool:
 def mixes_samples(backbone: Any) -> bool:
     """Whether a backbone says that, in training, its hidden states depend on the other samples of a batch."""
     return getattr(backbone, "mixes_samples", False) is True
+
+
+def is_constant(backbone: Any) -> bool:
+    """Whether a backbone says that equal inputs have equal hidden states throughout a run."""
+    return getattr(backbone, "constant", False) is True
 
 
 def cache_of(backbone: Any) -> Any:

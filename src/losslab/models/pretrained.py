@@ -113,6 +113,7 @@ class Pretrained(nn.Module):
         if most is not None and context > most:
             raise UserError(f"model.context={context} is longer than the {most} positions that the model in {name} has")
         self._layers = tuple(layers_of(self.body, self.config))
+        self.constant = frozen == "all"
         self._still = tuple(frozen_modules(self.body, list(self._layers), frozen))
         for module in self._still:
             module.requires_grad_(False)

@@ -69,7 +69,7 @@ class InWindows:
 
     def _at_once(self, count: int) -> int:
         """The windows of one call. A sharded model reads all in one, since every rank has to call it equally often."""
-        return count if _is_sharded(self._backbone) else self._windows.at_once
+        return count if is_sharded(self._backbone) else self._windows.at_once
 
 
 def window_table(windows: EvalWindows, lengths: Sequence[int], *, back_alone: bool) -> list[tuple[int, int, int, int]]:
@@ -113,7 +113,8 @@ def _cut(inputs: dict[str, Tensor], rows: Tensor, places: Tensor, longest: int) 
     }
 
 
-def _is_sharded(backbone: Any) -> bool:
+def is_sharded(backbone: Any) -> bool:
+    """Whether layers of a model are sharded, so that all ranks have to call it equally often."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return False
     from torch.distributed.fsdp import FSDPModule

@@ -23,6 +23,7 @@ from losslab.contracts import (
     Teacher,
     blocks_of,
     flops_of,
+    is_constant,
     projection_of,
 )
 from losslab.errors import UserError
@@ -30,6 +31,7 @@ from losslab.losses.base import Loss
 from losslab.losses.r_drop import TERM
 from losslab.losses.targets import in_kind
 from losslab.models.projection import OutputProjection
+from losslab.training.constant_rows import ConstantRows
 from losslab.training.long_inputs import reader_of
 from losslab.training.mixing import ReadOnce, joined, parts_of
 from losslab.training.random import global_stream, hash_weights
@@ -79,6 +81,7 @@ class Network(nn.Module):
         with global_stream(head_init.initial_seed(), "bind"):
             loss.bind(spec)
         self.passes = TwoPasses(loss, r_drop) if r_drop else None
+        self._constant = ConstantRows(self._body()) if is_constant(backbone) else None
 
     def forward(self, batch: Batch | None, observer: Observer | None = None) -> LossSum:
         """The loss's sums for a batch; an evaluation passes an observer, which sees what the loss would, or, without a
@@ -98,7 +101,7 @@ class Network(nn.Module):
         """One pass over a batch."""
         kind = self.loss.target_kind
         parts = parts_of(batch)
-        whole = reader_of(self._body(), batch)
+        whole = self._constant if self._constant and self.training else reader_of(self._body(), batch)
         body = whole if len(parts) == 1 else ReadOnce(whole, self.vocab_size)
         found = [self.task.features(body, part, kind, self.loss.needs) for part in parts]
         features = in_kind(joined(found), kind, self.target_size)

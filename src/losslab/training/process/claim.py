@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from losslab.config.binding import bind_components, resolve_tied
+from losslab.config.binding import as_asked, bind_components, resolve_tied
 from losslab.config.check import check_warmup, resolve_budget, resolve_split
 from losslab.config.flags import debug_of, needs_passes, resolve_passes, without_passes
 from losslab.config.identity import fingerprint, folder_name
@@ -94,6 +94,7 @@ class Finder:
         Raises:
             UserError: for bad input; nothing has been written.
         """
+        asked = resolve_tied(config)
         bound, worked_out = self._in_steps(bind_components(config), overrides)
         config = resolve_split(resolve_budget(bound))
         self._check(config)
@@ -112,7 +113,7 @@ class Finder:
                 config = _keep_split(config, folder, overrides)
                 self._check(config)
         else:
-            folder = RunFolder(parent / folder_name(bound, resolve_tied(defaults), choices, identity))
+            folder = RunFolder(parent / folder_name(as_asked(bound, asked), resolve_tied(defaults), choices, identity))
         return Place(folder, config, identity, inputs, choices, overrides, record, origin, worked_out)
 
     def _in_steps(self, config: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
