@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from losslab.contracts import Batch, DataInfo
+from losslab.errors import UserError
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.encoder import Encoder
 from losslab.tasks.classification import Classification
@@ -45,7 +46,7 @@ def part(inputs: dict[str, Tensor], chosen: list[int]) -> dict[str, Tensor]:
 
 
 def test_a_row_is_computed_once_and_differs_from_a_padded_one_by_rounding() -> None:
-    model, inputs = Counting().eval(), rows([9, 2, 5, 5, 1])
+    model, inputs = Counting().eval().requires_grad_(False), rows([9, 2, 5, 5, 1])
     reader = ConstantRows(model)
     with torch.no_grad():
         expected = model(inputs)
@@ -62,7 +63,7 @@ def test_a_row_is_computed_once_and_differs_from_a_padded_one_by_rounding() -> N
 
 
 def test_rows_that_no_memory_is_left_for_are_computed_each_time() -> None:
-    model, inputs = Counting().eval(), rows([3, 4])
+    model, inputs = Counting().eval().requires_grad_(False), rows([3, 4])
     reader = ConstantRows(model, most_bytes=3 * 8 * 4)
     first = reader(inputs)
     assert torch.equal(reader(inputs), first) and model.rows == 2 + 1
@@ -83,6 +84,11 @@ def test_other_inputs_are_read_as_ever(kind: str) -> None:
     else:
         inputs["mixed_shares"] = torch.ones(2, 4, 2)
     assert ConstantRows(model)(inputs).shape == (2, 4, 2) and model.shape == (2, 4)  # type: ignore[arg-type]
+
+
+def test_a_model_of_which_something_is_trained_is_not_constant() -> None:
+    with pytest.raises(UserError, match="Counting declares constant = True, and"):
+        ConstantRows(Counting())
 
 
 @pytest.mark.parametrize("constant", [True, False])

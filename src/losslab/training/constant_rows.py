@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losslab.contracts import Backbone
+from losslab.errors import UserError
 from losslab.training.long_inputs import is_sharded
 
 MOST_BYTES = 2**30
@@ -24,9 +24,17 @@ class ConstantRows:
     Args:
         backbone: its hidden states are a function of the inputs alone, which never changes.
         most_bytes: of hidden states that are kept.
+
+    Raises:
+        UserError: for a model of which something is trained.
     """
 
-    def __init__(self, backbone: Backbone, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, backbone: Any, *, most_bytes: int = MOST_BYTES) -> None:
+        if trained := sum(parameter.requires_grad for parameter in backbone.parameters()):
+            raise UserError(
+                f"model: {type(backbone).__name__} declares constant = True, and {trained} of its weights are trained: "
+                "leave it out, or freeze them"
+            )
         self._backbone = backbone
         self._left = most_bytes
         self._known: dict[bytes, Tensor] = {}

@@ -81,7 +81,7 @@ class Network(nn.Module):
         with global_stream(head_init.initial_seed(), "bind"):
             loss.bind(spec)
         self.passes = TwoPasses(loss, r_drop) if r_drop else None
-        self._constant = ConstantRows(self._body()) if is_constant(backbone) else None
+        self._constant = ConstantRows(backbone) if is_constant(backbone) else None
 
     def forward(self, batch: Batch | None, observer: Observer | None = None) -> LossSum:
         """The loss's sums for a batch; an evaluation passes an observer, which sees what the loss would, or, without a
