@@ -21,6 +21,7 @@ from losslab.losses.class_balanced import ClassBalanced
 from losslab.losses.confidence_penalty import ConfidencePenalty
 from losslab.losses.coral import Coral
 from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.ctc import CTC
 from losslab.losses.distillation import Distillation
 from losslab.losses.dynamic_fine_tuning import DynamicFineTuning
 from losslab.losses.entmax import Entmax
@@ -383,6 +384,28 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -(target * _softmax(logits).log()).sum(dim=-1)
 
 
+def ctc(logits: Tensor, features: Features) -> Tensor:
+    """−log Σ_π Π_t p_t(π_t) by the forward recursion over the target with blanks between its classes, in plain
+    probabilities."""
+    assert features.lengths is not None
+    values, start = [], 0
+    for classes, length in zip(features.target.tolist(), features.lengths.tolist(), strict=True):
+        p, start = _softmax(logits[start : start + length]), start + length
+        states = [0]
+        for c in (c for c in classes if c >= 0):
+            states += [c + 1, 0]
+        zero = p.new_zeros(())
+        alpha = [p[0, state] if s < 2 else zero for s, state in enumerate(states)]
+        for t in range(1, length):
+            before, alpha = alpha, []
+            for s, state in enumerate(states):
+                skips = s > 1 and state != 0 and state != states[s - 2]
+                reach = before[s] + (before[s - 1] if s else zero) + (before[s - 2] if skips else zero)
+                alpha.append(p[t, state] * reach)
+        values.append(-sum(alpha[-2:], zero).log())
+    return torch.stack(values)
+
+
 @dataclass(frozen=True)
 class Case:
     """A variant of a loss.
@@ -600,3 +623,6 @@ CASES = [
     _class_balanced_case("focal", Focal(), of_probability(lambda p: -((1 - p) ** 2) * p.log()), 0.9),
     Case("soft_cross_entropy", "defaults", SoftCrossEntropy, soft_cross_entropy),
 ]
+
+SEQUENCE_CASES = [Case("ctc", "defaults", CTC, ctc, sees_features=True)]
+"""Losses whose targets are sequences: `test_sequence_oracles.py`."""

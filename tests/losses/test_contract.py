@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from cases import CASES, NUM_OUTPUTS, Case
+from cases import CASES, NUM_OUTPUTS, SEQUENCE_CASES, Case
 from problems import bound, problem_for
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,6 +26,7 @@ CONF = Path(__file__).parents[2] / "conf" / "loss"
 FLOAT32 = 2e-6
 BF16_ROUNDING = torch.finfo(torch.bfloat16).eps / 2
 
+EVERY = [*CASES, *SEQUENCE_CASES]
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -91,10 +92,10 @@ def assert_same_sums(actual: LossSum, expected: LossSum) -> None:
 
 
 def test_every_yaml_has_a_case_and_every_case_a_yaml() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == {case.name for case in CASES}
+    assert {path.stem for path in CONF.glob("*.yaml")} == {case.name for case in EVERY}
 
 
-@each_case
+@pytest.mark.parametrize("case", EVERY, ids=str)
 def test_case_is_about_the_class_of_its_yaml(case: Case) -> None:
     content = yaml.safe_load((CONF / f"{case.name}.yaml").read_text())
     assert content["_target_"] == f"{case.loss.__module__}.{case.loss.__qualname__}"
@@ -102,7 +103,7 @@ def test_case_is_about_the_class_of_its_yaml(case: Case) -> None:
     assert set(case.kwargs) <= set(content) | chosen
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.loss is not Sum], ids=str)
+@pytest.mark.parametrize("case", [case for case in EVERY if case.loss is not Sum], ids=str)
 def test_yaml_holds_the_defaults_of_the_constructor(case: Case) -> None:
     """But for the sum's, which is composed of other files."""
     content = yaml.safe_load((CONF / f"{case.name}.yaml").read_text())

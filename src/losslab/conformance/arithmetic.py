@@ -28,7 +28,10 @@ def extreme_logits_stay_finite(subject: Subject) -> str:
         target = base.target
         if subject.loss.target_kind is TargetKind.CLASSES:
             target = (torch.arange(len(extreme)) + shift) % num_classes
-        features = replace(base, hidden=extreme, target=target.roll(shift, 0), weight=torch.ones(len(extreme)))
+        if base.lengths is None:
+            features = replace(base, hidden=extreme, target=target.roll(shift, 0), weight=torch.ones(len(extreme)))
+        else:  # each sequence keeps a target that has room in it
+            features = replace(base, hidden=extreme.roll(shift, 0), weight=torch.ones(len(base)))
         for dtype in (None, torch.bfloat16, torch.float16):
             with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
                 outcome = subject.run(features, torch.eye(num_outputs))

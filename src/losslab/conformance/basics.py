@@ -197,7 +197,7 @@ def nothing_stays_alive(subject: Subject) -> str:
     problem = single(subject.problem().features)
     weight = subject.problem().projection.float().requires_grad_()
     loss = subject.fresh()
-    many = len(loss.select(problem.kept()).kept()) * len(weight)
+    many = len(loss.select(problem.kept()).kept().hidden) * len(weight)
     gc.freeze()  # what is there already is passed over, which would take most of a second
     try:
         result = loss(problem, LinearMap(weight, None))

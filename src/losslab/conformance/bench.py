@@ -36,8 +36,11 @@ def bench(overrides: list[str], *, rounds: int, config_dir: Path | None = None) 
     configs = _configs(overrides, config_dir)
     for config in configs.values():
         loss = build_loss(config)
-        if loss.target_kind is TargetKind.VALUES:
-            raise UserError(f"{type(loss).__name__} has outputs for a few values, not a vocabulary: nothing to measure")
+        if loss.target_kind in (TargetKind.VALUES, TargetKind.SEQUENCES):
+            raise UserError(
+                f"{type(loss).__name__} is for {loss.target_kind.value}, not for one class of a vocabulary a position: "
+                "nothing to measure"
+            )
     shape = _shape(next(iter(configs.values())))
     variants = [Variant(FLOOR), Variant(DENSE)]
     if next(iter(configs.values()))["trainer"]["compile"]:

@@ -32,6 +32,7 @@ TARGETS = {
     TargetKind.DISTRIBUTIONS: "a distribution over the classes, float [N, V], each row of sum 1",
     TargetKind.LABELS: "classes that do not exclude one another, float [N, V] in [0, 1]",
     TargetKind.VALUES: "numbers, float [N, K], K of them a position",
+    TargetKind.SEQUENCES: "a sequence of classes for each sequence of positions, int64 [S, U], −1 behind its last",
 }
 _WAYS = {
     "from_log_prob": "from_log_prob: a function of log p_y alone",
@@ -96,6 +97,9 @@ def commands(entry: Entry, config_dir: Path | None) -> list[str]:
         return found
     if entry.target_kind is TargetKind.VALUES:
         return [*found, f"losslab train task=regression data=csv data.path=FILE loss={entry.name}{own}"]
+    if entry.target_kind is TargetKind.SEQUENCES:
+        parts = "task=transcription model=patches data=frames data.path=FILE"
+        return [*found, f"losslab train {parts} loss={entry.name}{own}"]
     both = entry.name if entry.name == "cross_entropy" else f"cross_entropy,{entry.name}"
     found.append(f"losslab bench loss={both}{own}")
     if entry.target_kind is TargetKind.CLASSES:  # as the task that ships has

@@ -84,7 +84,7 @@ def two_ranks_equal_one(config: dict[str, Any]) -> str:
 def cost_is_bounded(config: dict[str, Any]) -> str:
     """Time and memory against the evaluation of all logits at once."""
     loss = build_loss(config)
-    if loss.target_kind is TargetKind.VALUES:
+    if loss.target_kind in (TargetKind.VALUES, TargetKind.SEQUENCES):
         return "it has no vocabulary"
     if not Subject(loss).takes(_SHAPE.num_outputs):
         return f"its settings are not for {_SHAPE.num_outputs:,} classes"

@@ -20,12 +20,15 @@ SIZES = {
     TargetKind.DISTRIBUTIONS: 11,
     TargetKind.LABELS: 11,
     TargetKind.VALUES: 2,
+    TargetKind.SEQUENCES: 11,
 }
 """Classes, or values a position."""
 _FLOAT32 = 1e-5
 _REACH = 16
 _MOST_CLASSES = 65
 _TEACHER_WIDTH = 4
+_LENGTHS = (4, 3, 6, 1, 5)
+"""Hidden states of sequences, in turns; the last one has what is left."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,20 @@ class Problem:
         generator = torch.Generator().manual_seed(seed)
         size = size or SIZES[loss.target_kind]
         hidden = torch.randn(positions, WIDTH, dtype=torch.float64, generator=generator)
-        target = _targets(loss.target_kind, positions, size, generator)
+        lengths = _lengths(positions) if loss.target_kind is TargetKind.SEQUENCES else None
+        target = _targets(loss.target_kind, positions, size, generator, lengths)
+        count = len(target)
         projection = torch.randn(loss.num_outputs(size), WIDTH, dtype=torch.float64, generator=generator)
         extras = {}
         for name in [name for name in ("previous", "next") if loss.needs.get(name)]:
             reach = min(loss.needs[name], _REACH)
-            tokens = torch.randint(size, (positions, reach), generator=generator)
-            known = torch.randint(2 * reach + 1, (positions, 1), generator=generator)  # of half of them, all
+            tokens = torch.randint(size, (count, reach), generator=generator)
+            known = torch.randint(2 * reach + 1, (count, 1), generator=generator)  # of half of them, all
             extras[name] = tokens.masked_fill(torch.arange(reach) >= known, -1)
         if loss.reads_teacher:
-            extras["teacher_hidden"] = torch.randn(positions, _TEACHER_WIDTH, dtype=torch.float64, generator=generator)
-        weight = torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0])[torch.arange(positions) % 7].double()
-        return cls(Features(hidden, target, weight, extras), projection)
+            extras["teacher_hidden"] = torch.randn(count, _TEACHER_WIDTH, dtype=torch.float64, generator=generator)
+        weight = torch.tensor([0.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0])[torch.arange(count) % 7].double()
+        return cls(Features(hidden, target, weight, extras, lengths), projection)
 
     @property
     def logits(self) -> Tensor:
@@ -67,15 +72,29 @@ def single(features: Features) -> Features:
     def cast(tensor: Tensor) -> Tensor:
         return tensor.float() if tensor.is_floating_point() else tensor
 
-    return Features(
-        cast(features.hidden),
-        cast(features.target),
-        cast(features.weight),
-        {name: cast(value) for name, value in features.extras.items()},
+    return replace(
+        features,
+        hidden=cast(features.hidden),
+        target=cast(features.target),
+        weight=cast(features.weight),
+        extras={name: cast(value) for name, value in features.extras.items()},
     )
 
 
-def _targets(kind: TargetKind, positions: int, size: int, generator: torch.Generator) -> Tensor:
+def _lengths(positions: int) -> Tensor:
+    """int64 [S], whose sum is `positions`."""
+    found = []
+    while (left := positions - sum(found)) > 0:
+        found.append(min(left, _LENGTHS[len(found) % len(_LENGTHS)]))
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def _targets(
+    kind: TargetKind, positions: int, size: int, generator: torch.Generator, lengths: Tensor | None = None
+) -> Tensor:
+    if lengths is not None:  # half as many classes as hidden states, so that equal neighbours find room, too
+        classes = torch.randint(size, (len(lengths), int(lengths.max() + 1) // 2), generator=generator)
+        return classes.masked_fill(torch.arange(classes.shape[1]) >= ((lengths + 1) // 2)[:, None], -1)
     if kind is TargetKind.CLASSES:
         return torch.randint(size, (positions,), generator=generator)
     if kind is TargetKind.VALUES:

@@ -20,6 +20,7 @@ from losslab.errors import Fault
 from losslab.losses.base import Loss
 from losslab.losses.binary_cross_entropy import BinaryCrossEntropy
 from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.ctc import CTC
 from losslab.losses.mse import MSE
 from losslab.losses.soft_cross_entropy import SoftCrossEntropy
 from losslab.training.factory import build_backbone, build_data, build_loss, build_task
@@ -33,6 +34,7 @@ USUAL: Mapping[TargetKind, Callable[[], Loss]] = {
     TargetKind.DISTRIBUTIONS: SoftCrossEntropy,
     TargetKind.LABELS: BinaryCrossEntropy,
     TargetKind.VALUES: MSE,
+    TargetKind.SEQUENCES: CTC,
 }
 _SAME = 1e-4
 _NEEDED = 2

@@ -29,6 +29,7 @@ class TargetKind(Enum):
     DISTRIBUTIONS = "distributions"  # float [N, V], each row sums to 1
     LABELS = "labels"  # float [N, V], each in [0, 1]: classes that do not exclude one another
     VALUES = "values"  # float [N, K]
+    SEQUENCES = "sequences"  # int64 [S, U], classes in their order, −1 behind the last of each; see `Features.lengths`
 
 
 class EvalWindows(NamedTuple):
@@ -62,7 +63,7 @@ class Batch(NamedTuple):
     """Inputs of the model, by name: `tokens` (int64 [B, T]), `mask`, `frames`, …"""
     target: Tensor
     """Targets as the task says: int64 P for classes, float P + [K] for values; int64 P + [K] for several classes a
-    position, filled up with −1."""
+    position, or a sequence of classes, filled up with −1."""
     weight: Tensor
     """float32 P: 0 = ignored (padding)."""
     extras: dict[str, Tensor]
@@ -105,43 +106,69 @@ def next_tokens(windows: Windows) -> Batch:
 
 @dataclass(frozen=True)
 class Features:
-    """The part of a batch that a loss reads: N selected positions, flattened by the task."""
+    """The part of a batch that a loss reads: N selected positions, flattened by the task.
+
+    Where targets are sequences, S sequences stand one behind the other: the N hidden states are those of the first,
+    then those of the second, …, as `lengths` says, and target, weight and extras have an entry for each sequence.
+    """
 
     hidden: Tensor
     """[N, D]: hidden states."""
     target: Tensor
-    """[N] classes, [N, V] distributions or labels, or [N, K] values: see `TargetKind`."""
+    """[N] classes, [N, V] distributions or labels, [N, K] values, or [S, U] sequences: see `TargetKind`."""
     weight: Tensor
-    """float32 [N]: 0 = ignored; padding, prompt masking and sample weights all end here."""
+    """float32 [N], of sequences [S]: 0 = ignored; padding, prompt masking and sample weights all end here."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """Further tensors of N rows, aligned with `hidden`: those of the batch, what `Loss.needs` asks for (`previous`,
     int32 [N, K]: the tokens up to each position, the latest first, -1 where there are no more; `next`, int32 [N, K]:
     the targets of the positions after each, the nearest first, -1 where there is none), and `teacher_hidden`; and
     `class`, int64 [N], where the loss expects classes in another form."""
+    lengths: Tensor | None = None
+    """int64 [S]: how many of the hidden states belong to each sequence; None where targets are no sequences."""
 
     def __getitem__(self, rows: Tensor | slice) -> Features:
         return Features(
-            hidden=self.hidden[rows],
+            hidden=self.hidden[self.places(rows)],
             target=self.target[rows],
             weight=self.weight[rows],
             extras={name: value[rows] for name, value in self.extras.items()},
+            lengths=None if self.lengths is None else self.lengths[rows],
         )
 
     def __len__(self) -> int:
+        """N, or S."""
         return len(self.target)
+
+    def places(self, rows: Tensor | slice) -> Tensor | slice:
+        """The rows of `hidden` that belong to these positions, or to these sequences, in their order."""
+        if self.lengths is None:
+            return rows
+        ends = self.lengths.cumsum(0)
+        lengths, begins = self.lengths[rows], (ends - self.lengths)[rows]
+        before = lengths.cumsum(0) - lengths
+        shifts = torch.repeat_interleave(begins - before, lengths)
+        return torch.arange(len(shifts), device=shifts.device) + shifts
 
     def weighted(self, share: Tensor) -> Features:
         """Each position's weight multiplied by its share [N]."""
         return replace(self, weight=self.weight * share)
 
     def kept(self) -> Features:
-        """The positions with non-zero weight; ignored ones are dropped before anything is projected."""
+        """The positions, or sequences, with non-zero weight; ignored ones are dropped before anything is projected."""
         counts = self.weight != 0
         return self if bool(counts.all()) else self[counts]  # no copy of targets [N, V] for nothing
 
     def chunks(self, size: int) -> list[Features]:
-        """Consecutive pieces of at most `size` positions."""
-        return [self[i : i + size] for i in range(0, len(self), size)]
+        """Consecutive pieces of at most `size` positions; a sequence that is longer is not cut, and a piece alone."""
+        if self.lengths is None:
+            return [self[i : i + size] for i in range(0, len(self), size)]
+        found, start, taken = [], 0, 0
+        for i, length in enumerate(self.lengths.tolist()):
+            if i > start and taken + length > size:
+                found.append(self[start:i])
+                start, taken = i, 0
+            taken += length
+        return [*found, self[start:]] if len(self) else found
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ def flat_features(
     Raises:
         UserError: for shapes that do not fit, and for extras that the loss needs and does not get.
     """
+    if loss.target_kind is TargetKind.SEQUENCES:
+        raise UserError(
+            f"{type(loss).__name__} reads whole sequences, and linear_loss one target for each hidden state: call the "
+            "loss with losslab.contracts.Features(hidden, target, weight, lengths=…) instead"
+        )
     positions = hidden.shape[:-1]
     hidden = hidden.reshape(-1, hidden.shape[-1])
     given = _flat_extras(loss, extras or {}, positions)

@@ -220,6 +220,23 @@ class Loss(nn.Module):
         """The values [N, K] that the model predicts, where targets are values. Default: the outputs themselves."""
         return logits
 
+    def decode(self, logits: Tensor, lengths: Tensor) -> list[Tensor]:
+        """The sequences of classes that the model predicts, where targets are sequences.
+
+        Args:
+            logits: float32 [N, V], the `scores` of S sequences one behind the other.
+            lengths: int64 [S], how many of them each has.
+
+        Returns:
+            S of int64, of any length each, from 0 on.
+        """
+        raise UserError(f"{type(self).__name__} predicts no sequences: give it decode")
+
+    def sequence_log_probs(self, logits: Tensor, features: Features) -> Tensor | None:
+        """log p(y) of each target sequence under the prediction, [S], where targets are sequences; None where a loss
+        has none. Default: none."""
+        return None
+
     def log_density(self, logits: Tensor, target: Tensor) -> Tensor | None:
         """log p(y) of target [N, K] under the predicted distribution of each value, [N, K]; −∞ where it has no mass.
         None where a loss predicts no density. Default: none."""

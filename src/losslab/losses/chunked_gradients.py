@@ -146,8 +146,9 @@ def sum_scores(loss: RunnableLoss, features: Features, logits: Tensor, logsumexp
     features = loss.select(features)
     counts = features.weight != 0
     if not bool(counts.all()):
-        features, logits = features[counts], logits[counts]
-        logsumexp = None if logsumexp is None else logsumexp[counts]
+        places = features.places(counts)
+        features, logits = features[counts], logits[places]
+        logsumexp = None if logsumexp is None else logsumexp[places]
     weight, share = features.weight.float(), loss.position_weight(features)
     if loss.written_as() not in _WAYS_OF_SOFTMAX or logsumexp is None:
         values = loss.from_logits(logits, features)

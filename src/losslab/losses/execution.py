@@ -163,16 +163,19 @@ class Chunk:
     """Some positions, cut off from the graph."""
 
     rows: slice
+    """Of all hidden states, those of this chunk."""
     features: Features
     """Hidden states in the precision of the projection."""
     weight: Tensor
-    """float32 [n]."""
+    """float32 [n], or of each sequence."""
 
     def slices(self, size: int) -> Iterator[Chunk]:
         """Consecutive parts of at most `size` positions, whose `rows` count from the start of this chunk."""
-        for start in range(0, len(self.weight), size):
-            rows = slice(start, min(start + size, len(self.weight)))
-            yield Chunk(rows, self.features[rows], self.weight[rows])
+        start = first = 0
+        for part in self.features.chunks(size):
+            stop, last = start + len(part.hidden), first + len(part)
+            yield Chunk(slice(start, stop), part, self.weight[first:last])
+            start, first = stop, last
 
 
 class Execution:
@@ -206,7 +209,7 @@ class Execution:
         self.projection = LinearMap(
             projection.weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
         )
-        everything = max(1, len(self.features))
+        everything = max(1, len(self.features.hidden))
         self.rows = rows(num_outputs, device) if rows is not None and loss.position_wise else everything
         self.slice_rows = graph_rows(num_outputs, device) if loss.position_wise else everything
         self.parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
@@ -281,14 +284,16 @@ class Execution:
         ]
 
     def _chunks(self) -> Iterator[Chunk]:
-        for i, features in enumerate(self.features.chunks(self.rows)):
-            start = i * self.rows
+        start = 0
+        for features in self.features.chunks(self.rows):
             hidden = features.hidden.detach().to(self.projection.weight.dtype)
+            stop = start + len(hidden)
             yield Chunk(
-                rows=slice(start, start + len(features)),
+                rows=slice(start, stop),
                 features=replace(features, hidden=hidden),
                 weight=features.weight.float(),
             )
+            start = stop
 
     def _denominator(self) -> Tensor:
         weight = self.features.weight.float()

@@ -66,8 +66,11 @@ def _log_rest(log_p: Tensor) -> Tensor:
 def check_r_drop(loss: Loss) -> None:
     """Raises UserError for a loss whose predictions cannot be drawn together."""
     name = chosen("loss", loss)
-    if loss.target_kind is TargetKind.VALUES:
-        raise UserError(f"trainer.r_drop compares predicted probabilities, and {name} predicts values: leave it out")
+    if loss.target_kind in (TargetKind.VALUES, TargetKind.SEQUENCES):
+        predicts = loss.target_kind.value
+        raise UserError(
+            f"trainer.r_drop compares predicted probabilities, and {name} predicts {predicts}: leave it out"
+        )
     if not loss.agrees:
         raise UserError(
             f"trainer.r_drop needs probabilities that are above 0 and that training alone decides, and those of "

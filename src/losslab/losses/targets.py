@@ -80,9 +80,22 @@ def _check_values(target: Tensor, num_outputs: int) -> None:
         )
 
 
+def _check_sequences(target: Tensor, num_outputs: int) -> None:
+    if target.ndim != 2 or target.dtype != torch.int64:
+        raise UserError(
+            f"targets must be int64 [S, U], a sequence of classes a row, not {target.dtype} of shape "
+            f"{list(target.shape)}"
+        )
+    if target.device.type == "cpu" and target.numel():
+        check_classes(target[target >= 0], num_outputs)
+        if bool(((target[:, :-1] < 0) & (target[:, 1:] >= 0)).any()) or int(target.min()) < -1:
+            raise UserError("a target sequence must be classes from its beginning on, and −1 behind the last")
+
+
 _CHECKS = {
     TargetKind.CLASSES: check_classes,
     TargetKind.DISTRIBUTIONS: _check_distributions,
     TargetKind.LABELS: _check_shares,
     TargetKind.VALUES: _check_values,
+    TargetKind.SEQUENCES: _check_sequences,
 }

@@ -36,9 +36,13 @@ def features_of(network: Network, info: DataInfo, batch: Batch, kind: TargetKind
     count = len(found.weight) if found.weight.ndim else 0
     if found.weight.ndim != 1 or found.weight.dtype != torch.float32:
         raise Fault(f"{name} gives weights {found.weight.dtype} {list(found.weight.shape)}; they are float32 [N]")
-    if tuple(found.hidden.shape) != (count, width):
+    places = count if found.lengths is None else int(found.lengths.sum())
+    if (found.lengths is None) is (kind is TargetKind.SEQUENCES):
+        raise Fault(f"{name} gives lengths={found.lengths}; they are int64 [S] where targets are sequences, else None")
+    if tuple(found.hidden.shape) != (places, width):
+        what = f"{count} weights" if found.lengths is None else f"lengths whose sum is {places}"
         raise Fault(
-            f"{name} gives hidden states of shape {list(found.hidden.shape)} and {count} weights; they are [N, D], N "
+            f"{name} gives hidden states of shape {list(found.hidden.shape)} and {what}; they are [N, D], N "
             f"selected positions of width D={width}, flattened"
         )
     _check_target(found, kind, task.target_size(info), name)
@@ -60,10 +64,12 @@ def _check_target(found: Features, kind: TargetKind, size: int, name: str) -> No
         TargetKind.DISTRIBUTIONS: f"floating-point [N, {size}], each row of which sums to 1",
         TargetKind.LABELS: f"floating-point [N, {size}], each from 0 to 1",
         TargetKind.VALUES: f"floating-point [N, {size}], finite",
+        TargetKind.SEQUENCES: f"int64 [S, U], classes from 0 to {size - 1}, and −1 behind the last of each",
     }[kind]
-    if kind is TargetKind.CLASSES:
-        right = target.dtype == torch.int64 and tuple(target.shape) == (count,)
-        right = right and (not len(kept) or 0 <= int(kept.min()) <= int(kept.max()) < size)
+    if kind in (TargetKind.CLASSES, TargetKind.SEQUENCES):
+        lowest = 0 if kind is TargetKind.CLASSES else -1
+        right = target.dtype == torch.int64 and target.ndim == 1 - lowest and len(target) == count
+        right = right and (not kept.numel() or lowest <= int(kept.min()) <= int(kept.max()) < size)
     else:
         right = target.is_floating_point() and tuple(target.shape) == (count, size) and bool(kept.isfinite().all())
         if right and kind is not TargetKind.VALUES:
