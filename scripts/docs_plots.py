@@ -19,6 +19,7 @@ from losslab.conformance.catalogue import Entry
 from losslab.contracts import Features, OutputSpec, TargetKind, added
 from losslab.losses.base import Loss
 from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.ctc import CTC
 from losslab.losses.hl_gauss import HLGauss
 from losslab.losses.mse import MSE
 from losslab.losses.quantile import Quantile
@@ -47,6 +48,8 @@ NOTES = {
     "gaussian_nll": "against the error μ − y, at σ = 1",
     "hl_gauss": f"against the error ŷ − y of a Gaussian histogram around ŷ, of standard deviation {SPREAD}",
     "quantile": "against the error ŷ − y, each level by itself",
+    "ctc": "against the log-odds of a target of one class at the second of three positions, all outputs being equal at "
+    "the others",
 }
 """Where the plot is not that of its kind of targets."""
 _RANGES = {"square": (-10.0, 60.0), "hinge": (-3.0, 3.0)}
@@ -57,6 +60,7 @@ _LABELS = {
     TargetKind.DISTRIBUTIONS: ("log-odds of the class", "∂ℓ / ∂z_j"),
     TargetKind.LABELS: ("logit of the label", "∂ℓ / ∂z_j"),
     TargetKind.VALUES: ("error ŷ − y", "∂ℓ / ∂ŷ"),
+    TargetKind.SEQUENCES: ("log-odds of the target", "∂ℓ / ∂z_y"),
 }
 _COLORS, _STYLES = ("#3a86d8", "#d55e00", "#009e73"), ("-", "-.", ":")
 """Told apart by the colour-blind, and readable on white and on black, as the grey is."""
@@ -147,11 +151,11 @@ def _along(loss: Loss, label: str, entry: Entry) -> Curve:
     kind = entry.target_kind
     ends = _RANGES.get(entry.name, (-4.0, 4.0) if kind is TargetKind.VALUES else (-8.0, 8.0))
     x = torch.linspace(*ends, POINTS, dtype=torch.float64)
-    size = 1 if kind in (TargetKind.VALUES, TargetKind.LABELS) else V
+    size = {TargetKind.VALUES: 1, TargetKind.LABELS: 1, TargetKind.SEQUENCES: V - 1}.get(kind, V)
     counts = torch.full((V,), RARE, dtype=torch.float64)
     counts[0] = 1
     loss.bind(OutputSpec(loss.num_outputs(size), 64, torch.Generator(), class_counts=1e6 * counts, size=size))
-    free = _of_classes(x, entry.name) if size == V else x.clone()
+    free = _of_classes(x, entry.name) if size > 1 else x.clone()
     free.requires_grad_()
     logits = _OUTPUTS.get(type(loss), _outputs)(loss, x, free, size)
     value = added(loss.from_logits(logits, _features(loss, kind)))
@@ -182,7 +186,15 @@ def _histogram(loss: Loss, x: Tensor, free: Tensor, size: int) -> Tensor:
     return -((centres - free[:, None]) ** 2) / (2 * SPREAD**2)
 
 
-_OUTPUTS: dict[type, Callable[[Loss, Tensor, Tensor, int], Tensor]] = {HLGauss: _histogram}
+def _second_of_three(loss: Loss, x: Tensor, free: Tensor, size: int) -> Tensor:
+    """[3 N, V]: the blank, the target's class, and the others."""
+    others = (-free.detach() / size)[:, None]
+    second = torch.cat([others, free[:, None], others.expand(-1, size - 1)], dim=1)
+    equal = torch.zeros_like(second)
+    return torch.stack([equal, second, equal], dim=1).flatten(0, 1)
+
+
+_OUTPUTS: dict[type, Callable[[Loss, Tensor, Tensor, int], Tensor]] = {HLGauss: _histogram, CTC: _second_of_three}
 
 
 def _features(loss: Loss, kind: TargetKind) -> Features:
@@ -194,8 +206,10 @@ def _features(loss: Loss, kind: TargetKind) -> Features:
         TargetKind.DISTRIBUTIONS: shares,
         TargetKind.LABELS: torch.ones(POINTS, 1, dtype=torch.float64),
         TargetKind.VALUES: torch.zeros(POINTS, 1, dtype=torch.float64),
+        TargetKind.SEQUENCES: torch.zeros(POINTS, 1, dtype=torch.int64),
     }[kind]
     extras = {"previous": torch.ones(POINTS, 1, dtype=torch.int64), "teacher_hidden": shares.log()}
     if loss.reads_teacher:
         loss.teach(lambda hidden: hidden)
-    return Features(torch.zeros(POINTS, 1), target, torch.ones(POINTS), extras)
+    lengths = torch.full((POINTS,), 3) if kind is TargetKind.SEQUENCES else None
+    return Features(torch.zeros(POINTS, 1), target, torch.ones(POINTS), extras, lengths)

@@ -21,7 +21,7 @@ Combined = Literal["sum", "max", "min", "cat"]
 """The way in which the ranks' parts of a state become the whole; `cat`: rows one after the other, in the order of
 ranks."""
 
-ColumnKind = Literal["text", "words", "label", "labels", "tags", "value", "values"]
+ColumnKind = Literal["text", "words", "label", "labels", "tags", "value", "values", "frames", "characters"]
 """Types of columns, for data that has rows, and the value that a row then holds:
 
     text      a string                       int64 [T]: token ids, at most data.context, the end of text included; of
@@ -33,6 +33,9 @@ ColumnKind = Literal["text", "words", "label", "labels", "tags", "value", "value
               there are words
     value     a number                       float
     values    a list of numbers              float64 [K]: as many in every row
+    frames    an array [T, F], which a       float32 [T, F]: T at most data.context, F the same in every row; less
+              source reads (`data=frames`)   train's mean and divided by its standard deviation, each of F
+    characters  a string                     int64 [U]: a class for each character, white space being one space
 
 Where a file cannot hold lists (csv), their items stand between white space.
 """
@@ -125,8 +128,9 @@ class Task(ABC):
     columns: Mapping[str, ColumnKind] = MappingProxyType({})
     """The columns that it reads of data that has rows (`data=csv`, `data=jsonl`), by its own name for each: what they
     are called in the file is the data's to say (`data.columns.text=question`). Checked before data is read. The first
-    column of labels, tags or values is the target: its classes are `DataInfo.num_classes` and `class_counts`, its
-    values `DataInfo.num_values`. Empty: it reads no rows. Of the class, or set by the constructor."""
+    column of labels, tags, characters or values is the target: its classes are `DataInfo.num_classes` and
+    `class_counts`, its values `DataInfo.num_values`. Empty: it reads no rows. Of the class, or set by the
+    constructor."""
     predicted: Sequence[str] = ()
     """Those of its columns of text that are its target, and no input. A hash of the other columns decides about a row's
     split; rows of which one text is empty are left out; `data.augment` leaves these texts as they are; and where the

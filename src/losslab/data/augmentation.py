@@ -116,7 +116,7 @@ class Augmentation:
                 f"data.augment.label_noise flips the one label of each row, and the target of {task} is none: "
                 "leave it out"
             )
-        if self.mixup and (target is None or columns.get(target, "tags") == "tags"):
+        if self.mixup and (target is None or columns.get(target, "tags") in ("tags", "characters")):
             raise UserError(
                 f"data.augment.mixup mixes rows of one target each, and {task} gives each position its own: "
                 "leave it out"

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from losslab.contracts import ColumnKind
 from losslab.data.table_format import Row
 
 Columns = Mapping[str, ColumnKind]
+FRAMES, TEXT = "frames", "text"
+"""The task's names of a column of frames, and of the text that goes with them."""
 _SHOWN = 40
 """Characters of a cell in a message."""
 
 
 def parse_row(cells: Row, columns: Columns) -> Row:
-    """Cells as their kinds want them: strings, lists of strings, floats. Raises ValueError naming the column."""
+    """Cells as their kinds want them: strings, lists of strings, floats; of frames F and the bytes of float32 [T, F].
+    Raises ValueError naming the column."""
     row: Row = {}
     for name, kind in columns.items():
         try:
@@ -67,6 +73,28 @@ def _labels(cell: Any) -> list[str]:
     return list(dict.fromkeys(_items(_label, fewest=0)(cell)))
 
 
+def characters_of(text: str) -> list[str]:
+    """The characters of a text: accents joined to their letters (NFC), one space for white space between words, none at
+    the ends."""
+    return list(" ".join(unicodedata.normalize("NFC", text).split()))
+
+
+def _characters(cell: Any) -> list[str]:
+    if not (found := characters_of(_text(cell))):
+        raise ValueError
+    return found
+
+
+def _frames(cell: Any) -> tuple[int, bytes]:
+    array = np.asarray(cell)
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
+        raise TypeError
+    frames = array.astype("<f4")
+    if not np.isfinite(frames).all():
+        raise ValueError
+    return frames.shape[1], frames.tobytes()
+
+
 _PARSERS: dict[ColumnKind, Callable[[Any], Any]] = {
     "text": _text,
     "words": _items(_text),
@@ -75,6 +103,8 @@ _PARSERS: dict[ColumnKind, Callable[[Any], Any]] = {
     "tags": _items(_label),
     "value": _value,
     "values": _items(_value),
+    "frames": _frames,
+    "characters": _characters,
 }
 _WANTED: dict[ColumnKind, str] = {
     "text": "text",
@@ -84,6 +114,8 @@ _WANTED: dict[ColumnKind, str] = {
     "tags": "a list of labels, at least one",
     "value": "a finite number",
     "values": "a list of finite numbers, at least one",
+    "frames": "finite numbers [T, F], which data=frames reads out of files",
+    "characters": "text of one character or more",
 }
 
 

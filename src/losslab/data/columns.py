@@ -16,6 +16,7 @@ from torch import Tensor
 from losslab.contracts import ColumnKind, DataInfo
 from losslab.contracts.info import LABELS_FILE
 from losslab.data.cells import Columns
+from losslab.data.frame_scale import FrameScale
 from losslab.data.source_tokenizer import source_artifacts, source_tokenizer_of
 from losslab.data.stored_rows import SplitRows
 from losslab.data.table_format import Row
@@ -27,7 +28,9 @@ WORDS_FILE = "words.json"
 """Artifacts: column → its labels, where a label's place is its class; and words, whose first has the id 1."""
 UNKNOWN = 0
 """The id of a word that train lacks."""
-CLASSES = ("label", "labels", "tags")
+FRAMES_FILE = "frames.json"
+"""The artifact that holds mean and standard deviation of a column of frames, by its name."""
+CLASSES = ("label", "labels", "tags", "characters")
 _NUMBERS = ("value", "values")
 ONE = ("label", "value")
 """Kinds that give a row one number."""
@@ -40,14 +43,18 @@ NUMBERS: dict[ColumnKind, Any] = {
     "tags": np.int32,
     "value": np.float64,
     "values": np.float64,
+    "frames": np.float32,
+    "characters": np.int32,
 }
 """The type of the numbers of each kind."""
 TOKENS = ("text", "words")
 """Kinds of columns that hold tokens of inputs."""
+INPUTS = (*TOKENS, "frames")
+"""Kinds of columns that hold a sequence of inputs."""
 
 
 def target_of(columns: Columns) -> str | None:
-    """The first column of labels, tags or values."""
+    """The first column of labels, tags, characters or values."""
     return next((name for name, kind in columns.items() if kind in (*CLASSES, *_NUMBERS)), None)
 
 
@@ -60,16 +67,22 @@ class Column:
     """[N], or of all rows one after the other."""
     ends: NDArray[np.int64] | None
     """[N]: where each row ends in `values`; None where each has one."""
+    width: int = 1
+    """F of frames: the numbers that are one input."""
 
     def lengths(self) -> NDArray[np.int64]:
-        """[N]: how many numbers each row has."""
-        return np.ones(len(self.values), dtype=np.int64) if self.ends is None else np.diff(self.ends, prepend=0)
+        """[N]: how many numbers each row has, or frames."""
+        if self.ends is None:
+            return np.ones(len(self.values), dtype=np.int64)
+        return np.diff(self.ends, prepend=0) // self.width
 
     def __getitem__(self, row: int) -> int | float | Tensor:
         if self.ends is None:
             found: int | float = self.values[row].item()
             return found
         part = self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
+        if self.kind == "frames":
+            return torch.from_numpy(part.astype(np.float32)).reshape(-1, self.width)
         return torch.from_numpy(part.astype(np.float64 if self.kind in _NUMBERS else np.int64))
 
 
@@ -94,6 +107,8 @@ class Vocabularies:
     """Column of values → how many there are in a row."""
     cut: str = "longest"
     """`Task.cut`."""
+    scales: dict[str, FrameScale] = field(default_factory=dict)
+    """Column of frames → its statistics."""
 
     @property
     def vocab_size(self) -> int | None:
@@ -119,7 +134,14 @@ class Vocabularies:
             found[WORDS_FILE] = json.dumps(list(self.words), ensure_ascii=False)
         if self.labels:
             found[LABELS_FILE] = json.dumps({name: list(labels) for name, labels in self.labels.items()}, indent=1)
+        if self.scales:
+            found[FRAMES_FILE] = json.dumps({name: scale.stored() for name, scale in self.scales.items()})
         return found
+
+    @property
+    def frame_width(self) -> int | None:
+        """F, where inputs are frames."""
+        return next((scale.width for scale in self.scales.values()), None)
 
     def encode(self, rows: Sequence[Row], *, whole: bool = False) -> tuple[dict[str, Column], int]:
         """Each column by name, and how many sequences are longer than the context.
@@ -128,7 +150,8 @@ class Vocabularies:
             whole: they keep what is beyond it; otherwise they are cut.
 
         Raises:
-            UserError: for labels that train lacks, values of different lengths, and text without a token.
+            UserError: for labels that train lacks, values of different lengths, text without a token, and frames of
+                another F than train's, or more than the context has.
         """
         texts: dict[str, Tokens] = {}
         longer = 0
@@ -145,6 +168,8 @@ class Vocabularies:
                 self._check_labels(name, cells)
             if kind == "text":
                 columns[name] = Column(kind, texts[name].values, np.cumsum(texts[name].counts))
+            elif kind == "frames":
+                columns[name] = self._frames(name, cells)
             elif kind in ONE:
                 numbers = cells if kind == "value" else [self.labels[name][cell] for cell in cells]
                 columns[name] = Column(kind, np.array(numbers, dtype=NUMBERS[kind]), None)
@@ -166,6 +191,17 @@ class Vocabularies:
             raise UserError(f"{name} has {self.widths[name]} values in one row and {min(other)} in another")
         return list(cells)
 
+    def _frames(self, name: str, cells: Sequence[tuple[int, bytes]]) -> Column:
+        scale = self.scales[name]
+        found = [scale.applied(name, cell) for cell in cells]
+        if (longest := max(map(len, found))) > self.context:
+            raise UserError(
+                f"{name} has {longest:,} frames in a row, more than data.context={self.context}, and frames are not "
+                f"cut off: give model.context={longest} or more"
+            )
+        ends = np.cumsum([frames.size for frames in found], dtype=np.int64)
+        return Column("frames", np.concatenate(found).reshape(-1), ends, scale.width)
+
     def _check_labels(self, name: str, cells: list[Any]) -> None:
         found = set(cells) if self.columns[name] == "label" else {label for labels in cells for label in labels}
         if strangers := sorted(found - self.labels[name].keys()):
@@ -186,6 +222,7 @@ def restored(
         words = json.loads(info.artifacts[WORDS_FILE]) if "words" in columns.values() else []
         needs_labels = any(kind in CLASSES for kind in columns.values())
         labels = json.loads(info.artifacts[LABELS_FILE]) if needs_labels else {}
+        scales = json.loads(info.artifacts[FRAMES_FILE]) if "frames" in columns.values() else {}
     except KeyError as error:
         raise UserError(f"the data of this run left no {error.args[0]}: it made its rows in a way of its own") from None
     has_texts = "text" in columns.values()
@@ -199,6 +236,7 @@ def restored(
         words={word: i for i, word in enumerate(words, start=1)},
         labels={name: {label: i for i, label in enumerate(own)} for name, own in labels.items()},
         widths={name: info.num_values or 1 for name, kind in columns.items() if kind == "values"},
+        scales={name: FrameScale.restored(own) for name, own in scales.items()},
     )
 
 
@@ -257,6 +295,9 @@ def learn(
             labels[name] = {label: i for i, label in enumerate(_sorted(there))}
     widths = {name: len(next(iter(train))[name]) for name, kind in columns.items() if kind == "values"}
     ids = {word: i for i, word in enumerate(frequent, start=1)}
+    scales = {
+        name: FrameScale.of(name, (row[name] for row in train)) for name, kind in columns.items() if kind == "frames"
+    }
     return Vocabularies(
         columns,
         context,
@@ -267,6 +308,7 @@ def learn(
         words=ids,
         labels=labels,
         widths=widths,
+        scales=scales,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.contracts import SplitContent, Task
-from losslab.data.columns import CLASSES, TOKENS, UNKNOWN, target_of
+from losslab.data.columns import CLASSES, INPUTS, UNKNOWN, target_of
 from losslab.data.round_trip import round_trip
 from losslab.data.row_reading import Reading
 from losslab.data.row_source import RowSource
@@ -36,7 +36,7 @@ def row_content(
         labels: [N], the classes that the rows have after label noise; None: their own.
     """
     columns, target = store.columns[split], target_of(task.columns)
-    lengths = [columns[name].lengths() for name, kind in task.columns.items() if kind in TOKENS]
+    lengths = [columns[name].lengths() for name, kind in task.columns.items() if kind in INPUTS]
     kind = None if target is None else task.columns[target]
     classes = owners = values = None
     if target is not None and kind in CLASSES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -113,14 +113,21 @@ def hash_files(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def source_of(given: RowSource | None, path: Paths | None, files: FileRows) -> RowSource:
-    """The source that data.source or data.path names. Raises UserError where none or both are set."""
-    if given is None and path is None:
+def source_of(
+    given: RowSource | None, path: Paths | None, files: FileRows, names: Mapping[str, str], context: int
+) -> RowSource:
+    """The source that data.source or data.path names. Raises UserError where none or both are set.
+
+    Args:
+        names, context: see `RowSource.over`.
+    """
+    over = given.over(files, names, context) if isinstance(given, RowSource) else None
+    if (given is None or over is not None) and path is None:
         raise UserError(
             "data.path is missing: data=csv data.path=FILE|DIR|GLOB (.csv, .tsv, .jsonl, .parquet, also .gz and .zst)"
         )
-    if given is None:
-        return files
+    if given is None or over is not None:
+        return over or files
     for name in (name for name in ("path", "val_path", "test_path") if getattr(files, name)):
         raise UserError(f"give data.source or data.{name}, not both: {type(given).__name__} has rows of its own")
     if not isinstance(given, RowSource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from array import array
 from collections import Counter
@@ -225,9 +226,12 @@ class Reading:
         place, label = next(
             (place, label) for place, row, _ in parsed for label in _labels(row[name]) if label in strangers
         )
-        more = f" (and {len(strangers) - 1:,} more such labels)" if len(strangers) > 1 else ""
+        what, such = f"the {name} {label!r}", "labels"
+        if columns[name] == "characters":
+            what, such = f"the character {label!r} in its {name}", "characters"
+        more = f" (and {len(strangers) - 1:,} more such {such})" if len(strangers) > 1 else ""
         return UserError(
-            f"{place}: no row of train has the {name} {label!r}{more}, and this row is one to evaluate on ({split}): "
+            f"{place}: no row of train has {what}{more}, and this row is one to evaluate on ({split}): "
             "add such rows to train, or leave them out here"
         )
 
@@ -265,7 +269,12 @@ def _left_out(skipped: Skipped) -> str:
 def _hash(row: Row, columns: Columns, predicted: Sequence[str]) -> int:
     """A hash of a row's inputs: equal inputs fall into one split, whatever their targets."""
     targets = (target_of(columns), *predicted)
-    return hash64([row[name] for name in columns if name not in targets] or [row])
+    inputs = [_plain(row[name], kind) for name, kind in columns.items() if name not in targets]
+    return hash64(inputs or [row])
+
+
+def _plain(cell: Any, kind: str) -> Any:
+    return hashlib.sha256(cell[1]).hexdigest() if kind == "frames" else cell
 
 
 def _copies(hashes: Mapping[str, NDArray[np.uint64]]) -> dict[str, int]:

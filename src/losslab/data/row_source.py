@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from losslab.data.table_format import Row, Skipped
 
@@ -34,7 +35,8 @@ class RowSource(ABC):
     def rows(self, split: str, columns: Sequence[str], skipped: Skipped) -> Iterator[tuple[str, Row]]:
         """The cells of these columns, row by row, each with its place (`train.csv: line 7`).
 
-        A cell is text, a number, a list of these, or None; what the task makes of it is said by its `ColumnKind`.
+        A cell is text, a number, a list of these, an array of frames, or None; what the task makes of it is said by its
+        `ColumnKind`.
 
         Args:
             skipped: counts what is passed over (`blank lines`).
@@ -51,3 +53,22 @@ class RowSource(ABC):
     @abstractmethod
     def told(self) -> str:
         """One line for people: what is read."""
+
+    def over(self, files: Any, names: Mapping[str, str], context: int) -> RowSource | None:
+        """This source over the rows of data.path, for one that adds to their cells. Default: None, it has rows of its
+        own.
+
+        Args:
+            files: `losslab.data.row_files.FileRows`, the rows of data.path.
+            names: the task's name of a column → the files', where they differ.
+            context: the longest sequence of inputs.
+        """
+        return None
+
+    def group(self) -> str | None:
+        """A column whose equal cells stay in one split where data.group names none. Default: none."""
+        return None
+
+    def artifacts(self) -> dict[str, str]:
+        """Contents of `DataInfo.artifacts`, once all rows were read: what a prediction needs. Default: none."""
+        return {}

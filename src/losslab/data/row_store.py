@@ -12,7 +12,7 @@ from torch import Tensor
 
 from losslab.contracts import ColumnKind, Task, ValueStats
 from losslab.data.cells import Columns
-from losslab.data.columns import TOKENS, Column, learn, target_of
+from losslab.data.columns import INPUTS, Column, learn, target_of
 from losslab.data.row_reading import Reading, Rows
 from losslab.data.row_source import RowSource
 from losslab.data.row_writer import write_rows
@@ -55,11 +55,11 @@ class RowStore:
     def lengths(self, split: str, kinds: Columns) -> NDArray[np.int64]:
         """[N]: tokens of each row of a split, over its columns; 0 where it has none."""
         none = np.zeros(self.count(split), dtype=np.int64)
-        return np.asarray(sum((self.columns[split][name].lengths() for name in kinds if kinds[name] in TOKENS), none))
+        return np.asarray(sum((self.columns[split][name].lengths() for name in kinds if kinds[name] in INPUTS), none))
 
     def mean_share(self, task: Task, context: int) -> float:
         """The share of the context that the tokens of a row of train fill, on average over its sequences."""
-        names = [name for name, kind in task.columns.items() if kind in TOKENS]
+        names = [name for name, kind in task.columns.items() if kind in INPUTS]
         sequences = len(set(names) - set(task.joined)) + bool(task.joined)
         return float(self.lengths("train", task.columns).mean()) / (sequences * context) if names else 1.0
 
@@ -100,7 +100,8 @@ def open_rows(
         return _open(folder, columns)
 
     def write(folder: Path) -> None:
-        _write(folder, settings, reading.read(source, columns, folder), columns, tokenizer)
+        rows = reading.read(source, columns, folder)
+        _write(folder, settings, rows, columns, tokenizer, source.artifacts())
 
     try:
         return opened(folder)
@@ -115,7 +116,8 @@ def _open(folder: Path, columns: Columns) -> RowStore:
         return map_array(folder / f"{name}.npy")
 
     def column(name: str, kind: ColumnKind) -> Column:
-        return Column(kind, load(name), load(f"{name}.ends") if f"{name}.ends.npy" in meta["checksums"] else None)
+        ends = load(f"{name}.ends") if f"{name}.ends.npy" in meta["checksums"] else None
+        return Column(kind, load(name), ends, meta["frame_width"] if kind == "frames" else 1)
 
     found = {
         split: {name: column(f"{split}.{i}", kind) for i, (name, kind) in enumerate(columns.items())}
@@ -138,7 +140,9 @@ def _write_texts(path: Path, texts: list[str]) -> None:
     np.save(f"{path}.texts.ends.npy", np.cumsum([len(each) for each in content], dtype=np.int64))
 
 
-def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns, tokenizer: str) -> None:
+def _write(
+    folder: Path, settings: dict[str, Any], read: Rows, columns: Columns, tokenizer: str, artifacts: dict[str, str]
+) -> None:
     made = learn(
         columns,
         read.rows["train"],
@@ -177,8 +181,9 @@ def _write(folder: Path, settings: dict[str, Any], read: Rows, columns: Columns,
     truncated = {split: 0 if split in whole else longer[split] for split in SPLITS}
     meta |= {"rows": {split: len(read.rows[split]) for split in SPLITS}, "truncated": truncated}
     meta |= {"longer": {split: longer[split] for split in SPLITS if split in whole}} if whole else {}
+    meta |= {} if made.frame_width is None else {"frame_width": made.frame_width}
     mask = None if made.tokenizer is None else made.tokenizer.mask
     if made.source_tokenizer is not None:
         meta["source_vocab_size"] = made.source_tokenizer.vocab_size
     meta |= {"vocab_size": made.vocab_size, "mask": mask, "num_classes": None if classes is None else len(classes)}
-    write_meta(folder, meta | {"num_values": values, "artifacts": made.artifacts()})
+    write_meta(folder, meta | {"num_values": values, "artifacts": made.artifacts() | artifacts})

@@ -46,7 +46,8 @@ class RowsDataModule(DataModule):
         path: a file, folder, glob or a list of these (.csv, .tsv, .jsonl, .ndjson, .parquet, also .gz and .zst).
             Files of a folder or glob named train.csv, test.csv and the like are splits of their own.
         val_path, test_path: the same, of splits of their own.
-        source: rows that stand in no such files, instead of path: a class of its own (`RowSource`).
+        source: rows that stand in no such files, instead of path, or more of their cells than the files hold: a class
+            of its own (`RowSource`).
         columns: the task's name of a column → the file's, where they differ.
         val_fraction, test_fraction: share of the rows; default: a twentieth, but at least 100 of them and at most a
             quarter. A hash of a row's inputs decides where it belongs, within each label.
@@ -130,8 +131,10 @@ class RowsDataModule(DataModule):
         self.per_class = PerClass(per_class, per_class_seed)
         self.per_class.check()
         form = TableFormat(delimiter, quotes, encoding, None if header is None else tuple(header), format)
-        self.source = source_of(source, path, FileRows(path or "", val_path, test_path, form, own=rules > 1))
+        files = FileRows(path or "", val_path, test_path, form, own=rules > 1)
+        self.source = source_of(source, path, files, columns or {}, context)
         self.source.check()
+        group = group or self.source.group()
         self.reading = Reading(dict(columns or {}), val_fraction, test_fraction, rules, group, unlabelled)
         self.reading.check(self.source)
         self.tokenizer_choice = tokenizer
@@ -207,6 +210,7 @@ class RowsDataModule(DataModule):
             mean_share=self.store.mean_share(self.task, self.context),
             vocab_size=meta["vocab_size"],
             source_vocab_size=meta.get("source_vocab_size"),
+            frame_width=meta.get("frame_width"),
             mask=meta.get("mask"),
             num_classes=meta["num_classes"],
             class_names=class_names(self.task.columns, meta["artifacts"]),

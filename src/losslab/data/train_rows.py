@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from losslab.contracts import MIXED_WEIGHT, Batch, Share, Task
 from losslab.data.augmentation import Augmentation
 from losslab.data.cells import Columns
-from losslab.data.columns import TOKENS, target_of
+from losslab.data.columns import INPUTS, target_of
 from losslab.data.label_noise import noisy_labels
 from losslab.data.mixup import mix
 from losslab.data.paraphrases import Paraphrases
@@ -59,7 +59,7 @@ class Sampling:
         target = target_of(columns)
         if self.balance and (target is None or columns[target] != "label"):
             raise UserError(f"data.balance draws by the one label of each row, and the target of {task} is none")
-        if self.batch_tokens is not None and not any(kind in TOKENS for kind in columns.values()):
+        if self.batch_tokens is not None and not any(kind in INPUTS for kind in columns.values()):
             raise UserError(f"data.batch_tokens counts tokens, and {task} reads none: give data.batch_size")
 
 
@@ -132,8 +132,8 @@ class TrainRows:
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """[N]: tokens of each row before any change, those of all of its texts together. Of a source and a target,
-        which are padded apart, twice those of the longer one, so that no step is larger."""
+        """[N]: tokens of each row before any change, those of all of its texts together, or frames. Of a source and a
+        target, which are padded apart, twice those of the longer one, so that no step is larger."""
         sides = self.sides.shape[1]
         return np.asarray(sides * self.sides.max(axis=1), dtype=np.int64)
 
@@ -141,7 +141,7 @@ class TrainRows:
     def sides(self) -> NDArray[np.int64]:
         """[N, 1]: tokens of each row; or [N, 2], those of its source and of its target."""
         columns = self.store.columns["train"]
-        found = {name: columns[name].lengths() for name, kind in self.task.columns.items() if kind in TOKENS}
+        found = {name: columns[name].lengths() for name, kind in self.task.columns.items() if kind in INPUTS}
         target = [lengths - 1 for name, lengths in found.items() if name in self.task.predicted]  # the last is no input
         source = [lengths for name, lengths in found.items() if name not in self.task.predicted]
         return np.stack([sum(side) for side in (source, target) if side], axis=1).astype(np.int64)

@@ -19,6 +19,7 @@ from losslab.contracts import (
     DataInfo,
     DataModule,
     Share,
+    TargetKind,
     Task,
 )
 from losslab.data.columns import UNKNOWN, WORDS_FILE
@@ -149,6 +150,8 @@ def _predicted(
     if info.num_classes is not None:
         if weight.ndim == 0:
             found = _of_classes(target, info, names)
+            if TargetKind.SEQUENCES in task.accepts:
+                return {"targets": found, "predicts": "".join(found)}
             return {"targets": found, "predicts": ", ".join(found) if isinstance(found, list) else found}
         tags = _of_classes(target[weight != 0], info, names)
         shown = names.pieces(tokens or [])
