@@ -22,7 +22,7 @@ def frames_of(digits: str, draws: np.random.Generator) -> NDArray[np.float32]:
         spectrum = 3 * np.exp(-((np.arange(WIDTH) - int(digit)) ** 2))
         parts.append(np.repeat(spectrum[None], draws.integers(3, 7), axis=0))
     whole = np.concatenate([*parts, np.zeros((1, WIDTH))])
-    return (whole + 0.3 * draws.standard_normal(whole.shape)).astype(np.float32)
+    return (whole + 0.2 * draws.standard_normal(whole.shape)).astype(np.float32)
 
 
 def write_utterances(folder: Path, count: int = 300, *, seed: int = 0, symbols: int = 4, longest: int = 4) -> Path:

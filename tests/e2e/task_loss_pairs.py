@@ -24,6 +24,7 @@ from losslab.losses.base import Loss
 from losslab.run_folder import RunFolder
 from losslab.training.factory import build_loss, build_task
 from losslab.training.fitting import fits
+from made_speech import write_utterances
 from runs import make_text
 
 MODEL = ["model.num_layers=1", "model.num_heads=2", "model.width=8", "model.context=16"]
@@ -147,6 +148,9 @@ def _of_task(row: str, place: Path) -> tuple[dict[str, Any], Task]:
         path = path.with_suffix(".txt")
         path.write_text(short_documents(), encoding="utf-8")
         data = ["data=text", f"data.path='{path}'", "data.tokenizer=bytes"]
+    elif "frames" in task.columns.values():
+        path = write_utterances(path, 120, longest=2)
+        data = ["data=frames", f"data.path='{path}'", "data.source.stack=1", "model=patches"]
     elif task.columns:
         path = path.with_suffix(".jsonl")
         path.write_text(make_rows(task.columns), encoding="utf-8")

@@ -14,6 +14,7 @@ from losslab.commands.trusted import let_import, one_run
 from losslab.console import complain, err, note, out, say
 from losslab.console import write as write_out
 from losslab.data.formats.json_lines import parse_line
+from losslab.data.frame_files import SUFFIXES as FRAME_SUFFIXES
 from losslab.data.tables import TableFormat, column_names, find_tables, form_beside, read_rows
 from losslab.errors import UserError
 from losslab.files import write_atomic
@@ -63,6 +64,7 @@ def predict(
 
     Args:
         table: .csv, .tsv, .jsonl or .parquet with the columns that the run's task reads; the target's may be missing.
+            Or the .npy or .wav of one row, where the task reads frames.
             None: standard input, a row of JSON a line; on a terminal a text a line.
         output: .jsonl or .csv; None: JSON lines on standard output.
         temperature: none: probabilities are the loss's own; fitted: those of nll_scaled.
@@ -132,7 +134,11 @@ def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str, wei
 
 
 def _rows_of(table: Path, opened: _Opened) -> list[dict[str, Any]]:
-    """The rows of a file, or of several. Raises UserError naming what is missing, or stands in the way."""
+    """The rows of a file, or of several; of a file of frames or sound one row. Raises UserError naming what is missing,
+    or stands in the way."""
+    paths = opened.predictor.path_columns
+    if table.suffix.lower() in FRAME_SUFFIXES and paths:
+        return [dict.fromkeys(paths, str(table))]
     form = TableFormat.of(opened.data)
     rows: list[dict[str, Any]] = []
     for file in find_tables(str(table), "the table", form):
@@ -143,8 +149,13 @@ def _rows_of(table: Path, opened: _Opened) -> list[dict[str, Any]]:
         if missing := [name for name in opened.predictor.names.values() if name not in columns]:
             there = ", ".join(map(repr, columns)) or "nothing"
             raise UserError(f"{file} has no column {missing[0]!r}, which this run reads, but {there}: rename one")
-        rows += read_rows(file, columns, own)
+        rows += [_beside(file, row, paths) for row in read_rows(file, columns, own)]
     return rows
+
+
+def _beside(file: Path, row: dict[str, Any], paths: list[str]) -> dict[str, Any]:
+    """A row whose paths are no longer those from the folder of its file, but from the current one."""
+    return row | {name: str(file.parent / row[name]) for name in paths if isinstance(row[name], str)}
 
 
 def _stream(opened: _Opened, top: int | None) -> None:

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLOOR = 1e-10
-"""Added to no energy, but the least that has a logarithm here: that of silence."""
+"""The least energy that has a logarithm of its own: silence has this one."""
 
 
 def log_mel(samples: NDArray[np.float64], rate: int, *, mels: int, window: int, hop: int) -> NDArray[np.float64]:
     """Frames [T, mels] of samples [n] in [−1, 1]: natural logarithms of the energy of each band.
 
     Frame t reads the samples from t · hop on, `window` of them under a periodic Hann window, filled up with zeros to
-    the next power of two for the Fourier transform. T = 1 + (n − window) // hop: what is left over is not read. Bands are
-    triangles between neighbouring points of `mels + 2` equally spaced ones from 0 to rate / 2 on the mel scale,
+    the next power of two for the Fourier transform. T = 1 + (n − window) // hop: what is left over is not read. Bands
+    are triangles between neighbouring points of `mels + 2` equally spaced ones from 0 to rate / 2 on the mel scale,
     2595 log₁₀(1 + f / 700) (O'Shaughnessy 1987; HTK).
 
     Args:

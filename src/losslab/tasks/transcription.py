@@ -35,12 +35,13 @@ class Transcription(Task):
         Raises:
             UserError: for data that does not name its classes.
         """
-        if info.class_names is None:
+        names = info.class_names or info.labels
+        if names is None:
             raise UserError(
                 "task=transcription needs the character of each class, and this data gives none "
                 "(DataInfo.class_names): data=frames does"
             )
-        self.names = info.class_names
+        self.names = names
 
     def target_size(self, info: DataInfo) -> int:
         """The number of characters in train."""

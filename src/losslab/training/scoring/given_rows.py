@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from losslab.contracts import ColumnKind
@@ -12,7 +12,14 @@ from losslab.errors import UserError
 Row = Mapping[str, Any]
 
 
-def parsed(row: Row | str, number: int, names: Mapping[str, str], columns: Mapping[str, ColumnKind]) -> dict[str, Any]:
+def parsed(
+    row: Row | str,
+    number: int,
+    names: Mapping[str, str],
+    columns: Mapping[str, ColumnKind],
+    *,
+    frames: Callable[[Any], Any] = lambda cell: cell,
+) -> dict[str, Any]:
     """The cells of a row that are read, by the task's names.
 
     Args:
@@ -20,6 +27,7 @@ def parsed(row: Row | str, number: int, names: Mapping[str, str], columns: Mappi
         number: of the row, for messages.
         names: the task's name of each column that is read → the file's.
         columns: the task's.
+        frames: reads the cells of columns of frames.
 
     Raises:
         UserError: naming the row and the column that cannot be used.
@@ -30,7 +38,11 @@ def parsed(row: Row | str, number: int, names: Mapping[str, str], columns: Mappi
         row = dict.fromkeys(names.values(), row)
     if missing := [column for column in names.values() if column not in row]:
         raise UserError(f"row {number} has no column {missing[0]!r}, but {', '.join(map(repr, row)) or 'nothing'}")
+    kinds = {name: columns[name] for name in names}
     try:
-        return parse_row({name: row[column] for name, column in names.items()}, {name: columns[name] for name in names})
+        cells = {name: row[column] for name, column in names.items()}
+        return parse_row(
+            {name: frames(cell) if kinds[name] == "frames" else cell for name, cell in cells.items()}, kinds
+        )
     except ValueError as error:
         raise UserError(f"row {number} cannot be used: {error}") from None

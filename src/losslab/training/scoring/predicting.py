@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from losslab.choices import chosen
 from losslab.contracts import DataInfo, Features, LossSum, Projection, no_objective, to_device
-from losslab.data.columns import TOKENS, Vocabularies, restored, target_of
+from losslab.data.columns import INPUTS, Vocabularies, restored, target_of
+from losslab.data.frame_files import FrameReader
 from losslab.data.long_rows import LongRows
 from losslab.data.tokenizer import tokenizer_of
 from losslab.errors import UserError
@@ -72,21 +74,22 @@ class RowPredictor:
         self.vocabularies: Vocabularies = replace(found, cut=network.task.cut)
         self.names = {key: (data.get("columns") or {}).get(key, key) for key in columns if key != self.target}
         """The task's name of each column that it reads → the file's."""
-        self._sequences = [name for name, kind in columns.items() if kind in TOKENS]
+        self._sequences = [name for name, kind in columns.items() if kind in INPUTS]
         self.batch_size = int(data["val_batch_size"])
         self.long = LongRows(self.vocabularies.context, data.get("eval_stride"))
         self.longer = 0
         """Rows so far of which a sequence was longer than the context: cut off, or read in windows."""
+        self._reader = FrameReader.restored(info.artifacts)
         self._forward_context = forward_context
         self._fitted = fitted
 
     def __call__(self, rows: Sequence[Row | str], *, first: int = 1) -> list[dict[str, Any]]:
-        """A dict for each row: `predicted`, a label, labels, tags, a number or numbers. Beside a label, or labels that
-        do not exclude one another, `probabilities` by label; beside tags `tag_probabilities`, a number for each.
+        """A dict for each row: `predicted`, a label, labels, tags, a text, a number or numbers. Beside a label, or
+        labels that do not exclude one another, `probabilities` by label; beside tags `tag_probabilities`, one for each.
 
         Args:
             rows: cells by the columns' names in the file, the target's left out or not; or, where there is one column
-                alone, its cells.
+                alone, its cells. Of a column of frames, arrays [T, F], or paths of files.
             first: the number of the first row, for messages.
 
         Raises:
@@ -110,8 +113,19 @@ class RowPredictor:
         how = "cut off" if self.long.stride is None else f"read in windows, {self.long.stride} apart"
         return [f"{self.longer:,} sequences are longer than data.context={self.vocabularies.context}: {how}"]
 
+    @property
+    def path_columns(self) -> list[str]:
+        """The file's names of columns whose cells are paths."""
+        return [column for name, column in self.names.items() if self.vocabularies.columns[name] == "frames"]
+
     def _parse(self, row: Row | str, number: int) -> dict[str, Any]:
-        return parsed(row, number, self.names, self.vocabularies.columns)
+        return parsed(row, number, self.names, self.vocabularies.columns, frames=self._frames)
+
+    def _frames(self, cell: Any) -> Any:
+        """Frames as the run read them, out of the file that a cell names; an array as it is."""
+        if not isinstance(cell, str) or self._reader is None:
+            return cell
+        return self._reader.stacked(self._reader.read(Path(cell.strip()).expanduser()).frames)
 
     @torch.no_grad()
     def _predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -127,8 +141,8 @@ class RowPredictor:
                 found[i] = self._told(output, rows[i])
         return found
 
-    def _read(self, rows: list[dict[str, Any]]) -> Tensor:
-        """Outputs of encoded rows, [B, V] or [B, T, V]."""
+    def _read(self, rows: list[dict[str, Any]]) -> Tensor | list[Tensor]:
+        """Outputs of encoded rows, [B, V] or [B, T, V]; of characters the classes of each text."""
         task, device = self.network.task, self.network.projection.weight.device
         batch = to_device(task.collate([task.example(row) for row in rows]), device)
         batch = batch._replace(windows=self.long.windows(self.batch_size))
@@ -136,11 +150,17 @@ class RowPredictor:
 
         def observe(features: Features | None, loss: Loss, projection: Projection) -> LossSum:
             assert features is not None
-            outputs.append(self._outputs(loss, loss.scores(features.hidden, projection)).cpu())
+            scores = loss.scores(features.hidden, projection)
+            if features.lengths is not None:
+                outputs.extend(loss.decode(scores.float(), features.lengths))
+            else:
+                outputs.append(self._outputs(loss, scores).cpu())
             return no_objective(projection.weight)
 
         with self._forward_context(device):
             self.network(batch, observe)
+        if self.kind == "characters":
+            return outputs
         return outputs[0].reshape(*batch.weight.shape, -1)
 
     def _outputs(self, loss: Loss, scores: Tensor) -> Tensor:
@@ -160,7 +180,7 @@ class RowPredictor:
         if self.kind == "labels":
             return []
         label = next(iter(self.vocabularies.labels[self.target]))
-        if self.kind == "label":
+        if self.kind in ("label", "characters"):  # a text of one character
             return label
         words = next(name for name, kind in self.vocabularies.columns.items() if kind == "words")
         return [label] * len(row[words])
@@ -173,6 +193,8 @@ class RowPredictor:
         if self.kind == "values":
             return {"predicted": output.flatten().tolist()}
         labels = list(self.vocabularies.labels[self.target])
+        if self.kind == "characters":
+            return {"predicted": "".join(labels[c] for c in output.tolist())}
         if self.kind in ("label", "labels"):
             shares = dict(zip(labels, output.flatten().exp().tolist(), strict=True))
             hold = [label for label, share in shares.items() if share > _HOLDS]
