@@ -1,4 +1,4 @@
-"""The kinds of columns (`losslab.contracts.ColumnKind`): the numbers that their cells become, and vocabularies."""
+"""The kinds of columns (`losslab.contracts.ColumnKind`) and the vocabularies by which their cells become numbers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from losslab.contracts import ColumnKind, DataInfo
+from losslab.contracts import DataInfo
 from losslab.contracts.info import LABELS_FILE
 from losslab.data.cells import Columns
+from losslab.data.column import NUMBERS, Column, column_of
 from losslab.data.frame_scale import FrameScale
 from losslab.data.source_tokenizer import source_artifacts, source_tokenizer_of
 from losslab.data.stored_rows import SplitRows
@@ -35,18 +33,6 @@ _NUMBERS = ("value", "values")
 ONE = ("label", "value")
 """Kinds that give a row one number."""
 _WORDS = ("words", "tags")
-NUMBERS: dict[ColumnKind, Any] = {
-    "text": np.int32,
-    "words": np.int32,
-    "label": np.int64,
-    "labels": np.int32,
-    "tags": np.int32,
-    "value": np.float64,
-    "values": np.float64,
-    "frames": np.float32,
-    "characters": np.int32,
-}
-"""The type of the numbers of each kind."""
 TOKENS = ("text", "words")
 """Kinds of columns that hold tokens of inputs."""
 INPUTS = (*TOKENS, "frames")
@@ -56,34 +42,6 @@ INPUTS = (*TOKENS, "frames")
 def target_of(columns: Columns) -> str | None:
     """The first column of labels, tags, characters or values."""
     return next((name for name, kind in columns.items() if kind in (*CLASSES, *_NUMBERS)), None)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a split, encoded."""
-
-    kind: ColumnKind
-    values: NDArray[Any]
-    """[N], or of all rows one after the other."""
-    ends: NDArray[np.int64] | None
-    """[N]: where each row ends in `values`; None where each has one."""
-    width: int = 1
-    """F of frames: the numbers that are one input."""
-
-    def lengths(self) -> NDArray[np.int64]:
-        """[N]: how many numbers each row has, or frames."""
-        if self.ends is None:
-            return np.ones(len(self.values), dtype=np.int64)
-        return np.diff(self.ends, prepend=0) // self.width
-
-    def __getitem__(self, row: int) -> int | float | Tensor:
-        if self.ends is None:
-            found: int | float = self.values[row].item()
-            return found
-        part = self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
-        if self.kind == "frames":
-            return torch.from_numpy(part.astype(np.float32)).reshape(-1, self.width)
-        return torch.from_numpy(part.astype(np.float64 if self.kind in _NUMBERS else np.int64))
 
 
 @dataclass(frozen=True)
@@ -178,7 +136,7 @@ class Vocabularies:
                 if kind in _WORDS:
                     longer += kind == "words" and sum(len(numbers) > self.context for numbers in found)
                     found = found if whole else [numbers[: self.context] for numbers in found]
-                columns[name] = _column(kind, found)
+                columns[name] = column_of(kind, found)
         return columns, longer
 
     def _numbers(self, name: str, cells: list[Any]) -> list[list[Any]]:
@@ -207,11 +165,6 @@ class Vocabularies:
         if strangers := sorted(found - self.labels[name].keys()):
             shown = ", ".join(map(repr, strangers[:4])) + (", …" if len(strangers) > 4 else "")
             raise UserError(f"train has no row whose {name} is {shown}: no class stands for it")
-
-
-def _column(kind: ColumnKind, found: list[list[Any]]) -> Column:
-    ends = np.cumsum([len(numbers) for numbers in found], dtype=np.int64)
-    return Column(kind, np.array([n for numbers in found for n in numbers], dtype=NUMBERS[kind]), ends)
 
 
 def restored(

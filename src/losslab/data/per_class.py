@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.data.cells import Columns
-from losslab.data.columns import Column, target_of
+from losslab.data.column import Column
+from losslab.data.columns import target_of
 from losslab.data.label_noise import uniform
 from losslab.data.row_store import RowStore
 from losslab.errors import UserError

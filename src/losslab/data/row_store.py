@@ -12,7 +12,8 @@ from torch import Tensor
 
 from losslab.contracts import ColumnKind, Task, ValueStats
 from losslab.data.cells import Columns
-from losslab.data.columns import INPUTS, Column, learn, target_of
+from losslab.data.column import Column
+from losslab.data.columns import INPUTS, learn, target_of
 from losslab.data.row_reading import Reading, Rows
 from losslab.data.row_source import RowSource
 from losslab.data.row_writer import write_rows

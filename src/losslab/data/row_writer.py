@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from losslab.data.columns import NUMBERS, ONE, Column, Vocabularies
+from losslab.data.column import NUMBERS, Column
+from losslab.data.columns import ONE, Vocabularies
 from losslab.data.encoding import ahead
 from losslab.data.splits import SPLITS
 from losslab.data.stored_rows import SplitRows

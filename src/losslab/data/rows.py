@@ -134,8 +134,8 @@ class RowsDataModule(DataModule):
         files = FileRows(path or "", val_path, test_path, form, own=rules > 1)
         self.source = source_of(source, path, files, columns or {}, context)
         self.source.check()
-        group = group or self.source.group()
-        self.reading = Reading(dict(columns or {}), val_fraction, test_fraction, rules, group, unlabelled)
+        own = group or self.source.group()
+        self.reading = Reading(dict(columns or {}), val_fraction, test_fraction, rules, own, unlabelled)
         self.reading.check(self.source)
         self.tokenizer_choice = tokenizer
         self.vocab_size = vocab_size
@@ -177,17 +177,10 @@ class RowsDataModule(DataModule):
         self.reading = replace(self.reading, predicted=tuple(task.predicted))
         masks = task.masks or (self.augmentation.masking > 0 and "text" in task.columns.values())
         settings = row_settings(
-            task,
-            self.source,
-            self.reading,
-            self.long,
-            hashes=self.content_hashes(task),
-            tokenizer=self.tokenizer_choice,
-            vocab_size=self.vocab_size,
+            task, self.source, self.reading, self.long, hashes=self.content_hashes(task),
+            tokenizer=self.tokenizer_choice, vocab_size=self.vocab_size, joint=self.joint, whole=self.splits[1:],
             switches={"lowercase": self.lowercase, "masks": masks, "begins": self.special_tokens},
-            joint=self.joint,
-            whole=self.splits[1:],
-        )
+        )  # fmt: skip
         store = open_rows(cache, settings, self.source, self.reading, task.columns, self.tokenizer_choice)
         self._store = self.per_class.choose(store, self.seed)
         self._train, self._draws = None, RowDraws(task, self._store)
