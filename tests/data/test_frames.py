@@ -15,7 +15,9 @@ from losslab.contracts import DataInfo, Share
 from losslab.data.frame_files import FrameReader
 from losslab.data.frames import FrameRows
 from losslab.data.log_mel import filterbank, log_mel
+from losslab.data.row_files import FileRows
 from losslab.data.rows import RowsDataModule
+from losslab.data.table_format import Skipped
 from losslab.errors import UserError
 from losslab.tasks.classification import Classification
 from losslab.tasks.transcription import Transcription
@@ -253,3 +255,17 @@ def test_tables_and_tasks_that_do_not_go_together_are_refused(table: Path, tmp_p
         plain.prepare(tmp_path / "cache", Transcription())
     with pytest.raises(UserError, match=r"data\.columns\.label=label"):
         module(table).check_task(Classification())
+
+
+def test_the_table_of_spoken_digits_is_made_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recordings").mkdir()
+    for name in ("7_jackson_32", "0_theo_1", "3_theo_0"):
+        write_sound(tmp_path / f"recordings/{name}.wav", tone())
+    page = Path(__file__).parents[2] / "docs/transcription.md"
+    exec(page.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0], {})
+    rows = [json.loads(line) for line in (tmp_path / "digits.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == ["zero", "three", "seven"] and rows[2]["speaker"] == "jackson"
+    source = FrameRows(mels=12, stack=2).over(FileRows("digits.jsonl"), {"frames": "audio"}, 64)
+    found = [cells["audio"].shape for _, cells in source.rows("train", ["audio", "text"], Skipped())]
+    assert found == [(24, 24)] * 3 and source.group() == "speaker"

@@ -11,7 +11,17 @@ from losslab.choices import conf_dir
 from losslab.config.words import ready
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("data_sets", "own-table", "own-text", "tasks", "models", "augmentation", "regularisation", "finetuning")
+PAGES = (
+    "data_sets",
+    "own-table",
+    "own-text",
+    "tasks",
+    "models",
+    "augmentation",
+    "regularisation",
+    "finetuning",
+    "transcription",
+)
 
 
 def written(page: str) -> list[str]:

@@ -131,7 +131,8 @@ def make_pairs(place: Path, row: str) -> dict[str, Pair]:
             node["teacher"] = str(sweep / TEACHER)
         for key, value in LOSS_SETTINGS.get(column, {}).items():
             group, _, last = key.partition(".")
-            config[group][last] = value
+            if group == "loss" or last in config[group]:
+                config[group][last] = value
         config["loss"] = bind_component("loss", node)
         if column == REGULARIZED:
             config["regularizers"] = dict(REGULARIZERS)

@@ -19,7 +19,7 @@ AUDIO_FILE = "audio.json"
 """The artifact that says how frames were made of files."""
 SUFFIXES = (".npy", ".wav")
 _BYTES = 2
-"""Of a sample of 16-bit PCM."""
+"""The size of a sample of 16-bit PCM."""
 
 
 class Read(NamedTuple):

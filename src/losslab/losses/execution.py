@@ -163,7 +163,7 @@ class Chunk:
     """Some positions, cut off from the graph."""
 
     rows: slice
-    """Of all hidden states, those of this chunk."""
+    """Where this chunk stands among all hidden states."""
     features: Features
     """Hidden states in the precision of the projection."""
     weight: Tensor
@@ -288,11 +288,7 @@ class Execution:
         for features in self.features.chunks(self.rows):
             hidden = features.hidden.detach().to(self.projection.weight.dtype)
             stop = start + len(hidden)
-            yield Chunk(
-                rows=slice(start, stop),
-                features=replace(features, hidden=hidden),
-                weight=features.weight.float(),
-            )
+            yield Chunk(slice(start, stop), replace(features, hidden=hidden), features.weight.float())
             start = stop
 
     def _denominator(self) -> Tensor:

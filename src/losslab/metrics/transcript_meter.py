@@ -65,7 +65,7 @@ class TranscriptMeter(Meter):
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64)
         self.objective = torch.zeros(SUMS, dtype=torch.float64)
         self.units = torch.zeros(1 + len(UNIT_METRICS), num_units, dtype=torch.float64)
-        """Of each unit the characters of its references, and its sums of nll and of character edits."""
+        """The characters of each unit's references, and its sums of nll and of character edits."""
 
     def states(self) -> dict[str, tuple[Tensor, Combined]]:
         return {name: (getattr(self, name), "sum") for name in ("sums", "objective", "units")}
