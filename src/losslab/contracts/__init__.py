@@ -6,7 +6,7 @@ first asked for, so that `losslab.functional` imports torch alone.
 
 from typing import TYPE_CHECKING, Any
 
-from losslab.contracts.info import DataInfo, SplitContent, SplitInfo, ValueStats, Vocabulary
+from losslab.contracts.info import DataInfo, Passage, SplitContent, SplitInfo, ValueStats, Vocabulary
 from losslab.contracts.model import (
     Backbone,
     Teacher,
@@ -70,6 +70,7 @@ __all__ = [
     "Meter",
     "Metric",
     "OutputSpec",
+    "Passage",
     "PenaltySum",
     "Projection",
     "Scored",

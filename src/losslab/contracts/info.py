@@ -57,6 +57,14 @@ class SplitContent:
     """Name → number: tokens per word, share of unknown words."""
 
 
+class Passage(NamedTuple):
+    """A question's text to search and its answers, for metrics of texts."""
+
+    text: str
+    answers: Sequence[str]
+    """Those that people gave; none where the text does not answer the question."""
+
+
 class ValueStats(NamedTuple):
     """Statistics of train's values, each [K], in the unit of the data."""
 
@@ -112,6 +120,9 @@ class DataInfo:
     references: int = 1
     """Right texts of each sample of test, its target among them, by which a written one is judged (`DataModule.texts`);
     −1: samples differ in it."""
+    passages: Callable[[int], Passage] | None = None
+    """The number of a question, over all splits (the extra `question` of batches) → its text and answers; None where
+    samples are no questions."""
     artifacts: dict[str, str] = field(default_factory=dict)
     """File name → content that the data's numbers need to mean anything: tokenizer.json, labels.json. They go into
     checkpoints and exports, and a run that reads another run's weights compares them."""

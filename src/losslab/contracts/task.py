@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -125,6 +125,12 @@ class Task(ABC):
     """Its classes are the tokens of the vocabulary, so that the output projection of a pretrained model fits."""
     masks: ClassVar[bool] = False
     """It hides tokens behind a mask token: the tokenizer then has one (`DataInfo.mask`)."""
+    points: ClassVar[bool] = False
+    """Its classes are places of a sample, such as the tokens of a text, of which each sample has a number of its own.
+    `features` then gives hidden states of all places, [N, T, D], and int64 targets [N, K], the places of K things that
+    are looked for; `target_size` is K, and `choices` makes what the loss reads. Losses that compare positions, or have
+    something for each class (`Loss.per_class`), are refused, and so are models that read what stands before a position
+    alone."""
     columns: Mapping[str, ColumnKind] = MappingProxyType({})
     """The columns that it reads of data that has rows (`data=csv`, `data=jsonl`), by its own name for each: what they
     are called in the file is the data's to say (`data.columns.text=question`). Checked before data is read. The first
@@ -178,6 +184,12 @@ class Task(ABC):
                 distributions and labels, too: the class then has all of the weight.
             needs: extras that it needs, by name, each one of `provides`.
         """
+
+    def choices(self, features: Features, projection: Projection) -> Iterable[tuple[Features, Projection]]:
+        """What the loss is called with, one after the other; its sums are added up. Default: all features at once, with
+        the projection. A task that `points` gives those positions together that choose among equally many places
+        (`losslab.metrics.places`)."""
+        return ((features, projection),)
 
     @abstractmethod
     def meter(self, info: DataInfo, split: str, calibration: Mapping[str, float], *, thorough: bool) -> Meter:

@@ -113,9 +113,10 @@ class Features:
     """
 
     hidden: Tensor
-    """[N, D]: hidden states."""
+    """[N, D]: hidden states; those of a task that points, before `Task.choices`, [N, T, D]."""
     target: Tensor
-    """[N] classes, [N, V] distributions or labels, [N, K] values, or [S, U] sequences: see `TargetKind`."""
+    """[N] classes, [N, V] distributions or labels, [N, K] values, or [S, U] sequences: see `TargetKind`. Of a task that
+    points [N, K]."""
     weight: Tensor
     """float32 [N], of sequences [S]: 0 = ignored; padding, prompt masking and sample weights all end here."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
@@ -196,6 +197,14 @@ class LossSum:
     """Detached scalar sums over the same denominator, for the logs."""
     penalty: PenaltySum | None = None
     """The penalties in `total`, where their denominator is another."""
+
+    def plus(self, other: LossSum) -> LossSum:
+        """The sums of both, of one loss over other positions of a step."""
+        terms = {name: value + other.terms[name] for name, value in self.terms.items()}
+        penalty, more = self.penalty, other.penalty
+        if penalty is not None and more is not None:
+            penalty = replace(penalty, total=penalty.total + more.total, weight=penalty.weight + more.weight)
+        return LossSum(self.total + other.total, self.weight + other.weight, terms, penalty)
 
 
 def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

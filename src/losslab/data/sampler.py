@@ -51,11 +51,16 @@ class EvalSamples:
         positions: [S], how many positions of each sample count.
     """
 
+    unit = "sample"
+    """The name of a unit."""
+
     def __init__(self, order: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
         self.order = order
         self.positions = positions
         self.count = len(order)
         self.num_units = min(self.count, MOST_UNITS)
+        self.units = np.arange(self.count) * self.num_units // max(self.count, 1)
+        """[S]: the unit of each sample, whose scores are kept together."""
         self.fit = np.zeros(self.count, dtype=np.uint8)
         self.fit[order[::2]] = 1
 
@@ -74,7 +79,7 @@ class EvalSamples:
 
     def extras(self, chosen: NDArray[np.int64], weight: Tensor) -> dict[str, Tensor]:
         """`id`, `unit` and `fit` of these samples [B], the same at each position of a sample."""
-        found = {"id": chosen, "unit": chosen * self.num_units // self.count, "fit": self.fit[chosen]}
+        found = {"id": chosen, "unit": self.units[chosen], "fit": self.fit[chosen]}
         return {name: _spread(torch.from_numpy(values), weight) for name, values in found.items()}
 
 

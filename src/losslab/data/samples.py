@@ -107,10 +107,10 @@ class SamplesDataModule(DataModule):
         splits = {}
         for split in self.splits:
             samples = found[split]
-            positions = self._read(samples, counts if split == "train" else None)
-            sampler = EvalSamples(hashed_order(len(samples)), positions)
+            sampler = self.sampler(split, samples, counts if split == "train" else None)
             self._splits[split] = _Split(samples, sampler)
-            splits[split] = SplitInfo(int(positions.sum()), sampler.num_units, "sample", samples=len(samples))
+            size = int(sampler.positions.sum())
+            splits[split] = SplitInfo(size, sampler.num_units, sampler.unit, samples=len(samples))
         return DataInfo(
             splits=splits,
             mean_positions=float(self._splits["train"].sampler.positions.mean()),
@@ -122,6 +122,14 @@ class SamplesDataModule(DataModule):
             class_counts=counts if counts is not None and counts.any() else None,
             artifacts=self.artifacts(),
         )
+
+    def sampler(self, split: str, samples: Sequence[Any], counts: Tensor | None) -> EvalSamples:
+        """The order of a split's samples for evaluation, and the positions of each. Default: all samples are read.
+
+        Args:
+            counts: float64 [classes], to which those of the samples are added.
+        """
+        return EvalSamples(hashed_order(len(samples)), self._read(samples, counts))
 
     def _read(self, samples: Sequence[Any], counts: Tensor | None) -> NDArray[np.int64]:
         """The positions of each sample; classes are added to `counts`, where targets are classes."""

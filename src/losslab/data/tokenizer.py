@@ -202,20 +202,24 @@ class FileTokenizer:
     def encode(self, documents: list[str]) -> Iterator[tuple[list[int], list[int]]]:
         for start in range(0, len(documents), _BATCH):
             texts = documents[start : start + _BATCH]
-            for text, encoding in zip(texts, self._encodings(self.backend.encode_batch, texts), strict=True):
+            for text, encoding in zip(texts, self.encodings(texts), strict=True):
                 yield encoding.ids, bytes_of_tokens(text, encoding.offsets)
 
     def encode_together(self, texts: list[str]) -> Encoded:
         if (sizes := self._byte_lengths) is not None:
             ids, counts = self.encode_ids(texts)
             return Encoded(ids, whole_characters("".join(texts).encode(), sizes[ids]), counts)
-        encodings = self._encodings(self.backend.encode_batch, texts)
+        encodings = self.encodings(texts)
         ids, counts = ids_of(encodings)
         shares = (bytes_of_tokens(text, e.offsets) for text, e in zip(texts, encodings, strict=True))
         return Encoded(ids, np.fromiter(chain.from_iterable(shares), dtype=np.uint32, count=len(ids)), counts)
 
     def encode_ids(self, texts: list[str]) -> Ids:
         return ids_of(self._encodings(self.backend.encode_batch_fast, texts))
+
+    def encodings(self, texts: list[str]) -> list[Any]:
+        """What the library makes of them, with `ids` and `offsets` in characters."""
+        return self._encodings(self.backend.encode_batch, texts)
 
     def _encodings(self, encode: Callable[..., list[Any]], texts: list[str]) -> list[Any]:
         try:

@@ -42,6 +42,7 @@ class AdaptiveSoftmax(Loss):
         UserError: for values outside these ranges, and where the last cutoff leaves the last cluster no class.
     """
 
+    per_class = True
     cost_class = "F6"
     is_proper = True
 

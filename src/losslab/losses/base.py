@@ -34,6 +34,9 @@ class Loss(nn.Module):
     """The part of the logits that it needs, F1 (z_y and logsumexp) … F6 (a sampled subset); F3 is any sum over them."""
     position_wise: bool = True
     """No position's loss depends on another position; else it sees the whole batch at once, and all its logits."""
+    per_class: bool = False
+    """It has something for each class, such as a weight, a frequency or a vector, so that every position must have the
+    same classes: a task whose classes are the places of a sample (`Task.points`) refuses it."""
     shift_invariant: bool = False
     """Adding a constant to all logits of a position changes nothing."""
     is_proper: bool = False

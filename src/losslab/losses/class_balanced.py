@@ -47,6 +47,8 @@ class ClassBalanced(Loss):
             products of its own, or with a teacher.
     """
 
+    per_class = True
+
     def __init__(self, *, inner: Loss, beta: float = 0.999) -> None:
         super().__init__()
         if not 0 <= beta < 1:

@@ -44,6 +44,7 @@ class Coral(Loss):
         UserError: in `bind`, for labels that are no numbers and have no order, an order that lacks some, and one class.
     """
 
+    per_class = True
     shift_invariant = True
     is_proper = True
 

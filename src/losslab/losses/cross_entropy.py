@@ -71,6 +71,7 @@ class CrossEntropy(Loss):
             raise UserError("loss.class_weights must all be above 0 and finite")
         self.smoothing = Smoothing(label_smoothing, smoothing_convention, padding_id)
         self.is_proper = label_smoothing == 0 and class_weights is None and padding_id is None
+        self.per_class = class_weights is not None or padding_id is not None
         self.temperature = temperature
         self.backend = backend
         self.fallback = ""

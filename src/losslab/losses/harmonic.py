@@ -41,6 +41,7 @@ class Harmonic(Loss):
         UserError: for an exponent outside this range.
     """
 
+    per_class = True
     shift_invariant = True
     is_proper = True
     exact_products = True

@@ -51,6 +51,7 @@ class KLDivergence(Loss):
         super().__init__()
         self.smoothing = Smoothing(label_smoothing, smoothing_convention, padding_id)
         self.is_proper = label_smoothing == 0 and padding_id is None
+        self.per_class = padding_id is not None
 
     def bind(self, spec: OutputSpec) -> None:
         self.smoothing.check(spec.num_outputs)

@@ -36,6 +36,7 @@ class LogitAdjustment(Loss):
         UserError: for a τ outside this range.
     """
 
+    per_class = True
     shift_invariant = True
 
     def __init__(self, *, tau: float = 1.0) -> None:

@@ -82,6 +82,7 @@ class Regularized(Loss):
             setattr(self, name, getattr(loss, name))
         for name in ("agrees", "reads_teacher", "teacher"):
             setattr(self, name, getattr(loss, name))
+        self.per_class = loss.per_class or bool(mu_loss)
         self.needs = dict(loss.needs)  # a read-only view, the default, cannot be copied
         check_backend(loss)
         penalties = {"z_loss": z_loss, "confidence_penalty": confidence_penalty, "mu_loss": mu_loss}

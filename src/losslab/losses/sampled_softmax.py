@@ -47,6 +47,7 @@ class SampledSoftmax(Loss):
         UserError: for a number of samples below 1.
     """
 
+    per_class = True
     cost_class = "F6"
     is_proper = True
     shift_invariant = True

@@ -74,6 +74,7 @@ class Sum(Loss):
         }
         self.agrees = self._all[0].agrees
         self.position_wise = all(loss.position_wise for loss in self._all)
+        self.per_class = any(loss.per_class for loss in self._all)
         self.shift_invariant = all(loss.shift_invariant for loss in self._all)
         self.has_detached = any(loss.has_detached for loss in self._all)
 

@@ -69,6 +69,11 @@ def _check(config: dict[str, Any]) -> None:
     _check_split(loss, config)
     if config["trainer"]["r_drop"]:
         check_r_drop(loss)
+        if task.points:
+            raise UserError(
+                f"trainer.r_drop compares two predictions of the same classes, and those of {chosen('task', task)} are "
+                "the places of a sample: leave it out"
+            )
         if config["model"]["_target_"].startswith("losslab.models."):
             check_random(backbone)
     check_direction(backbone, task)
@@ -103,7 +108,7 @@ def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:
 
 def check_direction(backbone: torch.nn.Module, task: Task) -> None:
     """Refuse a model that reads ahead for a task that predicts what follows, one that does not for a task that hides
-    tokens in the middle, and one that reads a source where there is none, or none where there is. Raises UserError
+    tokens in the middle or points at places, and one that reads a source where there is none, or none where there is. Raises UserError
     naming both."""
     if task.reads_source != reads_source(backbone):
         one, other = chosen("model", backbone), chosen("task", task)
@@ -113,12 +118,13 @@ def check_direction(backbone: torch.nn.Module, task: Task) -> None:
             else f"{one} reads a source beside its target, and {other} gives none: choose task=translation, or "
             "model=decoder"
         )
-    if task.masks and reads_back_alone(backbone):
+    if (task.masks or task.points) and reads_back_alone(backbone):
         options = inspect.signature(type(backbone)).parameters
         cure = "model.bidirectional=true" if "bidirectional" in options else "model=encoder"
+        does = "hides tokens that" if task.masks else "chooses places that"
         raise UserError(
             f"{chosen('model', backbone)} reads what stands before a position alone, and "
-            f"{chosen('task', task)} hides tokens that both sides tell about: choose {cure}"
+            f"{chosen('task', task)} {does} both sides tell about: choose {cure}"
         )
     if task.causal and reads_ahead(backbone):
         options = inspect.signature(type(backbone)).parameters

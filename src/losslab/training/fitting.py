@@ -28,6 +28,10 @@ def check_kinds(loss: Loss, task: Task) -> None:
         problem = f"{ours} needs {loss.target_kind.value} as targets, and {name} has {kinds}"
     elif lacking := sorted(loss.needs.keys() - task.provides):
         problem = f"{ours} reads {lacking[0]!r} of each position, which {name} does not give"
+    elif not fits(loss, task):
+        has = "has something for each class" if loss.per_class else "learns from a run's predictions of classes"
+        has = has if loss.position_wise else "compares positions with one another"
+        problem = f"{ours} {has}, and the classes of {name} are the places of a sample"
     else:
         return
     losses = {each: other for each, other in _shipped("loss").items() if fits(other, task)}
@@ -40,8 +44,10 @@ def check_kinds(loss: Loss, task: Task) -> None:
 
 
 def fits(loss: Any, task: Any) -> bool:
-    """Whether a loss, or its class, goes with a task: it has the targets, and gives what the loss reads of them."""
-    return loss.target_kind in task.accepts and loss.needs.keys() <= task.provides
+    """Whether a loss, or its class, goes with a task: it has the targets, gives what the loss reads of them, and where
+    it points, the loss takes any number of classes at each position."""
+    takes_any = loss.position_wise and not loss.per_class and not loss.reads_teacher
+    return loss.target_kind in task.accepts and loss.needs.keys() <= task.provides and (takes_any or not task.points)
 
 
 def _any(names: list[str], *, more: str = "") -> str:

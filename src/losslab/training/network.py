@@ -94,7 +94,15 @@ class Network(nn.Module):
             return observer(self._features(batch, taught), self.loss, self.projection)
         if self.passes is not None and self.training:
             return self.passes.run(partial(self._features, batch, taught), self.projection)
-        result: LossSum = self.loss(self._features(batch, taught), self.projection)
+        return self._summed(self._features(batch, taught))
+
+    def _summed(self, features: Features) -> LossSum:
+        """The loss's sums over all that the task gives it to choose from."""
+        parts = self.task.choices(features, self.projection)
+        first, *others = (self.loss(part, projection) for part, projection in parts)
+        result: LossSum = first
+        for other in others:
+            result = result.plus(other)
         return result
 
     def _features(self, batch: Batch, taught: dict[str, Tensor]) -> Features:

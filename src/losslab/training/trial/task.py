@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from losslab.contracts import Batch, DataInfo, Features, Meter, TargetKind, Task
+from losslab.contracts import Batch, DataInfo, Features, Meter, Projection, TargetKind, Task
 from losslab.errors import Fault, UserError, error_sentence
 from losslab.losses.base import Loss
 from losslab.losses.targets import in_kind
@@ -39,19 +39,33 @@ def features_of(network: Network, info: DataInfo, batch: Batch, kind: TargetKind
     places = count if found.lengths is None else int(found.lengths.sum())
     if (found.lengths is None) is (kind is TargetKind.SEQUENCES):
         raise Fault(f"{name} gives lengths={found.lengths}; they are int64 [S] where targets are sequences, else None")
-    if tuple(found.hidden.shape) != (places, width):
+    points = task.points and found.hidden.ndim == 3
+    if (*found.hidden.shape[:1], *found.hidden.shape[1 + points :]) != (places, width):
         what = f"{count} weights" if found.lengths is None else f"lengths whose sum is {places}"
         raise Fault(
             f"{name} gives hidden states of shape {list(found.hidden.shape)} and {what}; they are [N, D], N "
             f"selected positions of width D={width}, flattened"
         )
-    _check_target(found, kind, task.target_size(info), name)
+    if task.points:
+        _check_choices(task, found, network.projection, name)
+    else:
+        _check_target(found, kind, task.target_size(info), name)
     for extra, value in found.extras.items():
         if len(value) != count:
             raise Fault(f"{name} gives {len(value)} rows of the extra {extra!r} for {count} positions")
     if lacking := sorted(needs.keys() - found.extras.keys()):
         raise Fault(f"{name} gives no extra {lacking[0]!r}, which `provides` promises and a loss asked for")
     return found
+
+
+def _check_choices(task: Task, found: Features, projection: Projection, name: str) -> None:
+    """What the loss reads of a task that points."""
+    weight = 0.0
+    for part, identity in task.choices(found, projection):
+        _check_target(part, TargetKind.CLASSES, len(identity.weight), f"choices after {name}")
+        weight += float(part.weight.sum())
+    if abs(weight - float(found.weight.sum())) > _SUM * max(1.0, weight):
+        raise Fault(f"choices after {name} give the weight {weight:g}, and features {float(found.weight.sum()):g}")
 
 
 def _check_target(found: Features, kind: TargetKind, size: int, name: str) -> None:
