@@ -20,13 +20,13 @@ def paragraph(rng: random.Random, name: str, *, impossible: float) -> dict[str, 
     country = rng.choice(COUNTRIES)
     found = {kind: rng.choice(names) for kind, names in FACTS.items()}
     told = [kind for kind in rng.sample([*FACTS], len(FACTS)) if rng.random() >= impossible] or ["capital"]
-    context = " ".join(f"The {kind} of {country} is {found[kind]}." for kind in told)
+    context = f"{country}: " + ", ".join(f"the {kind} is {found[kind]}" for kind in told)
     questions = []
     for i, kind in enumerate(FACTS):
         answers = []
         if kind in told:
-            answers = [{"text": found[kind], "answer_start": context.index(f" is {found[kind]}.") + 4}]
-        asked = f"What is the {kind} of {country}?"
+            answers = [{"text": found[kind], "answer_start": context.index(f" is {found[kind]}") + 4}]
+        asked = f"Which {kind}?"
         questions.append({"id": f"{name}-{i}", "question": asked, "answers": answers, "is_impossible": not answers})
     return {"context": context, "qas": questions}
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from short_runs import COMMON
 
+from atlas import write_atlas
 from losslab.choices import conf_dir
 from losslab.config.binding import bind_component, bind_components, import_target
 from losslab.config.check import check_run, resolve_budget, resolve_split
@@ -156,9 +157,13 @@ def _of_task(row: str, place: Path) -> tuple[dict[str, Any], Task]:
         path = path.with_suffix(".jsonl")
         path.write_text(make_rows(task.columns), encoding="utf-8")
         data = ["data=jsonl", f"data.path='{path}'", "data.tokenizer=bytes"]
+    elif task.points:
+        path = path.with_suffix(".json")
+        write_atlas(path, 8)
+        data = ["data=squad", f"data.path='{path}'", "data.split_by=context", "data.tokenizer=bytes"]
     else:
         data = [f"data={row}", *WITHOUT_ROWS.get(row, [])]
-    model = ["model=encoder"] if task.masks else []
+    model = ["model=encoder"] if task.masks or task.points else []
     config = compose_plain([*overrides, *data, *model, *MODEL, *COMMON, f"output_dir='{place}'"])
     return resolve_split(resolve_budget(bind_components(check_run(config)))), task
 

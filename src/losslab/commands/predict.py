@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losslab.commands.predicted import ADDED, SUFFIXES, to_csv, to_lines, told_to_people
+from losslab.commands.predicted import ADDED, ANSWERS, SUFFIXES, to_answers, to_csv, to_lines, told_to_people
 from losslab.commands.trusted import let_import, one_run
 from losslab.console import complain, err, note, out, say
 from losslab.console import write as write_out
 from losslab.data.formats.json_lines import parse_line
-from losslab.data.frame_files import SUFFIXES as FRAME_SUFFIXES
 from losslab.data.tables import TableFormat, column_names, find_tables, form_beside, read_rows
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
 if TYPE_CHECKING:
-    from losslab.training.scoring.predicting import RowPredictor
-    from losslab.training.scoring.predicting_texts import TextPredictor
+    from losslab.training.scoring.given_rows import Predictor
 
 _SHOWN = 5
 """Labels that a person is shown of a row, unless --top says otherwise."""
@@ -32,7 +30,7 @@ _HINT = "a line and Enter: it is predicted; Ctrl-D ends the program"
 class _Opened:
     """A run that predicts."""
 
-    predictor: RowPredictor | TextPredictor
+    predictor: Predictor
     data: dict[str, Any]
     """Its data's configuration."""
     unit: str
@@ -64,9 +62,9 @@ def predict(
 
     Args:
         table: .csv, .tsv, .jsonl or .parquet with the columns that the run's task reads; the target's may be missing.
-            Or the .npy or .wav of one row, where the task reads frames.
+            Of frames also the .npy or .wav of one row. Of questions also .json in the form of SQuAD.
             None: standard input, a row of JSON a line; on a terminal a text a line.
-        output: .jsonl or .csv; None: JSON lines on standard output.
+        output: .jsonl or .csv, of answers also .json (`to_answers`); None: JSON lines on standard output.
         temperature: none: probabilities are the loss's own; fitted: those of nll_scaled.
         top: labels that are given of each row, the most probable ones; None: all.
         weights: raw, or ema: the averages that callbacks=ema kept.
@@ -75,7 +73,7 @@ def predict(
         UserError: for a run without rows, and for rows that cannot be used.
     """
     if output is not None and output.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
+        raise UserError(f"--output {output} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if top is not None and top < 1:
         raise UserError(f"--top must be 1 or more, not {top}")
     opened = _open(folder, checkpoint, trust, temperature, weights, top)
@@ -91,8 +89,11 @@ def predict(
     rows = list(_lines()) if table is None else _rows_of(table, opened)
     predictions = opened.predict(rows, top)
     _tell(opened)
-    is_table = output is not None and output.suffix.lower() == ".csv"
-    text = to_csv(rows, predictions, ranked=top is not None) if is_table else to_lines(rows, predictions)
+    form = ".jsonl" if output is None else output.suffix.lower()
+    if form == ".csv":
+        text = to_csv(rows, predictions, ranked=top is not None)
+    else:
+        text = to_answers(rows, predictions) if form == ANSWERS else to_lines(rows, predictions)
     if output is None:
         write_out(text)
         return 0
@@ -111,34 +112,29 @@ def _open(folder: Path, checkpoint: str, trust: list[str], temperature: str, wei
     from losslab.training.scoring.averaged import told
     from losslab.training.scoring.fitted import Fitted
     from losslab.training.scoring.loading import find_checkpoint, rebuild
-    from losslab.training.scoring.predicting import RowPredictor
-    from losslab.training.scoring.predicting_texts import TextPredictor
+    from losslab.training.scoring.predicting import predictor_of
 
     open_config(run.config(), trust, run.config_file)
     loaded = rebuild(find_checkpoint(run, checkpoint), trust, weights)
     task, whose = loaded.network.task, told(weights, loaded.averaged)
-    if task.reads_source:
-        if top is not None or temperature != "none":
-            option = "--temperature" if top is None else "--top"
-            raise UserError(f"{option} is about probabilities of labels, and this run writes texts: leave it out")
-        writes = TextPredictor(loaded.network, loaded.info, loaded.config["data"], loaded.autocast)
-        return _Opened(writes, loaded.config["data"], task.unit, None, whose, {})
-    fitted = Fitted.choose(temperature, task, loaded.info, loaded.scale, loaded.shift)
+    if task.reads_source and (top is not None or temperature != "none"):
+        option = "--temperature" if top is None else "--top"
+        raise UserError(f"{option} is about probabilities of labels, and this run writes texts: leave it out")
+    fitted = None if task.reads_source else Fitted.choose(temperature, task, loaded.info, loaded.scale, loaded.shift)
     data = loaded.config["data"]
-    predictor = RowPredictor(loaded.network, loaded.info, data, loaded.autocast, fitted)
+    predictor = predictor_of(loaded.network, loaded.info, data, loaded.autocast, fitted)
     about = None
-    if task.calibrator(loaded.info) is not None:
+    if task.calibrator(loaded.info) is not None and not (task.points or task.reads_source):
         about = "probabilities are the loss's own (--temperature none)" if fitted is None else fitted.told()
     recorded = {} if fitted is None else {name: value for name, value in asdict(fitted).items() if value}
     return _Opened(predictor, data, task.unit, about, whose, recorded)
 
 
 def _rows_of(table: Path, opened: _Opened) -> list[dict[str, Any]]:
-    """The rows of a file, or of several; of a file of frames or sound one row. Raises UserError naming what is missing,
-    or stands in the way."""
+    """The rows of a file, or of several. Raises UserError naming what is missing, or stands in the way."""
+    if (found := opened.predictor.rows_of(table)) is not None:
+        return found
     paths = opened.predictor.path_columns
-    if table.suffix.lower() in FRAME_SUFFIXES and paths:
-        return [dict.fromkeys(paths, str(table))]
     form = TableFormat.of(opened.data)
     rows: list[dict[str, Any]] = []
     for file in find_tables(str(table), "the table", form):
@@ -153,7 +149,7 @@ def _rows_of(table: Path, opened: _Opened) -> list[dict[str, Any]]:
     return rows
 
 
-def _beside(file: Path, row: dict[str, Any], paths: list[str]) -> dict[str, Any]:
+def _beside(file: Path, row: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     """A row whose paths are no longer those from the folder of its file, but from the current one."""
     return row | {name: str(file.parent / row[name]) for name in paths if isinstance(row[name], str)}
 

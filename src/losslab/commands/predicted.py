@@ -8,10 +8,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-SUFFIXES = (".jsonl", ".csv")
+from losslab.errors import UserError
+
+ANSWERS = ".json"
+"""The suffix of a file that SQuAD's script reads."""
+SUFFIXES = (".jsonl", ".csv", ANSWERS)
 _PREDICTED, _PROBABILITY = "predicted", "probability"
-FITTED = ("scale", "shift")
-"""Columns of the fitted numbers."""
+ODDS, _BEST = "no_answer_odds", "best_span"
+"""Of answers: log-odds of no answer against the best span, and that span's text."""
+_BESIDE = ("scale", "shift", _BEST, ODDS)
+"""Columns of the fitted numbers, and those beside answers."""
 ADDED = (_PREDICTED,)
 """Columns that no row may have before."""
 _BAR = 24
@@ -21,6 +27,20 @@ def to_lines(rows: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[st
     """A row of JSON a line: the row's own cells, and what is predicted."""
     lines = [json.dumps({**row, **told}, ensure_ascii=False) for row, told in zip(rows, predictions, strict=True)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def to_answers(rows: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]) -> str:
+    """One object of JSON, the id of each question → its answer, as SQuAD's script reads it.
+
+    Raises:
+        UserError: for predictions that are no answers, and rows without an id.
+    """
+    if any(ODDS not in told for told in predictions):
+        raise UserError(f"{ANSWERS} is the form of answers by id, for runs of task=qa: write .jsonl or .csv")
+    if missing := [number for number, row in enumerate(rows, start=1) if "id" not in row]:
+        raise UserError(f"{ANSWERS} holds answers by id, and row {missing[0]} has none: write .jsonl or .csv")
+    found = {str(row["id"]): told[_PREDICTED] for row, told in zip(rows, predictions, strict=True)}
+    return json.dumps(found, ensure_ascii=False, indent=0) + "\n"
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]], *, ranked: bool = False) -> str:
@@ -52,7 +72,7 @@ def _cells(told: Mapping[str, Any], *, ranked: bool) -> dict[str, Any]:
         if ranked:
             for rank, (label, share) in enumerate(list(shares.items())[1:], start=2):
                 found |= {f"{_PREDICTED}_{rank}": label, f"{_PROBABILITY}_{rank}": share}
-    return found | {name: told[name] for name in FITTED if name in told}
+    return found | {name: told[name] for name in _BESIDE if name in told}
 
 
 def _joined(value: Any) -> Any:
@@ -67,7 +87,9 @@ def told_to_people(told: Mapping[str, Any], unit: str, *, words: Sequence[str]) 
         words: that have tags; empty where there are none.
     """
     value = told[_PREDICTED]
-    if "tag_probabilities" in told:
+    if ODDS in told:
+        yield f"  {value or 'no answer'}  (log-odds of no answer {told[ODDS]:+.2f})"
+    elif "tag_probabilities" in told:
         width = max((len(word) for word in words), default=0)
         widest = max((len(tag) for tag in value), default=0)
         for word, tag, share in zip(words, value, told["tag_probabilities"], strict=False):

@@ -134,7 +134,11 @@ class QuestionReading:
             if counts[split] < fewest:
                 whose = files.get(split, files["train"])
                 left = "".join(f"; left out: {count:,} {what}" for what, count in skipped.items())
-                cure = "" if split in files or self.split_by == "context" else "; data.split_by=context splits articles"
+                cure = (
+                    ""
+                    if len(files) == len(SPLITS) or self.split_by == "context"
+                    else "; data.split_by=context splits articles"
+                )
                 raise UserError(
                     f"{whose}: too few questions: the {split} split has {counts[split]} of them, and needs at least "
                     f"{fewest}{left}{cure}"

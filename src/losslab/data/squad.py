@@ -21,7 +21,8 @@ from losslab.data.sampler import EvalSamples
 from losslab.data.samples import SamplesDataModule
 from losslab.data.splits import SPLITS
 from losslab.data.tables import suffix_of
-from losslab.data.tokenizer import FileTokenizer, Tokenizer, check_choice, tokenizer_of
+from losslab.data.tokenizer import FileTokenizer, Tokenizer, tokenizer_of
+from losslab.data.tokenizer_choice import check_choice
 from losslab.errors import UserError
 
 
@@ -74,8 +75,8 @@ class SplitWindows(Sequence[dict[str, Any]]):
 
 
 class Squad(SamplesDataModule):
-    """Questions about texts, out of files in the form of SQuAD 1.1 (Rajpurkar et al. 2016, arXiv:1606.05250) or 2.0 (2018,
-    arXiv:1806.03822), or of a question a line. A sample is a window of a text behind a question.
+    """Questions about texts, out of files in the form of SQuAD 1.1 or 2.0, or of a question a line (Rajpurkar et al.
+    2016, arXiv:1606.05250; 2018, arXiv:1806.03822). A sample is a window of a text behind a question.
 
     Args:
         path: FILE of train (.json, .jsonl, also .gz and .zst).
@@ -219,10 +220,8 @@ class Squad(SamplesDataModule):
             yield f"       {found['unaligned']:,} answers begin or end inside a token, all of which counts", False
         for split, copies in found["copies"].items():
             if copies:
-                yield (
-                    f"{copies:,} of {found['questions'][split]:,} {split} questions are about texts of an earlier split",
-                    True,
-                )
+                every = found["questions"][split]
+                yield f"{copies:,} of {every:,} {split} questions are about texts of an earlier split", True
         if any(found["cut"].values()):
             longest = self.rule.longest_question
             yield (

@@ -31,6 +31,7 @@ from losslab.inspection.contents import first_of, lengths_of
 UNKNOWN_WORD, END, MASKED = "⟨unknown⟩", "⟨end⟩", "⟨mask⟩"
 BETWEEN = "┃"
 """Stands between the documents of a window."""
+_NO_ANSWER = "⟨no answer⟩"
 _OF_MIXTURES = (MIXED_TARGET, MIXED_WEIGHT)
 
 
@@ -145,6 +146,10 @@ def _predicted(
 ) -> dict[str, Any]:
     """Targets: `targets` for programs, `predicts` or `hidden` for people."""
     counts = (weight != 0).tolist()
+    if task.points and tokens is not None:
+        first, last = (int(place) for place in target[[0, -1]])
+        shown = names.text(tokens[first : last + 1]) if last else _NO_ANSWER
+        return {"targets": target.tolist(), "predicts": shown}
     if target.is_floating_point():
         return {"targets": target.tolist(), "predicts": ", ".join(f"{value:g}" for value in target.flatten().tolist())}
     if info.num_classes is not None:

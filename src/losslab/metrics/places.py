@@ -57,7 +57,7 @@ def choices(features: Features, projection: Projection) -> Iterator[Choice]:
     is_place = features.extras[PLACES]
     counts, order = is_place.sum(dim=1), is_place.cumsum(dim=1) - 1
     classes = order.gather(1, features.target)
-    for count in counts.unique().tolist():
+    for count in sorted(set(counts.tolist())):
         rows = (counts == count).nonzero()[:, 0]
         places = is_place[rows].nonzero()[:, 1].view(len(rows), count)
         yield Choice(rows, places, *_read(features, scores, classes, rows, places))

@@ -108,8 +108,8 @@ def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:
 
 def check_direction(backbone: torch.nn.Module, task: Task) -> None:
     """Refuse a model that reads ahead for a task that predicts what follows, one that does not for a task that hides
-    tokens in the middle or points at places, and one that reads a source where there is none, or none where there is. Raises UserError
-    naming both."""
+    tokens in the middle or points at places, and one that reads a source where there is none, or none where there is.
+    Raises UserError naming both."""
     if task.reads_source != reads_source(backbone):
         one, other = chosen("model", backbone), chosen("task", task)
         raise UserError(

@@ -36,6 +36,8 @@ class Fitted:
             return None
         if task.calibrator(info) is None:
             raise UserError(f"{chosen('task', task)} fits no temperature: it predicts no probabilities of classes")
+        if task.points:
+            raise UserError(f"{chosen('task', task)} predicts places, and a temperature changes none: leave it out")
         return cls(scale, shift)
 
     def told(self) -> str:

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from losslab.contracts import ColumnKind
 from losslab.data.cells import parse_row
 from losslab.errors import UserError
 
 Row = Mapping[str, Any]
+
+
+class Predictor(Protocol):
+    """Predicts rows."""
+
+    names: dict[str, str]
+    """The task's name of each column that it reads → the file's."""
+    batch_size: int
+    """Rows that are read at once."""
+
+    @property
+    def path_columns(self) -> Sequence[str]:
+        """The file's names of columns whose cells are paths."""
+        ...
+
+    def __call__(self, rows: Sequence[Any], *, first: int = 1) -> list[dict[str, Any]]:
+        """A dict for each row, with `predicted`.
+
+        Args:
+            first: the number of the first row, for messages.
+
+        Raises:
+            UserError: naming the row that cannot be used.
+        """
+        ...
+
+    def rows_of(self, path: Path) -> list[dict[str, Any]] | None:
+        """The rows of a file in a form of the task's own; None of a table."""
+        ...
+
+    def words_of(self, row: Row) -> list[str]:
+        """The words of a row that have tags; none for other tasks."""
+        ...
+
+    def notes(self) -> list[str]:
+        """Sentences for people about the rows so far."""
+        ...
 
 
 def parsed(

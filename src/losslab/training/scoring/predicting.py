@@ -14,6 +14,7 @@ from torch import Tensor
 from losslab.choices import chosen
 from losslab.contracts import DataInfo, Features, LossSum, Projection, no_objective, to_device
 from losslab.data.columns import INPUTS, Vocabularies, restored, target_of
+from losslab.data.frame_files import SUFFIXES as FRAME_SUFFIXES
 from losslab.data.frame_files import FrameReader
 from losslab.data.long_rows import LongRows
 from losslab.data.tokenizer import tokenizer_of
@@ -22,8 +23,9 @@ from losslab.losses.base import Loss
 from losslab.training.generation.prediction import ForwardContext, NextToken
 from losslab.training.generation.text_generator import encode_prompt
 from losslab.training.network import Network
+from losslab.training.scoring.answering import AnswerPredictor
 from losslab.training.scoring.fitted import Fitted
-from losslab.training.scoring.given_rows import Row, parsed
+from losslab.training.scoring.given_rows import Predictor, Row, parsed
 from losslab.training.scoring.predicting_texts import TextPredictor
 
 _SHOWN = 5
@@ -100,6 +102,11 @@ class RowPredictor:
         for i in range(0, len(cells), self.batch_size):
             found += self._predict(cells[i : i + self.batch_size])
         return found
+
+    def rows_of(self, path: Path) -> list[dict[str, Any]] | None:
+        """The row of a file of frames or sound, where the task reads frames; None of a table."""
+        is_row = path.suffix.lower() in FRAME_SUFFIXES and bool(self.path_columns)
+        return [dict.fromkeys(self.path_columns, str(path))] if is_row else None
 
     def words_of(self, row: Row) -> list[str]:
         """The words of a row that have tags; none for other tasks."""
@@ -208,6 +215,21 @@ class RowPredictor:
         return {"predicted": tags, "tag_probabilities": best.values.exp().tolist()}
 
 
+def predictor_of(
+    network: Network,
+    info: DataInfo,
+    data: Mapping[str, Any],
+    forward_context: ForwardContext,
+    fitted: Fitted | None = None,
+) -> Predictor:
+    """The predictor of a run's rows. Raises UserError for a run without rows."""
+    if network.task.reads_source:
+        return TextPredictor(network, info, data, forward_context)
+    if network.task.points:
+        return AnswerPredictor(network, info, data, forward_context)
+    return RowPredictor(network, info, data, forward_context, fitted)
+
+
 def predict(
     network: Network,
     info: DataInfo,
@@ -219,10 +241,8 @@ def predict(
     """See `Loaded.predict`."""
     if isinstance(rows, str | Mapping):
         raise UserError("predict takes a list of rows or texts, and not one alone: write [row]")
-    if network.task.reads_source:
-        return TextPredictor(network, info, config["data"], forward_context)(rows)
     if not network.task.continues_texts:
-        return RowPredictor(network, info, config["data"], forward_context, fitted)(rows)
+        return predictor_of(network, info, config["data"], forward_context, fitted)(rows)
     tokenizer = tokenizer_of(info.artifacts)
     if tokenizer is None:
         raise UserError(f"a run of {chosen('task', network.task)} on this data has no tokenizer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from losslab.contracts import DataInfo
@@ -46,6 +47,15 @@ class TextPredictor:
         (source,) = self.names
         found = [parsed(row, number, self.names, self._columns) for number, row in enumerate(rows, start=first)]
         return [{"predicted": text} for text in self._translate([cells[source] for cells in found])]
+
+    @property
+    def path_columns(self) -> list[str]:
+        """No columns of paths."""
+        return []
+
+    def rows_of(self, path: Path) -> list[dict[str, Any]] | None:
+        """None: rows stand in tables."""
+        return None
 
     def words_of(self, row: Row) -> list[str]:
         """No words that have tags."""
