@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from losslab.choices import chosen
+from losslab.contracts import Task
 from losslab.data.samples import SamplesDataModule
 from losslab.errors import UserError
 
@@ -60,6 +62,14 @@ class CopiedSequences(SamplesDataModule):
         self.symbols = symbols
         self.sizes = {"val": eval_rows, "test": eval_rows, "train": rows}
         self.vocab_size = MARKS + symbols
+
+    def check_task(self, task: Task) -> None:
+        """Raises UserError for a task that reads rows, a stream or questions."""
+        if task.columns or task.of_stream or task.points:
+            raise UserError(
+                f"data=copying gives sequences and answers, and {chosen('task', task)} reads none: choose task=copying"
+            )
+        super().check_task(task)
 
     def datasets(self) -> Mapping[str, Sequence[tuple[Tensor, Tensor]]]:
         """Split → pairs of a sequence and its answer, int64 [length] each."""

@@ -134,11 +134,8 @@ class QuestionReading:
             if counts[split] < fewest:
                 whose = files.get(split, files["train"])
                 left = "".join(f"; left out: {count:,} {what}" for what, count in skipped.items())
-                cure = (
-                    ""
-                    if len(files) == len(SPLITS) or self.split_by == "context"
-                    else "; data.split_by=context splits articles"
-                )
+                by_article = len(files) < len(SPLITS) and self.split_by == "article"
+                cure = "; data.split_by=context splits articles" if by_article else ""
                 raise UserError(
                     f"{whose}: too few questions: the {split} split has {counts[split]} of them, and needs at least "
                     f"{fewest}{left}{cure}"

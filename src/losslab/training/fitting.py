@@ -11,6 +11,7 @@ from losslab.config.binding import import_target
 from losslab.contracts import TargetKind, Task
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.losses.regularizers import Regularized
 
 _NAMED = 8
 """The most losses that a sentence names."""
@@ -22,16 +23,14 @@ def check_kinds(loss: Loss, task: Task) -> None:
     Raises:
         UserError: naming both, the shipped losses that go with the task, and the shipped tasks that go with the loss.
     """
-    ours, name = chosen("loss", loss), chosen("task", task)
+    ours, name = _named(loss, task), chosen("task", task)
     if loss.target_kind not in task.accepts:
         kinds = _any(sorted(kind.value for kind in task.accepts))
         problem = f"{ours} needs {loss.target_kind.value} as targets, and {name} has {kinds}"
     elif lacking := sorted(loss.needs.keys() - task.provides):
         problem = f"{ours} reads {lacking[0]!r} of each position, which {name} does not give"
     elif not fits(loss, task):
-        has = "has something for each class" if loss.per_class else "learns from a run's predictions of classes"
-        has = has if loss.position_wise else "compares positions with one another"
-        problem = f"{ours} {has}, and the classes of {name} are the places of a sample"
+        problem = f"{ours}{_of_classes(loss)}, and the classes of {name} are the places of a sample"
     else:
         return
     losses = {each: other for each, other in _shipped("loss").items() if fits(other, task)}
@@ -41,6 +40,22 @@ def check_kinds(loss: Loss, task: Task) -> None:
     ways = [f"this loss goes with task={_any(tasks)}"] if tasks else []
     ways += [f"this task goes with loss={_any(usual, more='losslab losses')}"] if usual else []
     raise UserError(f"{problem}: {', and '.join(ways)}" if ways else problem)
+
+
+def _named(loss: Loss, task: Task) -> str:
+    """What is at fault: the loss, or a regularizer that joined it."""
+    of_regularizers = isinstance(loss, Regularized) and fits(loss.loss, task)
+    return "regularizers.mu_loss" if of_regularizers else chosen("loss", loss)
+
+
+def _of_classes(loss: Loss) -> str:
+    """The reason why a loss takes no other number of classes at each position, as the rest of a sentence."""
+    if not loss.position_wise:
+        return " compares positions with one another"
+    if not loss.per_class:
+        return " learns from a run's predictions of classes"
+    settings = "" if type(loss).per_class or isinstance(loss, Regularized) else ", as it is set,"
+    return f"{settings} has something for each class"
 
 
 def fits(loss: Any, task: Any) -> bool:
