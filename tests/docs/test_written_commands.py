@@ -13,6 +13,7 @@ from losslab.config.words import ready
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "data_sets",
+    "question_answering",
     "own-table",
     "own-text",
     "tasks",

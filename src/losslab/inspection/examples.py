@@ -148,8 +148,8 @@ def _predicted(
     counts = (weight != 0).tolist()
     if task.points and tokens is not None:
         first, last = (int(place) for place in target[[0, -1]])
-        shown = names.text(tokens[first : last + 1]) if last else _NO_ANSWER
-        return {"targets": target.tolist(), "predicts": shown}
+        answer = names.text(tokens[first : last + 1]) if last else _NO_ANSWER
+        return {"targets": target.tolist(), "predicts": answer}
     if target.is_floating_point():
         return {"targets": target.tolist(), "predicts": ", ".join(f"{value:g}" for value in target.flatten().tolist())}
     if info.num_classes is not None:
