@@ -35,6 +35,8 @@ OPTIONS = {
     "batch of tokens": [*ROWS, "data.batch_tokens=80", "data.batch_size=8"],
     "hidden words": [*TEXT, "task=mlm", "model=encoder", "task.whole_words=true", "data.packing=documents"],
     "packed": [*TEXT, "data.packing=documents", "optimizer.l1=1e-3"],
+    "further heads": [*TEXT, "data.packing=documents", "loss=multi_token", "loss.curriculum=forward"],
+    "order of tokens": [*TEXT, "loss=token_order"],
     "contrastive": [*ROWS, "loss=supervised_contrastive"],
     "drop path": [*TEXT, "model.drop_path=0.5", "model.dropout=0.1"],
     "drop path of patches": [*DIGITS, "model.drop_path=0.5"],
@@ -43,7 +45,10 @@ OPTIONS = {
     "lstm of both sides": [*ROWS, "model=lstm", "model.bidirectional=true"],
     "transformer_2017": [*TEXT, "model=transformer_2017"],
 }
-ON_TWO_RANKS = ["sampled", "changed words", "mixed", "bpe dropout", "batch of tokens", "hidden words", "packed"]
+ON_TWO_RANKS = [
+    *["sampled", "changed words", "mixed", "bpe dropout", "batch of tokens", "hidden words", "packed"],
+    *["further heads", "order of tokens"],
+]
 DRAWING = ["drop path", "transformer_2017"]
 """Trained on two ranks, too, where each rank draws its own dropout: their numbers are not those of one rank."""
 
