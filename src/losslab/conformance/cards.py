@@ -127,6 +127,9 @@ def facts(entry: Entry) -> dict[str, str]:
         found["Proper"] = "yes: the prediction that minimises it is the data's distribution"
     if entry.target_kind is TargetKind.VALUES:
         del found["Proper"], found["Shift"]
+    if entry.target_kind is TargetKind.SEQUENCES:
+        del found["Proper"]
+        found["Positions"] = "each sequence of them has its own loss"
     if entry.has_detached:
         found["Detached"] = "part of the formula has no gradient"
     return found

@@ -162,7 +162,7 @@ def _entry(name: str, node: dict[str, Any], loss: Loss | type[Loss]) -> Entry:
         keys=_keys(node, kind, arguments(sections.get("Args", ""))),
         target_kind=loss.target_kind,
         cost_class=None if of_values else _cost_class(loss, kind, written_as),
-        is_proper=None if of_values else loss.is_proper,
+        is_proper=None if of_values or loss.target_kind is TargetKind.SEQUENCES else loss.is_proper,
         shift_invariant=loss.shift_invariant,
         position_wise=loss.position_wise,
         has_detached=loss.has_detached,

@@ -83,7 +83,7 @@ def single(features: Features) -> Features:
 
 def _lengths(positions: int) -> Tensor:
     """int64 [S], whose sum is `positions`."""
-    found = []
+    found: list[int] = []
     while (left := positions - sum(found)) > 0:
         found.append(min(left, _LENGTHS[len(found) % len(_LENGTHS)]))
     return torch.tensor(found, dtype=torch.int64)

@@ -61,7 +61,7 @@ class CTC(Loss):
         log_p = logits.log_softmax(dim=-1)
         if log_p.is_cuda and torch.are_deterministic_algorithms_enabled():
             log_p = log_p.cpu()  # CUDA adds the gradients of equal classes in any order
-        side_by_side = torch.nn.utils.rnn.pad_sequence(log_p.split(lengths.tolist()))
+        side_by_side = torch.nn.utils.rnn.pad_sequence(list(torch.split(log_p, lengths.tolist())))
         target = (features.target.clamp(min=-1) + 1).to(log_p.device)
         values = F.ctc_loss(
             side_by_side, target, lengths.to(log_p.device), counts.to(log_p.device), blank=BLANK, reduction="none"
@@ -78,7 +78,7 @@ class CTC(Loss):
     def decode(self, logits: Tensor, lengths: Tensor) -> list[Tensor]:
         """The best path's."""
         found = []
-        for path in logits.argmax(dim=-1).split(lengths.tolist()):
+        for path in torch.split(logits.argmax(dim=-1), lengths.tolist()):
             merged = torch.unique_consecutive(path)
             found.append(merged[merged != BLANK] - 1)
         return found
