@@ -257,6 +257,49 @@ def test_tables_and_tasks_that_do_not_go_together_are_refused(table: Path, tmp_p
         module(table).check_task(Classification())
 
 
+def test_hidden_stretches_follow_the_place_and_leave_the_rest(table: Path, tmp_path: Path) -> None:
+    augment = {"time_masks": 2, "time_mask_length": 3, "frequency_masks": 1, "frequency_mask_width": 2}
+    settings: dict[str, Any] = {"source": {"stack": 2, "unfit": "skip"}, "batch_size": 4}
+    plain, masked = (prepared(table, tmp_path, augment=keys, **settings)[0] for keys in (None, augment))
+    lengths, bands = set(), set()
+    for step in range(30):
+        before, after = (data.train_batch(step, Share()).inputs["frames"] for data in (plain, masked))
+        assert torch.equal(after, masked.train_batch(step, Share()).inputs["frames"])
+        second = masked.train_batch(step, Share(1, 2)).inputs["frames"]
+        assert torch.equal(second, after[2:, : second.shape[1]])
+        assert bool(((after == before) | (after == 0)).all())
+        for own, whole in zip(after.view(4, -1, 2, 8), before, strict=True):
+            real = int((whole != 0).any(dim=1).sum())
+            lengths.add(int((own[:real] == 0).flatten(1).all(dim=1).sum()))
+            bands.add(int((own[:real] == 0).flatten(0, 1).all(dim=0).sum()))
+    assert bands == {0, 1, 2} and {0, 1, 2, 3} < lengths and max(lengths) <= 6
+    assert torch.equal(
+        next(iter(plain.eval_batches("val", Share()))).inputs["frames"],
+        next(iter(masked.eval_batches("val", Share()))).inputs["frames"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"),
+    [
+        ({"time_masks": 1.5}, "data.augment.time_masks must be a whole number from 0 on, not 1.5"),
+        ({"frequency_masks": 1, "frequency_mask_width": 0}, "frequency_mask_width must be a whole number from 1 on"),
+        ({"time_mask_length": 3}, "data.augment.time_mask_length goes with data.augment.time_masks, which is 0"),
+        ({"deletion": 0.1}, "data.augment.deletion changes tokens, and task=transcription reads none"),
+        ({"mixup": 0.1}, "mixes rows of one target each, and task=transcription gives each position its own"),
+    ],
+)
+def test_changes_that_frames_do_not_take_are_refused(table: Path, augment: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        module(table, augment=augment).check_task(Transcription())
+
+
+def test_tasks_without_frames_hide_none(table: Path) -> None:
+    data = RowsDataModule(path=str(table), rules=2, context=8, augment={"time_masks": 1}, columns={"label": "speaker"})
+    with pytest.raises(UserError, match=r"data.augment.time_masks hides frames, and task=classification reads none"):
+        data.check_task(Classification())
+
+
 def test_the_table_of_spoken_digits_is_made_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recordings").mkdir()

@@ -10,11 +10,14 @@ from typing import Any, get_args
 from losslab.data.bpe_dropout import BpeDropout
 from losslab.data.cells import Columns
 from losslab.data.columns import TOKENS, target_of
+from losslab.data.frame_masks import FrameMasks
 from losslab.data.label_noise import NoiseKind
 from losslab.data.tokenizer import make_tokenizer
 from losslab.errors import UserError
 
 _OF_TOKENS = ("deletion", "bpe_dropout", "masking", "word_deletion", "word_swap")
+_OF_FRAMES = {"time_masks": "time_mask_length", "frequency_masks": "frequency_mask_width"}
+"""Number of masks → the most that one hides."""
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -37,6 +40,7 @@ class Augmentation:
             Zou 2019, arXiv:1901.11196).
         word_swap: two words at random change places, this share of the number of words times, at least once (random
             swap of EDA).
+        time_masks, time_mask_length, frequency_masks, frequency_mask_width: see `losslab.data.frame_masks.FrameMasks`.
         mixup: α of λ ~ Beta(α, α), drawn for each step: each sample is mixed with another (`losslab.data.mixup`).
         paraphrases: a table with other wordings of texts (`losslab.data.paraphrases`).
         paraphrasing: probability with which a text that has some is replaced by one of them.
@@ -50,6 +54,10 @@ class Augmentation:
     masking: float = 0.0
     word_deletion: float = 0.0
     word_swap: float = 0.0
+    time_masks: int = 0
+    time_mask_length: int = 10
+    frequency_masks: int = 0
+    frequency_mask_width: int = 8
     mixup: float = 0.0
     paraphrases: str | None = None
     paraphrasing: float = 0.5
@@ -68,6 +76,12 @@ class Augmentation:
             raise UserError(f"there is no key 'data.augment.{strangers[0]}': the keys are {', '.join(known)}")
         for name in (*_OF_TOKENS, "paraphrasing", "label_noise"):
             _check_share(name, keys.get(name, 0.0))
+        for name, largest in _OF_FRAMES.items():
+            for key, least in ((name, 0), (largest, 1)):
+                if not _is_whole(value := keys.get(key, 1)) or value < least:
+                    raise UserError(f"data.augment.{key} must be a whole number from {least} on, not {value!r}")
+            if not keys.get(name) and keys.get(largest, getattr(cls, largest)) != getattr(cls, largest):
+                raise UserError(f"data.augment.{largest} goes with data.augment.{name}, which is 0")
         paraphrases = keys.get("paraphrases")
         if paraphrases is not None and not isinstance(paraphrases, str):
             raise UserError(f"data.augment.paraphrases must be FILE|GLOB, not {paraphrases!r}")
@@ -130,6 +144,20 @@ class Augmentation:
         if self.changes_tokens and not any(kind in TOKENS for kind in columns.values()):
             name = next(name for name in ("paraphrases", *_OF_TOKENS) if getattr(self, name))
             raise UserError(f"data.augment.{name} changes tokens, and {task} reads none: leave it out")
+
+        if self.hides_frames and "frames" not in columns.values():
+            name = next(name for name in _OF_FRAMES if getattr(self, name))
+            raise UserError(f"data.augment.{name} hides frames, and {task} reads none: leave it out")
+
+    @property
+    def hides_frames(self) -> bool:
+        """Whether frames are hidden."""
+        return any(getattr(self, name) for name in _OF_FRAMES)
+
+    def frame_masks(self, bands: int) -> FrameMasks:
+        """What hides frames of so many bands."""
+        keys = {key: getattr(self, key) for pair in _OF_FRAMES.items() for key in pair}
+        return FrameMasks(**keys, bands=bands)
 
     @property
     def changes_tokens(self) -> bool:

@@ -7,7 +7,7 @@ import wave
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,3 +121,10 @@ def _array(path: Path) -> NDArray[np.float32]:
         raise ValueError(f"it holds {array.dtype} {list(array.shape)}, and frames are numbers [T, F], at least one")
     found: NDArray[np.float32] = array.astype(np.float32)
     return found
+
+
+def bands_of(meta: Mapping[str, Any]) -> int | None:
+    """The values of a frame of stored rows, before frames were stacked; None where they have no frames."""
+    reader = FrameReader.restored(meta["artifacts"])
+    width: int | None = meta.get("frame_width")
+    return width if reader is None else reader.width

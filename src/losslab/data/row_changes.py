@@ -34,6 +34,7 @@ class RowChanges:
         context: the longest sequence.
         joined: columns of text that become one sequence (`Task.joined`).
         paraphrases: of the one column of text.
+        bands: values of a frame before frames are stacked; None without frames.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class RowChanges:
         context: int,
         joined: Sequence[str] = (),
         paraphrases: Paraphrases | None = None,
+        bands: int | None = None,
     ) -> None:
         self.augmentation = augmentation
         self.columns = columns
@@ -53,6 +55,7 @@ class RowChanges:
         self.joined = joined
         self.paraphrases = paraphrases
         self.recut = BpeDropout(tokenizer) if augmentation.bpe_dropout and tokenizer is not None else None
+        self.hide = augmentation.frame_masks(bands) if augmentation.hides_frames and bands is not None else None
         self.vocabulary = None if tokenizer is None else vocabulary_of(tokenizer)
         self.begin = None if tokenizer is None else tokenizer.begin
         self.space = None if tokenizer is None else _token_of_space(tokenizer)
@@ -65,6 +68,9 @@ class RowChanges:
 
     def __call__(self, row: dict[str, Any], place: int) -> dict[str, Any]:
         """The row as it is trained on at a place of the endless order of train."""
+        if self.hide is not None:
+            names, draws = (name for name, kind in self.columns.items() if kind == "frames"), self.generator(0, place)
+            row = row | {name: self.hide(row[name], draws) for name in names}
         if not self.augmentation.changes_tokens:
             return row
         draws = self.generator(0, place)

@@ -15,6 +15,7 @@ from losslab.contracts import MIXED_WEIGHT, Batch, Share, Task
 from losslab.data.augmentation import Augmentation
 from losslab.data.cells import Columns
 from losslab.data.columns import INPUTS, target_of
+from losslab.data.frame_files import bands_of
 from losslab.data.label_noise import noisy_labels
 from losslab.data.mixup import mix
 from losslab.data.paraphrases import Paraphrases
@@ -112,6 +113,7 @@ class TrainRows:
             context=context,
             joined=[name for name in task.joined if name in self.read],
             paraphrases=self.paraphrases,
+            bands=bands_of(store.meta),
         )
         self.draws = RowDraws(task, store)
         self.order = self._make_order()
