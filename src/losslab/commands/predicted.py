@@ -15,7 +15,7 @@ ANSWERS = ".json"
 SUFFIXES = (".jsonl", ".csv", ANSWERS)
 _PREDICTED, _PROBABILITY = "predicted", "probability"
 ODDS, _BEST = "no_answer_odds", "best_span"
-"""Of answers: log-odds of no answer against the best span, and that span's text."""
+"""Columns of answers: log-odds of no answer against the best span, and that span's text."""
 _BESIDE = ("scale", "shift", _BEST, ODDS)
 """Columns of the fitted numbers, and those beside answers."""
 ADDED = (_PREDICTED,)

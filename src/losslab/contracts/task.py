@@ -186,8 +186,8 @@ class Task(ABC):
         """
 
     def choices(self, features: Features, projection: Projection) -> Iterable[tuple[Features, Projection]]:
-        """What the loss is called with, one after the other; its sums are added up. Default: all features at once, with
-        the projection. A task that `points` gives those positions together that choose among equally many places
+        """The arguments of each call of the loss, whose sums are added up. Default: all features at once, with the
+        projection. A task that `points` gives those positions together that choose among equally many places
         (`losslab.metrics.places`)."""
         return ((features, projection),)
 

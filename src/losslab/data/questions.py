@@ -31,8 +31,8 @@ class Question(NamedTuple):
     """Texts, and the character of the context at which each begins; none where the context holds no answer."""
 
 
-class Faults(Exception):
-    """What is wrong with a question, and the name under which such questions are counted."""
+class Fault(Exception):
+    """The fault of a question, and the name under which such questions are counted."""
 
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -61,7 +61,7 @@ class QuestionFiles:
         for place, raw in _raw_lines(path) if _kind_of(path) in JSON_LINES.suffixes else _raw_nested(path):
             try:
                 yield self._checked(place, raw)
-            except Faults as fault:
+            except Fault as fault:
                 if self.faulty == "refuse":
                     raise UserError(f"{place} {fault}{_REFUSED}") from None
                 skipped[fault.kind] += 1
@@ -69,7 +69,7 @@ class QuestionFiles:
     def _checked(self, place: str, raw: Mapping[str, Any]) -> Question:
         for name in ("context", "question"):
             if not raw[name].strip():
-                raise Faults(f"questions with an empty {name}", f"has an empty {name}")
+                raise Fault(f"questions with an empty {name}", f"has an empty {name}")
         answers = self._answers(place, raw) if self.labelled else ()
         return Question(raw["id"], raw.get("title"), raw["context"], raw["question"], answers)
 
@@ -79,18 +79,18 @@ class QuestionFiles:
             raise UserError(f"{place}: 'is_impossible' must be true or false, not {_short(impossible)}")
         answers = tuple(_pairs_of(place, _need(raw, "answers", place)))
         if impossible and answers:
-            raise Faults("answers beside is_impossible", "has answers, and is_impossible=true says that there is none")
+            raise Fault("answers beside is_impossible", "has answers, and is_impossible=true says that there is none")
         if not impossible and not answers:
-            raise Faults(
+            raise Fault(
                 "questions without an answer or is_impossible",
                 'has no answer: give it one, or "is_impossible": true where its context holds none',
             )
         for text, start in answers:
             there = raw["context"][start : start + len(text)] if start >= 0 else ""
             if not text.strip():
-                raise Faults("questions with an empty answer", "has an answer without text")
+                raise Fault("questions with an empty answer", "has an answer without text")
             if there != text:
-                raise Faults(
+                raise Fault(
                     "answers that do not stand at their answer_start",
                     f"has the answer {_short(text)} at answer_start={start}, where its context has {_short(there)}: "
                     "count characters from 0",

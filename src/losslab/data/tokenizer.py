@@ -218,7 +218,7 @@ class FileTokenizer:
         return ids_of(self._encodings(self.backend.encode_batch_fast, texts))
 
     def encodings(self, texts: list[str]) -> list[Any]:
-        """What the library makes of them, with `ids` and `offsets` in characters."""
+        """The library's encodings, with `ids` and `offsets` in characters."""
         return self._encodings(self.backend.encode_batch, texts)
 
     def _encodings(self, encode: Callable[..., list[Any]], texts: list[str]) -> list[Any]:

@@ -43,7 +43,7 @@ def check_kinds(loss: Loss, task: Task) -> None:
 
 
 def _named(loss: Loss, task: Task) -> str:
-    """What is at fault: the loss, or a regularizer that joined it."""
+    """The name of the loss, or of the regularizer that joined it and is at fault."""
     of_regularizers = isinstance(loss, Regularized) and fits(loss.loss, task)
     return "regularizers.mu_loss" if of_regularizers else chosen("loss", loss)
 

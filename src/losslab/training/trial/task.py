@@ -59,7 +59,7 @@ def features_of(network: Network, info: DataInfo, batch: Batch, kind: TargetKind
 
 
 def _check_choices(task: Task, found: Features, projection: Projection, name: str) -> None:
-    """What the loss reads of a task that points."""
+    """Check the arguments of the loss under a task that points."""
     weight = 0.0
     for part, identity in task.choices(found, projection):
         _check_target(part, TargetKind.CLASSES, len(identity.weight), f"choices after {name}")
