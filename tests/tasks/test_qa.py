@@ -21,8 +21,8 @@ from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
 from losslab.models.projection import OutputProjection
 from losslab.tasks.qa import QuestionAnswering
-from losslab.training.factory import check_direction
 from losslab.training.network import Network
+from losslab.training.reading import check_reading
 from runs import only_run
 
 PASSAGES = {5: Passage("abcdefgh", ["CD"]), 8: Passage("xyz", [])}
@@ -130,7 +130,7 @@ def test_answers_are_scored_over_windows_and_ranks() -> None:
 def test_models_that_read_one_side_and_bad_keys_are_refused() -> None:
     decoder = Decoder(num_layers=1, num_heads=1, width=8, context=4, vocab_size=11, tie_embeddings=False)
     with pytest.raises(UserError, match=r"task=qa chooses places that both sides tell about: choose model"):
-        check_direction(decoder, QuestionAnswering())
+        check_reading(decoder, QuestionAnswering())
     with pytest.raises(UserError, match=r"task\.max_answer must be 1 or above"):
         QuestionAnswering(max_answer=0)
     with pytest.raises(UserError, match=r"task\.null_threshold must be a number"):

@@ -21,6 +21,7 @@ from losslab.contracts.model import (
     reads_back_alone,
     reads_source,
 )
+from losslab.contracts.sequences import following_targets, padded, previous_tokens
 from losslab.contracts.task import Calibrator, ColumnKind, Generation, Meter, Scored, Task, flat_hidden, no_objective
 from losslab.contracts.values import (
     MIXED_SHARES,
@@ -39,10 +40,7 @@ from losslab.contracts.values import (
     Values,
     Windows,
     added,
-    following_targets,
     next_tokens,
-    padded,
-    previous_tokens,
 )
 from losslab.metric import Metric
 

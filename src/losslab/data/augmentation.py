@@ -155,7 +155,7 @@ class Augmentation:
         return any(getattr(self, name) for name in _OF_FRAMES)
 
     def frame_masks(self, bands: int) -> FrameMasks:
-        """What hides frames of so many bands."""
+        """The part of it that hides frames of so many bands."""
         keys = {key: getattr(self, key) for pair in _OF_FRAMES.items() for key in pair}
         return FrameMasks(**keys, bands=bands)
 

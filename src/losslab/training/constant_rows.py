@@ -47,7 +47,8 @@ class ConstantRows:
         """Inputs [B, T] → hidden states [B, T, D], 0 in the padding; or [B, D]."""
         lengths = None if is_sharded(self._backbone) else _lengths(inputs)
         if lengths is None:
-            return self._backbone(inputs)
+            hidden: Tensor = self._backbone(inputs)
+            return hidden
         rows = [{name: value[i : i + 1, :n] for name, value in inputs.items()} for i, n in enumerate(lengths)]
         found = [self._hidden(row) for row in rows]
         if found[0].ndim == 1:
@@ -59,7 +60,7 @@ class ConstantRows:
         key = b"".join(row[name].cpu().numpy().tobytes() for name in sorted(row) if name != "mask")
         if (known := self._known.get(key)) is not None:
             return known
-        hidden = self._backbone(row)[0]
+        hidden: Tensor = self._backbone(row)[0]
         size = hidden.numel() * hidden.element_size()
         if size <= self._left:
             self._left -= size

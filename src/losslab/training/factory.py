@@ -20,9 +20,6 @@ from losslab.contracts import (
     context_of,
     mixes_samples,
     projection_of,
-    reads_ahead,
-    reads_back_alone,
-    reads_source,
 )
 from losslab.errors import UserError
 from losslab.losses.base import Loss
@@ -38,6 +35,7 @@ from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer
 from losslab.training.output.loggers import check_loggers
 from losslab.training.random import derive_seed, generator, global_stream
+from losslab.training.reading import check_reading
 from losslab.training.schedules import make_scheduler
 from losslab.training.trial.forms import check_data, check_info, check_model, check_task
 from losslab.training.two_passes import check_random
@@ -76,7 +74,7 @@ def _check(config: dict[str, Any]) -> None:
             )
         if config["model"]["_target_"].startswith("losslab.models."):
             check_random(backbone)
-    check_direction(backbone, task)
+    check_reading(backbone, task)
     _check_whole_batch(config, backbone)
     build_data(config).check_task(task)
     build_callbacks(config, with_averaged(task.metrics, task.primary, config["callbacks"]), task.primary)
@@ -103,35 +101,6 @@ def _check_context(config: dict[str, Any], backbone: torch.nn.Module) -> None:
         raise UserError(
             f"data.context={asked} is longer than the {longest} inputs that the model reads: "
             f"give data.context={longest} or less, or a longer model.context"
-        )
-
-
-def check_direction(backbone: torch.nn.Module, task: Task) -> None:
-    """Refuse a model that reads ahead for a task that predicts what follows, one that does not for a task that hides
-    tokens in the middle or points at places, and one that reads a source where there is none, or none where there is.
-    Raises UserError naming both."""
-    if task.reads_source != reads_source(backbone):
-        one, other = chosen("model", backbone), chosen("task", task)
-        raise UserError(
-            f"{other} reads a source beside its target, and {one} does not read it: choose model=encoder_decoder"
-            if task.reads_source
-            else f"{one} reads a source beside its target, and {other} gives none: choose task=translation, or "
-            "model=decoder"
-        )
-    if (task.masks or task.points) and reads_back_alone(backbone):
-        options = inspect.signature(type(backbone)).parameters
-        cure = "model.bidirectional=true" if "bidirectional" in options else "model=encoder"
-        does = "hides tokens that" if task.masks else "chooses places that"
-        raise UserError(
-            f"{chosen('model', backbone)} reads what stands before a position alone, and "
-            f"{chosen('task', task)} {does} both sides tell about: choose {cure}"
-        )
-    if task.causal and reads_ahead(backbone):
-        options = inspect.signature(type(backbone)).parameters
-        cure = "model.bidirectional=false" if "bidirectional" in options else "model=decoder"
-        raise UserError(
-            f"{chosen('model', backbone)} reads the text on both sides of a position, and "
-            f"{chosen('task', task)} predicts what follows it, which would be no task: choose {cure}"
         )
 
 
