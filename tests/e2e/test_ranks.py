@@ -105,7 +105,7 @@ FIVE_STEPS = [
     "trainer.enable_progress_bar=false",
 ]
 LOSSES = ["cross_entropy", "kl_divergence", "brier", "hinge", "square", "harmonic", "entmax", "class_balanced"]
-LOSSES += ["adaptive_softmax", "sampled_softmax"]
+LOSSES += ["adaptive_softmax", "sampled_softmax", "multi_token", "token_order"]
 """One for each way to compute a loss, with and without a scale that it receives; and entmax, whose nll is infinite."""
 UNTIED = {"adaptive_softmax": ["model.tie_embeddings=false"]}
 RUNS = {loss: [f"loss={loss}", *UNTIED.get(loss, [])] for loss in LOSSES} | {"mlm": ["task=mlm", "model=encoder"]}
