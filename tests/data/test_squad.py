@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers, processors
 
 from atlas import atlas, write_atlas
 from losslab.contracts import Share
@@ -63,6 +65,19 @@ def test_windows_reach_every_token_and_mark_whole_answers_alone() -> None:
     assert found[1]["text_pair"].tolist() == [*b"defghijkl", 256]
     assert found[1]["offsets"].tolist() == [[i, i + 1] for i in range(3, 12)]
     assert is_unreached([(0, 4), (4, 8)], (3, 4)) and not is_unreached([(0, 4)], NO_SPAN)
+
+
+def test_a_window_begins_with_the_token_before_texts() -> None:
+    backend = Backend(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "a": 2, "b": 3}, unk_token="a"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    pair = [("[CLS]", 0), ("[SEP]", 1)]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=pair)
+    for begins, first in ((True, 0), (False, 1)):
+        tokenizer = FileTokenizer(backend.to_str(), "own", begins=begins)
+        question, text = located(["b a", "a b b"], tokenizer)
+        options = {"span": NO_SPAN, "number": 0, "tokenizer": tokenizer}
+        found = WindowRule(context=16).example(question.ids, text, (0, 3), **options)
+        assert (found["text"].tolist(), found["text_pair"].tolist()) == ([first, 3, 2, 1], [2, 3, 3, 1])
 
 
 @pytest.mark.parametrize(

@@ -148,8 +148,8 @@ def open_questions(
     """Open the folder for `settings`, or read and encode the questions.
 
     Args:
-        settings: all that decides what is kept; `tokenizer` (bpe, bytes or a path), `vocab_size` and `lowercase` are
-            read.
+        settings: all that decides what is kept; `tokenizer` (bpe, bytes or a path), `vocab_size`, `lowercase` and
+            `begins` are read.
 
     Raises:
         UserError: for questions that cannot be used.
@@ -184,7 +184,13 @@ def _write(
     texts = {context: i for i, context in enumerate(dict.fromkeys(question.context for question in questions))}
     of_train = [question for question, code in zip(questions, codes, strict=True) if code == 0]
     learned = [*dict.fromkeys(question.context for question in of_train), *(question.text for question in of_train)]
-    tokenizer = make_tokenizer(settings["tokenizer"], settings["vocab_size"], learned, lowercase=settings["lowercase"])
+    tokenizer = make_tokenizer(
+        settings["tokenizer"],
+        settings["vocab_size"],
+        learned,
+        lowercase=settings["lowercase"],
+        begins=settings["begins"],
+    )
     encoded = list(located([*texts], tokenizer))
     asked = [found.ids for found in located([question.text for question in questions], tokenizer)]
     numbers = np.array([texts[question.context] for question in questions], dtype=np.int64)

@@ -23,7 +23,8 @@ _QUESTIONS_SHARE = 4
 
 @dataclass(frozen=True)
 class WindowRule:
-    """How windows are cut: the end of text, the question, the end, tokens of the text, the end.
+    """How windows are cut: the token that a tokenizer puts before texts, else the end of text; then the question, the
+    end, tokens of the text, the end.
 
     Args:
         context: tokens of a window, with all of these.
@@ -88,9 +89,10 @@ class WindowRule:
         """
         start, stop = part
         mark = [] if tokenizer.end is None else [tokenizer.end]
+        begin = mark if tokenizer.begin is None else [tokenizer.begin]
         inside = start <= span[0] and span[1] < stop
         return {
-            "text": _tokens([*mark, *question[: self.longest_question].tolist(), *mark]),
+            "text": _tokens([*begin, *question[: self.longest_question].tolist(), *mark]),
             "text_pair": _tokens([*text.ids[start:stop].tolist(), *mark]),
             "offsets": torch.from_numpy(text.offsets[start:stop].astype(np.int32)),
             "span": (span[0] - start, span[1] - start) if inside else NO_SPAN,

@@ -89,6 +89,8 @@ class Squad(SamplesDataModule):
         tokenizer: bytes, bpe (trained on the texts and questions of train), or the path of a tokenizer.json.
         vocab_size: of the trained bpe.
         lowercase: the trained bpe lowers the case of what it reads.
+        special_tokens: windows begin with the token that the post-processor of a tokenizer.json puts before texts
+            ([CLS]), instead of the end of text.
         context, max_question, stride: see `losslab.data.question_windows.WindowRule`.
         batch_size: windows in one optimizer step, over all devices and micro-batches.
         val_batch_size: windows evaluated at once on each device.
@@ -111,6 +113,7 @@ class Squad(SamplesDataModule):
         tokenizer: str = "bpe",
         vocab_size: int = 8192,
         lowercase: bool = False,
+        special_tokens: bool | None = None,
         context: int,
         max_question: int | None = None,
         stride: int | None = None,
@@ -133,12 +136,17 @@ class Squad(SamplesDataModule):
             raise UserError(
                 f"data.val_fraction and data.test_fraction leave nothing to train on: together they are {held_back:g}"
             )
-        check_choice(tokenizer, vocab_size, lowercase=lowercase)
+        check_choice(tokenizer, vocab_size, lowercase=lowercase, special=bool(special_tokens))
         self.paths = {split: _file(split, name) for split, name in given.items() if name is not None}
         self.rule = WindowRule(context, max_question, stride)
         self.rule.check()
         self.reading = QuestionReading(val_fraction, test_fraction, split_by, faulty)
-        self.choice = {"tokenizer": tokenizer, "vocab_size": vocab_size, "lowercase": lowercase}
+        self.choice = {
+            "tokenizer": tokenizer,
+            "vocab_size": vocab_size,
+            "lowercase": lowercase,
+            "begins": bool(special_tokens),
+        }
         self._store: QuestionStore | None = None
 
     def check_task(self, task: Task) -> None:

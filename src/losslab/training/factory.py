@@ -68,10 +68,7 @@ def _check(config: dict[str, Any]) -> None:
     if config["trainer"]["r_drop"]:
         check_r_drop(loss)
         if task.points:
-            raise UserError(
-                f"trainer.r_drop compares two predictions of the same classes, and those of {chosen('task', task)} are "
-                "the places of a sample: leave it out"
-            )
+            raise UserError(f"trainer.r_drop compares classes, and {chosen('task', task)} has places: leave it out")
         if config["model"]["_target_"].startswith("losslab.models."):
             check_random(backbone)
     check_reading(backbone, task)
