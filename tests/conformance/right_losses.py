@@ -61,6 +61,8 @@ class LearnableTemperature(Loss):
 
 
 class WithBuffer(Loss):
+    per_class = True
+
     def bind(self, spec: OutputSpec) -> None:
         assert spec.class_counts is not None
         self.register_buffer("prior", (spec.class_counts / spec.class_counts.sum()).log().float())

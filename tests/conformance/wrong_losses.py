@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from right_losses import ce
+from right_losses import WithBuffer, ce
 from torch import Tensor
 from torch.nn import functional as F
 
-from losslab.contracts import Features, LossSum, Projection
+from losslab.contracts import Features, LossSum, OutputSpec, Projection
 from losslab.losses.base import Loss
 from losslab.losses.gaussian_nll import GaussianNLL
 
@@ -178,6 +178,18 @@ class QuantilesByVariance(GaussianNLL):
         return super().predict_quantiles(torch.cat([mean, 2 * log_variance], dim=-1), levels)
 
 
+class UndeclaredPrior(WithBuffer):
+    per_class = False
+
+
+class KeepsTheNumberOfClasses(Loss):
+    def bind(self, spec: OutputSpec) -> None:
+        self.size = spec.num_classes
+
+    def from_log_prob(self, log_prob: Tensor) -> Tensor:
+        return -log_prob / self.size
+
+
 WRONG: list[tuple[type[Loss], str, str]] = [
     (MinusCrossEntropy, "targets", "sign is wrong"),
     (NeverTrainsClassZero, "targets", "class 0 .*never trained"),
@@ -205,5 +217,7 @@ WRONG: list[tuple[type[Loss], str, str]] = [
     (WithoutWeight, "sums, not means", "features.weight is not multiplied in"),
     (DensityWithoutConstant, "predictions", "must be normalised"),
     (QuantilesByVariance, "predictions", "its density has the mass"),
+    (UndeclaredPrior, "classes", "declare per_class = True.*bound for 2 classes, it raises"),
+    (KeepsTheNumberOfClasses, "classes", "declare per_class = True.*another sum for 11"),
     (RootOfZero, "logits of ±10,000", "not finite"),
 ]

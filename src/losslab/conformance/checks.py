@@ -32,6 +32,7 @@ CHECKS: dict[str, Check] = {
     "training mode": basics.mode_changes_nothing,
     "memory": basics.nothing_stays_alive,
     "determinism": sums.same_call_same_value,
+    "classes": options.any_number_of_classes,
     "options": options.options_are_checked,
     "training": options.training_lowers_it,
 }

@@ -9,11 +9,37 @@ from typing import Any
 
 import torch
 
-from losslab.conformance.subject import Subject, single
+from losslab.conformance.subject import Subject, near, single
+from losslab.contracts import TargetKind
 from losslab.errors import Fault, UserError, error_sentence
 from losslab.losses.execution import LinearMap
 
 _STEPS = 20
+_FEW = 2
+_PER_CLASS = (
+    "it has something for each class, or keeps their number: declare per_class = True, so that tasks whose classes are "
+    "the places of a sample refuse it"
+)
+
+
+def any_number_of_classes(subject: Subject) -> str:
+    """Bound for two classes, the loss of more of them is that of one that was bound for so many, unless it is declared
+    otherwise: so many places may a sample have (`Task.points`)."""
+    loss = subject.loss
+    if loss.target_kind is not TargetKind.CLASSES or loss.per_class:
+        return "the same at every position"
+    if not loss.position_wise or loss.reads_teacher or loss.needs or not subject.takes(_FEW):
+        return "not tried: it reads more than one position's logits, or is for one number of them"
+    problem = subject.problem()
+    features, projection = single(problem.features), LinearMap(problem.projection.float(), None)
+    try:
+        with torch.no_grad():
+            few, usual = (subject.fresh(size)(features, projection) for size in (_FEW, subject.size))
+    except Exception as error:  # a stranger's loss may raise anything: it is the finding
+        raise Fault(f"{_PER_CLASS} (bound for {_FEW} classes, it raises {error_sentence(error)})") from error
+    if not near(few.total, usual.total) or not near(few.weight, usual.weight):
+        raise Fault(f"{_PER_CLASS} (bound for {_FEW} classes, it gives another sum for {subject.size} of them)")
+    return f"bound for {_FEW}, it takes {subject.size}"
 
 
 def options_are_checked(subject: Subject) -> str:
