@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from losslab.choices import conf_dir
 from losslab.config.identity import ADDED_LATER
 from losslab.contracts import Batch, Share, padded
-from losslab.data.augmentation import Augmentation
+from losslab.data.augmentation import _OF_FRAMES, Augmentation
 from losslab.data.bpe_dropout import BpeDropout
 from losslab.data.label_noise import noisy_labels
 from losslab.data.row_changes import RowChanges
@@ -439,8 +439,11 @@ def test_bad_paraphrases_are_one_sentence(table, tmp_path, content, words) -> No
 
 
 def test_every_table_has_the_same_keys() -> None:
+    """Those of tokens, or those of frames."""
     files = [path for path in (conf_dir() / "data").glob("*.yaml") if RowsDataModule.__name__ in path.read_text()]
     found = [yaml.safe_load(path.read_text())["augment"] for path in files]
     assert len(found) >= 4
-    assert all(block == Augmentation().__dict__ for block in found)
-    assert {f"data.augment.{key}": value for key, value in found[0].items()}.items() <= ADDED_LATER.items()
+    whole, of_frames = Augmentation().__dict__, {key for pair in _OF_FRAMES.items() for key in pair}
+    kinds = [{key: value for key, value in whole.items() if (key in of_frames) is on} for on in (False, True)]
+    assert all(block in kinds for block in found) and all(kind in found for kind in kinds)
+    assert {f"data.augment.{key}": value for key, value in whole.items()}.items() <= ADDED_LATER.items()
