@@ -110,6 +110,9 @@ LOSSES += ["adaptive_softmax", "sampled_softmax", "multi_token", "token_order"]
 UNTIED = {"adaptive_softmax": ["model.tie_embeddings=false"]}
 RUNS = {loss: [f"loss={loss}", *UNTIED.get(loss, [])] for loss in LOSSES} | {"mlm": ["task=mlm", "model=encoder"]}
 """And a task whose ranks have unequal numbers of targets."""
+RUNS["translation"] = ["task=translation", "task.beams=2", "model=encoder_decoder", "data=pairs"]
+RUNS["translation"] += ["data.batch_size=8"]
+"""And one whose ranks share out the texts that a network writes."""
 STRATEGIES = {"ddp": "trainer.accumulate_grad_batches=2", "fsdp": "trainer.accumulate_grad_batches=1"}
 """Strategy → how its batch is split."""
 NAN = ["loss=brier", "loss._target_=rank_weights.NanOnOneRank"]
@@ -117,7 +120,7 @@ NINE_STEPS = ["trainer.max_steps=9", "trainer.val_check_interval=4"]
 
 
 def make(place: Path, name: str, *options: str) -> Path:
-    path = f"data.path={place / 'book.txt'}"
+    path = f"data.path={place / ('pairs.tsv' if 'data=pairs' in options else 'book.txt')}"
     config = bind_components(check_run(compose_plain([*TINY, path, *FIVE_STEPS, *options])))
     make_run(place / name, resolve_split(resolve_budget(config)))
     return place / name
@@ -128,6 +131,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place whose runs in two/ were trained on two ranks, by the same two processes."""
     place = tmp_path_factory.mktemp("ranks")
     (place / "book.txt").write_text(make_text(), encoding="utf-8")
+    numbers = "".join(f"{'ja ' * (i % 4)}{i}\t{i} {'yes ' * (i % 4)}\n" for i in range(60))
+    (place / "pairs.tsv").write_text(f"source\ttarget\n{numbers}")
     for (name, options), (strategy, split) in product(RUNS.items(), STRATEGIES.items()):
         make(place, f"two/{name}-{strategy}", *options, f"trainer={strategy}", split)
     make(place, "two/nan-fsdp", *NAN, "trainer=fsdp", *NINE_STEPS)
@@ -158,11 +163,13 @@ def test_a_loss_trains_on_two_ranks_as_on_one(trained: Path, loss: str) -> None:
         assert all(torch.equal(kept[f"network.{name}"], first[name]) for name in first)
         found, whole = read(run).metrics["final"], read(one).metrics["final"]
         assert found.keys() == whole.keys()
-        for name in ("val/nll", "test/nll", "val/nll_scaled", "test/nll_scaled", "val/objective"):
+        written = [name for name in whole if name.endswith(("/bleu", "/chrf"))]
+        for name in ("val/nll", "test/nll", "val/nll_scaled", "test/nll_scaled", "val/objective", *written):
             if whole[name] is None:  # a prediction of exactly 0 has no finite nll
                 assert loss == "entmax" and found[name] is None
             else:
                 assert found[name] == pytest.approx(whole[name], rel=1e-6), (strategy, name)
+        assert len(written) == (4 if loss == "translation" else 0)
 
 
 def test_no_shipped_loss_is_computed_in_a_way_of_its_own() -> None:
