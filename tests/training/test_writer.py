@@ -4,7 +4,8 @@ predictions; and their judgement by an evaluation."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,9 +36,12 @@ from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import METRICS
 from losslab.models.decoder import Decoder
 from losslab.models.encoder_decoder import EncoderDecoder
+from losslab.tasks.classification import Classification
+from losslab.tasks.lm import LanguageModeling
 from losslab.training.generation.writer import NetworkSteps, TextWriter, Written
 from losslab.training.network import Network
 from losslab.training.scoring.evaluator import Evaluator
+from losslab.training.scoring.translating import Translator
 
 V, END, CONTEXT, BATCH = 11, 10, 9, 6
 
@@ -184,6 +188,16 @@ def test_a_tokenizer_without_an_end_and_an_unknown_context_are_refused() -> None
     with pytest.raises(UserError, match="has no `context`"):
         TextWriter(network, Letters(END), Generation())
     assert {each.ended for (each,) in write(make(), draw(), 1, context=2)} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("task", "command"), [(LanguageModeling(), "losslab generate"), (Classification(), "losslab predict")]
+)
+def test_a_run_of_another_task_is_sent_to_its_own_command(task: Task, command: str) -> None:
+    network: Any = SimpleNamespace(task=task)
+    info = DataInfo(splits={}, mean_positions=1)
+    with pytest.raises(UserError, match=f"and this one is one of task=.*: {command}"):
+        Translator(network, info, {"context": 9}, lambda device: nullcontext())
 
 
 class Judged(ClassMeter):

@@ -61,7 +61,7 @@ class NextToken:
         if not network.task.continues_texts:
             raise UserError(
                 f"text comes from runs that predict next tokens, and {chosen('task', network.task)} "
-                + ("predicts them from a source" if network.task.reads_source else "does not")
+                + ("predicts them from a source: losslab translate" if network.task.reads_source else "does not")
             )
         if network.training:
             raise UserError("a network in training mode drops out at random: call its eval() before it generates")
