@@ -89,7 +89,7 @@ def translate(
     if given.split is not None:
         from losslab.training.scoring.own_sources import own_sources
 
-        lines = own = own_sources(run, record, loaded, given.split)
+        lines = own = own_sources(run, record, loaded, given.split, trust)
         columns, about = (own.source, own.target), {"split": given.split, "hashes": own.hashes}
         total = sum(1 for _ in own)
         if given.to is not None and given.to.suffix.lower() != PAIRS and not own.by_line:

@@ -146,6 +146,13 @@ def absolute(path: str | list[str]) -> str | list[str]:
     return str(Path(home).absolute())
 
 
+def with_inputs_of(stored: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's configuration with the inputs of its run's, whose paths may have been changed since it was
+    written."""
+    keys = [key for name in INPUTS if (key := name.rpartition(".")[2]) in config["data"]]
+    return {**config, "data": config["data"] | {key: stored["data"].get(key) for key in keys}}
+
+
 def moved_inputs(config: dict[str, Any], folder: Path, made_at: str | None, overrides: list[str]) -> dict[str, Any]:
     """The text's path as seen from the new place of a run's folder, where both were moved together.
 

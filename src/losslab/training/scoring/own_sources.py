@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from losslab.config.stored import moved_inputs
+from losslab.config.stored import moved_inputs, open_config, with_inputs_of
 from losslab.data.row_source import RowSource
 from losslab.data.rows import RowsDataModule
 from losslab.data.splits import SPLITS
@@ -45,8 +44,11 @@ class OwnSources:
         return self.rows.by_line and len(self.rows.columns(self.split)) == 1
 
 
-def own_sources(run: RunFolder, record: Record, loaded: Loaded, split: str) -> OwnSources:
+def own_sources(run: RunFolder, record: Record, loaded: Loaded, split: str, trust: list[str]) -> OwnSources:
     """The sources of a split of its own.
+
+    Args:
+        trust: the classes outside losslab that the configuration may name.
 
     Raises:
         UserError: for a split that is a part of another's files, data of another kind, and files that are not there or
@@ -54,7 +56,8 @@ def own_sources(run: RunFolder, record: Record, loaded: Loaded, split: str) -> O
     """
     if split not in SPLITS:
         raise UserError(f"--split must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, not {split}")
-    config: dict[str, Any] = moved_inputs(loaded.config, run.path, record.provenance.get("folder"), [])
+    config = with_inputs_of(open_config(run.config(), trust, run.config_file), loaded.config)
+    config = moved_inputs(config, run.path, record.provenance.get("folder"), [])
     data, task = build_data(config), loaded.network.task
     if not isinstance(data, RowsDataModule):
         read_by = config["data"]["_target_"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from losslab.config.binding import bind_components
-from losslab.config.stored import INPUTS, moved_inputs, open_config, override
+from losslab.config.stored import INPUTS, moved_inputs, open_config, override, with_inputs_of
 from losslab.contracts import Batch, DataModule
 from losslab.data.module import TextDataModule
 from losslab.errors import UserError
@@ -177,9 +177,7 @@ def reopen(run: RunFolder, *, checkpoint: str, overrides: list[str], trust: list
     loaded = rebuild(path, trust)
     config = loaded.config
     if of_run := path.resolve().parent == run.checkpoints.resolve():
-        # The path of the text may have been changed since this checkpoint was written.
-        inputs = {key: stored["data"].get(key) for name in INPUTS if (key := name.rpartition(".")[2]) in config["data"]}
-        config = {**config, "data": config["data"] | inputs}
+        config = with_inputs_of(stored, config)
     config = _placed(config, run, record.provenance.get("folder"), overrides)
     changeable = (*CHANGEABLE, *(["loss.teacher"] if "teacher" in config["loss"] else []))
     config = bind_components(open_config(override(config, overrides, changeable), trust, path))
