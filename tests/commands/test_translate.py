@@ -173,6 +173,8 @@ def test_a_split_is_translated_for_a_student_line_by_line_with_its_provenance(
     assert train([*student, "name=student", "data.target=kd.en", "trainer.max_steps=2"]) == 0
     _, taught = only_run(Path("outputs/student"))
     assert taught.status == "completed" and taught.hashes["data"] != record.hashes["data"]
+    (writer,) = taught.provenance["text"]["written"].values()
+    assert (writer["identity"], writer["weights"], writer["beams"]) == (record.identity, "raw", 1)
     Path("dealt.de").write_text(sources)
     words = ["name=dealt", "data.source=dealt.de", "trainer.max_steps=2", "task.beams=0"]
     held = [word for word in student if "val_" not in word and "test_" not in word and "task.beams" not in word]

@@ -10,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from losslab.data.written_targets import DESCRIPTION
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
 PAIRS = ".jsonl"
 """Ends the name of a file of pairs."""
-_PART, _ABOUT = ".part", ".json"
+_PART = ".part"
 
 
 class TranslatedFile:
@@ -36,8 +37,8 @@ class TranslatedFile:
         self.about = about
         self.columns = columns
         self.part = path.with_name(path.name + _PART)
-        self.about_file = path.with_name(path.name + _ABOUT)
-        self._about_part = path.with_name(path.name + _PART + _ABOUT)
+        self.about_file = path.with_name(path.name + DESCRIPTION)
+        self._about_part = path.with_name(path.name + _PART + DESCRIPTION)
         if path.exists():
             raise UserError(f"--to {path} is there already: move it away, or name another file")
         if not path.parent.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,12 @@ from typing import Any, Literal
 from losslab.contracts import DataInfo, Task
 from losslab.data.pair_files import SOURCE, TARGET, PairFiles, line_files
 from losslab.data.references import References
+from losslab.data.row_files import FileRows
 from losslab.data.rows import RowsDataModule
 from losslab.data.source_tokenizer import source_tokenizer_of
 from losslab.data.table_format import FormatName
 from losslab.data.tokenizer import tokenizer_of
+from losslab.data.written_targets import writer_of
 from losslab.errors import UserError
 
 
@@ -168,6 +171,22 @@ class PairsDataModule(RowsDataModule):
                 "now"
             )
         return [[*one, *more] for one, more in zip(own, others, strict=True)]
+
+    def summary(self) -> dict[str, Any]:
+        """See `RowsDataModule.summary`; and the runs that wrote targets of train."""
+        return super().summary() | ({"written": writers} if (writers := self._writers()) else {})
+
+    def introduction(self, interim: int) -> Iterator[tuple[str, bool]]:
+        """See `RowsDataModule.introduction`; and the runs that wrote targets of train."""
+        yield from super().introduction(interim)
+        for file, about in self._writers().items():
+            yield f"{file} was written by {about['run']}, {about['beams']} beams", False
+
+    def _writers(self) -> dict[str, dict[str, Any]]:
+        """File of train → its description, where a run wrote it (`losslab translate --to`)."""
+        files = self.source.files["train"] if isinstance(self.source, PairFiles | FileRows) else []
+        found = {file.name: writer_of(file) for each in files for file in (each if isinstance(each, tuple) else [each])}
+        return {name: about for name, about in found.items() if about is not None}
 
     def _too_long(self, task: Task) -> UserError:
         """The sentence for the first text that is longer than the context: the pairs are read again for it."""
