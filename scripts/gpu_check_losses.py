@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from cases import CASES, Case
+from cases import CASES, SEQUENCE_CASES, Case
 from gpu_check_tools import Sizes, Table
 from problems import bound, problem_for
 from torch import Tensor
@@ -24,7 +24,7 @@ def losses_equal_float64(sizes: Sizes) -> list[Table]:
     """The value and the gradient in the hidden states; the worst case of each loss."""
     table = Table(["loss", *(str(dtype).removeprefix("torch.") for dtype in TOLERANCE)])
     worst: dict[str, list[float]] = {}
-    for case in CASES:
+    for case in (*CASES, *SEQUENCE_CASES):
         for column, (dtype, tolerance) in enumerate(TOLERANCE.items()):
             error = _error(case, dtype, sizes)
             worst.setdefault(case.name, [0.0] * len(TOLERANCE))
@@ -61,6 +61,7 @@ def _ours(case: Case, features: Features, hidden: Tensor, weight: Tensor, device
         target=_single(features.target, device),
         weight=_single(features.weight, device),
         extras={name: _single(value, device) for name, value in features.extras.items()},
+        lengths=None if features.lengths is None else features.lengths.to(device),
     )
     total = loss(own, OutputProjection(weight.to(device).requires_grad_())).total
     (gradient,) = torch.autograd.grad(total, leaf)

@@ -48,7 +48,7 @@ def test_the_table_gives_ratios_round_by_round() -> None:
         (["loss=focal", "loss.gamma=-1"], 1, "gamma"),
         (["loss=focal", "loss.gama=1"], 1, "gamma"),
         (["loss=focal"], 0, "--rounds"),
-        (["loss=focal,mse"], 1, "MSE has outputs for a few values"),
+        (["loss=focal,mse"], 1, "MSE is for values, not for one class of a vocabulary"),
         (["loss=focal", "data.vocab_size=0"], 1, "vocab_size"),
     ],
 )

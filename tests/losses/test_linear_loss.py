@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, NUM_OUTPUTS, Case
+from cases import CASES, NUM_OUTPUTS, SEQUENCE_CASES, Case
 from problems import WIDTH, bound, problem_for
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
@@ -107,7 +107,7 @@ def test_every_loss_has_the_value_and_gradients_of_its_formula(case: Case) -> No
 
 def test_every_name_of_the_catalogue_works_or_is_refused_in_a_sentence() -> None:
     names = {path.stem for path in (conf_dir() / "loss").glob("*.yaml")}
-    assert names == {case.name for case in EACH_LOSS}
+    assert names == {case.name for case in (*EACH_LOSS, *SEQUENCE_CASES)}
     refused = {}
     for case in EACH_LOSS:
         problem = Problem(case)

@@ -167,7 +167,7 @@ def test_every_hidden_state_stands_at_its_token() -> None:
 
 def test_a_sharded_model_is_called_once_whatever_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks whose rows have other numbers of windows would wait for one another otherwise."""
-    monkeypatch.setattr("losslab.training.long_inputs._is_sharded", lambda backbone: True)
+    monkeypatch.setattr("losslab.training.long_inputs.is_sharded", lambda backbone: True)
     model, rows = Tokens(), rows_of(60, 5)
     found = InWindows(model, WINDOWS)(batch_of(rows).inputs)
     assert model.calls == [WINDOWS.number(60) + 1]

@@ -149,7 +149,7 @@ def test_a_loss_of_classes_is_refused_with_what_fits() -> None:
     with pytest.raises(UserError) as refused:
         check_kinds(CrossEntropy(), Regression())
     ours = refused.value.args[0].partition("this task goes with loss=")
-    assert "this loss goes with task=classification, " in ours[0] and " or tagging, and " in ours[0]
+    assert "this loss goes with task=classification, " in ours[0] and " or translation, and " in ours[0]
     assert all(case.name in ours[2] for case in LOSSES) and "focal" not in ours[2]
     with pytest.raises(UserError, match=r"does not give: this loss goes with task=.*lm") as refused:
         check_kinds(Goldfish(), Tagging())
