@@ -73,7 +73,7 @@ def predict(
         UserError: for a run without rows, and for rows that cannot be used.
     """
     if output is not None and output.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--output {output} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+        raise UserError(f"--output {output} must end in .jsonl or .csv, or {ANSWERS} for answers of task=qa")
     if top is not None and top < 1:
         raise UserError(f"--top must be 1 or more, not {top}")
     opened = _open(folder, checkpoint, trust, temperature, weights, top)
