@@ -365,3 +365,16 @@ def test_a_mean_over_two_versions_of_ones_own_loss_is_told(sweep: Sweep) -> None
         sweep.add("mine", seed, 3.5 + seed, hashes={"own_code": "x" if seed == 2 else "y"})
     told = "mine: its own code (own_code in run.json) is not the same for seed 1, 3 and seed 2, and the row is a mean"
     assert comparison_of(sweep).caveats[0].startswith(told)
+
+
+@pytest.mark.parametrize("varied", [True, False])
+def test_seeds_of_a_pretrained_model_begin_with_equal_weights_and_batches_of_their_own(
+    sweep: Sweep, varied: bool
+) -> None:
+    for seed in range(1, 4):
+        hashes = {"backbone_init": "same", "model.name": "weights"} | ({} if varied else {"batches": "same"})
+        sweep.add("cross_entropy", seed, 3.0 + 0.01 * seed, hashes=hashes)
+        sweep.add("square", seed, 4.0 + 0.011 * seed, hashes=hashes)
+    c = comparison_of(sweep)
+    assert ("different seeds with equal initial weights" in c.caveats[0]) is not varied
+    assert len(next(row for row in c.rows if row.label == "square").differences) == (3 if varied else 0)

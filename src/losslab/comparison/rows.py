@@ -27,6 +27,8 @@ _RESOLUTION = 1e-7
 ONE_START = "no claim: different seeds started from the same weights"
 OF_START = ("backbone_init", "projection_init", "batches")
 """Hashes of what two runs of a seed must have in common to be a pair."""
+_OF_FILES = "model."
+"""Begins the names of hashes of files out of which a model takes its weights."""
 
 
 @dataclass(frozen=True)
@@ -165,12 +167,14 @@ def unequal_start(contender: Contender, reference: Contender, seed: int) -> list
 
 
 def shared_starts(contender: Contender) -> list[list[int]]:
-    """Groups of seeds whose runs have the same initial weights: nothing that the seeds should vary was varied."""
-    by_hash: dict[str, list[int]] = defaultdict(list)
+    """Groups of seeds whose runs have the same initial weights: nothing that the seeds should vary was varied. Weights
+    that a model takes out of files are meant to be the same: those runs differ by their projection and batches."""
+    by_hash: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
     for seed, run in sorted(contender.runs.items()):
-        start = run.record.hashes.get("backbone_init")
-        if start and not run.settings.get("init_from"):  # which is meant to give all seeds one start
-            by_hash[start].append(seed)
+        hashes = run.record.hashes
+        from_files = any(key.startswith(_OF_FILES) for key in hashes)
+        if hashes.get("backbone_init") and not run.settings.get("init_from"):  # which is meant to give all one start
+            by_hash[tuple(hashes.get(key) for key in (OF_START if from_files else OF_START[:1]))].append(seed)
     return [seeds for seeds in by_hash.values() if len(seeds) > 1]
 
 
