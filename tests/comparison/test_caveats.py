@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from made_runs import Sweep, comparison_of, edit_record, page_text, read, rows_of
 
-from losslab.comparison.caveats import ALONE, ONE_LEARNING_RATE, TRAINED_START
+from losslab.comparison.caveats import ALONE, ONE_LEARNING_RATE, PRETRAINED_START, TRAINED_START
 from losslab.comparison.rows import ONE_START
 from losslab.errors import UserError
 
@@ -378,3 +378,4 @@ def test_seeds_of_a_pretrained_model_begin_with_equal_weights_and_batches_of_the
     c = comparison_of(sweep)
     assert ("different seeds with equal initial weights" in c.caveats[0]) is not varied
     assert len(next(row for row in c.rows if row.label == "square").differences) == (3 if varied else 0)
+    assert PRETRAINED_START in c.caveats

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from losslab.comparison.metrics import Declarations, short
-from losslab.comparison.rows import Row, shared_starts, unequal_start
+from losslab.comparison.rows import Row, shared_starts, takes_weights, unequal_start
 from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, shown
 from losslab.comparison.runs.evaluations import OF_TEXT
 from losslab.comparison.runs.run import BEST, Run
@@ -23,6 +23,10 @@ SAME_SEEDS = (
 TRAINED_START = (
     "these runs began with trained weights (init_from): this ranks losses for training on from those, and seeds "
     "differ in the order of the data and in dropout alone"
+)
+PRETRAINED_START = (
+    "these runs began with the weights of a pretrained model (model.name): this ranks losses for fine-tuning it, and "
+    "seeds differ in batches, dropout and a fresh projection alone"
 )
 ALONE = "there is only one loss here: nothing to compare it with"
 _LONGEST_ERROR = 200
@@ -45,6 +49,8 @@ def caveats(
     found += _missing(contenders, rows, metric)
     if any(run.settings.get("init_from") for c in contenders for run in c.runs.values()):
         found.append(TRAINED_START)
+    elif any(takes_weights(run.record.hashes) for c in contenders for run in c.runs.values()):
+        found.append(PRETRAINED_START)
     found += _unequal_origins(contenders)
     found += stopping_caveats(contenders)
     found += _unequal_validations(contenders) if weights == BEST else []

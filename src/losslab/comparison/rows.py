@@ -171,11 +171,15 @@ def shared_starts(contender: Contender) -> list[list[int]]:
     that a model takes out of files are meant to be the same: those runs differ by their projection and batches."""
     by_hash: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
     for seed, run in sorted(contender.runs.items()):
-        hashes = run.record.hashes
-        from_files = any(key.startswith(_OF_FILES) for key in hashes)
+        hashes, decisive = run.record.hashes, OF_START if takes_weights(run.record.hashes) else OF_START[:1]
         if hashes.get("backbone_init") and not run.settings.get("init_from"):  # which is meant to give all one start
-            by_hash[tuple(hashes.get(key) for key in (OF_START if from_files else OF_START[:1]))].append(seed)
+            by_hash[tuple(hashes.get(key) for key in decisive)].append(seed)
     return [seeds for seeds in by_hash.values() if len(seeds) > 1]
+
+
+def takes_weights(hashes: Mapping[str, str]) -> bool:
+    """Whether a record's hashes say that the model took its weights out of files."""
+    return any(key.startswith(_OF_FILES) for key in hashes)
 
 
 def _why_none(contender: Contender, reference: Contender) -> str:
