@@ -15,15 +15,13 @@ from losslab.contracts import (
     Features,
     TargetKind,
     Task,
-    flat_hidden,
-    following_targets,
     padded,
-    previous_tokens,
 )
 from losslab.contracts.task import ColumnKind
 from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import PRIMARY, TOKEN_METRICS
 from losslab.metrics.temperature import Temperature
+from losslab.tasks.next_tokens import next_token_features
 
 
 class Completion(Task):
@@ -72,13 +70,7 @@ class Completion(Task):
             needs: `previous`: how many of the tokens before each target to give along, the prompt's among them; `next`:
                 how many of the targets after it, the completion's alone.
         """
-        hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
-        extras = {name: value.flatten() for name, value in batch.extras.items()}
-        if previous := needs.get("previous"):
-            extras["previous"] = previous_tokens(batch.inputs["tokens"], previous).flatten(0, 1)
-        if following := needs.get("next"):
-            extras["next"] = following_targets(batch.target, batch.weight, following).flatten(0, 1)
-        return Features(hidden, batch.target.flatten(), batch.weight.flatten(), extras)
+        return next_token_features(backbone, batch, needs)
 
     def calibrator(self, info: DataInfo) -> Temperature:
         return Temperature()

@@ -11,13 +11,11 @@ from losslab.contracts import (
     Features,
     TargetKind,
     Task,
-    flat_hidden,
-    following_targets,
-    previous_tokens,
 )
 from losslab.metrics.class_meter import ClassMeter
 from losslab.metrics.table import METRICS, PRIMARY
 from losslab.metrics.temperature import Temperature
+from losslab.tasks.next_tokens import next_token_features
 
 
 class LanguageModeling(Task):
@@ -43,19 +41,7 @@ class LanguageModeling(Task):
             needs: `previous`: how many of the tokens before each target to give along; `next`: how many of the targets
                 after it; within its window and document.
         """
-        hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
-        extras = {name: value.flatten() for name, value in batch.extras.items()}
-        segments = batch.inputs.get("segments")
-        if previous := needs.get("previous"):
-            extras["previous"] = previous_tokens(batch.inputs["tokens"], previous, segments).flatten(0, 1)
-        if following := needs.get("next"):
-            extras["next"] = following_targets(batch.target, batch.weight, following, segments).flatten(0, 1)
-        return Features(
-            hidden=hidden,
-            target=batch.target.flatten(),
-            weight=batch.weight.flatten(),
-            extras=extras,
-        )
+        return next_token_features(backbone, batch, needs)
 
     def calibrator(self, info: DataInfo) -> Temperature:
         return Temperature()

@@ -18,10 +18,7 @@ from losslab.contracts import (
     Meter,
     TargetKind,
     Task,
-    flat_hidden,
-    following_targets,
     padded,
-    previous_tokens,
 )
 from losslab.contracts.task import ColumnKind
 from losslab.errors import UserError
@@ -30,6 +27,7 @@ from losslab.metrics.table import PRIMARY, TOKEN_METRICS
 from losslab.metrics.temperature import Temperature
 from losslab.metrics.text_scores import TextScores
 from losslab.metrics.translation_meter import TranslationMeter
+from losslab.tasks.next_tokens import next_token_features
 
 SOURCE, TARGET = "source", "target"
 
@@ -106,13 +104,7 @@ class Translation(Task):
             needs: `previous`: how many of the target's tokens before each position to give along; `next`: how many of
                 those after its own.
         """
-        hidden = flat_hidden(backbone(batch.inputs), batch.weight, backbone)
-        extras = {name: value.flatten() for name, value in batch.extras.items()}
-        if previous := needs.get("previous"):
-            extras["previous"] = previous_tokens(batch.inputs["tokens"], previous).flatten(0, 1)
-        if following := needs.get("next"):
-            extras["next"] = following_targets(batch.target, batch.weight, following).flatten(0, 1)
-        return Features(hidden, batch.target.flatten(), batch.weight.flatten(), extras)
+        return next_token_features(backbone, batch, needs)
 
     def calibrator(self, info: DataInfo) -> Temperature:
         return Temperature()
