@@ -182,6 +182,7 @@ def test_batches_of_similar_length_count_frames(table: Path, tmp_path: Path) -> 
     shapes = [data.train_batch(step, Share()).inputs["frames"].shape for step in range(data.train.order.steps)]  # type: ignore[attr-defined]
     assert all(rows * frames <= 96 for rows, frames, _ in shapes) and len({frames for _, frames, _ in shapes}) > 3
     assert sum(rows for rows, _, _ in shapes) == data.store.count("train")
+    assert any("at most 96 frames; " in line for line in data.train.told())  # type: ignore[attr-defined]
 
 
 def test_what_is_stored_depends_on_files_and_settings(table: Path, tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_tables_and_tasks_that_do_not_go_together_are_refused(table: Path, tmp_p
     plain = RowsDataModule(path=str(table), rules=2, context=64)
     with pytest.raises(UserError, match=r"its frames must be finite numbers \[T, F\], which data=frames reads"):
         plain.prepare(tmp_path / "cache", Transcription())
-    with pytest.raises(UserError, match=r"data\.columns\.label=label"):
+    with pytest.raises(UserError, match="gives frames, and task=classification reads none: task=transcription does"):
         module(table).check_task(Classification())
 
 

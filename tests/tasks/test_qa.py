@@ -16,6 +16,7 @@ from atlas import atlas, write_atlas
 from losslab.commands.predict import predict
 from losslab.commands.train import train
 from losslab.contracts import Batch, DataInfo, Passage, SplitInfo, TargetKind
+from losslab.data.rows import RowsDataModule
 from losslab.errors import UserError
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.decoder import Decoder
@@ -128,6 +129,8 @@ def test_answers_are_scored_over_windows_and_ranks() -> None:
 
 
 def test_models_that_read_one_side_and_bad_keys_are_refused() -> None:
+    with pytest.raises(UserError, match="task=qa reads questions about texts, and this data gives none: data=squad"):
+        RowsDataModule(path="train.csv", rules=2, context=8).check_task(QuestionAnswering())
     decoder = Decoder(num_layers=1, num_heads=1, width=8, context=4, vocab_size=11, tie_embeddings=False)
     with pytest.raises(UserError, match=r"task=qa chooses places that both sides tell about: choose model"):
         check_reading(decoder, QuestionAnswering())

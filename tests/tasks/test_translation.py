@@ -90,6 +90,8 @@ def test_parts_of_a_step_together_have_its_gradient(pairs: Path, run_tiny: Calla
             ["task=translation", "task.beams=0", "data=python_docs", "model=encoder_decoder"],
             "task=translation reads no stream of tokens",
         ),
+        (["task=classification", "data=pairs", "model=encoder"], "task=classification reads none: task=translation"),
+        (["task=lm", "data=pairs", "model=decoder"], "task=lm reads none: task=translation model=encoder_decoder does"),
     ],
 )
 def test_models_and_tasks_that_do_not_fit_are_refused(words: list[str], sentence: str, pairs: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from losslab.choices import chosen
+from losslab.contracts import Task
 from losslab.data.cells import FRAMES, TEXT, characters_of
 from losslab.data.frame_files import AUDIO_FILE, FrameReader
 from losslab.data.row_files import FileRows, hash_files
@@ -81,6 +83,10 @@ class FrameRows(RowSource):
 
     def check(self) -> None:
         self.files.check()
+
+    def check_task(self, task: Task) -> None:
+        if FRAMES not in task.columns:
+            raise UserError(f"data=frames gives frames, and {chosen('task', task)} reads none: task=transcription does")
 
     def splits(self) -> tuple[str, ...]:
         return self.files.splits()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from losslab.choices import chosen
 from losslab.contracts import DataInfo, Task
 from losslab.data.pair_files import SOURCE, TARGET, PairFiles, line_files
 from losslab.data.references import References
@@ -146,6 +147,15 @@ class PairsDataModule(RowsDataModule):
                 "data.references goes with tables of their own for val and test: give data.val_path and data.test_path"
             )
         return {split: columns if files is None else files.reference_columns(split) for split in own}
+
+    def check_task(self, task: Task) -> None:
+        """See `RowsDataModule.check_task`; a task without the columns of a pair is refused, too."""
+        if not {SOURCE, TARGET} <= task.columns.keys():
+            raise UserError(
+                f"data=pairs gives sources and their targets, and {chosen('task', task)} reads none: "
+                "task=translation model=encoder_decoder does"
+            )
+        super().check_task(task)
 
     def prepare(self, cache: Path, task: Task) -> DataInfo:
         """Read and encode the pairs, or open what was encoded before.

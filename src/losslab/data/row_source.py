@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from losslab.contracts import Task
 from losslab.data.table_format import Row, Skipped
 
 
@@ -21,6 +22,11 @@ class RowSource(ABC):
 
     def check(self) -> None:
         """Refuse what cannot work before any row is read. Raises UserError. Default: nothing."""
+        return
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a task that cannot use what this source alone gives. Raises UserError naming one that does. Default:
+        nothing."""
         return
 
     @abstractmethod

@@ -24,11 +24,15 @@ def check_task_of_rows(
         UserError: naming what there is.
     """
     name = chosen("task", task)
+    if task.points:
+        raise UserError(f"{name} reads questions about texts, and this data gives none: data=squad does")
     if not task.columns:
+        cure = "data=text gives what it reads, or " if task.of_stream else ""
         raise UserError(
-            f"{name} reads no rows: its class declares no `columns`, and data=csv and its like give nothing "
-            "else; choose a task of rows, such as task=classification"
+            f"{name} reads no rows: its class declares no `columns`, and this data gives nothing else; {cure}choose a "
+            "task of rows, such as task=classification"
         )
+    source.check_task(task)
     check_kinds(task.columns, type(task).__name__, task.joined)
     if strangers := sorted(reading.names.keys() - task.columns.keys()):
         known = ", ".join(f"data.columns.{column}" for column in task.columns)

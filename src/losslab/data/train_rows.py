@@ -127,10 +127,15 @@ class TrainRows:
             return Shuffled(count=self.store.count("train"), seed=seed, batch_size=size)
         if (longest := int(self.lengths.max())) > asked.batch_tokens:
             raise UserError(
-                f"data.batch_tokens={asked.batch_tokens} is fewer than the {longest} tokens of the longest row of "
-                "train: give at least as many, or a smaller data.context"
+                f"data.batch_tokens={asked.batch_tokens} is fewer than the {longest} {self._units} of the longest row "
+                "of train: give at least as many, or a smaller data.context"
             )
         return Bucketed(lengths=self.lengths, batch_tokens=asked.batch_tokens, seed=seed, batch_size=size)
+
+    @property
+    def _units(self) -> str:
+        """The things whose number is the length of a row."""
+        return "frames" if "frames" in self.task.columns.values() else "tokens"
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -261,8 +266,8 @@ class TrainRows:
             found = self._steps()
             yield (
                 f"steps  of {self.order.samples_per_step:.1f} rows ({found['fewest_rows']} to {found['most_rows']}), "
-                f"at most {self.sampling.batch_tokens:,} tokens; {self.order.steps:,} a pass; {found['padding']:.1%} "
-                f"of the tokens are padding, at random {found['padding_at_random']:.1%}"
+                f"at most {self.sampling.batch_tokens:,} {self._units}; {self.order.steps:,} a pass; "
+                f"{found['padding']:.1%} of the {self._units} are padding, at random {found['padding_at_random']:.1%}"
             )
         if isinstance(self.order, Balanced):
             least, most = self.order.quotas.min(), self.order.quotas.max()
