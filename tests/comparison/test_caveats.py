@@ -256,6 +256,11 @@ def test_runs_that_were_best_at_their_last_step_might_improve(sweep: Sweep) -> N
     sweep.add("cross_entropy", 1, 3.0, metrics={"step": 100.0})
     sweep.add("square", 1, 3.1)
     assert "- 1 of 2 runs were best at their last step and might still improve" in read(comparison_of(sweep))
+    changes = {"trainer.val_check_interval": 100}
+    sweep.add("focal", 1, 3.1, metrics={"step": 100.0}, changes=changes)
+    summary = read(comparison_of(sweep))
+    assert "- 1 of 3 runs were best at their last step and might still improve" in summary
+    assert "- 1 of 3 runs were validated at their last step alone: that it is their best does not" in summary
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -280,10 +280,17 @@ def _few_seeds(rows: Sequence[Row], contenders: Sequence[Contender]) -> list[str
 
 def _still_improving(contenders: Sequence[Contender]) -> list[str]:
     runs = [run for c in contenders for run in c.runs.values() if run.record.max_steps and run.best_step is not None]
+    once = [run for run in runs if (run.settings.get(INTERVAL) or 0) >= run.record.max_steps]
     last = [run for run in runs if run.best_step == run.record.stopped.get("step", run.record.max_steps)]
-    if not last:
-        return []
-    return [
-        f"{len(last)} of {len(runs)} runs were best at their last step and might still improve: the order may be "
-        "another one with a longer budget"
-    ]
+    found = []
+    if once:
+        found.append(
+            f"{len(once)} of {len(runs)} runs were validated at their last step alone: that it is their best does not "
+            "say whether they might still improve"
+        )
+    if last := [run for run in last if run not in once]:
+        found.append(
+            f"{len(last)} of {len(runs)} runs were best at their last step and might still improve: the order may be "
+            "another one with a longer budget"
+        )
+    return found
