@@ -56,3 +56,8 @@ def test_a_metric_without_another_name_is_named_once(tmp_path: Path) -> None:
     table = tmp_path / "results.csv"
     table.write_text("loss,seed,accuracy\ncross_entropy,1,0.5\nsquare,1,0.6\n")
     assert question(comparison_of(table, metric="accuracy")) == "Which final loss gives the largest accuracy?"
+
+
+def test_steps_of_a_budget_of_tokens_have_at_most_so_many_sequences(sweep: Sweep) -> None:
+    sweep.add("cross_entropy", 1, 3.0, changes={"data.batch_size": 64, "data.batch_tokens": 768})
+    assert "optimizer steps of at most 64 sequences" in " ".join(protocol(comparison_of(sweep)))

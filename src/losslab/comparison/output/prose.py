@@ -228,15 +228,15 @@ def _setup(runs: Sequence[Run]) -> list[str]:
         if told(key)
     )
     text = " or ".join(dict.fromkeys(_text(run) for run in runs))
-    if _recorded(runs, "parameters"):
-        shape = f"{_recorded(runs, 'parameters')} parameters: {shape}"
+    shape = f"{_recorded(runs, 'parameters')} parameters: {shape}" if _recorded(runs, "parameters") else shape
     vocabulary = _vocabulary(runs, told("data.tokenizer"), told("data.vocab_size"))
     budgets = dict.fromkeys(run.record.max_steps for run in runs)
     tokens = None if any(map(_of_rows, runs)) else tokens_of(runs[0])  # rows are shorter than the context
     size = f", {tokens / 1e6:.3g} M tokens" if tokens and len(budgets) == 1 else ""
     return [
         f"{' or '.join(classes)} ({shape}) on {text}{vocabulary}: {' or '.join(map(str, budgets))} optimizer steps of "
-        f"{told('data.batch_size')} sequences{size}, {told('trainer.precision')}.",
+        f"{'at most ' * bool(told('data.batch_tokens'))}{told('data.batch_size')} sequences{size}, "
+        f"{told('trainer.precision')}.",
         f"{_component(runs, 'optimizer', told)}; {_component(runs, 'scheduler', told)}.",
     ]
 
