@@ -128,9 +128,10 @@ def test_answers_are_scored_over_windows_and_ranks() -> None:
     assert set(found) <= {metric.name for metric in task.metrics}
 
 
-def test_models_that_read_one_side_and_bad_keys_are_refused() -> None:
+def test_models_that_read_one_side_and_bad_keys_are_refused(tmp_path: Path) -> None:
+    (table := tmp_path / "train.csv").write_text("text,label\na,b\n")
     with pytest.raises(UserError, match="task=qa reads questions about texts, and this data gives none: data=squad"):
-        RowsDataModule(path="train.csv", rules=2, context=8).check_task(QuestionAnswering())
+        RowsDataModule(path=str(table), rules=2, context=8).check_task(QuestionAnswering())
     decoder = Decoder(num_layers=1, num_heads=1, width=8, context=4, vocab_size=11, tie_embeddings=False)
     with pytest.raises(UserError, match=r"task=qa chooses places that both sides tell about: choose model"):
         check_reading(decoder, QuestionAnswering())
