@@ -143,7 +143,9 @@ def test_predict_writes_the_texts_of_rows_as_translate_does(
     assert typed("predict", run, tmp_path / "rows.tsv", "--output", tmp_path / "found.csv")[0] == 0
     assert (tmp_path / "found.csv").read_text() == f"source,rest,predicted\nrot hund.,1,{wanted[0]['predicted']}\n"
     assert losslab.load(run).predict(["rot hund."]) == [{"predicted": wanted[0]["predicted"]}]
+    (tmp_path / "rows.de").write_text("rot hund.\n")
     for words, line, sentence in (
+        ((tmp_path / "rows.de",), b"", "losslab translate RUN rows.de writes a line for each line of a text"),
         (("--top", "3"), b"", "--top is about probabilities of labels, and this run writes texts"),
         (("--temperature", "fitted"), b"", "--temperature is about probabilities of labels"),
         ((), b'{"text": "rot"}\n', "row 1 has no column 'source', but 'text'"),

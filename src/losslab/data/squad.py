@@ -237,7 +237,8 @@ class Squad(SamplesDataModule):
                 True,
             )
         if any(found["unreached"].values()):
-            yield f"{counted(found['unreached'])} answers stand whole in no window: a smaller data.stride helps", True
+            cure = "a smaller data.stride helps, or a longer data.context"
+            yield f"{counted(found['unreached'])} answers stand whole in no window: {cure}", True
         if not any(found["without_answer"].values()):
             yield "every question has an answer: task.null_threshold=null predicts one for each", True
 

@@ -105,6 +105,11 @@ class Evaluator:
         calibration = self._fit(LAST_FIT_POSITIONS if thorough else self._fit_positions)
         return self._score("val", calibration, thorough=thorough, most=self._most("val", thorough=thorough))
 
+    @global_stream(0, "evaluation")
+    def calibrate(self) -> dict[str, float]:
+        """The calibration that a thorough validation finds, without scoring val."""
+        return self._fit(LAST_FIT_POSITIONS)
+
     @staticmethod
     def _of_averages(values: Mapping[str, float]) -> dict[str, float]:
         """Values as those of the averaged weights."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from losslab.contracts import DataInfo
+from losslab.data.tables import SUFFIXES, suffix_of
+from losslab.errors import UserError
 from losslab.training.generation.prediction import ForwardContext
 from losslab.training.network import Network
 from losslab.training.scoring.given_rows import Row, parsed
@@ -54,7 +56,12 @@ class TextPredictor:
         return []
 
     def rows_of(self, path: Path) -> list[dict[str, Any]] | None:
-        """None: rows stand in tables."""
+        """None: rows stand in tables. Raises UserError for a file of another kind, such as lines of text."""
+        if path.is_file() and suffix_of(path) not in SUFFIXES:
+            raise UserError(
+                f"{path} is no table ({', '.join(SUFFIXES)}): losslab translate RUN {path.name} writes a line for each "
+                "line of a text"
+            )
         return None
 
     def words_of(self, row: Row) -> list[str]:

@@ -205,8 +205,7 @@ def reopen(run: RunFolder, *, checkpoint: str, overrides: list[str], trust: list
 
 
 def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:
-    validated = evaluator.validate(thorough=True)
-    return validated if split == "val" else evaluator.test(evaluator.calibration_of(validated))
+    return evaluator.validate(thorough=True) if split == "val" else evaluator.test(evaluator.calibrate())
 
 
 def _frozen_scale(record: Record | None, loaded: Loaded) -> float:
