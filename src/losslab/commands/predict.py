@@ -87,7 +87,10 @@ def predict(
         _tell(opened)
         return 0
     rows = list(_lines()) if table is None else _rows_of(table, opened)
-    predictions = opened.predict(rows, top)
+    try:
+        predictions = opened.predict(rows, top)
+    except UserError as error:
+        raise UserError(f"{table or 'standard input'}: {error}") from None
     _tell(opened)
     form = ".jsonl" if output is None else output.suffix.lower()
     if form == ".csv":
