@@ -35,7 +35,7 @@ def any_number_of_classes(subject: Subject) -> str:
     try:
         with torch.no_grad():
             few, usual = (subject.fresh(size)(features, projection) for size in (_FEW, subject.size))
-    except Exception as error:  # a stranger's loss may raise anything: it is the finding
+    except Exception as error:  # a person's loss may raise anything, which the check reports
         raise Fault(f"{_PER_CLASS} (bound for {_FEW} classes, it raises {error_sentence(error)})") from error
     if not near(few.total, usual.total) or not near(few.weight, usual.weight):
         raise Fault(f"{_PER_CLASS} (bound for {_FEW} classes, it gives another sum for {subject.size} of them)")
@@ -61,7 +61,7 @@ def options_are_checked(subject: Subject) -> str:
                 of_its_own = Subject(loss)  # an option may change the number of outputs
                 problem = of_its_own.problem()
                 outcome = of_its_own.run(problem.features, problem.projection)
-            except Exception as error:  # a stranger's loss may raise anything: it is the finding
+            except Exception as error:  # a person's loss may raise anything, which the check reports
                 if isinstance(error, UserError) and not accepted:
                     continue
                 how = "is accepted, and then" if accepted else "is not refused in a sentence (UserError), but"

@@ -43,7 +43,7 @@ def make_config(architecture: dict[str, Any], *, dropout: float | None = None) -
     with quiet():
         try:
             config = transformers.AutoConfig.for_model(kind, **settings)
-        except Exception as error:  # a class of each architecture, with errors of its own
+        except Exception as error:  # each architecture has errors of its own
             told = " ".join(str(error).split())
             raise UserError(
                 f"transformers {transformers.__version__} makes no model of model_type={kind!r} with these settings: "
@@ -105,7 +105,7 @@ def make_model(kind: Any, config: Any) -> Any:
             return kind._from_config(config, dtype=torch.float32)
         except UserError:
             raise
-        except Exception as error:  # whatever sizes that do not go together raise
+        except Exception as error:  # sizes that do not go together raise errors of several kinds
             told = " ".join(str(error).split())
             raise UserError(f"transformers makes no {kind.__name__} of these settings: {told:.200}") from None
 

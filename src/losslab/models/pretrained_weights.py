@@ -79,7 +79,7 @@ def read_weights(kind: Any, folder: Path, config: Any) -> tuple[nn.Module, set[i
                 local_files_only=True,
                 output_loading_info=True,
             )
-        except Exception as error:  # whatever transformers and its readers raise
+        except Exception as error:  # transformers and its readers raise errors of several kinds
             told = " ".join(str(error).split())
             raise UserError(
                 f"the weights of {folder} do not fit its {CONFIG}, or cannot be read: {told:.200}"
