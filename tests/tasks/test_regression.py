@@ -208,6 +208,11 @@ def test_a_run_reports_and_predicts_in_units(sweep: Path, tmp_path: Path, capsys
     entry = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     assert entry["metrics"]["test/rmse"] == record.metrics["best"]["test/rmse"]
     assert capsys.readouterr().out.split("pearson")[1].split()[0] == "—"
+    val = sweep.parents[1] / "val.csv"
+    assert evaluate(run, checkpoint="best", split=None, overrides=[f"data.test_path={val}"], trust=[]) == 0
+    entry = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert entry["metrics"]["test/rmse"] == record.metrics["best"]["val/rmse"] and not entry["own_text"]
+    assert f"on test of another text: data.test_path={val}" in capsys.readouterr().out
     assert export(run, checkpoint="best", output=tmp_path / "exported", trust=[]) == 0
     exported = losslab.load(tmp_path / "exported")
     assert exported.predict(["abab"]) == loaded.predict(["abab"])

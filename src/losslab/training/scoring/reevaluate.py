@@ -90,9 +90,9 @@ def reevaluate(
         "time": now(),
         "checkpoint": os.path.relpath(opened.path, run),
         "step": loaded.step,
-        "text": str(config["data"].get("path") or config["data"].get("corpus") or config["data"]["_target_"]),
+        "text": _named(opened),
         "text_sha256": opened.source,
-        "own_text": opened.own,
+        "own_text": opened.own and not opened.changed,
         "part": (split or "test") if opened.own else (split or "the whole"),
         "files": data.told(),
         "eval_stride": config["data"].get("eval_stride"),
@@ -102,6 +102,15 @@ def reevaluate(
         "versions": versions(),
         "hardware": hardware(opened.device, 1) | {"precision": config["trainer"]["precision"]},
     }
+
+
+def _named(opened: Reopened) -> str:
+    """The text that was scored, for people."""
+    data = opened.config["data"]
+    if opened.own and opened.changed:
+        return ", ".join(f"{key}={data[key.removeprefix('data.')]}" for key in opened.changed)
+    found = [data.get(key) for key in ("path", "source", "corpus")]
+    return next((value for value in found if isinstance(value, str) and value), str(data["_target_"]))
 
 
 def note_evaluation(run: RunFolder, entry: dict[str, Any]) -> None:
@@ -132,6 +141,8 @@ class Reopened:
     """Autocast or nothing, as in training."""
     convert: Callable[[Batch], Batch]
     """The cast of inputs, as in training."""
+    changed: tuple[str, ...]
+    """The keys of val and test files that are others than in training, while train is the run's own."""
 
     @property
     def own(self) -> bool:
@@ -147,6 +158,12 @@ class Reopened:
                 )
         data = open_data(self.run, self.config)
         if data.info.artifacts != self.loaded.info.artifacts:
+            if self.changed:
+                raise UserError(
+                    f"with another {' and '.join(self.changed)}, train is not what the run was trained on: its val and "
+                    "test were cut out of the same files. Give new rows to losslab predict or losslab translate, or "
+                    "train with files of their own for val and test"
+                )
             raise UserError(f"the tokenizer of {self.path} is not the one that its text gives now; put that back")
         return data
 
@@ -198,10 +215,27 @@ def reopen(run: RunFolder, *, checkpoint: str, overrides: list[str], trust: list
         config=config,
         data=data,
         source=source_of(config, data),
+        changed=_changed(overrides, loaded.config, config, data),
         device=device,
         context=precision_context(settings["precision"], device),
         convert=input_converter(settings["precision"], device),
     )
+
+
+def _changed(
+    overrides: list[str], trained: dict[str, Any], config: dict[str, Any], data: DataModule
+) -> tuple[str, ...]:
+    """The inputs among the overrides that are others than in training; the first is `source`."""
+    given = {key for text in overrides if (key := text.partition("=")[0]) in INPUTS}
+    if not given:
+        return ()
+    now_there = hash_inputs(config, data)
+    first = next((key for key in now_there if key.startswith("data.")), "")
+    try:
+        before = hash_inputs(trained, build_data(trained))
+    except UserError:  # the files of training are no longer there
+        before = {}
+    return tuple(sorted(key for key in given - {first} if now_there.get(key) != before.get(key)))
 
 
 def _score_own(evaluator: Evaluator, split: str | None) -> dict[str, float]:
