@@ -162,6 +162,11 @@ def test_ids_stand_once(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(json.dumps(twice))
     with pytest.raises(UserError, match=r"the question 0-0-0 stands twice in"):
         prepared(tmp_path, split_by="context")
+    with pytest.raises(UserError, match=r"dev.json cannot serve as val and as test.*leave data.test_path out"):
+        prepared(tmp_path, val_path=str(tmp_path / "dev.json"), test_path=str(tmp_path / "dev.json"))
+    (tmp_path / "train.json").write_text('{"data": []}')
+    with pytest.raises(UserError, match=r"too few questions: the train split has 0 of them, and needs at least 1$"):
+        prepared(tmp_path)
 
 
 def test_the_windows_of_a_question_stay_together() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,12 @@ class QuestionReading:
         found: list[Question] = []
         splits: list[str] = []
         seen: dict[str, Path] = {}
+        for first, second in itertools.combinations(files, 2):
+            if files[first] == files[second]:
+                raise UserError(
+                    f"{files[first]} cannot serve as {first} and as {second}: each split needs questions of its own; "
+                    f"leave data.{second}_path out, and {second} is cut from train"
+                )
         for split, path in files.items():
             for question in QuestionFiles(self.faulty).read(path, skipped):
                 if question.id in seen:
@@ -134,7 +141,7 @@ class QuestionReading:
             if counts[split] < fewest:
                 whose = files.get(split, files["train"])
                 left = "".join(f"; left out: {count:,} {what}" for what, count in skipped.items())
-                by_article = len(files) < len(SPLITS) and self.split_by == "article"
+                by_article = len(files) < len(SPLITS) and self.split_by == "article" and len(splits) > 1
                 cure = "; data.split_by=context splits articles" if by_article else ""
                 raise UserError(
                     f"{whose}: too few questions: the {split} split has {counts[split]} of them, and needs at least "
