@@ -38,6 +38,9 @@ def composing_once() -> Iterator[None]:
     in a copy. Each command line is composed once: its key holds all that Hydra composes from, except the current
     folder, which is filled in for each caller.
     """
+    if getattr(OmegaConf.load, "__module__", "") == __name__:  # a fork of a process that composes so
+        yield
+        return
     load, load_configuration = OmegaConf.load, ConfigLoaderImpl.load_configuration
     list_defaults = config_loader_impl.create_defaults_list
     merge_all = ConfigLoaderImpl._compose_config_from_defaults_list

@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import warm_process
-from composed_once import composing_once
-from losslab.commands.train import train
 from runs import TINY, make_text
 
 # A shell that starts the suite in the background makes it deaf to Ctrl-C, and every command it tests.
@@ -27,8 +24,12 @@ warm_process.install()
 # Each Trainer reads the entry points of all packages, in 10 ms, and a run makes two; Lightning is not yet imported.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
-# Two threads on tiny tensors cost more than they give, and much more on a busy machine.
-torch.set_num_threads(1)
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) is None:  # this process runs tests itself: only then it needs torch
+        import torch
+
+        torch.set_num_threads(1)  # two threads on tiny tensors cost more, and much more on a busy machine
 
 
 WAITING = ("e2e", "faults", "scripts", "sweeps", "training")
@@ -51,6 +52,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once() -> Iterator[None]:
+    from composed_once import composing_once
+
     with composing_once():
         yield
 
@@ -82,4 +85,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run_tiny(workplace: Path) -> Callable[..., int]:
     """`losslab train` with TINY and further arguments, in this process; returns the exit code."""
+    from losslab.commands.train import train
+
     return lambda *arguments: train([*TINY, *arguments])

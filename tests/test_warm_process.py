@@ -46,6 +46,12 @@ def test_packages_that_test_files_import_leave_commands_forkable() -> None:
     assert warm_process.can_fork()
 
 
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="for the workers of pytest -n")
+def test_a_worker_of_pytest_is_a_fork() -> None:
+    assert Path(sys.orig_argv[1]).name == "warm_server.py" and sys.executable == warm_process.stand_in()
+    assert sys.executable != PYTHON
+
+
 @pytest.mark.parametrize("session", [False, True])
 def test_a_fork_is_as_a_new_process(script: str, session: bool) -> None:
     Path(script).write_text(TELLS)

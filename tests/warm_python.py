@@ -23,7 +23,10 @@ MODULES = {
     "submitit.core._submit",
     "joblib.externals.loky.backend.popen_loky_posix",
 }
+WORKER = "import sys;exec(eval(sys.stdin.readline()))"
+"""A worker of pytest, as execnet starts it."""
 PROGRAMS = (
+    WORKER,
     "from multiprocessing.forkserver import main; ",
     "from multiprocessing.spawn import spawn_main; ",
     "import sys; from losslab.cli import main; ",

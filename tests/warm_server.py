@@ -28,7 +28,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from warm_python import FLAGS, SERVER, stand_in
+from warm_python import FLAGS, SERVER, WORKER, stand_in
 
 RANK = "losslab.training.process.worker"
 MODULES = (
@@ -153,9 +153,10 @@ def _take_place(asked: dict[str, Any], files: list[int]) -> list[str]:
         import torch
 
         torch.set_num_threads(int(threads))
-    sys.executable = stand_in()
-    multiprocessing.set_executable(sys.executable)
     arguments: list[str] = asked["arguments"]
+    if WORKER not in arguments:  # whose tests start from the interpreter itself
+        sys.executable = stand_in()
+        multiprocessing.set_executable(sys.executable)
     return arguments[next(i for i, word in enumerate(arguments) if word not in FLAGS) :]
 
 
