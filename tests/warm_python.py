@@ -21,6 +21,7 @@ MODULES = {
     "losslab.training.process.worker",
     "torch.distributed.run",
     "submitit.core._submit",
+    "ipykernel_launcher",
     "joblib.externals.loky.backend.popen_loky_posix",
 }
 WORKER = "import sys;exec(eval(sys.stdin.readline()))"

@@ -31,7 +31,8 @@ def test_the_notebook_runs_headless(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    place = {"metadata": {"path": str(tmp_path)}}
+    client = nbclient.NotebookClient(notebook, timeout=240, startup_timeout=240, resources=place)
     asyncio.run(client.async_execute())
     assert "completed, step 40 of 40" in shown(notebook, "train", "text/html")
     assert "<progress" not in json.dumps(notebook.cells), "the bar goes when the run has ended"
