@@ -28,8 +28,8 @@ from losslab.training.run import execute
 STEPS = 12
 SECONDS = 180
 STOPS = {
-    "ddp": (1, 3, 5, 8, 9, 12),
-    "fsdp": (2, 4, 6, 7, 10, 11),
+    "ddp": (1, 4, 9, 10),
+    "fsdp": (3, 5, 8, 11),
     "regression": (3, 5, 8, 11),
     "tagging": (1, 4, 10, 12),
 }

@@ -68,7 +68,8 @@ def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
         f"optimizer={optimizer}",
         scheduler=ONE_CYCLE if optimizer == "adamw" and workers else None,
     )
-    alone = range(2 if accumulate > 1 else 1, STEPS + 1, 2)  # two of the pairs have each step
+    pair = EVERY_PAIR.index((workers, dropout, accumulate, optimizer))
+    alone = range(pair + 1, STEPS + 1, len(EVERY_PAIR))  # one of the pairs has each step
     runs = {name: tmp_path / "runs" / name for name in ("undisturbed", "at each", *map(str, alone))}
     for run in runs.values():
         make_run(run, config)
