@@ -296,3 +296,7 @@ def main() -> None:
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(130)
+    finally:
+        # After a Ctrl-C inside an exec of text, as of a dataclass that is imported, `python -m` ends by SIGINT whatever
+        # the exit code, even where it was caught; the next exec resets that.
+        exec("")

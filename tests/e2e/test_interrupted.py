@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from losslab.commands.resume import resume
 from losslab.errors import UserError
 from losslab.locks import is_locked
 from runs import TINY, find_runs, losslab, make_text, only_run, stopping_after
+from warm_process import PYTHON
 
 LONG = [
     *TINY,
@@ -31,6 +33,19 @@ LONG = [
     "checkpoints.every_n_steps=7",
     "loggers=tensorboard",
 ]
+
+PRESSED = """
+from losslab import cli
+
+def app(standalone_mode):
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        return 130
+
+cli.app = app
+cli.main()
+"""
 
 
 def wait_for_step(process: Popen[str], folder: Path, step: int) -> Path:
@@ -50,7 +65,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     """The metrics of LONG, run in one go."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "book.txt").write_text(make_text(), encoding="utf-8")
-    process = losslab("train", *LONG, cwd=folder, new=True)
+    process = losslab("train", *LONG, cwd=folder)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return only_run(folder / "outputs/runs")[1].metrics
@@ -133,6 +148,13 @@ def test_ctrl_c_outside_a_run_is_no_success(run_tiny: Callable[..., int], monkey
 
     monkeypatch.setattr("losslab.training.process.start.start", press)
     assert run_tiny() == 130
+
+
+def test_ctrl_c_while_a_package_defines_its_classes_ends_with_130(tmp_path: Path) -> None:
+    """Dataclasses and named tuples are made by `exec`, after which Python would end itself by SIGINT."""
+    (tmp_path / "pressed.py").write_text(PRESSED)
+    ended = subprocess.run([PYTHON, "-m", "pressed"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 130, ended.stderr
 
 
 def test_a_resumed_run_reads_its_checkpoint_once(run_tiny: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
