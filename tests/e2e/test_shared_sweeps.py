@@ -24,7 +24,7 @@ from losslab.sweeps.slots import Sharing, Slot
 from losslab.sweeps.source import Listed
 from runs import TINY, find_runs, losslab
 from sweeps import wait_until
-from warm_process import starting_cold
+from warm_process import PYTHON, starting_cold
 
 NOTED = """
 import os
@@ -162,33 +162,24 @@ RANKS = [*TINY, "trainer.max_steps=20", "model.dropout=0", "loggers=tensorboard"
 DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 
-@pytest.mark.parametrize("how", ["console script", "module, from another folder"])
-def test_ranks_in_a_multirun_equal_single_processes(workplace: Path, run_tiny: Callable[..., int], how: str) -> None:
-    seeds = "seed=0,1" if how == "console script" else "seed=0"
-    assert run_tiny("-m", *RANKS, "name=one", seeds) == 0
-    ranks = ["train", "-m", *RANKS, *DDP, "name=two", seeds]
-    if how == "console script":
-        command = [sys.executable, "-c", "import sys; from losslab.cli import main; sys.exit(main())", *ranks]
-        subprocess.run(command, cwd=workplace, check=True, timeout=200)
-    else:
-        (workplace / "elsewhere").mkdir()
-        ranks += ["data.path=../book.txt", "output_dir=../outputs"]
-        with starting_cold():  # the launcher, its fork server, torchrun and the ranks, as on a user's machine
-            process = losslab(*ranks, cwd=workplace / "elsewhere")
-            output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-        assert list((workplace / "elsewhere").iterdir()) == []
-    one, two = (find_runs(Path("outputs") / name) for name in ("one", "two"))
-    assert [run.name for run in one] == [run.name for run in two]
-    assert sorted(path.name for path in Path("outputs/two").iterdir() if path.is_dir() and path.name[0] != ".") == [
-        run.name for run in two
+def test_ranks_in_a_multirun_equal_a_single_process(workplace: Path, run_tiny: Callable[..., int]) -> None:
+    assert run_tiny("-m", *RANKS, "name=one", "seed=0") == 0
+    (workplace / "elsewhere").mkdir()
+    moved = ["data.path=../book.txt", "output_dir=../outputs", "name=two", "seed=0"]
+    with starting_cold():  # the launcher, its fork server, torchrun and the ranks, as on a user's machine
+        command = [PYTHON, "-c", "import sys; from losslab.cli import main; sys.exit(main())", "train", "-m"]
+        subprocess.run([*command, *RANKS, *DDP, *moved], cwd=workplace / "elsewhere", check=True, timeout=200)
+    assert list((workplace / "elsewhere").iterdir()) == []
+    (alone,), (together,) = (find_runs(Path("outputs") / name) for name in ("one", "two"))
+    assert alone.name == together.name
+    assert [path.name for path in Path("outputs/two").iterdir() if path.is_dir() and path.name[0] != "."] == [
+        together.name
     ]
-    for alone, together in zip(one, two, strict=True):
-        assert len(list(together.glob("events.out.tfevents.*"))) == 1
-        assert read(together).hardware["ranks"] == 2
-        expected, got = (read(run).metrics for run in (alone, together))
-        for part, values in expected.items():
-            assert got[part] == pytest.approx(values, rel=1e-6, abs=1e-5)
+    assert len(list(together.glob("events.out.tfevents.*"))) == 1
+    assert read(together).hardware["ranks"] == 2
+    expected, got = (read(run).metrics for run in (alone, together))
+    for part, values in expected.items():
+        assert got[part] == pytest.approx(values, rel=1e-6, abs=1e-5)
 
 
 def test_a_stopped_run_of_several_ranks_continues_in_a_multirun(workplace: Path, run_tiny: Callable[..., int]) -> None:
