@@ -146,17 +146,21 @@ def detectable(std: float, n: int, *, level: float = LEVEL) -> float:
     """The smallest true mean that a two-sided paired t test at this level finds with power 0.8 (Card et al. 2020, arXiv
     2010.06595)."""
     low, high = 0.0, 1.0
-    while _power(high, n, level) < POWER:
+    while power_of_t(high, n, level) < POWER:
         high *= 2
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (low, middle) if _power(middle, n, level) >= POWER else (middle, high)
+        low, high = (low, middle) if power_of_t(middle, n, level) >= POWER else (middle, high)
     return high * std
 
 
-def _power(effect: float, n: int, level: float) -> float:
-    """Power of a two-sided paired t test; `effect` is the true mean in standard deviations of the differences."""
-    shift, df = effect * math.sqrt(n), n - 1
+def power_of_t(effect: float, n: int, level: float, *, df: int | None = None) -> float:
+    """Power of a two-sided paired t test; `effect` is the true mean in standard deviations of the differences.
+
+    Args:
+        df: degrees of freedom of the deviation; None: n − 1.
+    """
+    shift, df = effect * math.sqrt(n), n - 1 if df is None else df
     critical = -special.stdtrit(df, level / 2)
     power = 1 - float(special.nctdtr(df, shift, critical)) + float(special.nctdtr(df, shift, -critical))
     return 1.0 if math.isnan(power) else power  # what scipy gives for a very large shift
@@ -170,7 +174,7 @@ def seeds_needed(result: Paired, *, margin: float | None) -> int | None:
         return None
 
     def settles(n: int) -> bool:
-        if _power(abs(result.effect), n, result.level) >= POWER:
+        if power_of_t(abs(result.effect), n, result.level) >= POWER:
             return True
         return margin is not None and _power_of_equivalence(result, margin, n) >= POWER
 
