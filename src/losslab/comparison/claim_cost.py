@@ -22,7 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 ENOUGH = 6
 """Degrees of freedom from which on a deviation makes a single number; eight seeds of one loss have seven."""
 CONFIDENCE = 0.8
-"""Of a plan: in so many pilots the true deviation is at most the one that is planned on."""
+"""The share of pilots in which the true deviation is at most the one that a plan takes."""
 _ALIKE = 0.25
 """Bartlett's p above which deviations are pooled (Bancroft 1964, doi 10.2307/2527909)."""
 _LARGE = 10_000
@@ -92,7 +92,7 @@ def pooled(differences: Sequence[Mapping[int, float]]) -> Deviation:
     squares = [sum(value**2 for value in own.values()) for own in centred]
     freedom = [len(own) - 1 for own in centred]
     variance = sum(squares) / sum(freedom)
-    weight = 0.0  # of the variance of the pooled variance, in units of 2σ⁴
+    weight = 0.0  # the variance of Σ squares, in units of 2σ⁴
     for i, first in enumerate(centred):
         for j, second in enumerate(centred):
             shared = first.keys() & second.keys()
