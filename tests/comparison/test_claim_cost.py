@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -18,10 +19,11 @@ from losslab.comparison.claim_cost import (
     deviations_of,
     pooled,
     seeds_for,
+    seeds_needed,
     unpaired_seeds_for,
 )
 from losslab.comparison.simultaneous import LEVEL, sidak
-from losslab.comparison.statistics import POWER, SEEDS_FOR_A_CLAIM, power_of_t
+from losslab.comparison.statistics import POWER, SEEDS_FOR_A_CLAIM, paired, power_of_t
 
 Array = NDArray[np.float64]
 _erfc = np.vectorize(math.erfc, otypes=[float])
@@ -168,3 +170,17 @@ def test_the_planned_seeds_have_the_power_in_four_of_five_pilots() -> None:
         assert planned is not None
         enough += planned >= needed
     assert enough / 400 >= 0.78
+
+
+def test_a_large_difference_needs_few_seeds_and_none_at_all_a_margin() -> None:
+    def needed(mean: float, *, margin: float | None = None, losses: int = 1) -> int | None:
+        result = replace(paired([0.01, 0.02, 0.03, -0.01]), mean=mean, level=sidak(losses).level)
+        return seeds_needed(result, Deviation(0.02, 20), margin=margin).about
+
+    assert needed(0.05) == SEEDS_FOR_A_CLAIM
+    many = needed(0.01)
+    assert many == seeds_for(0.5) and 30 <= many <= 37  # (1.96 + 0.84)² · 4 = 31.4, and t for z
+    assert (needed(0.01, losses=5) or 0) > many
+    assert needed(0.0) is None
+    same = needed(0.0, margin=0.01)
+    assert same is not None and 42 <= same <= 48  # (1.96 + 1.28)² · 4 = 42: the interval, at 95%, lies inside

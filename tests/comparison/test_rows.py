@@ -170,7 +170,7 @@ def test_differences_without_spread_are_no_evidence(difference: float, text: str
         sweep.add("focal", seed, 3.0 + seed + 0.2 + 0.001 * seed)
     c = comparison_of(sweep)
     row = next(row for row in c.rows if row.label == "square")
-    assert (row.verdict.word, row.verdict.text, row.more_seeds) == ("undecided", text, None)
+    assert (row.verdict.word, row.verdict.text, row.needed) == ("undecided", text, None)
     assert not row.paired.spread and math.isnan(row.paired.p) and math.isnan(row.paired.low)
     summary = read(c)
     told = next(line for line in summary.splitlines() if line.startswith("- square against"))
@@ -198,12 +198,14 @@ def test_seeds_still_needed_agree_with_the_verdict(sweep: Sweep) -> None:
             sweep.add(loss, seed, 3.0 + seed + difference * (1 + 0.01 * len(loss)))
     row = rows_of(sweep)["square"]
     assert row.verdict.word == "undecided"
-    n = 6 + row.more_seeds
-    c = stats.t.isf((1 - 0.95 ** (1 / 3)) / 2, n - 1)
-    shift = row.paired.effect * n**0.5
-    power = stats.nct.sf(c, n - 1, shift)
-    less = stats.nct.sf(stats.t.isf((1 - 0.95 ** (1 / 3)) / 2, n - 2), n - 2, row.paired.effect * (n - 1) ** 0.5)
-    assert less < 0.8 <= power
+    low, high = row.deviation.interval()
+    for n, std in ((row.needed.low, low), (row.needed.about, row.deviation.std), (row.needed.high, high)):
+        power, less = (
+            stats.nct.sf(stats.t.isf((1 - 0.95 ** (1 / 3)) / 2, m - 1), m - 1, row.paired.mean / std * m**0.5)
+            for m in (n, n - 1)
+        )
+        assert power >= 0.8 and (less < 0.8 or n == 6)
+    assert not row.needed.is_enough, "three losses that move together have the freedom of one"
 
 
 def test_all_pairs_are_one_family(sweep: Sweep) -> None:

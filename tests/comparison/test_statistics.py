@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from losslab.comparison.statistics import (
     detectable,
     iqm,
     paired,
-    seeds_needed,
     sign_flip,
 )
 from losslab.comparison.verdicts import judge
@@ -60,7 +58,6 @@ def test_the_same_difference_in_every_seed_is_no_evidence(difference: float) -> 
     empty = (result.low, result.high, result.p, result.p_equivalence, result.p_t, result.p_sign_flip, result.detectable)
     assert all(math.isnan(value) for value in (*empty, result.effect, result.p_wilcoxon))
     assert judge(result, higher_is_better=False, margin=0.1).word == "undecided"
-    assert seeds_needed(result, margin=0.1) is None
     assert paired([difference, difference + 1e-7, difference], resolution=1e-8).spread
 
 
@@ -196,23 +193,6 @@ def test_the_detectable_difference_is_found_with_the_stated_power(n: int) -> Non
     p = stats.ttest_1samp(draws, 0, axis=1).pvalue
     assert np.mean(p < LEVEL) == pytest.approx(POWER, abs=0.01)
     assert detectable(std, n + 1) < true and detectable(2 * std, n) == pytest.approx(2 * true)
-
-
-def test_a_large_difference_needs_few_seeds_and_none_at_all_a_margin() -> None:
-    seen = paired([0.01, 0.02, 0.03, -0.01])
-
-    def needed(mean: float, *, margin: float | None = None, losses: int = 1) -> int | None:
-        true = replace(seen, mean=mean, std=0.02, effect=mean / 0.02, level=sidak(losses).level)
-        return seeds_needed(true, margin=margin)
-
-    assert needed(0.05) == SEEDS_FOR_A_CLAIM
-    many = needed(0.01)
-    assert many is not None and 30 <= many <= 37  # (1.96 + 0.84)² · 4 = 31.4, and t for z
-    assert (needed(0.01, losses=5) or 0) > many
-    assert needed(0.0) is None
-    same = needed(0.0, margin=0.01)
-    assert same is not None and 42 <= same <= 48  # (1.96 + 1.28)² · 4 = 42: the interval, at 95%, lies inside
-    assert seeds_needed(paired([0.1]), margin=0.01) is None
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_on_each_side() -> None:

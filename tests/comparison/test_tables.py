@@ -77,6 +77,8 @@ def test_the_csv_has_every_number(paired_sweep: Sweep) -> None:
         "p_wilcoxon": row.paired.p_wilcoxon,
         "detectable": row.paired.detectable,
         "more_seeds": "",
+        "more_seeds_low": "",
+        "more_seeds_high": "",
         "verdict": "worse",
     }
     assert second == {key: str(value) for key, value in expected.items()}

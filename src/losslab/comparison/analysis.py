@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from losslab.comparison.asked import choose_metrics, other_metrics
 from losslab.comparison.by_class import ByClass
 from losslab.comparison.caveats import caveats, start_caveats
+from losslab.comparison.claims import Claims, make_claims
 from losslab.comparison.costs import Costs, costs_of
 from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
 from losslab.comparison.kept_scores import read_scores
@@ -44,6 +45,8 @@ class Comparison:
     rows: list[Row]
     also: dict[str, list[Row]]
     """The same for every other metric."""
+    claims: Claims | None
+    """The cost of finding a difference of the margin; None without a margin or a spread."""
     pairs: list[Pair] | None
     """Every loss beside every other one, where that was asked for."""
     caveats: list[str]
@@ -173,6 +176,7 @@ def analyse(
         baselines=baselines,
         rows=rows,
         also=also,
+        claims=make_claims(rows, contenders, baselines, margin=margin),
         pairs=make_pairs(contenders, metric=metric, margin=margin, declared=declared) if all_pairs else None,
         caveats=[*start_caveats(contenders, baselines), *loaded.problems, *told, *problems, *kept.problems],
         curves={c.label: curves for c in contenders if (curves := mean_curves(c, read))},

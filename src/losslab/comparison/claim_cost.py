@@ -2,7 +2,8 @@
 
 Seeds follow from the exact power of the two-sided paired t test (the noncentral t distribution). A deviation of few
 seeds is uncertain, and seeds grow with its square: a chi-square interval goes with every number, and below ENOUGH
-degrees of freedom stands alone. The difference that a pilot saw counts nowhere, and so cannot flatter the plan.
+degrees of freedom it stands alone. The difference that a pilot saw counts nowhere, and so cannot flatter the plan; only
+`seeds_needed` goes by it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from scipy import special
 
 from losslab.comparison.simultaneous import LEVEL
-from losslab.comparison.statistics import POWER, SEEDS_FOR_A_CLAIM, power_of_t
+from losslab.comparison.statistics import POWER, SEEDS_FOR_A_CLAIM, Paired, power_of_t
 
 Key = TypeVar("Key", bound=Hashable)
 ENOUGH = 6
@@ -25,6 +26,8 @@ CONFIDENCE = 0.8
 """The share of pilots in which the true deviation is at most the one that a plan takes."""
 _ALIKE = 0.25
 """Bartlett's p above which deviations are pooled (Bancroft 1964, doi 10.2307/2527909)."""
+MOST_SEEDS = 1000
+"""Seeds beyond which `seeds_needed` gives no number."""
 _LARGE = 10_000
 """Seeds from which on the t test is a z test to within one seed."""
 
@@ -175,3 +178,55 @@ class ClaimCost:
     def seconds(self, seeds: int | None) -> float | None:
         """Seconds on this machine for so many seeds of both losses."""
         return None if seeds is None or self.seconds_a_pair is None else seeds * self.seconds_a_pair
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Seeds that settle a question; None: more than MOST_SEEDS."""
+
+    about: int | None
+    """By the deviation that was seen."""
+    low: int | None
+    high: int | None
+    """At both ends of the 95% interval of the deviation."""
+    is_enough: bool
+    """Whether the deviation makes a single number."""
+
+
+def seeds_needed(result: Paired, deviation: Deviation, *, margin: float | None) -> Needed:
+    """About how many seeds would settle the question with power 0.8, if the true difference were the one that was seen:
+    show it, or that there is none beyond the margin, whichever takes fewer; at the level of this table's interval.
+
+    Args:
+        deviation: of the differences.
+    """
+
+    def needed(std: float) -> int | None:
+        return _settling(abs(result.mean), std, level=result.level, margin=margin)
+
+    low, high = map(needed, deviation.interval())
+    return Needed(needed(deviation.std), low, high, deviation.is_enough)
+
+
+def _settling(mean: float, std: float, *, level: float, margin: float | None) -> int | None:
+    def settles(n: int) -> bool:
+        if power_of_t(mean / std, n, level) >= POWER:
+            return True
+        return margin is not None and _power_of_equivalence(mean, std, margin, n, level) >= POWER
+
+    low, high = SEEDS_FOR_A_CLAIM - 1, SEEDS_FOR_A_CLAIM
+    while not settles(high):
+        if high == MOST_SEEDS:
+            return None
+        low, high = high, min(2 * high, MOST_SEEDS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if settles(middle) else (middle, high)
+    return high
+
+
+def _power_of_equivalence(mean: float, std: float, margin: float, n: int, level: float) -> float:
+    error, df = std / math.sqrt(n), n - 1
+    critical = -special.stdtrit(df, level / 2)
+    inside = [special.stdtr(df, (margin - side * mean) / error - critical) for side in (1, -1)]
+    return max(0.0, float(sum(inside) - 1))

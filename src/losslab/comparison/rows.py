@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev
 from typing import TypeVar
 
+from losslab.comparison.claim_cost import Deviation, Needed, deviations_of, seeds_needed
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender, Setting
 from losslab.comparison.simultaneous import family_of
-from losslab.comparison.statistics import Paired, iqm, paired, seeds_needed
+from losslab.comparison.statistics import Paired, iqm, paired
 from losslab.comparison.tuning import describe_choice
 from losslab.comparison.verdicts import Verdict, judge
 
@@ -55,8 +56,14 @@ class Row:
     paired: Paired | None
     """Against the baseline; None for the baseline itself, and without a shared seed."""
     verdict: Verdict
-    more_seeds: int | None
-    """About how many more would settle what is undecided; None where nothing is, or too many to estimate."""
+    deviation: Deviation | None
+    """The deviation of the differences, pooled over the losses of the table where theirs agree; None without spread."""
+    needed: Needed | None
+    """Seeds that would settle what is undecided; None where nothing is, and without spread."""
+
+    def more(self, seeds: int | None) -> int | None:
+        """How many of these there are not yet, at least one; None for None."""
+        return None if seeds is None else max(seeds - (0 if self.paired is None else self.paired.n), 1)
 
 
 def make_rows(
@@ -76,6 +83,7 @@ def make_rows(
     }
     differences, results = compare_together(pairs, metric=metric, margin=margin)
     higher = declared.higher_is_better(metric)
+    deviations = deviations_of({key: differences[key] for key, result in results.items() if result.spread})
     rows = []
     for c in contenders:
         own = list(values[id(c)].values())
@@ -90,10 +98,9 @@ def make_rows(
             apart = NO_BASELINE if reference is None else _why_none(c, reference) if in_common else NO_PAIR
             text = "baseline" if is_baseline else apart if own else NO_RESULT
             verdict = Verdict(text, text)
-        more = None
-        if result is not None and verdict.word == "undecided":
-            needed = seeds_needed(result, margin=margin)
-            more = None if needed is None else max(needed - result.n, 1)
+        deviation, needed = deviations.get(id(c)), None
+        if result is not None and deviation is not None and verdict.word == "undecided":
+            needed = seeds_needed(result, deviation, margin=margin)
         counts = sum((group.counts for group in ([c.chosen] if c.runs else c.groups)), Counter[str]())
         rows.append(
             Row(
@@ -110,7 +117,8 @@ def make_rows(
                 is_baseline=is_baseline,
                 paired=result,
                 verdict=verdict,
-                more_seeds=more,
+                deviation=deviation,
+                needed=needed,
             )
         )
     return sorted(rows, key=lambda row: math.inf if math.isnan(row.mean) else -row.mean if higher else row.mean)

@@ -19,7 +19,6 @@ SEEDS_FOR_A_CLAIM = 6
 SEEDS_FOR_BCA = 10
 """The number of pairs below which a bootstrap interval is too short."""
 RESAMPLES = 9999
-MOST_SEEDS = 1000
 _EXACT_UP_TO = 16
 ALONE = sidak(1)
 """The family of a single comparison."""
@@ -164,33 +163,3 @@ def power_of_t(effect: float, n: int, level: float, *, df: int | None = None) ->
     critical = -special.stdtrit(df, level / 2)
     power = 1 - float(special.nctdtr(df, shift, critical)) + float(special.nctdtr(df, shift, -critical))
     return 1.0 if math.isnan(power) else power  # what scipy gives for a very large shift
-
-
-def seeds_needed(result: Paired, *, margin: float | None) -> int | None:
-    """About how many seeds would settle the question with power 0.8, if the true difference and spread were those seen:
-    show a difference, or that there is none beyond the margin, whichever takes fewer; at the level of this table's
-    interval. None: more than MOST_SEEDS, or nothing to go by."""
-    if result.n < 2 or not result.spread:
-        return None
-
-    def settles(n: int) -> bool:
-        if power_of_t(abs(result.effect), n, result.level) >= POWER:
-            return True
-        return margin is not None and _power_of_equivalence(result, margin, n) >= POWER
-
-    low, high = SEEDS_FOR_A_CLAIM - 1, SEEDS_FOR_A_CLAIM
-    while not settles(high):
-        if high == MOST_SEEDS:
-            return None
-        low, high = high, min(2 * high, MOST_SEEDS)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if settles(middle) else (middle, high)
-    return high
-
-
-def _power_of_equivalence(result: Paired, margin: float, n: int) -> float:
-    error, df = result.std / math.sqrt(n), n - 1
-    critical = -special.stdtrit(df, result.level / 2)
-    inside = [special.stdtr(df, (margin - side * result.mean) / error - critical) for side in (1, -1)]
-    return max(0.0, float(sum(inside) - 1))

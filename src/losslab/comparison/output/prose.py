@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from losslab.comparison.analysis import Comparison
+from losslab.comparison.output.claim_prose import more_seeds
 from losslab.comparison.output.numbers import interval, number, p_value
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import order, shown, spell
@@ -127,9 +128,7 @@ def _how_far(row: Row) -> list[str]:
         reason = row.verdict.text.partition(f"{NO_SPREAD}: ")[2].rstrip(")")
         return [f"There is {NO_SPREAD}, and so no interval and no p: {reason}"]
     found = [f"With this spread, {row.paired.n} seeds can find a difference of about {row.paired.detectable:.4f}."]
-    if row.more_seeds is None:
-        return [*found, "No thousand seeds would settle it."]
-    return [*found, f"About {row.more_seeds} more seed{'s' * (row.more_seeds != 1)} would settle it."]
+    return [*found, more_seeds(row)]
 
 
 def _elsewhere(c: Comparison, row: Row) -> list[str]:

@@ -11,6 +11,7 @@ from itertools import groupby
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.metrics import short
 from losslab.comparison.noise import Interval
+from losslab.comparison.output.claim_prose import cost_of_claim, more_seeds_cell
 from losslab.comparison.output.numbers import interval, number, p_value
 from losslab.comparison.output.picture import Picture
 from losslab.comparison.output.prose import caption, name_of, pairs_caption, protocol, question, sentences
@@ -43,6 +44,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
         _list(answer) if answer else "<p>There is nothing to compare the baseline with.</p>",
         _main_table(c),
         f'<p class="soft">{escape(caption(c))}</p>',
+        *(f"<p>{escape(text)}</p>" for text in cost_of_claim(c)),
     ]
     if c.equal_time:
         parts.append(f"<p>{escape(_equal_time(c))}</p>")
@@ -59,7 +61,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
 def to_fragment(c: Comparison) -> str:
     """The answer alone, for a page with a style of its own."""
     parts = [f"<p><b>{escape(question(c))}</b></p>", _main_table(c), f"<p>{escape(caption(c))}</p>"]
-    parts += [_list(texts) for texts in (sentences(c), c.caveats) if texts]
+    parts += [_list(texts) for texts in ([*sentences(c), *cost_of_claim(c)], c.caveats) if texts]
     return "".join(parts)
 
 
@@ -170,11 +172,8 @@ def _statistics(c: Comparison) -> list[str]:
             continue
         own += [str(r.n), number(r.effect, sign=True), number(r.critical), number(r.median, sign=True)]
         bca = interval(r.bca_low, r.bca_high) or ("—" if r.n >= SEEDS_FOR_BCA else f"from {SEEDS_FOR_BCA} seeds")
-        more = (
-            "—" if row.verdict.word != "undecided" else "over 1000" if row.more_seeds is None else str(row.more_seeds)
-        )
         p_values = [r.p_t, r.p_sign_flip, r.p_wilcoxon, r.p, r.p_equivalence]
-        body.append([*own, bca, *map(p_value, p_values), number(r.detectable), more])
+        body.append([*own, bca, *map(p_value, p_values), number(r.detectable), more_seeds_cell(row)])
     margin = "no margin is customary for this metric" if c.margin is None else f"margin {c.margin:g}"
     note = (
         f"{c.metric}{c.when}. IQM: mean of the middle half. d_z: the mean difference over the standard deviation of "
@@ -184,7 +183,8 @@ def _statistics(c: Comparison) -> list[str]:
         f"differences. BCa bootstrap intervals are printed from {SEEDS_FOR_BCA} seeds on, at the unadjusted level that "
         "c stands for, and are somewhat too short even then. Detectable: the true difference whose interval excludes "
         "zero with power 0.8 at this many seeds. More seeds: about how many would settle what is undecided, if the "
-        "difference and its spread were those seen."
+        "difference were the one seen and the spread that of the losses together, where theirs agree; from few seeds, "
+        "both ends of the spread's 95% interval."
     )
     return ["<h2>All statistics</h2>", table(header, body, note=note)]
 

@@ -33,7 +33,8 @@ _OF_PAIR = (
     "critical bca_low bca_high p_t p_sign_flip p_wilcoxon detectable"
 ).split()
 _OF_ROW = "metric weights loss setting n lost mean std median iqm".split()
-CSV_COLUMNS = [*_OF_ROW, *_OF_PAIR, "more_seeds", "verdict"]
+_NEEDED = ("more_seeds", "more_seeds_low", "more_seeds_high")
+CSV_COLUMNS = [*_OF_ROW, *_OF_PAIR, *_NEEDED, "verdict"]
 PAIR_COLUMNS = ["metric", "weights", "first", "second", *_OF_PAIR, "verdict"]
 
 
@@ -188,11 +189,19 @@ def row_values(c: Comparison, metric: str, row: Row) -> dict[str, Any]:
             "std": row.std,
             "median": row.median,
             "iqm": row.iqm,
-            "more_seeds": row.more_seeds,
+            **dict(zip(_NEEDED, _more(row), strict=True)),
             "verdict": row.verdict.text,
             **_paired_values(row.paired),
         }
     )
+
+
+def _more(row: Row) -> tuple[int | None, int | None, int | None]:
+    """More seeds that would settle it, and their interval; the number where it rests on enough."""
+    if row.needed is None:
+        return None, None, None
+    about = row.needed.about if row.needed.is_enough else None
+    return row.more(about), row.more(row.needed.low), row.more(row.needed.high)
 
 
 def _weights(c: Comparison) -> str | None:
