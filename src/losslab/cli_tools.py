@@ -1,4 +1,5 @@
-"""Commands about components and about this installation. They only dispatch, as those of cli.py do."""
+"""Commands about components, this installation and runs that are yet to be made. They only dispatch, as those of cli.py
+do."""
 
 from __future__ import annotations
 
@@ -19,6 +20,38 @@ def data_root(context: typer.Context) -> None:
     """Look at data before anything is trained on it."""
     if context.invoked_subcommand is None:
         say(context.get_help())
+
+
+@tools.command()
+def plan(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FOLDER | KEY=VALUE…",
+            help="A pilot, such as runs of eight seeds; or, before any run, words of losslab train.",
+        ),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A preset of the noise figures, instead of its words.")] = None,
+    detect: Annotated[
+        float | None, typer.Option(help="The difference to find; default: the metric's margin, such as 0.01 nats.")
+    ] = None,
+    power: Annotated[float, typer.Option(help="The probability to find it where it is there.")] = 0.8,
+    metric: Annotated[str | None, typer.Option(help="Such as test/top1; default: the primary one of test.")] = None,
+    baseline: Annotated[str, typer.Option(help="The loss that the others are compared with.")] = "cross_entropy",
+    tune: Annotated[str, typer.Option(help="Over what each loss took its best setting, as in compare.")] = "auto",
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only runs with this setting; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """How many seeds? Plan seeds and hours for each loss from a pilot, and print the command."""
+    from losslab.commands.plan import plan as run
+
+    code = run(
+        words or [], preset=preset, detect=detect, power=power, metric=metric, baseline=baseline, tune=tune,
+        where=where or [], as_json=as_json,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @tools.command()

@@ -122,20 +122,21 @@ def _narrow(names: Sequence[str], lines: Sequence[tuple[list[str], Paired | None
 
 def to_markdown(c: Comparison, rows: Sequence[Row], metric: str) -> str:
     """An aligned Markdown table of one metric."""
-    return _aligned(cells(c, rows, metric))
+    return aligned(cells(c, rows, metric))
 
 
 def answer_to_markdown(c: Comparison) -> str:
     """The answer's, likewise."""
-    return _aligned(answer_cells(c))
+    return aligned(answer_cells(c))
 
 
 def pairs_to_markdown(c: Comparison) -> str:
     """All pairs, likewise."""
-    return _aligned(pair_cells(c))
+    return aligned(pair_cells(c))
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> str:
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of a header and lines of text."""
     body = [[escape_markdown(cell) for cell in line] for line in table]
     widths = [max(len(line[i]) for line in body) for i in range(len(body[0]))]
     lines = [

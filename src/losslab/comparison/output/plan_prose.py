@@ -1,0 +1,112 @@
+"""A plan as people and programs read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from losslab.comparison.claim_cost import CONFIDENCE
+from losslab.comparison.output.claim_prose import duration
+from losslab.comparison.output.numbers import number
+from losslab.comparison.output.tables import aligned
+from losslab.comparison.planning import PILOT, Plan, Planned
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The plan line by line: what is to be found, the table, how it came about, and the commands."""
+    compared = plan.losses[:-1]
+    what = f"a difference of {plan.margin:g} {plan.unit}".rstrip()
+    family = f", of {len(compared)} losses together" if len(compared) > 1 else ""
+    yield f"Seeds until {what} to {plan.baseline} in {plan.metric} is found with power {plan.power:g}{family}"
+    yield ""
+    yield plan_table(plan)
+    yield ""
+    yield from (_basis(plan), *plan.notes)
+    yield ""
+    yield from _what_to_run(plan)
+
+
+def plan_table(plan: Plan) -> str:
+    """A row for each loss, the baseline last, in Markdown."""
+    header = ["loss", "pairs", "deviation", "at most", "seeds", "seeds (95%)", "runs", "time"]
+    return aligned([header, *(_cells(one) for one in plan.losses)])
+
+
+def plan_values(plan: Plan) -> dict[str, Any]:
+    """All of it, for programs; None where nothing is known."""
+    return {
+        "source": plan.source,
+        "metric": plan.metric,
+        "unit": plan.unit,
+        "margin": plan.margin,
+        "power": plan.power,
+        "level": plan.level,
+        "baseline": plan.baseline,
+        "at_once": plan.at_once,
+        "seconds": plan.seconds,
+        "losses": [loss_values(one) for one in plan.losses],
+        "commands": plan.commands,
+        "notes": plan.notes,
+    }
+
+
+def loss_values(one: Planned) -> dict[str, Any]:
+    """A loss by the names of columns."""
+    own = None if one.cost is None else one.cost.deviation
+    low, high = (None, None) if own is None else own.interval()
+    return {
+        "loss": one.loss,
+        "pairs": one.pairs,
+        "deviation": None if own is None else own.std,
+        "deviation_low": low,
+        "deviation_high": high,
+        "deviation_planned": None if own is None else own.upper(),
+        "degrees_of_freedom": None if own is None else own.df,
+        "seeds": one.seeds,
+        "seeds_low": one.interval[0],
+        "seeds_high": one.interval[1],
+        "missing_runs": one.missing,
+        "seconds": one.seconds,
+        "seconds_a_run": one.seconds_a_run,
+    }
+
+
+def _cells(one: Planned) -> list[str]:
+    own = None if one.cost is None else one.cost.deviation
+    low, high = one.interval
+    return [
+        one.loss,
+        str(one.pairs),
+        "baseline" if own is None else number(own.std),
+        "—" if own is None else number(own.upper()),
+        "—" if one.seeds is None else f"{one.seeds:,}",
+        f"{low:,}–{high:,}",
+        "—" if one.missing is None else f"{one.missing:,}",
+        "—" if one.seconds is None else duration(one.seconds),
+    ]
+
+
+def _basis(plan: Plan) -> str:
+    compared = [one.cost.deviation for one in plan.losses if one.cost is not None]
+    freedom = list(dict.fromkeys(f"{own.df:.3g}" for own in compared))
+    whose = f", pooled over {plan.pooled} losses" if plan.pooled > 1 else ""
+    told = (
+        f"Deviation: of the differences to {plan.baseline} on shared seeds{whose}, with {' and '.join(freedom)} "
+        f"degrees of freedom. At most: its upper {CONFIDENCE:.0%} limit"
+    )
+    if plan.is_enough:
+        told += ", on which seeds are planned: they suffice in four of five such pilots"
+    told += ". Seeds (95%): those of both ends of the deviation's 95% interval. Runs: those that are missing"
+    beside = f" with {plan.at_once:.0f} at once" if plan.at_once >= 1.5 else ""
+    return f"{told}. Time: of this machine for them{beside}. The difference that was seen counts nowhere."
+
+
+def _what_to_run(plan: Plan) -> Iterator[str]:
+    if not plan.is_enough:
+        yield f"This is too little for a number. {PILOT} seeds make a pilot:"
+    elif not any(one.missing for one in plan.losses):
+        yield "Nothing is missing: there are as many seeds as planned."
+    else:
+        total = "" if plan.seconds is None else f", {duration(plan.seconds)} together"
+        yield f"{sum(one.missing or 0 for one in plan.losses):,} runs{total}; what is done is not repeated:"
+    yield from plan.commands
