@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from losslab.api.calls import load, runs, sweep, train
     from losslab.api.comparison import Comparison, compare
+    from losslab.api.planning import Plan, plan
     from losslab.api.run import Run, RunFailed, Sweep
     from losslab.errors import UserError
 
@@ -15,12 +16,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Comparison",
+    "Plan",
     "Run",
     "RunFailed",
     "Sweep",
     "UserError",
     "compare",
     "load",
+    "plan",
     "runs",
     "sweep",
     "train",
@@ -29,6 +32,7 @@ __all__ = [
 _PLACES = {
     "losslab.api.calls": ("load", "runs", "sweep", "train"),
     "losslab.api.comparison": ("Comparison", "compare"),
+    "losslab.api.planning": ("Plan", "plan"),
     "losslab.api.run": ("Run", "RunFailed", "Sweep"),
     "losslab.errors": ("UserError",),
 }

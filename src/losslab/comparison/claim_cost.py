@@ -160,9 +160,14 @@ class ClaimCost:
         return find(self.margin / std, level=self.level, power=self.power)
 
     @property
+    def is_enough(self) -> bool:
+        """Whether there is a single number: the deviation rests on enough, or all of its interval takes as many."""
+        return self.deviation.is_enough or self.interval[0] == self.interval[1]
+
+    @property
     def seeds(self) -> int | None:
         """Seeds by the deviation that was seen; None where it rests on too little."""
-        return self.seeds_at(self.deviation.std) if self.deviation.is_enough else None
+        return self.seeds_at(self.deviation.std) if self.is_enough else None
 
     @property
     def interval(self) -> tuple[int, int]:
@@ -173,7 +178,7 @@ class ClaimCost:
     @property
     def planned(self) -> int | None:
         """Seeds that suffice in four of five pilots like this one; None where it rests on too little."""
-        return self.seeds_at(self.deviation.upper()) if self.deviation.is_enough else None
+        return self.seeds_at(self.deviation.upper()) if self.is_enough else None
 
     def seconds(self, seeds: int | None) -> float | None:
         """Seconds on this machine for so many seeds of both losses."""

@@ -46,7 +46,7 @@ class Claims:
     @property
     def is_enough(self) -> bool:
         """Whether each of them makes a single number."""
-        return all(claim.cost.deviation.is_enough for claim in self.of)
+        return all(claim.cost.is_enough for claim in self.of)
 
 
 def make_claims(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from losslab.comparison.runs.contenders import Contender
 from losslab.comparison.runs.run import Run
+from losslab.config.words import choices, has_settings
 
 SEED = "seed"
 _LISTED = 30
@@ -68,7 +69,7 @@ def _typed(run: Run) -> list[str]:
     """The words of the multirun that made a run, each key of seeds without its value; none where something else made
     it, or where its losses and seeds do not stand in the words."""
     words = _words(run)
-    keys = {_key(word) for word in words}
+    keys = {_key(part) for word in words for part in _parts(word)}
     of_run = {_key(word) for word in run.record.overrides}
     if keys.isdisjoint(_MULTIRUN) or not of_run <= keys or any(_key(word) == "zip" and SEED in word for word in words):
         return []
@@ -94,6 +95,11 @@ def _words(run: Run) -> list[str]:
     except ValueError:
         return []
     return words[2:] if words[:2] == ["losslab", "train"] else []
+
+
+def _parts(word: str) -> list[str]:
+    """A word, and those that it stands for: `loss=focal(gamma=1)` says loss.gamma=1, too."""
+    return [word, *(part for parts in choices(word) for part in parts)] if has_settings(word) else [word]
 
 
 def _newest(contender: Contender) -> Run:

@@ -52,7 +52,9 @@ def seeds_told(cost: ClaimCost) -> str:
     """`about 38 seeds (21–92)`, or `12 to 1,020 seeds` where the deviation rests on too little."""
     low, high = cost.interval
     if cost.seeds is None:
-        return f"{low:,} to {high:,} seeds" if low < high else f"{low} seeds"
+        return f"{low:,} to {high:,} seeds"
+    if low == high:
+        return f"{low} seeds"
     return f"about {cost.seeds:,} seeds ({low:,}–{high:,})"
 
 
@@ -71,8 +73,10 @@ def time_told(cost: ClaimCost) -> str:
     if low is None or high is None:
         return ""
     least, most, about = duration(low), duration(high), cost.seconds(cost.seeds)
+    if least == most:
+        return least
     if about is None:
-        return least if least == most else f"{least} to {most}"
+        return f"{least} to {most}"
     return f"{duration(about)} ({least}–{most})"
 
 

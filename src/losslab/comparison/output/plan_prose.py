@@ -11,6 +11,8 @@ from losslab.comparison.output.numbers import number
 from losslab.comparison.output.tables import aligned
 from losslab.comparison.planning import PILOT, Plan, Planned
 
+_SMALL = 0.001
+
 
 def plan_lines(plan: Plan) -> Iterator[str]:
     """The plan line by line: what is to be found, the table, how it came about, and the commands."""
@@ -77,13 +79,18 @@ def _cells(one: Planned) -> list[str]:
     return [
         one.loss,
         str(one.pairs),
-        "baseline" if own is None else number(own.std),
-        "—" if own is None else number(own.upper()),
+        "baseline" if own is None else _size(own.std),
+        "—" if own is None else _size(own.upper()),
         "—" if one.seeds is None else f"{one.seeds:,}",
-        f"{low:,}–{high:,}",
+        f"{low:,}–{high:,}" if low < high else f"{low:,}",
         "—" if one.missing is None else f"{one.missing:,}",
         "—" if one.seconds is None else duration(one.seconds),
     ]
+
+
+def _size(deviation: float) -> str:
+    """Four decimals, or two digits of a very small one."""
+    return number(deviation) if deviation >= _SMALL else f"{deviation:.2g}"
 
 
 def _basis(plan: Plan) -> str:
