@@ -1,0 +1,242 @@
+"""`losslab plan`: from a pilot, or from noise figures, to seeds, hours and commands."""
+
+import json
+import shlex
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_runs import Sweep, edit_record
+
+import losslab
+from losslab.commands import plan as command
+from losslab.commands.plan import make_plan, plan
+from losslab.comparison.claim_cost import Deviation, seeds_for
+from losslab.comparison.noise_figures import Figure
+from losslab.comparison.simultaneous import sidak
+from losslab.errors import UserError
+
+TYPED = "losslab train -m name=first 'loss=cross_entropy,focal(gamma=1)' seed=1,2 hydra.launcher.slots=2"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def pilot(
+    folder: Path,
+    losses: dict[str, float],
+    seeds: int,
+    *,
+    typed: str = "",
+    words: dict[str, list[str]] | None = None,
+    diverged: tuple[str, int] | None = None,
+) -> Sweep:
+    """Runs of 30 s, one after the other. Each loss has exactly this deviation of its differences to cross-entropy.
+
+    Args:
+        typed: the command of all of them.
+        words: the overrides of a loss; else loss=NAME alone.
+    """
+    sweep, random, clock = Sweep(folder), np.random.default_rng(5), START
+    levels = 3 + 0.1 * random.standard_normal(seeds)
+    noise = {loss: random.standard_normal(seeds) for loss in losses}
+    for i in range(seeds):
+        for loss, std in {"cross_entropy": 0.0, **losses}.items():
+            value = levels[i] + (std and 0.02 + std * noise[loss][i] / noise[loss].std(ddof=1))
+            lost = diverged == (loss, i + 1)
+            own = [f"name={folder.name}", *(words or {}).get(loss, [f"loss={loss}"]), f"seed={i + 1}"]
+            status = "diverged" if lost else "completed"
+            run = sweep.add(loss, i + 1, None if lost else value, status=status, overrides=own)
+            ended = clock + timedelta(seconds=30)
+            provenance = {"choices": {"loss": loss}, "command": typed}
+            edit_record(run, timing={"started": clock.isoformat(), "updated": ended.isoformat()}, provenance=provenance)
+            clock = ended
+    return sweep
+
+
+def test_a_pilot_of_eight_seeds_makes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pilot(tmp_path / "first", {"square": 0.02, "focal": 0.02}, 8)
+    made = make_plan([str(tmp_path / "first")])
+    square, _, baseline = made.losses
+    assert made.pooled == 2 and square.cost is not None and 7 < square.cost.deviation.df <= 14
+    level = square.cost.level
+    assert sidak(2).level <= level < 0.05, "the joint level of the table of eight seeds"
+    upper = Deviation(0.02, square.cost.deviation.df).upper()
+    assert square.seeds == seeds_for(0.01 / upper, level=level) == baseline.seeds
+    assert square.missing == square.seeds - 8 and square.seconds == pytest.approx(30 * square.missing)
+    assert made.seconds == pytest.approx(90 * square.missing)
+    seeds = f"range(1,{square.seeds + 1})"
+    assert made.commands == [f"losslab train -m name=first loss=cross_entropy,focal,square 'seed={seeds}'"]
+    assert plan([str(tmp_path / "first")]) == 0
+    printed = capsys.readouterr().out
+    assert f"| square        | 8     | 0.0200    | {upper:.4f}  | {square.seeds} " in printed
+    assert printed.splitlines()[-1] == made.commands[0]
+
+
+def test_few_seeds_ask_for_a_pilot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pilot(tmp_path / "first", {"square": 0.02}, 4)
+    made = make_plan([str(tmp_path / "first")])
+    low, high = made.losses[0].interval
+    assert not made.is_enough and made.seconds is None
+    assert 30 < high / low < 44, "43-fold, but for the t of the smaller number"
+    assert plan([str(tmp_path / "first")]) == 0
+    printed = capsys.readouterr().out
+    assert "This is too little for a number. 8 seeds make a pilot:" in printed
+    assert printed.splitlines()[-1] == "losslab train -m name=first loss=cross_entropy,square seed=1,2,3,4,5,6,7,8"
+
+
+def test_a_larger_difference_takes_fewer_and_at_last_none_are_missing(tmp_path: Path) -> None:
+    pilot(tmp_path / "first", {"square": 0.02}, 9)
+    folder = [str(tmp_path / "first")]
+    seeds = [make_plan(folder, detect=detect).losses[0].seeds or 0 for detect in (0.01, 0.02, 1.0)]
+    assert seeds[0] > seeds[1] > seeds[2] == 6
+    assert (make_plan(folder, power=0.95).losses[0].seeds or 0) > seeds[0]
+    enough = make_plan(folder, detect=1.0)
+    assert enough.commands == [] and enough.seconds == 0
+    assert "Nothing is missing" in str(losslab.plan(tmp_path / "first", detect=1.0))
+
+
+def test_the_command_is_the_sweeps_own(tmp_path: Path) -> None:
+    words = {"focal": ["loss=focal", "loss.gamma=1"]}
+    pilot(tmp_path / "first", {"focal": 0.02}, 4, typed=TYPED, words=words)
+    (told,) = make_plan([str(tmp_path / "first")]).commands
+    assert shlex.split(told) == [*shlex.split(TYPED)[:5], "seed=1,2,3,4,5,6,7,8", "hydra.launcher.slots=2"]
+
+
+def test_a_sweep_of_several_commands_grows_by_the_words_of_its_runs(tmp_path: Path) -> None:
+    words = {"focal": ["loss=focal", "loss.gamma=1"], "cross_entropy": ["loss=cross_entropy", "optimizer.lr=0.1"]}
+    words["square"] = ["loss=square", "optimizer.lr=0.1"]
+    typed = "losslab train --config-dir mine loss=square hydra/launcher=slurm"
+    pilot(tmp_path / "first", {"focal": 0.02, "square": 0.02}, 3, typed=typed, words=words)
+    told = make_plan([str(tmp_path / "first")]).commands
+    start = "losslab train -m --config-dir mine hydra/launcher=slurm name=first"
+    assert told == [
+        f"{start} loss=cross_entropy,square optimizer.lr=0.1 seed=1,2,3,4,5,6,7,8",
+        f"{start} loss=focal loss.gamma=1 seed=1,2,3,4,5,6,7,8",
+    ]
+
+
+def test_a_diverged_run_is_replaced_by_another_seed(tmp_path: Path) -> None:
+    pilot(tmp_path / "first", {"square": 0.02}, 4, diverged=("square", 2))
+    (told,) = make_plan([str(tmp_path / "first")]).commands
+    assert told.endswith("seed=1,2,3,4,5,6,7,8,9")
+
+
+def test_unequal_noise_takes_unequal_seeds(tmp_path: Path) -> None:
+    pilot(tmp_path / "first", {"square": 0.06, "focal": 0.01}, 8)
+    made = make_plan([str(tmp_path / "first")])
+    seeds = {one.loss: one.seeds or 0 for one in made.losses}
+    assert made.pooled == 0 and seeds["focal"] < seeds["square"] == seeds["cross_entropy"]
+    assert made.commands == [
+        f"losslab train -m name=first loss=cross_entropy,square 'seed=range(1,{seeds['square'] + 1})'",
+        f"losslab train -m name=first loss=focal seed={','.join(map(str, range(1, seeds['focal'] + 1)))}",
+    ]
+
+
+def test_json_holds_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pilot(tmp_path / "first", {"square": 0.02}, 8)
+    assert plan([str(tmp_path / "first")], as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    made = losslab.plan(tmp_path / "first")
+    assert {one["loss"]: one["seeds"] for one in told["losses"]} == made.seeds
+    assert (told["seconds"], told["commands"], told["margin"]) == (made.seconds, made.commands, 0.01)
+    assert told["losses"][0]["deviation"] == pytest.approx(0.02) and told["losses"][-1]["deviation"] is None
+
+
+FIGURE = Figure(
+    preset="nano",
+    words=["experiment=quickstart"],
+    loss="focal",
+    baseline="cross_entropy",
+    metric="test/nll_scaled",
+    unit="nats per token",
+    margin=0.01,
+    seeds=24,
+    std=0.012,
+    df=23,
+    unpaired_std=0.06,
+    seconds_a_run=30.0,
+    at_once=2,
+    machine="2 cores",
+    written="2026-11-28",
+)
+FIGURES = [FIGURE, replace(FIGURE, loss="poly1", std=0.02)]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "read_figures", lambda: FIGURES)
+
+
+@pytest.mark.usefixtures("measured")
+def test_before_any_run_the_noise_figures_plan() -> None:
+    made = make_plan(["experiment=quickstart", "loss=cross_entropy,focal,poly1", "name=mine"])
+    level = sidak(2).level
+    seeds = {own.loss: seeds_for(0.01 / own.deviation.upper(), level=level) for own in FIGURES}
+    assert {one.loss: one.seeds for one in made.losses[:2]} == seeds
+    most = max(seeds.values())
+    assert made.losses[-1].seeds == most and made.seconds == pytest.approx(15.0 * (sum(seeds.values()) + most))
+    start = "losslab train -m experiment=quickstart name=mine"
+    assert made.commands == [
+        f"{start} loss=focal seed={','.join(map(str, range(1, seeds['focal'] + 1)))}",
+        f"{start} loss=poly1,cross_entropy 'seed=range(1,{most + 1})'",
+    ]
+    assert made.notes == [
+        "Noise of experiment=quickstart, as scripts/benchmark noise measured it on 2026-11-28 from 24 seeds (2 cores); "
+        "another machine takes another time."
+    ]
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_was_not_measured_is_said() -> None:
+    made = make_plan(["experiment=quickstart", "loss=hinge", "trainer.max_steps=10"])
+    (hinge, _) = made.losses
+    assert hinge.seeds == seeds_for(0.01 / FIGURES[1].deviation.upper())
+    assert "hinge was not measured: it is planned with the deviation of poly1" in made.notes[1]
+    assert made.notes[2].startswith("trainer.max_steps=10 was not measured, and may change the noise")
+    assert [one.loss for one in make_plan([], preset="nano").losses] == ["focal", "poly1", "cross_entropy"]
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(
+    ("words", "options", "told"),
+    [
+        ([], {}, "needs one folder of runs, or words of losslab train"),
+        (["nowhere"], {}, "nowhere is neither a folder of runs nor a .csv table"),
+        (["nowhere", "loss=focal"], {}, "nowhere: a plan is of a folder alone, or of words"),
+        (["data=text"], {}, r"no noise figures for data=text: there are nano \(experiment=quickstart\); others need"),
+        ([], {"preset": "huge"}, "no noise figures for --preset huge"),
+        (
+            [],
+            {"preset": "nano", "metric": "test/top1"},
+            "--metric test/top1: the noise figures of nano are of test",
+        ),
+        ([], {"preset": "nano", "baseline": "square"}, "--baseline square: the noise figures of nano are of cross_ent"),
+        ([], {"preset": "nano", "where": ["a=b"]}, "--where and --tune choose among runs"),
+        ([], {"preset": "nano", "power": 1.0}, "--power must be from 0.5 to below 1, not 1"),
+        ([], {"preset": "nano", "detect": -1.0}, "--detect must be above 0, not -1"),
+    ],
+)
+def test_a_mistake_is_answered_in_a_sentence(words: list[str], options: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make_plan(words, **options)  # type: ignore[arg-type]
+
+
+def test_without_figures_one_sentence_says_what_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "read_figures", list)
+    with pytest.raises(UserError, match=r"they come from scripts/benchmark noise, .*, or a pilot of eight seeds"):
+        make_plan(["experiment=quickstart"])
+
+
+def test_what_cannot_be_planned_says_why(tmp_path: Path) -> None:
+    Sweep(tmp_path / "one").add("cross_entropy", 1, 3.0)
+    with pytest.raises(UserError, match="has no seed that a loss shares with cross_entropy"):
+        make_plan([str(tmp_path / "one")])
+    sweep = Sweep(tmp_path / "other")
+    for seed in (1, 2, 3):
+        sweep.add("cross_entropy", seed, 3.0 + seed, metrics={"test/error": 0.1 * seed})
+        sweep.add("square", seed, 3.5 + seed, metrics={"test/error": 0.3 * seed})
+    with pytest.raises(UserError, match="do not vary from seed to seed"):
+        make_plan([str(tmp_path / "other")])
+    with pytest.raises(UserError, match=r"no difference of test/error is customary .* --detect 0.01"):
+        make_plan([str(tmp_path / "other")], metric="test/error")
