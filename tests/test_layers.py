@@ -26,7 +26,7 @@ ROWS = [
     {"functional"},
     {"config"},
     {"losses", "models", "tasks", "data", "loggers"},
-    {"metrics"},
+    {"metrics", "sequential"},
     {
         "contracts",
         "choices",
@@ -73,6 +73,7 @@ WITHOUT_TORCH = [
             *("axes", "words", "foreign", "binding", "jobs"),
         )
     ),
+    *(f"losslab.sequential.{path.stem}" for path in (SOURCE / "sequential").glob("*.py") if path.stem != "__init__"),
     *sorted(
         ".".join(["losslab", *path.relative_to(SOURCE).with_suffix("").parts])
         for path in (SOURCE / "comparison").rglob("*.py")
@@ -248,6 +249,7 @@ def test_a_circle_is_found_whichever_way_it_closes(line: str, tmp_path: Path, mo
         ("models", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),
         ("metrics", {"lightning", "pytorch_lightning", "hydra", "omegaconf"}),
         ("comparison", {"torch", "lightning", "pytorch_lightning", "hydra"}),
+        ("sequential", {"torch", "lightning", "pytorch_lightning", "hydra", "omegaconf"}),
         ("data", {"hydra", "omegaconf"}),
         ("training", {"hydra"}),
     ],
