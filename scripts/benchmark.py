@@ -7,6 +7,7 @@ asked for
     tokenise      the first preparation of one (benchmark_tokenise.py)
     padding       rows a second in steps by length (benchmark_padding.py)
     statistics    how often the comparison errs (benchmark_statistics.py)
+    sequential    errors and seeds of sweeps that stop by themselves (benchmark_sequential.py)
     other_loops   memory and time of our losses in models of transformers (benchmark_other_loops.py)
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
@@ -29,6 +30,7 @@ from pathlib import Path
 import benchmark_compare
 import benchmark_padding
 import benchmark_scoring
+import benchmark_sequential
 import benchmark_statistics
 import benchmark_tokenise
 import benchmark_warm_cache
@@ -93,7 +95,17 @@ def first_steps(folder: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    kinds = ["sweeps", "compare", "scoring", "statistics", "warm_cache", "other_loops", "padding", "tokenise"]
+    kinds = [
+        "sweeps",
+        "compare",
+        "scoring",
+        "statistics",
+        "sequential",
+        "warm_cache",
+        "other_loops",
+        "padding",
+        "tokenise",
+    ]
     parser.add_argument("what", nargs="?", choices=kinds, default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
@@ -101,7 +113,9 @@ def main() -> None:
         "--megabytes", type=int, default=benchmark_warm_cache.DEFAULT, help="of text, for warm_cache and tokenise"
     )
     parser.add_argument("--rows", action="store_true", help="of tokenise: tables instead of a text")
-    parser.add_argument("--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics")
+    parser.add_argument(
+        "--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics and sequential"
+    )
     parser.add_argument("--data", nargs="*", default=[], help="of padding: words of losslab train, with batch_tokens")
     arguments = parser.parse_args()
     if arguments.what == "compare":
@@ -124,6 +138,8 @@ def main() -> None:
         return
     if arguments.what == "statistics":
         sys.exit(benchmark_statistics.main(arguments.families))
+    if arguments.what == "sequential":
+        sys.exit(benchmark_sequential.main(arguments.families))
     print(f"{os.cpu_count()} cores; {arguments.rounds} round(s); wall seconds of the same runs, and their ratio")
     print(f"{'size':<8}{'runs':>5}{'steps':>6}{'basic':>9}{'local':>9}{'local/basic':>13}", flush=True)
     waits: list[float] = []

@@ -73,24 +73,23 @@ class Rule:
         return _bounds(self.max_seeds, self.level / self.losses)
 
     def intervals(self, differences: Sequence[float] | Array) -> Array:
-        """[n, 2], the repeated intervals after 1, 2, … of these differences, in the order of their seeds.
+        """[…, n, 2], the repeated intervals after 1, 2, … of the differences [..., n], in the order of their seeds.
 
         Raises:
             UserError: for more differences than max_seeds, for which there are no bounds.
         """
         values = np.asarray(differences, dtype=np.float64)
-        if len(values) > self.max_seeds:
-            raise UserError(f"{len(values)} seeds, where the rule ends at max_seeds={self.max_seeds}")
-        n = np.arange(1, len(values) + 1)
-        centred = values - values[:1]
-        mean = np.cumsum(centred) / n
-        square = np.maximum(np.cumsum(centred**2) - n * mean**2, 0.0)
-        bounds = self.bounds()[: len(values)]
-        looked = np.isfinite(bounds)
-        half = np.full(len(values), math.inf)
-        half[looked] = bounds[looked] * np.sqrt(square[looked] / (n[looked] - 1) / n[looked])
-        mean += values[:1]
-        return np.stack([mean - half, mean + half], axis=-1)
+        seeds = values.shape[-1]
+        if seeds > self.max_seeds:
+            raise UserError(f"{seeds} seeds, where the rule ends at max_seeds={self.max_seeds}")
+        n = np.arange(1, seeds + 1)
+        first = values[..., :1]
+        mean = np.cumsum(values - first, axis=-1) / n
+        square = np.maximum(np.cumsum((values - first) ** 2, axis=-1) - n * mean**2, 0.0)
+        half = np.full(values.shape, math.inf)
+        n, looked = n[FIRST_LOOK - 1 :], slice(FIRST_LOOK - 1, seeds)
+        half[..., looked] = self.bounds()[looked] * np.sqrt(square[..., looked] / (n - 1) / n)
+        return np.stack([first + mean - half, first + mean + half], axis=-1)
 
     def interval(self, differences: Sequence[float] | Array) -> tuple[float, float]:
         """The repeated interval of the mean after all these differences; infinite before the first look."""
@@ -108,16 +107,18 @@ class Rule:
             differences: negative is better.
         """
         found = self.intervals(differences)
-        low, high = found[:, 0], found[:, 1]
-        decided = (high < 0) | (low > 0) | self._is_inside(low, high)
+        decided = self.decides(found)
         if not decided.any():
             return None
         at = int(np.argmax(decided))
-        return at + 1, "better" if high[at] < 0 else "worse" if low[at] > 0 else "equivalent"
+        low, high = found[at]
+        return at + 1, "better" if high < 0 else "worse" if low > 0 else "equivalent"
 
-    def _is_inside(self, low: Array, high: Array) -> NDArray[np.bool_]:
-        inside: NDArray[np.bool_] = (-self.margin < low) & (high < self.margin)
-        return inside
+    def decides(self, intervals: Array) -> NDArray[np.bool_]:
+        """[…], whether each of these intervals [..., 2] excludes zero or lies inside ±margin."""
+        low, high = intervals[..., 0], intervals[..., 1]
+        decided: NDArray[np.bool_] = (high < 0) | (low > 0) | (-self.margin < low) & (high < self.margin)
+        return decided
 
     def verdict(self, differences: Sequence[float] | Array) -> Word | None:
         """The verdict of the first look that decided; None: none has. Negative differences are better."""
