@@ -15,6 +15,7 @@ from losslab.comparison.caveats import caveats, start_caveats
 from losslab.comparison.claims import Claims, make_claims
 from losslab.comparison.costs import Costs, costs_of
 from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
+from losslab.comparison.grown import grown_caveats
 from losslab.comparison.kept_scores import read_scores
 from losslab.comparison.metrics import Declarations, short
 from losslab.comparison.noise import Noises
@@ -178,7 +179,14 @@ def analyse(
         also=also,
         claims=make_claims(rows, contenders, baselines, margin=margin),
         pairs=make_pairs(contenders, metric=metric, margin=margin, declared=declared) if all_pairs else None,
-        caveats=[*start_caveats(contenders, baselines), *loaded.problems, *told, *problems, *kept.problems],
+        caveats=[
+            *start_caveats(contenders, baselines),
+            *loaded.problems,
+            *grown_caveats(contenders, baselines),
+            *told,
+            *problems,
+            *kept.problems,
+        ],
         curves={c.label: curves for c in contenders if (curves := mean_curves(c, read))},
         costs=costs,
         equal_time=at_equal_compute(contenders, read, costs, declared) if short(metric) == declared.primary else {},
