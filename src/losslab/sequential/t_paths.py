@@ -108,7 +108,7 @@ class Path:
 
 
 def _density(df: int, t: Array) -> Array:
-    """Of Student's t."""
+    """The density of Student's t."""
     constant = special.gammaln((df + 1) / 2) - special.gammaln(df / 2) - math.log(df * math.pi) / 2
     found: Array = np.exp(constant - (df + 1) / 2 * np.log1p(t * t / df))
     return found
