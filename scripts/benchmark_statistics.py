@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from losslab.comparison.output.numbers import interval as told_interval
 from losslab.comparison.output.numbers import p_value
 from losslab.comparison.simultaneous import (
     LEVEL,
@@ -32,6 +31,7 @@ from losslab.comparison.simultaneous import (
 )
 from losslab.comparison.statistics import detectable
 from losslab.comparison.verdicts import judge
+from losslab.numbers import interval as told_interval
 
 LOSSES = 5
 SEEDS = (6, 8, 12)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from losslab.comparison.output.numbers import interval, p_value
+from losslab.comparison.output.numbers import p_value
 from losslab.comparison.simultaneous import (
     LEVEL,
     MOST_CORRELATED,
@@ -20,6 +20,7 @@ from losslab.comparison.simultaneous import (
 )
 from losslab.comparison.statistics import paired
 from losslab.comparison.verdicts import judge
+from losslab.numbers import interval
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import benchmark_statistics

@@ -7,7 +7,6 @@ import re
 import pytest
 from made_runs import Sweep, comparison_of, page_text, printed, read, rows_of
 
-from losslab.comparison.output.numbers import number
 from losslab.comparison.output.report import table, to_html
 from losslab.comparison.output.tables import (
     CSV_COLUMNS,
@@ -19,6 +18,7 @@ from losslab.comparison.output.tables import (
     to_markdown,
     to_terminal,
 )
+from losslab.numbers import number
 
 ODD = 'a|b_c% &amp; $x$ <b>, "q" \\ *d* [e] {f} #g ~h ^i'
 

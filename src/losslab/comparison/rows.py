@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev
 from typing import TypeVar
 
+from losslab import pairing
 from losslab.comparison.claim_cost import Deviation, Needed, deviations_of, seeds_needed
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender, Setting
@@ -16,18 +17,14 @@ from losslab.comparison.simultaneous import family_of
 from losslab.comparison.statistics import Paired, iqm, paired
 from losslab.comparison.tuning import describe_choice
 from losslab.comparison.verdicts import Verdict, judge
+from losslab.pairing import CODE, OF_START, RESOLUTION
 
 Key = TypeVar("Key", bound=Hashable)
 NO_PAIR = "no seed in common with the baseline"
 OTHER_START = "no pair with the baseline: every start or code differs"
 NO_BASELINE = "no baseline of this setting"
 NO_RESULT = "no result"
-CODE = "the version of losslab's code"
-_RESOLUTION = 1e-7
-"""Relative: differences that vary by less do so by float32's rounding."""
 ONE_START = "no claim: different seeds started from the same weights"
-OF_START = ("backbone_init", "projection_init", "batches")
-"""Hashes of what two runs of a seed must have in common to be a pair."""
 _OF_FILES = "model."
 """Begins the names of hashes of files out of which a model takes its weights."""
 
@@ -139,7 +136,7 @@ def compare_together(
         seeds = [seed for seed in pairs_of(first, second) if seed in own and seed in other]
         if seeds:
             differences[key] = {seed: own[seed] - other[seed] for seed in seeds}
-            resolutions[key] = _RESOLUTION * max(abs(values[seed]) for values in (own, other) for seed in seeds)
+            resolutions[key] = RESOLUTION * max(abs(values[seed]) for values in (own, other) for seed in seeds)
     family = family_of(list(differences.values()))
     results = {
         key: paired(list(shared.values()), family=family, margin=margin, resolution=resolutions[key])
@@ -164,14 +161,9 @@ def pairs_of(contender: Contender, reference: Contender) -> list[int]:
 
 
 def unequal_start(contender: Contender, reference: Contender, seed: int) -> list[str]:
-    """Differences between two runs of a seed, which are then no pair: a hash out of OF_START, or losslab's code. The
-    hash of the projection is missing from older records, and where a loss needs another number of outputs than there
-    are classes: where only one record has it, it is not compared."""
-    own, other = contender.runs[seed].record.hashes, reference.runs[seed].record.hashes
-    optional = {"projection_init"} - (own.keys() & other.keys())
-    found = [key for key in OF_START if key not in optional and own.get(key) != other.get(key)]
-    codes = {own.get("code"), other.get("code")} - {None}
-    return found if len(codes) < 2 or contender.across_code else [*found, CODE]
+    """Differences between the two runs of a seed, which are then no pair (`pairing.unequal_start`)."""
+    found = pairing.unequal_start(contender.runs[seed].record.hashes, reference.runs[seed].record.hashes)
+    return [key for key in found if key != CODE] if contender.across_code else found
 
 
 def shared_starts(contender: Contender) -> list[list[int]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.output.claim_prose import more_seeds
-from losslab.comparison.output.numbers import interval, number, p_value
+from losslab.comparison.output.numbers import p_value
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import order, shown, spell
 from losslab.comparison.runs.run import LAST, Run
@@ -16,6 +16,7 @@ from losslab.comparison.searches import searches_of
 from losslab.comparison.statistics import Paired
 from losslab.comparison.tuning import tokens_of
 from losslab.comparison.verdicts import NO_SPREAD
+from losslab.numbers import interval, number
 
 _MOST_LISTED = 8
 """Values of a setting that a sentence lists."""

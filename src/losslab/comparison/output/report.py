@@ -12,7 +12,7 @@ from losslab.comparison.analysis import Comparison
 from losslab.comparison.metrics import short
 from losslab.comparison.noise import Interval
 from losslab.comparison.output.claim_prose import cost_of_claim, more_seeds_cell
-from losslab.comparison.output.numbers import interval, number, p_value
+from losslab.comparison.output.numbers import p_value
 from losslab.comparison.output.picture import Picture
 from losslab.comparison.output.prose import caption, name_of, pairs_caption, protocol, question, sentences
 from losslab.comparison.output.tables import answer_cells, pair_cells
@@ -20,6 +20,7 @@ from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import shown
 from losslab.comparison.runs.run import BEST, Run
 from losslab.comparison.statistics import SEEDS_FOR_BCA
+from losslab.numbers import interval, number
 
 _STYLE = (resources.files("losslab.comparison.output") / "report.css").read_text(encoding="utf-8")
 _WORDS = ("better", "worse", "equivalent")

@@ -15,13 +15,14 @@ from rich.text import Text
 
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.metrics import short
-from losslab.comparison.output.numbers import number, p_value
+from losslab.comparison.output.numbers import p_value
 from losslab.comparison.output.prose import difference
 from losslab.comparison.pairs import Pair
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.run import BEST
 from losslab.comparison.statistics import Paired
 from losslab.comparison.verdicts import Verdict
+from losslab.numbers import number
 
 COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan"}
 _RIGHT = ("n", "std")

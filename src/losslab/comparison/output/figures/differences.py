@@ -28,8 +28,8 @@ from losslab.comparison.output.figures.layout import (
     wrap,
 )
 from losslab.comparison.output.figures.style import FONT, INK, SMALL, Look, styled
-from losslab.comparison.output.numbers import true_to
 from losslab.comparison.simultaneous import LEVEL
+from losslab.numbers import true_to
 
 _LABELS, _NOTES = 1.9, 1.95
 """Inches at most, of the columns beside the panel."""
