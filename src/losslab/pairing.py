@@ -1,9 +1,14 @@
-"""Conditions under which two runs of a seed are a pair: they started alike, under the same code. No torch here."""
+"""Conditions under which runs are compared: what distinguishes losses, what runs must share, and which two of one seed
+are a pair. No torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.", "init_from")
+"""Runs that differ here answer different questions."""
+OF_LOSS = ("loss.", "regularizers.")
+"""Settings that distinguish losses; of all others each loss takes its best."""
 OF_START = ("backbone_init", "projection_init", "batches")
 """Hashes of what two runs of a seed must have in common to be a pair."""
 RESOLUTION = 1e-7

@@ -14,6 +14,8 @@ from losslab.records import SHORT, Record
 CACHE = ".cache"
 """The folder of tokens, beside the sweeps."""
 CHECKPOINTS = "checkpoints"
+SEQUENTIAL = "sequential.json"
+"""The file of a sweep that adds seeds until it can decide, beside its runs."""
 
 
 @dataclass(frozen=True, order=True)

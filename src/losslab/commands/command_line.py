@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from losslab.config.auto_seeds import AutoSeeds
 from losslab.config.foreign import serves_instead
 from losslab.config.nearest import nearest
 from losslab.config.search import StudySpace
@@ -30,6 +31,15 @@ class Searched:
     """Overrides of Hydra's own keys."""
 
 
+@dataclass(frozen=True)
+class Growing:
+    """A multirun that adds seeds, with seed=auto."""
+
+    rule: AutoSeeds
+    of_hydra: list[str]
+    """Overrides of Hydra's own keys."""
+
+
 @dataclass
 class CommandLine:
     """The words after `losslab train`."""
@@ -49,6 +59,8 @@ class CommandLine:
     """The launcher of somebody else's that a multirun has, if it has one."""
     search: Searched | None = None
     """The search of a multirun, if it has one."""
+    growing: Growing | None = None
+    """The rule by which a multirun adds seeds, if it does."""
     for_hydra: list[str] | None = None
     """Overrides for Hydra instead of `overrides`: of a multirun, the words that all jobs share."""
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from losslab.commands.command_line import CommandLine, Searched
+from losslab.commands.command_line import CommandLine, Growing, Searched
 from losslab.config.jobs import Multirun, job_overrides, open_multirun, study_spaces
 from losslab.console import say
 from losslab.errors import UserError
@@ -43,14 +43,18 @@ def expand(line: CommandLine) -> tuple[list[list[str]], list[str]]:
     if opened.launcher == _LOCAL or opened.target == _SLURM:
         server.warm_up()
     settings = None if opened.search is None else _check_search(opened)
+    line.growing = _check_growing(opened)
     count = opened.count * (1 if settings is None else settings.n_trials)
+    count *= 1 if opened.auto is None else opened.auto.max_seeds
     if count > _MANY:
-        ask(line, f"these are {count:,} runs", "start them?", "add --yes if you mean it")
+        most = "up to " if opened.auto is not None else ""
+        ask(line, f"these are {most}{count:,} runs", "start them?", "add --yes if you mean it")
     for note in opened.notes:
         say(f"note: {note}")
     if settings is None:
         line.for_hydra = [*opened.common, _SWEEPER]
-        return job_overrides(opened), opened.hydra_overrides
+        first = [] if opened.auto is None else [f"seed={opened.auto.first_seed}"]
+        return [[*job, *first] for job in job_overrides(opened)], opened.hydra_overrides
     line.for_hydra = opened.common
     spaces = study_spaces(opened)
     line.search = Searched(spaces, settings, opened.hydra_overrides)
@@ -72,6 +76,18 @@ def ask(line: CommandLine, fact: str, question: str, way_out: str) -> None:
         meant = False
     if not meant:
         raise UserError("nothing was started")
+
+
+def _check_growing(opened: Multirun) -> Growing | None:
+    """The rule by which seeds are added, if they are. Raises UserError where it cannot be followed."""
+    if opened.auto is None:
+        return None
+    if opened.launcher != _LOCAL:
+        raise UserError(
+            f"seed=auto works with hydra/launcher=local, not {opened.launcher}: on a cluster, start the same command "
+            "in several jobs, which share the sweep (docs/stopping.md)"
+        )
+    return Growing(opened.auto, opened.hydra_overrides)
 
 
 def _check_search(opened: Multirun) -> SearchSettings:

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from losslab.errors import UserError
-from losslab.run_folder import RunFolder, find_runs
+from losslab.run_folder import SEQUENTIAL, RunFolder, find_runs
 from losslab.sweeps.journal import JOURNAL
 
-_OURS = ("curves.png", "curves.svg", "multirun.yaml", "costs.json", JOURNAL)
+_OURS = ("curves.png", "curves.svg", "multirun.yaml", "costs.json", JOURNAL, SEQUENTIAL)
 _REPORT = "comparison"
 """Names that commands leave beside the runs, as are those that begin with a dot, and those that begin as a report's."""
 

@@ -100,10 +100,11 @@ def _print_jobs(line: CommandLine, interrupts: Interrupts) -> int:
         multirun = open_runs(line, interrupts)
         if not line.multirun:
             raise UserError("--print-jobs is about a multirun: add -m, or leave it out")
-        if line.search is not None:
+        if line.search is not None or line.growing is not None:
+            what, page = ("a search, whose trials", "tuning") if line.search else ("seed=auto, whose runs", "stopping")
             raise UserError(
-                "--print-jobs has no list of a search, whose trials follow from results: start the same command in "
-                "several jobs, which share the studies (docs/tuning.md)"
+                f"--print-jobs has no list of {what} follow from results: start the same command in several jobs, "
+                f"which share them (docs/{page}.md)"
             )
         found = multirun.missing()
         interrupts.check()
@@ -169,12 +170,15 @@ def run_all(multirun: Multirun, line: CommandLine, interrupts: Interrupts) -> bo
 def _make_multirun(
     line: CommandLine, interrupts: Interrupts, typed: list[str], on_mistake: Callable[[str], None]
 ) -> Multirun:
-    jobs, search = _check_jobs(line), line.search
+    jobs, search, grow = _check_jobs(line), line.search, line.growing
+    common = line.config_dir, interrupts.check, typed, on_mistake
+    if grow is not None:
+        from losslab.sweeps.deciding import Deciding  # with scipy, which no other sweep needs
+
+        return Deciding(jobs, grow.rule, grow.of_hydra, *common)
     if search is None:
         return Multirun(jobs, line.config_dir, partial(_run_job, line), interrupts.check, typed, on_mistake)
-    return Tuning(
-        jobs, search.spaces, search.settings, search.of_hydra, line.config_dir, interrupts.check, typed, on_mistake
-    )
+    return Tuning(jobs, search.spaces, search.settings, search.of_hydra, *common)
 
 
 def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
@@ -189,8 +193,7 @@ def _check_jobs(line: CommandLine) -> dict[tuple[str, ...], Checked]:
         overrides = [line.overrides]
     jobs: dict[tuple[str, ...], Checked] = {}
     notes: dict[str, None] = {}
-    many = len(overrides) > _TOLD
-    for job in working(overrides, "checking", len(overrides)) if many else overrides:
+    for job in working(overrides, "checking", len(overrides)) if len(overrides) > _TOLD else overrides:
         config, choices = _checked(of_hydra + job, line)
         if note := check_warmup(config, job):
             notes[note] = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from losslab.config.auto_seeds import AutoSeeds, is_auto_word, read_auto_seeds, refuse_auto_words
 from losslab.config.axes import Axes, Words, make_axes, read_zip
 from losslab.config.compose import compose_config, parse_overrides
 from losslab.config.mistakes import flat_keys
@@ -46,6 +47,8 @@ class Multirun:
     """The keys of hydra.sweeper where it searches; None: every combination runs."""
     dimensions: dict[str, Dimension] = field(default_factory=dict)
     """Searched keys and their values."""
+    auto: AutoSeeds | None = None
+    """The rule by which seeds are added; None where they are listed."""
 
 
 def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multirun:
@@ -69,6 +72,7 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     zips: dict[bool, list[list[str]]] = {False: [], True: []}
     values: dict[str, list[Words]] = {}
     dimensions: dict[str, Dimension] = {}
+    auto: dict[str, str] = {}
     for i, word in enumerate(swept + overrides):
         key = word.partition("=")[0]
         if bare(key) == ZIP:
@@ -77,10 +81,14 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
             if any(override.is_sweep_override() for override in parse_overrides([word], config_dir)):
                 raise UserError(f"{word}: a multirun has one value of Hydra's own keys, for all runs")
             of_hydra.append(word)
+        elif is_auto_word(word):
+            auto[bare(key)] = word.partition("=")[2].strip("'\"")
+            values.pop(bare(key), None)
         else:
             own.append(word)
             key, values_of = _values(word, config_dir, dimensions if searches else None)
             values[key] = values_of
+            auto.pop(bare(key), None)
     if zipped := sorted({key for keys in zips[True] or zips[False] for key in keys} & dimensions.keys()):
         raise UserError(f"zip walks listed values together, and {zipped[0]} is searched: leave it out of zip")
     axes = make_axes(
@@ -94,7 +102,11 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     choice = hydra.runtime.choices["hydra/launcher"]
     keys = {str(key): value for key, value in settings.items()}
     search = {str(key): value for key, value in _plain(hydra.sweeper).items()} if searches else None
-    return Multirun(own, of_hydra, common, axes.count(), axes.notes, choice, keys, target, axes, search, dimensions)
+    rule = read_auto_seeds(auto)
+    if rule is not None and searches:
+        raise UserError("hydra/sweeper=optuna searches settings, and seed=auto compares losses at theirs: search first")
+    count = axes.count()
+    return Multirun(own, of_hydra, common, count, axes.notes, choice, keys, target, axes, search, dimensions, rule)
 
 
 def job_overrides(multirun: Multirun) -> list[list[str]]:
@@ -114,6 +126,7 @@ def single_job(overrides: list[str]) -> list[str]:
         UserError: for several choices, and for `zip`.
     """
     job: list[str] = []
+    refuse_auto_words(overrides, "a multirun that adds seeds by itself: add -m, or leave it out")
     for word in overrides:
         if bare(word.partition("=")[0]) == ZIP:
             raise UserError(f"{word} walks the axes of a multirun together: add -m, or leave it out")
@@ -187,6 +200,7 @@ def _before_any_job(overrides: list[str], config_dir: Path | None) -> tuple[list
     A key of one value may apply to some of the listed choices only, so that it does not compose with the others.
     """
     words = [word for word in overrides if bare(word.partition("=")[0]) != ZIP and not has_settings(word)]
+    words = [word for word in words if not is_auto_word(word)]
     fixed = [o.input_line or "" for o in parse_overrides(words, config_dir) if not o.is_sweep_override()]
     try:
         hydra = compose_config(fixed, config_dir, with_hydra=True).hydra

@@ -95,11 +95,12 @@ class Sweep:
         """Start the first run that nobody has, if there is room for it, and again."""
         self._take()
         for run in list(self._waiting):
-            if run.elsewhere and not self._came_back(run):
+            reason = self.source.unneeded(run)
+            if run.elsewhere and not reason and not self._came_back(run):
                 continue
-            if not (record := known(run.folder)).identity:
+            if reason or not (record := known(run.folder)).identity:
                 self._waiting.remove(run)
-                self._note_end(run, record)
+                self._note_end(run, put(run.folder, known(run.folder), "pruned", reason) if reason else record)
                 continue
             if run.folder.is_locked():
                 self._leave_to_others(run)
@@ -183,7 +184,7 @@ class Sweep:
                 elif isinstance(report, Cause):
                     run.error = report.message
                 elif isinstance(report, Validated):
-                    self._judge(run, report)
+                    self._prune(run, self.source.validated(run, report.step, report.value))
                 elif report is not None and report.message not in self._noted:
                     # Runs of one text have the same to say of it; each has it in its log.
                     self._noted.add(report.message)
@@ -192,9 +193,9 @@ class Sweep:
             run.events.close()
             run.events = None
 
-    def _judge(self, run: Run, report: Validated) -> None:
-        """End a run whose validation says that it is not worth going on."""
-        if (reason := self.source.validated(run, report.step, report.value)) and not run.stopped:
+    def _prune(self, run: Run, reason: str) -> None:
+        """End a run for which there is a reason that it need not go on."""
+        if reason and not run.stopped:
             run.pruned = True
             self._stop(run, reason)
 
@@ -265,6 +266,7 @@ class Sweep:
         now = time.monotonic()
         limit = self.settings.time_limit
         for run in self._running:
+            self._prune(run, self.source.unneeded(run))
             if self._signals and not run.stopped:
                 self._stop(run, "stopped by a signal")
             if limit is not None and not run.stopped and now - run.began > limit:

@@ -92,6 +92,9 @@ class Search:
             trial.pruned = f"{self._metric} {value:.4f} at step {step} {trial.study.verdict}"
         return trial.pruned
 
+    def unneeded(self, run: Run) -> str:
+        return ""
+
     def ended(self, run: Run, record: Record) -> None:
         trial = self._of[run.number]
         if trial.pruned:  # even where it was at its end before it could be stopped: what is drawn next must not depend

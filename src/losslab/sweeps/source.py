@@ -28,6 +28,9 @@ class Source(Protocol):
     def validated(self, run: Run, step: int, value: float) -> str:
         """Take in a validation; returns the reason why the run is to end, or nothing."""
 
+    def unneeded(self, run: Run) -> str:
+        """The reason why a run that has not ended need not go on, or nothing."""
+
     def ended(self, run: Run, record: Record) -> None:
         """Take in what became of a run."""
 
@@ -46,6 +49,9 @@ class Listed:
         return runs
 
     def validated(self, run: Run, step: int, value: float) -> str:
+        return ""
+
+    def unneeded(self, run: Run) -> str:
         return ""
 
     def ended(self, run: Run, record: Record) -> None:

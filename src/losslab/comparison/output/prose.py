@@ -75,8 +75,7 @@ def chosen_by(c: Comparison) -> str:
 def pairs_caption(c: Comparison) -> str:
     """A caption that explains the numbers of all pairs."""
     told = f"{c.metric}{c.when}: the first loss less the second on shared seeds"
-    pairs = len(c.pairs or [])
-    if pairs == 1:
+    if (pairs := len(c.pairs or [])) == 1:
         return f"{told}."
     return (
         f"{told}, with intervals that are simultaneous over all {pairs} pairs, and so wider than those against "

@@ -11,12 +11,9 @@ from typing import Any
 from losslab.comparison.runs.run import Run
 from losslab.config.nearest import closest
 from losslab.errors import UserError
+from losslab.pairing import MUST_MATCH, OF_LOSS
 from losslab.records import DONE, SHORT
 
-MUST_MATCH = ("data.", "trainer.max_steps", "trainer.precision", "task.", "init_from")
-"""Runs that differ here answer different questions."""
-OF_LOSS = ("loss.", "regularizers.")
-"""Settings that distinguish losses; of all others each loss takes its best."""
 _SHAPE = "model."
 _NOT_SHAPE = ("model.dropout",)
 INTERVAL = "trainer.val_check_interval"
