@@ -112,7 +112,7 @@ PLAIN = {"first_seed": 1, "higher_is_better": False}
 
 
 def test_a_gap_in_the_seeds_keeps_later_ones_out() -> None:
-    own, base = ends(2.0, 2.01, 2.02, 2.03), ends(1.0, 1.0, 1.0, 1.0)
+    own, base = ends(2.0, 2.01, 2.02, 2.03, 2.04, 2.05), ends(*[1.0] * 6)
     assert standing(RULE, base, own, **PLAIN).verdict == "worse"
     for other in (own, base):
         kept = {seed: one for seed, one in other.items() if seed != 2}
@@ -122,13 +122,13 @@ def test_a_gap_in_the_seeds_keeps_later_ones_out() -> None:
 
 
 def test_the_interval_is_the_rules_and_turns_with_the_metric() -> None:
-    own, base = ends(2.0, 2.3, 1.9), ends(1.0, 1.0, 1.0)
+    own, base = ends(*[2.0, 2.3, 1.9] * 2), ends(*[1.0] * 6)
     found = standing(RULE, base, own, **PLAIN)
     assert (found.low, found.high) == RULE.interval(found.differences)
     assert found.mean == pytest.approx(1.2 - 0.4 / 3)
     turned = standing(RULE, base, own, first_seed=1, higher_is_better=True)
     assert (turned.low, turned.high) == pytest.approx((found.low, found.high))
-    own = ends(2.0, 2.01, 2.0)
+    own = ends(*[2.0, 2.01, 2.0] * 2)
     assert standing(RULE, base, own, first_seed=1, higher_is_better=True).verdict == "better"
     assert standing(RULE, base, own, **PLAIN).verdict == "worse"
 
@@ -139,19 +139,19 @@ def test_before_the_first_look_nothing_is_decided() -> None:
 
 
 def test_differences_without_spread_show_sameness_alone() -> None:
-    base = ends(1.0, 1.1, 1.2)
+    base = ends(*[1.0, 1.1, 1.2] * 2)
     assert standing(RULE, base, base, **PLAIN).verdict == "equivalent"
-    rounded = ends(1.0 + 3e-9, 1.1 + 4e-9, 1.2 + 5e-9)
+    rounded = ends(*[1.0 + 3e-9, 1.1 + 4e-9, 1.2 + 5e-9] * 2)
     assert standing(RULE, base, rounded, **PLAIN).verdict == "equivalent", "and not worse, by their rounding"
-    assert standing(RULE, base, ends(2.0, 2.1, 2.2), **PLAIN).verdict == ""
+    assert standing(RULE, base, ends(*[2.0, 2.1, 2.2] * 2), **PLAIN).verdict == ""
 
 
 def test_pairs_that_are_none_are_left_out() -> None:
-    base = ends(1.0, None, 1.0, 1.0, 1.0)
-    own = ends(2.0, 2.0, 2.01, 2.02, 2.03)
+    base = ends(1.0, None, *[1.0] * 6)
+    own = ends(2.0, 2.0, 2.01, 2.02, 2.03, 2.01, 2.02, 2.03)
     own[3] = Ended(2.01, "", START | {"code": "other"})
     found = standing(RULE, base, own, **PLAIN)
-    assert found.verdict == "worse" and found.seeds == 5 and len(found.differences) == 3
+    assert found.verdict == "worse" and found.seeds == 8 and len(found.differences) == 6
     assert found.left_out == ((2, "the baseline diverged"), (3, "unequal the version of losslab's code"))
 
 

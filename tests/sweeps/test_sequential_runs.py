@@ -61,17 +61,17 @@ def test_verdicts_do_not_depend_on_the_order_of_ends_slots_or_kills(draw: int, a
 def test_a_run_beyond_the_verdict_is_ended_and_counts_for_nothing(tmp_path: Path) -> None:
     terms = make_terms(losses={"cross_entropy": {}, "square": {}})
     command = Command(tmp_path, terms)
-    command.fill(12)
+    command.fill(16)
     late = {run.label: run for run in command.running}
-    for run in [run for run in command.running if not run.label.endswith("6")]:
+    for run in [run for run in command.running if not run.label.endswith("8")]:
         command.end(run)
     at = command.source.standings["square"].seeds
-    assert command.source.standings["square"].verdict == "worse" and at <= 5
-    reason = command.source.unneeded(late["square-seed=6"])
+    assert command.source.standings["square"].verdict == "worse" and at <= 7
+    reason = command.source.unneeded(late["square-seed=8"])
     assert reason == f"square is worse after {at} seeds"
-    assert command.source.unneeded(late["cross_entropy-seed=6"]).startswith("every loss is decided")
+    assert command.source.unneeded(late["cross_entropy-seed=8"]).startswith("every loss is decided")
     before = command.source.standings["square"]
-    command.end(late["square-seed=6"])
+    command.end(late["square-seed=8"])
     assert command.source.standings["square"] == before and command.source.is_spent
 
 
@@ -129,5 +129,5 @@ def test_each_seed_says_what_it_adds(tmp_path: Path, capsys: pytest.CaptureFixtu
     command = Command(tmp_path, terms)
     command.work(1)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("square: undecided after 1 seed: +0.") and "(first look at 3 seeds)" in lines[0]
+    assert lines[0].startswith("square: undecided after 1 seed: +0.") and "(first look at 6 seeds)" in lines[0]
     assert lines[-1].startswith(f"square: worse after {len(lines)} seeds: +0.") and lines[-1].endswith("]")
