@@ -7,9 +7,9 @@ from typing import Any
 
 from losslab.comparison.claim_cost import CONFIDENCE
 from losslab.comparison.output.claim_prose import duration
-from losslab.comparison.output.numbers import number
 from losslab.comparison.output.tables import aligned
 from losslab.comparison.planning import PILOT, Plan, Planned
+from losslab.numbers import number
 
 _SMALL = 0.001
 
