@@ -8,6 +8,7 @@ asked for
     padding       rows a second in steps by length (benchmark_padding.py)
     statistics    how often the comparison errs (benchmark_statistics.py)
     sequential    errors and seeds of sweeps that stop by themselves (benchmark_sequential.py)
+    plan          how often the seeds that losslab plan asks for suffice (benchmark_plan.py)
     other_loops   memory and time of our losses in models of transformers (benchmark_other_loops.py)
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import benchmark_compare
 import benchmark_padding
+import benchmark_plan
 import benchmark_scoring
 import benchmark_sequential
 import benchmark_statistics
@@ -101,6 +103,7 @@ def main() -> None:
         "scoring",
         "statistics",
         "sequential",
+        "plan",
         "warm_cache",
         "other_loops",
         "padding",
@@ -116,6 +119,8 @@ def main() -> None:
     parser.add_argument(
         "--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics and sequential"
     )
+    parser.add_argument("--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics")
+    parser.add_argument("--pilots", type=int, default=benchmark_plan.PILOTS, help="of each setting, for plan")
     parser.add_argument("--data", nargs="*", default=[], help="of padding: words of losslab train, with batch_tokens")
     arguments = parser.parse_args()
     if arguments.what == "compare":
@@ -136,6 +141,8 @@ def main() -> None:
 
         benchmark_other_loops.main(arguments.rounds)
         return
+    if arguments.what == "plan":
+        sys.exit(benchmark_plan.main(arguments.pilots))
     if arguments.what == "statistics":
         sys.exit(benchmark_statistics.main(arguments.families))
     if arguments.what == "sequential":

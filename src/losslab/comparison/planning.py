@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.claim_cost import ClaimCost
 from losslab.comparison.claims import Claim, make_claims
-from losslab.comparison.growth import grown_commands, train_command
+from losslab.comparison.follow_up import grown_commands, train_command
 from losslab.comparison.noise_figures import Figure
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import Contender
@@ -41,7 +41,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run."""
+    """Seeds, time and commands."""
 
     source: str
     """The folder, or the preset."""

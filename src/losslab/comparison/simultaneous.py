@@ -143,8 +143,13 @@ def family_of(differences: Sequence[Mapping[int, float]]) -> Family:
 
 def correlated(differences: NDArray[np.float64]) -> Family:
     """The family of [n, k] paired differences, a row a seed, by their estimated correlation."""
-    n, size = differences.shape
-    radii = _radii(_correlation(differences), n - 1)
+    return joint(_correlation(differences), len(differences))
+
+
+def joint(correlation: NDArray[np.float64], n: int) -> Family:
+    """The family of n pairs in each of k comparisons whose differences have this [k, k] correlation."""
+    size = len(correlation)
+    radii = _radii(correlation, n - 1)
     widest = sidak(size)
     most = widest.critical(n)
     least = float(-special.stdtrit(n - 1, LEVEL / 2))
