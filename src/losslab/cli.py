@@ -223,7 +223,9 @@ def compare(
     folder: Annotated[
         Path, typer.Argument(help="A folder of runs, such as outputs/first, or a .csv table of results.")
     ],
-    baseline: Annotated[str, typer.Option(help="The loss that the others are compared with.")] = "cross_entropy",
+    baseline: Annotated[
+        str | None, typer.Option(help="What the others are compared with; default: cross_entropy, or as seed=auto did.")
+    ] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="A metric such as test/top1; several, each with --metric: one table.")
     ] = None,

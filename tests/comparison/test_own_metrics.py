@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from losslab.commands.compare import compare
 from losslab.comparison.output.figure_list import pictures
-from losslab.comparison.output.prose import caption, protocol, question
+from losslab.comparison.output.prose import caption, question
+from losslab.comparison.output.protocol import protocol
 from losslab.comparison.output.tables import to_latex
 from losslab.errors import UserError
 from losslab.metric import Metric

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from made_runs import Sweep, comparison_of, edit_record
 
-from losslab.comparison.output.prose import protocol, question
+from losslab.comparison.output.prose import question
+from losslab.comparison.output.protocol import protocol
 
 
 def test_the_protocol_has_the_vocabulary_the_sizes_and_the_optimizer_that_were_used(sweep: Sweep) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from losslab.api.tables import as_rows
-from losslab.commands.answer import BASELINE, REPORT, Asked, answer_parts, open_source, write
+from losslab.commands.answer import REPORT, Asked, answer_parts, open_source, write
 from losslab.comparison.output.tables import row_values
 from losslab.comparison.runs.run import BEST
 from losslab.errors import UserError
@@ -95,7 +95,7 @@ class Comparison:
 def compare(
     runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | HasFolder],
     *,
-    baseline: str = BASELINE,
+    baseline: str | None = None,
     metric: str | Sequence[str] = (),
     where: Sequence[str] = (),
     tune: str = "auto",
@@ -106,7 +106,8 @@ def compare(
     Args:
         runs: a folder of runs, a .csv table of results, or some of the runs of one folder: a `Sweep`, a list of `Run`
             or of their folders.
-        baseline: the loss that the others are compared with.
+        baseline: the loss that the others are compared with; None: cross_entropy, or what a sweep with seed=auto
+            compared them with.
         metric: one metric, or several for one table; none: the primary one of test.
         where: KEY=VALUE; only runs with these settings count.
         tune: over what each loss takes its best setting: auto, all, none, or keys with commas between.

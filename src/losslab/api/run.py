@@ -164,7 +164,7 @@ class Sweep(Sequence[Run]):
     def compare(
         self,
         *,
-        baseline: str = "cross_entropy",
+        baseline: str | None = None,
         metric: str | Sequence[str] = (),
         where: Sequence[str] = (),
         tune: str = "auto",

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from losslab.comparison.analysis import Comparison, analyse
+from losslab.comparison.analysis import BASELINE, Comparison, analyse
 from losslab.comparison.curves import charted
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.output.claim_prose import cost_of_claim
 from losslab.comparison.output.events import Series, remove_events, write_events
-from losslab.comparison.output.prose import caption, name_of, pairs_caption, protocol, question, sentences
+from losslab.comparison.output.prose import caption, name_of, pairs_caption, question, sentences
+from losslab.comparison.output.protocol import protocol
 from losslab.comparison.output.tables import (
     answer_to_markdown,
     escape_markdown,
@@ -36,7 +37,6 @@ from losslab.comparison.runs.weights import with_weights
 from losslab.errors import UserError
 from losslab.files import write_atomic
 
-BASELINE = "cross_entropy"
 FIGURES = "figures"
 MOST_RUNS = 40
 """TensorBoard selects no run by itself where there are more."""
@@ -56,7 +56,7 @@ class Asked:
 def open_source(
     source: Path | Sequence[Path],
     *,
-    baseline: str = BASELINE,
+    baseline: str | None = None,
     metric: str | Sequence[str] = (),
     margin: float | None = None,
     tune: str = "auto",
@@ -104,11 +104,13 @@ def open_source(
         labels=labels,
         order=order,
     )
+    growing = loaded.growing
+    usual = BASELINE if growing is None else growing.terms.baseline
     choices = {
         "metric": [] if metrics == [primary] else metrics,
         "weights": [] if weights == BEST else weights,
         "evaluations": [] if evaluations is None else Path(evaluations).name,
-        "baseline": [] if baseline == BASELINE else baseline,
+        "baseline": [] if baseline in (None, usual) else baseline,
         "margin": [] if margin is None else margin,
         "tune": [] if tune == "auto" else tune,
         "where": sorted(where),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from losslab.commands.answer import (
     ALL_PAIRS,
-    BASELINE,
     FIGURES,
     MOST_RUNS,
     REPORT,
@@ -33,7 +32,7 @@ TOKENS = "tokens"
 def compare(
     source: Path,
     *,
-    baseline: str = BASELINE,
+    baseline: str | None = None,
     metric: str | Sequence[str] = (),
     margin: float | None = None,
     tune: str = "auto",
@@ -54,6 +53,7 @@ def compare(
     Every choice that gives other numbers has a folder of its own: comparison-test-top1/, comparison-tune=none/, …
 
     Args:
+        baseline: as in `analysis.analyse`.
         metric: one metric, or several for one table; none: the primary one of test.
         margin, tune, mixed, all_pairs, labels, order: as in `analysis.analyse`.
         weights: as in `weights.with_weights`.

@@ -15,6 +15,7 @@ from losslab.comparison.caveats import caveats, start_caveats
 from losslab.comparison.claims import Claims, make_claims
 from losslab.comparison.costs import Costs, costs_of
 from losslab.comparison.curves import MeanCurve, at_equal_compute, mean_curves, read_curves
+from losslab.comparison.growing import Growing
 from losslab.comparison.grown import grown_caveats
 from losslab.comparison.kept_scores import read_scores
 from losslab.comparison.metrics import Declarations, short
@@ -28,6 +29,8 @@ from losslab.comparison.runs.naming import BEST_FIRST, parse_labels, positions, 
 from losslab.comparison.runs.run import BEST, Run
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
 from losslab.errors import UserError
+
+BASELINE = "cross_entropy"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Comparison:
     """Declarations of each metric in the records."""
     weights: str
     """The weights that are compared (`Run.weights`)."""
+    growing: Growing | None
+    """The sweep, where it added seeds until losses were decided: intervals are its repeated ones."""
 
     @property
     def baseline(self) -> str:
@@ -110,7 +115,7 @@ class Comparison:
 def analyse(
     loaded: Loaded,
     *,
-    baseline: str = "cross_entropy",
+    baseline: str | None = None,
     metric: str | None = None,
     margin: float | None = None,
     tune: str = "auto",
@@ -123,17 +128,20 @@ def analyse(
     """Group, choose, pair and judge.
 
     Args:
+        baseline: a loss's name or label; None: that of a sweep which added seeds until losses were decided, else
+            cross_entropy.
         all_pairs: compare every loss with every other one, too.
         metric: by which losses are judged; None: the primary one of test.
         further: more metrics for the table; settings are chosen for `metric`.
         labels, order: as in `naming.parse_labels` and `naming.positions`.
-        margin: a difference below it counts as none; None: what is customary for the metric.
+        margin: a difference below it counts as none; None: that by which such a sweep decided, else what is customary
+            for the metric.
         tune, mixed: as in `groups.group_runs`.
 
     Raises:
         UserError: when the runs do not belong together, nothing is completed, or there is no such baseline or metric.
     """
-    runs = loaded.runs
+    runs, growing = loaded.runs, loaded.growing
     declared = Declarations.of(runs)
     metric, *further = choose_metrics([metric or f"test/{declared.primary}", *further], runs, declared)
     selection = validation_of(metric, runs)
@@ -143,6 +151,9 @@ def analyse(
             "--tune none keeps each setting apart"
         )
     contenders = group_runs(runs, tune="none" if selection is None else tune, mixed=mixed)
+    if baseline is None:
+        of_sweep = None if growing is None else growing.baseline_among(contenders)
+        baseline = of_sweep or BASELINE
     called = parse_labels(labels, [c.label for c in contenders])
     baselines = find_baselines(contenders, {new: old for old, new in called.items()}.get(baseline, baseline))
     rename(contenders, called)
@@ -151,10 +162,14 @@ def analyse(
         contenders.sort(key=lambda c: places[c.label])
     if selection is not None:
         choose(contenders, selection, declared)
-    margin = declared[metric].margin if margin is None else margin
-    rows = make_rows(contenders, baselines, metric=metric, margin=margin, declared=declared)
+    if margin is None:
+        decided_by = None if growing is None else growing.margin_of(metric)
+        margin = decided_by or declared[metric].margin
+    rows = make_rows(contenders, baselines, metric=metric, margin=margin, declared=declared, growing=growing)
     also = {
-        name: make_rows(contenders, baselines, metric=name, margin=declared[name].margin, declared=declared)
+        name: make_rows(
+            contenders, baselines, metric=name, margin=declared[name].margin, declared=declared, growing=growing
+        )
         for name in dict.fromkeys([*further, *other_metrics(contenders, metric, declared)])
         if name != metric
     }
@@ -165,8 +180,9 @@ def analyse(
     read, problems = read_curves([run for c in contenders for run in c.runs.values()], declared)
     kept = read_scores(contenders, baselines, {metric: rows, **also})
     told = caveats(
-        contenders, rows, baselines, metric=metric, selection=selection, declared=declared, weights=loaded.weights
-    )
+        contenders, rows, baselines, metric=metric, selection=selection, declared=declared, weights=loaded.weights,
+        growing=growing,
+    )  # fmt: skip
     return Comparison(
         source=loaded.source,
         asked=(*loaded.asked, *_asked(tune, mixed)),
@@ -177,12 +193,14 @@ def analyse(
         baselines=baselines,
         rows=rows,
         also=also,
-        claims=make_claims(rows, contenders, baselines, margin=margin),
-        pairs=make_pairs(contenders, metric=metric, margin=margin, declared=declared) if all_pairs else None,
+        claims=None if growing is not None else make_claims(rows, contenders, baselines, margin=margin),
+        pairs=make_pairs(contenders, metric=metric, margin=margin, declared=declared, growing=growing)
+        if all_pairs
+        else None,
         caveats=[
             *start_caveats(contenders, baselines),
             *loaded.problems,
-            *grown_caveats(contenders, baselines),
+            *(grown_caveats(contenders, baselines) if growing is None else []),
             *told,
             *problems,
             *kept.problems,
@@ -201,6 +219,7 @@ def analyse(
         metrics=tuple(dict.fromkeys([metric, *further])),
         declared=declared,
         weights=loaded.weights,
+        growing=growing,
     )
 
 

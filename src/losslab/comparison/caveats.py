@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from losslab.comparison.growing import Growing
 from losslab.comparison.metrics import Declarations, short
+from losslab.comparison.missing_seeds import few_seeds, missing_seeds
 from losslab.comparison.rows import Row, shared_starts, takes_weights, unequal_start
 from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, shown
-from losslab.comparison.runs.evaluations import OF_TEXT
 from losslab.comparison.runs.run import BEST, Run
-from losslab.comparison.statistics import SEEDS_FOR_A_CLAIM
 from losslab.comparison.stopping import some, stopping_caveats
 from losslab.comparison.tuning import tuning_caveats
 from losslab.records import SHORT
@@ -41,12 +41,13 @@ def caveats(
     selection: str | None,
     declared: Declarations,
     weights: str,
+    growing: Growing | None = None,
 ) -> list[str]:
     """Every caveat that the records give rise to but those of `start_caveats`, the gravest first."""
     found = _several_codes(contenders)
     found += [ALONE] if len(contenders) == 1 else []
     found += _lost(contenders)
-    found += _missing(contenders, rows, metric)
+    found += missing_seeds(contenders, rows, metric, growing)
     if any(run.settings.get("init_from") for c in contenders for run in c.runs.values()):
         found.append(TRAINED_START)
     elif any(takes_weights(run.record.hashes) for c in contenders for run in c.runs.values()):
@@ -65,7 +66,7 @@ def caveats(
     known = any("optimizer.lr" in run.settings for c in contenders for run in c.tried)
     if len(rates) == 1 and known and len(contenders) > 1:
         found.append(ONE_LEARNING_RATE)
-    found += _few_seeds(rows, contenders)
+    found += few_seeds(rows, contenders) if growing is None else []
     found += _still_improving(contenders)
     return found
 
@@ -145,32 +146,6 @@ def _lost(contenders: Sequence[Contender]) -> list[str]:
 def _cut(error: str) -> str:
     line = " ".join(error.split())
     return line if len(line) <= _LONGEST_ERROR else line[: _LONGEST_ERROR - 1] + "…"
-
-
-def _missing(contenders: Sequence[Contender], rows: Sequence[Row], metric: str) -> list[str]:
-    found = []
-    values = {row.label: row.values for row in rows}
-    for c in contenders:
-        lacking = c.runs.keys() - values[c.label].keys()
-        without = sorted(seed for seed in lacking if not _unevaluated(c.runs[seed], metric))
-        if without:
-            told = f"{c.label}: no {metric} (missing or not finite) for seed {', '.join(map(str, without))}"
-            found.append(told + ("; this loss has no link in closed form" * (short(metric) == "nll_linked")))
-    for stratum in dict.fromkeys(c.stratum for c in contenders):
-        own = [c for c in contenders if c.stratum == stratum]
-        every = set().union(*(c.runs.keys() for c in own))
-        found += [
-            f"{c.label}: no completed run for seed {', '.join(map(str, sorted(every - c.runs.keys())))}; means over "
-            "unequal seeds are not comparable, the differences are"
-            for c in own
-            if c.runs and every - c.runs.keys()
-        ]
-    return found
-
-
-def _unevaluated(run: Run, metric: str) -> bool:
-    """Whether a run has nothing on another text, which was said when its evaluations were read."""
-    return metric.startswith(OF_TEXT) and not any(key.startswith(OF_TEXT) for key in run.metrics)
 
 
 def _unequal_starts(contenders: Sequence[Contender], baselines: dict[Setting, Contender]) -> list[str]:
@@ -259,22 +234,6 @@ def _late_bests(contenders: Sequence[Contender]) -> list[str]:
         f"{label}: the best checkpoint of {len(own)} continued run(s) counts from step {min(own)} on, and not from the "
         "beginning"
         for label, own in sorted(steps.items())
-    ]
-
-
-def _few_seeds(rows: Sequence[Row], contenders: Sequence[Contender]) -> list[str]:
-    few = sorted({row.paired.n for row in rows if row.paired is not None and row.paired.n < SEEDS_FOR_A_CLAIM})
-    if not few:
-        return []
-    told = " or ".join(map(str, few))
-    runs = [run for c in contenders for run in c.tried]
-    more = "; add some: the same command with more seeds runs only the missing ones"
-    if any(run.record.trial for run in runs):  # a study keeps its seeds
-        more = "; train the chosen settings with more seeds, under another name=…"
-    more = "" if all(run.folder is None for run in runs) else more
-    return [
-        f"{told} shared seed{'s' * (few != [1])}: too few for a claim, because no exact test can reach p < 0.05 with "
-        f"fewer than {SEEDS_FOR_A_CLAIM}{more}"
     ]
 
 

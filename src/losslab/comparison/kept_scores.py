@@ -108,17 +108,24 @@ def _compare_documents(
         results = {name: _result(tables.get(f"test/{name}", []), c.label) for name in (*metrics, *CORPUS_SCORES)}
         noises[c.label] = {
             f"test/{name}": documents.compare(
-                np.stack([own[at] - other[at] for own, other in pairs]), level=result.level, spread=result.spread
+                np.stack([own[at] - other[at] for own, other in pairs]),
+                level=result.level,
+                spread=_has_interval(result),
             )
             for at, name in enumerate(metrics, start=1)
             if (result := results[name]) is not None
             and all(math.isfinite(float(part[at].sum())) for pair in pairs for part in pair)
         } | {
-            f"test/{name}": documents.compare_corpus(counts, score, level=result.level, spread=result.spread)
+            f"test/{name}": documents.compare_corpus(counts, score, level=result.level, spread=_has_interval(result))
             for name, score in CORPUS_SCORES.items()
             if (result := results[name]) is not None and (counts := _counts(name, both))
         }
     return noises
+
+
+def _has_interval(result: Paired) -> bool:
+    """Whether the table has an interval over seeds."""
+    return result.spread and not math.isnan(result.low)
 
 
 def _counts(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from losslab.comparison.growing import Growing
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.rows import compare_together, told_lost, values_of
 from losslab.comparison.runs.contenders import Contender
@@ -25,7 +26,12 @@ class Pair:
 
 
 def make_pairs(
-    contenders: Sequence[Contender], *, metric: str, margin: float | None, declared: Declarations
+    contenders: Sequence[Contender],
+    *,
+    metric: str,
+    margin: float | None,
+    declared: Declarations,
+    growing: Growing | None = None,
 ) -> list[Pair]:
     """All pairs that answer one question and have a seed in common, by the order of their means: in each the better one
     comes first."""
@@ -37,7 +43,7 @@ def make_pairs(
         for first, second in combinations(known, 2)
         if first.stratum == second.stratum
     }
-    _, results = compare_together(asked, metric=metric, margin=margin)
+    _, results = compare_together(asked, metric=metric, margin=margin, growing=growing)
     found = []
     for key, result in results.items():
         lost = told_lost(*asked[key])

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, median, stdev
 from typing import TypeVar
 
 from losslab import pairing
 from losslab.comparison.claim_cost import Deviation, Needed, deviations_of, seeds_needed
+from losslab.comparison.growing import Growing
 from losslab.comparison.metrics import Declarations
 from losslab.comparison.runs.contenders import Contender, Setting
-from losslab.comparison.simultaneous import family_of
+from losslab.comparison.simultaneous import by_rule, family_of
 from losslab.comparison.statistics import Paired, iqm, paired
 from losslab.comparison.tuning import describe_choice
 from losslab.comparison.verdicts import Verdict, judge
@@ -56,7 +57,8 @@ class Row:
     deviation: Deviation | None
     """The deviation of the differences, pooled over the losses of the table where theirs agree; None without spread."""
     needed: Needed | None
-    """Seeds that would settle what is undecided; None where nothing is, and without spread."""
+    """Seeds that would settle what is undecided; None where nothing is, without spread, and where a sweep adds seeds by
+    itself."""
 
     def more(self, seeds: int | None) -> int | None:
         """How many of these there are not yet, at least one; None for None."""
@@ -70,15 +72,17 @@ def make_rows(
     metric: str,
     margin: float | None,
     declared: Declarations,
+    growing: Growing | None = None,
 ) -> list[Row]:
-    """Rows in the order of their means, best first, those without a value last."""
+    """Rows in the order of their means, best first, those without a value last. Where a sweep added seeds until losses
+    were decided, these have unequal numbers of them, and the order is that of the differences to the baseline."""
     values = {id(c): values_of(c, metric) for c in contenders}
     pairs = {
         id(c): (c, reference)
         for c in contenders
         if (reference := baselines.get(c.stratum)) is not None and reference is not c
     }
-    differences, results = compare_together(pairs, metric=metric, margin=margin)
+    differences, results = compare_together(pairs, metric=metric, margin=margin, growing=growing)
     higher = declared.higher_is_better(metric)
     deviations = deviations_of({key: differences[key] for key, result in results.items() if result.spread})
     rows = []
@@ -89,6 +93,8 @@ def make_rows(
         if result is not None:
             lost = told_lost(c, baselines[c.stratum])
             verdict = judge(result, higher_is_better=higher, margin=margin, lost=lost)
+            if growing is not None and metric == growing.terms.metric and margin == growing.terms.margin:
+                verdict = _of_standing(verdict, growing, c, baselines[c.stratum], differences[id(c)])
         else:
             reference = baselines.get(c.stratum)
             in_common = reference is not None and values[id(c)].keys() & values[id(reference)].keys()
@@ -96,7 +102,7 @@ def make_rows(
             text = "baseline" if is_baseline else apart if own else NO_RESULT
             verdict = Verdict(text, text)
         deviation, needed = deviations.get(id(c)), None
-        if result is not None and deviation is not None and verdict.word == "undecided":
+        if result is not None and deviation is not None and verdict.word == "undecided" and growing is None:
             needed = seeds_needed(result, deviation, margin=margin)
         counts = sum((group.counts for group in ([c.chosen] if c.runs else c.groups)), Counter[str]())
         rows.append(
@@ -118,11 +124,36 @@ def make_rows(
                 needed=needed,
             )
         )
-    return sorted(rows, key=lambda row: math.inf if math.isnan(row.mean) else -row.mean if higher else row.mean)
+
+    def place(row: Row) -> float:
+        value = row.mean
+        if growing is not None and not math.isnan(value):
+            value = 0.0 if row.is_baseline else math.nan if row.paired is None else row.paired.mean
+        return math.inf if math.isnan(value) else -value if higher else value
+
+    return sorted(rows, key=place)
+
+
+def _of_standing(
+    verdict: Verdict, growing: Growing, contender: Contender, reference: Contender, differences: Mapping[int, float]
+) -> Verdict:
+    """The sweep's own verdict, where it judged these very differences."""
+    standing = growing.standing_of(contender, reference)
+    if standing is None or standing.differences != tuple(differences.values()):
+        return verdict
+    if verdict.word == "undecided" and standing.verdict == "equivalent":  # differences without spread
+        verdict = Verdict("equivalent", verdict.text.replace("undecided", "equivalent", 1), equivalent=True)
+    told = growing.told(standing)
+    text = f"{verdict.text[:-1]}; {told})" if verdict.text.endswith(")") else f"{verdict.text} ({told})"
+    return replace(verdict, text=text)
 
 
 def compare_together(
-    pairs: Mapping[Key, tuple[Contender, Contender]], *, metric: str, margin: float | None
+    pairs: Mapping[Key, tuple[Contender, Contender]],
+    *,
+    metric: str,
+    margin: float | None,
+    growing: Growing | None = None,
 ) -> tuple[dict[Key, dict[int, float]], dict[Key, Paired]]:
     """Compare two contenders at a time, all these pairs of them as one family.
 
@@ -134,10 +165,12 @@ def compare_together(
     for key, (first, second) in pairs.items():
         own, other = values_of(first, metric), values_of(second, metric)
         seeds = [seed for seed in pairs_of(first, second) if seed in own and seed in other]
+        seeds = seeds if growing is None else growing.counted(seeds, first, second)
         if seeds:
             differences[key] = {seed: own[seed] - other[seed] for seed in seeds}
             resolutions[key] = RESOLUTION * max(abs(values[seed]) for values in (own, other) for seed in seeds)
-    family = family_of(list(differences.values()))
+    count = len(differences)
+    family = family_of(list(differences.values())) if growing is None else by_rule(growing.rule_for(count))
     results = {
         key: paired(list(shared.values()), family=family, margin=margin, resolution=resolutions[key])
         for key, shared in differences.items()

@@ -8,6 +8,8 @@ differences. From eight on, it comes from the joint distribution of the t statis
 the paired differences. That estimate is shrunk towards independence (Schäfer and Strimmer 2005, doi
 10.2202/1544-6115.1175): by the raw one of eight seeds and five losses c would be 2% too small on average. Each t has
 a standard deviation of its own; the multivariate t and Dunnett's distribution, in which all share one, are too narrow.
+
+In a sweep that added seeds until its losses were decided, c is the bound of its rule (losslab.sequential).
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 from scipy.stats import qmc
+
+from losslab.sequential.rule import Rule
 
 LEVEL = 0.05
 SEEDS_FOR_CORRELATION = 8
@@ -42,16 +46,27 @@ class Family:
         size: how many there are.
         level: the unadjusted two-sided level of each of them.
         seeds: the number of pairs in each where c follows the estimated correlation; None: Šidák's.
+        rule: of a sweep that added seeds until its losses were decided: c is its bound, and there is no p.
     """
 
     size: int
     level: float
     seeds: int | None = None
     _radii: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    rule: Rule | None = field(default=None, kw_only=True)
 
     def critical(self, n: int) -> float:
-        """c, for n pairs."""
-        return float(-special.stdtrit(n - 1, self.level / 2))
+        """c, for n pairs; NaN where a rule does not look."""
+        if self.rule is None:
+            return float(-special.stdtrit(n - 1, self.level / 2))
+        bound = float(self.rule.bounds()[n - 1])
+        return bound if math.isfinite(bound) else math.nan
+
+    def level_at(self, n: int) -> float:
+        """The unadjusted two-sided level that c stands for with n pairs."""
+        if self.rule is None or n < 2 or math.isnan(c := self.critical(n)):
+            return self.level
+        return 2 * float(special.stdtr(n - 1, -c))
 
     def adjust(self, t: float, n: int) -> float:
         """The probability that some |t| of the family is `t` or larger where there is no difference anywhere."""
@@ -89,6 +104,8 @@ def estimate(mean: float, std: float, n: int, family: Family, *, margin: float |
         margin: differences below it count as none, in the unit of the differences.
     """
     low, high = interval(mean, std, n, family)
+    if family.rule is not None:
+        return Estimate(n=n, mean=mean, low=float(low), high=float(high))
     error = std / math.sqrt(n)
     p = _on_side(family.adjust(mean / error, n), significant=bool(excludes_zero(low, high)))
     found = Estimate(n=n, mean=mean, low=float(low), high=float(high), p=p)
@@ -125,6 +142,11 @@ def _on_side(p: float, *, significant: bool) -> float:
 def sidak(size: int) -> Family:
     """A family about whose correlation nothing is assumed."""
     return Family(size, -math.expm1(math.log1p(-LEVEL) / max(size, 1)))
+
+
+def by_rule(rule: Rule) -> Family:
+    """The family of the losses of a sweep that added seeds by this rule."""
+    return Family(rule.losses, rule.level / rule.losses, rule=rule)
 
 
 def family_of(differences: Sequence[Mapping[int, float]]) -> Family:

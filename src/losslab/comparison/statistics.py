@@ -69,13 +69,15 @@ def paired(
     values = np.asarray(differences, dtype=np.float64)
     n, mean = len(values), float(values.mean())
     joint = family.seeds is not None
-    alone = Paired(n=n, mean=mean, median=float(np.median(values)), level=family.level, joint=joint)
+    alone = Paired(n=n, mean=mean, median=float(np.median(values)), level=family.level_at(n), joint=joint)
     if n < 2:
         return alone
     known = replace(alone, std=float(values.std(ddof=1)), critical=family.critical(n))
     if float(np.ptp(values)) <= resolution:
         return replace(known, mean=0.0 if abs(mean) <= resolution else mean, spread=False)
     std = known.std
+    if family.rule is not None:  # p values and powers of a fixed number of pairs do not hold
+        return replace(known, **vars(estimate(mean, std, n, family)), effect=mean / std)
     bca = bca_interval(values, level=family.level) if n >= SEEDS_FOR_BCA else (math.nan, math.nan)
     return replace(
         known,

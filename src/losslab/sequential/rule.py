@@ -1,8 +1,8 @@
 """The rule by which a loss beside its baseline is decided while seeds are added, with an error that holds whenever it
 stops.
 
-After every seed the repeated interval of the mean paired difference is mean ± c_n · s / √n (Jennison and Turnbull 1989,
-doi 10.1111/j.2517-6161.1989.tb01433.x). The bounds c_n spend the error α = level / losses (Bonferroni) bit by bit (Lan
+After every seed the repeated interval of the mean paired difference is mean ± c_n · s / √n (Jennison and Turnbull 1984,
+doi 10.1016/0197-2456(84)90148-X). The bounds c_n spend the error α = level / losses (Bonferroni) bit by bit (Lan
 and DeMets 1983, doi 10.1093/biomet/70.3.659): the probability that one of the first n intervals misses the true mean is
 α · (n / max_seeds)², exactly so for normal differences. So all intervals of all losses, at every number of seeds, hold
 the true means with a probability of at least 1 − level, and a verdict that follows from one of them keeps this error

@@ -1,25 +1,19 @@
-"""The answer in sentences: the question, the protocol, the verdicts and how far they carry."""
+"""The answer in sentences: the question, the verdicts and how far they carry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
 from dataclasses import replace
-from typing import Any
 
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.output.claim_prose import more_seeds
 from losslab.comparison.output.numbers import p_value
 from losslab.comparison.rows import Row
-from losslab.comparison.runs.contenders import order, shown, spell
-from losslab.comparison.runs.run import LAST, Run
+from losslab.comparison.runs.run import LAST
 from losslab.comparison.searches import searches_of
 from losslab.comparison.statistics import Paired
-from losslab.comparison.tuning import tokens_of
 from losslab.comparison.verdicts import NO_SPREAD
 from losslab.numbers import interval, number
-
-_MOST_LISTED = 8
-"""Values of a setting that a sentence lists."""
 
 
 def difference(result: Paired | None, margin: float | None) -> str:
@@ -60,6 +54,12 @@ def caption(c: Comparison) -> str:
     kind = "time" if c.costs is not None and c.costs.measured else "FLOPs"
     whole = f" Val at equal {kind}: val/{c.declared.primary} at the cost of {c.baseline}'s whole run"
     timed = f"{whole}{costs}." if c.equal_time else ""
+    if c.growing is not None:
+        return (
+            f"{at}; {tuned}differences to {c.baseline} on shared seeds, which were added until each loss was decided: "
+            "repeated 95% intervals, all of which, at every number of seeds, hold the true differences with "
+            f"probability 0.95. They have no p.{timed}"
+        )
     return (
         f"{at}; {tuned}differences to {c.baseline} on shared seeds, with simultaneous 95% intervals: all of them "
         "together hold the true differences with probability 0.95. Their p is adjusted likewise; that of the exact "
@@ -100,14 +100,14 @@ def _sentence(c: Comparison, row: Row) -> str:
     at = f" (at {row.setting})" if row.setting else ""
     if row.verdict.word == "undecided":
         told = f"{row.label}{at} against {c.baseline}{c.when}: undecided, {size}."
-        return " ".join([told, *_how_far(row), *_on_other_texts(c, row)])
+        return " ".join([told, *_how_far(c, row), *_on_other_texts(c, row)])
     relation = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}[row.verdict.word]
     both = ", but equivalent" if row.verdict.equivalent and row.verdict.word != "equivalent" else ""
     p = result.p_equivalence if row.verdict.word == "equivalent" else result.p
     of_what = " of equivalence" if row.verdict.word == "equivalent" else ""
-    p_told = p_value(p) if p < 1e-4 else f"= {p_value(p)}"
+    p_told = "" if math.isnan(p) else f", p{of_what} {p_value(p) if p < 1e-4 else f'= {p_value(p)}'}"
     limits = row.verdict.text.partition(" (")[2].rstrip(")")
-    told = f"{row.label}{at} is {relation} {c.baseline}{c.when}{both}: {size}, p{of_what} {p_told}"
+    told = f"{row.label}{at} is {relation} {c.baseline}{c.when}{both}: {size}{p_told}"
     return " ".join([told + (f" ({limits})." if limits else "."), *_elsewhere(c, row), *_on_other_texts(c, row)])
 
 
@@ -120,8 +120,11 @@ def _on_other_texts(c: Comparison, row: Row) -> list[str]:
     return [f"A paired bootstrap over the {found.units:,} {c.unit}s of test, with these seeds, gives {told}."]
 
 
-def _how_far(row: Row) -> list[str]:
+def _how_far(c: Comparison, row: Row) -> list[str]:
     assert row.paired is not None
+    if c.growing is not None and row.paired.spread:
+        stood = row.verdict.text.partition(" (")[2].rstrip(")")
+        return [f"It stands at {stood}."] if stood else []
     if row.paired.n < 2:
         return ["One seed cannot separate a loss from luck."]
     if not row.paired.spread:
@@ -144,156 +147,3 @@ def _elsewhere(c: Comparison, row: Row) -> list[str]:
     found = [f"It holds on {' and '.join(holds)}."] if holds else []
     told = [f"{word} on {' and '.join(metrics)}" for word, metrics in differs.items()]
     return found + ([f"But it is {', and '.join(told)}."] if differs else [])
-
-
-def protocol(c: Comparison) -> list[str]:
-    """The protocol of the comparison, in sentences."""
-    runs = c.runs
-    done = [run for run in runs if run.record.status == "completed"]
-    seeds = sorted({run.seed for run in runs})
-    losses = {x.label.removesuffix(shown(x.stratum)).rstrip() for x in c.contenders}  # of each width the same ones
-    found = [f"Asked for: {text}." for text in c.asked]
-    found += [
-        f"{len(runs)} runs, {len(done)} of them completed: {_count(len(losses), 'loss', 'losses')}, "
-        f"{_count(len(seeds), 'seed', 'seeds')} ({_listed(seeds)})."
-    ]
-    if all(run.folder is None for run in runs):
-        return [*found, f"Results of a table, {c.source.name}; how they were made, it does not say.", _procedure(c)]
-    found += _setup(done or runs)
-    for key in dict.fromkeys(axis.key for axis in c.axes):
-        tried = sorted((tried.value for axis in c.axes if axis.key == key for tried in axis.tried), key=order)
-        values = list(dict.fromkeys(map(spell, tried)))
-        told = ", ".join(values)
-        if len(values) > _MOST_LISTED:
-            told = f"{len(values)} values from {values[0]} to {values[-1]}"
-        found.append(
-            f"Each loss took its best {key.rpartition('.')[2]} of {told} by the mean of {c.selection}{c.when} over "
-            "seeds."
-        )
-    found.append(
-        "Runs of one seed share the backbone's initial weights, batches (hashes in their records prove both) and "
-        f"dropout, and are measured alike, whatever their loss. {_which_count(c)}; test chose nothing."
-    )
-    found.append(_procedure(c))
-    return found
-
-
-def _which_count(c: Comparison) -> str:
-    if c.weights == LAST:
-        return "The weights after the last step count, whatever validation said of earlier ones"
-    return f"The checkpoint with the {chosen_by(c)} counts"
-
-
-def _procedure(c: Comparison) -> str:
-    """The rules of intervals and verdicts."""
-    same = (
-        f", equivalent if and only if it lies inside ±{c.margin:g}, below which differences count as none"
-        if c.margin is not None
-        else ""
-    )
-    rule = (
-        "Differences are paired on seeds. A loss is better or worse if and only if its simultaneous 95% interval "
-        f"excludes zero{same}."
-    )
-    results = [row.paired for row in c.rows if row.paired is not None and row.paired.n > 1]
-    if not results:
-        return rule
-    compared = sum(row.paired is not None for row in c.rows)
-    kind = (
-        "from the joint distribution of the t statistics, by the estimated correlation of the losses' differences"
-        if any(result.joint for result in results)
-        else "Šidák's"
-    )
-    constants = " or ".join(dict.fromkeys(f"{result.critical:.3f}" for result in results))
-    return (
-        f"{rule} Intervals are mean ± c · s / √n, with c = {constants} for "
-        f"{_count(compared, 'comparison', 'comparisons')}, {kind}."
-    )
-
-
-def _setup(runs: Sequence[Run]) -> list[str]:
-    def told(key: str) -> str:
-        values = {repr(run.settings[key]): run.settings[key] for run in runs if run.settings.get(key) is not None}
-        return " or ".join(dict.fromkeys(spell(value) for value in sorted(values.values(), key=order)))
-
-    classes = sorted({str(run.settings.get("model._target_", "")).rpartition(".")[2] for run in runs})
-    shape = ", ".join(
-        f"{told(key)} {word}"
-        for key, word in (
-            ("model.num_layers", "layer" if told("model.num_layers") == "1" else "layers"),
-            ("model.width", "wide"),
-            ("model.context", "tokens of context"),
-        )
-        if told(key)
-    )
-    text = " or ".join(dict.fromkeys(_text(run) for run in runs))
-    shape = f"{_recorded(runs, 'parameters')} parameters: {shape}" if _recorded(runs, "parameters") else shape
-    vocabulary = _vocabulary(runs, told("data.tokenizer"), told("data.vocab_size"))
-    budgets = dict.fromkeys(run.record.max_steps for run in runs)
-    tokens = None if any(map(_of_rows, runs)) else tokens_of(runs[0])  # rows are shorter than the context
-    size = f", {tokens / 1e6:.3g} M tokens" if tokens and len(budgets) == 1 else ""
-    return [
-        f"{' or '.join(classes)} ({shape}) on {text}{vocabulary}: {' or '.join(map(str, budgets))} optimizer steps of "
-        f"{'at most ' * bool(told('data.batch_tokens'))}{told('data.batch_size')} sequences{size}, "
-        f"{told('trainer.precision')}.",
-        f"{_component(runs, 'optimizer', told)}; {_component(runs, 'scheduler', told)}.",
-    ]
-
-
-def _recorded(runs: Sequence[Run], key: str) -> str:
-    """Sizes out of the records, such as 4,096 or 80,000 or 80,100; nothing where one does not say."""
-    values = {run.record.provenance.get(key) for run in runs}
-    known = sorted(value for value in values if isinstance(value, int))
-    return " or ".join(f"{value:,}" for value in known) if len(known) == len(values) else ""
-
-
-def _vocabulary(runs: Sequence[Run], tokenizer: str, asked: str) -> str:
-    """` (bpe, vocabulary 1,000)`. Older records say only how large a tokenizer of losslab's own could become."""
-    if not tokenizer:
-        return ""
-    name = tokenizer if tokenizer in ("bpe", "bytes") else "a tokenizer of one's own"
-    size = _recorded(runs, "vocab_size")
-    limit = f", vocabulary at most {int(asked):,}" if tokenizer == "bpe" and asked.isdecimal() else ""
-    return f" ({name}{f', vocabulary {size}' if size else limit})"
-
-
-def _of_rows(run: Run) -> bool:
-    text = run.record.provenance.get("text")
-    return isinstance(text, dict) and "rows" in text
-
-
-def _component(runs: Sequence[Run], group: str, told: Callable[[str], str]) -> str:
-    """`AdamW (learning rate 0.003, weight_decay 0.1)`: a class and its settings."""
-    keys = sorted({key for run in runs for key in run.settings if key.startswith(f"{group}.")}, key=_lr_first)
-    names = {f"{group}.lr": "learning rate"}
-    parts = [
-        f"{names.get(key, key.removeprefix(f'{group}.').removesuffix('._target_'))} {text}"
-        for key in keys
-        if key != f"{group}._target_" and (text := told(key)) not in ("", "False")
-    ]
-    kind = " or ".join(dict.fromkeys(str(run.settings.get(f"{group}._target_", "")).rpartition(".")[2] for run in runs))
-    what = "Optimizer" if group == "optimizer" else "learning rate schedule"
-    return f"{what}: {kind}" + (f" ({', '.join(parts)})" if parts else "")
-
-
-def _lr_first(key: str) -> tuple[bool, str]:
-    return key != "optimizer.lr", key
-
-
-def _text(run: Run) -> str:
-    path: Any = run.settings.get("data.corpus")
-    if path:
-        return str(path)
-    given = next((text.partition("=")[2] for text in run.record.overrides if text.startswith("data.path=")), "")
-    return given.rstrip("/").rpartition("/")[2] or "a text of one's own"
-
-
-def _count(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
-
-
-def _listed(values: Sequence[int]) -> str:
-    """1–6 for a row without a gap."""
-    if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
-        return f"{values[0]}–{values[-1]}"
-    return ", ".join(map(str, values))

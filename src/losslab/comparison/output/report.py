@@ -14,7 +14,8 @@ from losslab.comparison.noise import Interval
 from losslab.comparison.output.claim_prose import cost_of_claim, more_seeds_cell
 from losslab.comparison.output.numbers import p_value
 from losslab.comparison.output.picture import Picture
-from losslab.comparison.output.prose import caption, name_of, pairs_caption, protocol, question, sentences
+from losslab.comparison.output.prose import caption, name_of, pairs_caption, question, sentences
+from losslab.comparison.output.protocol import protocol
 from losslab.comparison.output.tables import answer_cells, pair_cells
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import shown
@@ -172,7 +173,8 @@ def _statistics(c: Comparison) -> list[str]:
             body.append([*own, *["—"] * (len(header) - len(own))])
             continue
         own += [str(r.n), number(r.effect, sign=True), number(r.critical), number(r.median, sign=True)]
-        bca = interval(r.bca_low, r.bca_high) or ("—" if r.n >= SEEDS_FOR_BCA else f"from {SEEDS_FOR_BCA} seeds")
+        none = c.growing is not None or r.n >= SEEDS_FOR_BCA
+        bca = interval(r.bca_low, r.bca_high) or ("—" if none else f"from {SEEDS_FOR_BCA} seeds")
         p_values = [r.p_t, r.p_sign_flip, r.p_wilcoxon, r.p, r.p_equivalence]
         body.append([*own, bca, *map(p_value, p_values), number(r.detectable), more_seeds_cell(row)])
     margin = "no margin is customary for this metric" if c.margin is None else f"margin {c.margin:g}"
@@ -187,6 +189,12 @@ def _statistics(c: Comparison) -> list[str]:
         "difference were the one seen and the spread that of the losses together, where theirs agree; from few seeds, "
         "both ends of the spread's 95% interval."
     )
+    if c.growing is not None:
+        note = (
+            f"{c.metric}{c.when}. IQM: mean of the middle half. d_z: the mean difference over the standard deviation "
+            "of the differences. c: the repeated interval is mean ± c · std / √n. p values, bootstrap intervals and "
+            "powers of a fixed number of seeds do not hold where the results said when to stop, and are left out."
+        )
     return ["<h2>All statistics</h2>", table(header, body, note=note)]
 
 

@@ -28,7 +28,7 @@ COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan"}
 _RIGHT = ("n", "std")
 _LABEL = 16
 """So many letters of a loss's name stay on one line of a terminal."""
-DIFFERENCE, P, P_FLIP = "difference [simultaneous 95%]", "p (adjusted)", "p (sign-flip)"
+P, P_FLIP = "p (adjusted)", "p (sign-flip)"
 _OF_PAIR = (
     "pairs difference difference_median difference_std d_z simultaneous_low simultaneous_high p_adjusted p_equivalence "
     "critical bca_low bca_high p_t p_sign_flip p_wilcoxon detectable"
@@ -46,11 +46,11 @@ def cells(c: Comparison, rows: Sequence[Row], metric: str) -> list[list[str]]:
     timed = metric == c.metric and c.equal_time
     at_equal = "val at equal time" if c.costs is not None and c.costs.measured else "val at equal FLOPs"
     header = ["loss", *(["at"] if tuned else []), "n", *(["lost"] if lost else []), metric, "std"]
-    header += [DIFFERENCE, P, P_FLIP, "verdict", *([at_equal] if timed else [])]
+    header += [*_compared_header(c), "verdict", *([at_equal] if timed else [])]
     body = [header]
     for row in rows:
         line = [row.label, *([row.setting or "—"] if tuned else []), str(row.n), *([row.lost or "0"] if lost else [])]
-        line += [number(row.mean), number(row.std), *_compared(row.paired, c.margin_of(metric)), row.verdict.text]
+        line += [number(row.mean), number(row.std), *_compared(c, row.paired, c.margin_of(metric)), row.verdict.text]
         if timed:
             line.append(number(float(c.equal_time[row.label][1].mean())) if row.label in c.equal_time else "—")
         body.append(line)
@@ -71,18 +71,24 @@ def answer_cells(c: Comparison) -> list[list[str]]:
     return body
 
 
-def _compared(result: Paired | None, margin: float | None) -> list[str]:
-    """The cells below DIFFERENCE, P and P_FLIP."""
+def _compared_header(c: Comparison) -> list[str]:
+    """Columns of what a comparison gave. Repeated intervals have no p."""
+    return ["difference [simultaneous 95%]", P, P_FLIP] if c.growing is None else ["difference [repeated 95%]"]
+
+
+def _compared(c: Comparison, result: Paired | None, margin: float | None) -> list[str]:
+    """The cells below them."""
     if result is None:
-        return ["—"] * 3
-    return [difference(result, margin), p_value(result.p), p_value(result.p_sign_flip)]
+        return ["—"] * len(_compared_header(c))
+    p_values = [p_value(result.p), p_value(result.p_sign_flip)] if c.growing is None else []
+    return [difference(result, margin), *p_values]
 
 
 def pair_cells(c: Comparison) -> list[list[str]]:
     """Header and body of all pairs, as text."""
-    body = [["loss", "less", DIFFERENCE, P, P_FLIP, "verdict on the first"]]
+    body = [["loss", "less", *_compared_header(c), "verdict on the first"]]
     for pair in c.pairs or []:
-        body.append([pair.first, pair.second, *_compared(pair.paired, c.margin), pair.verdict.text])
+        body.append([pair.first, pair.second, *_compared(c, pair.paired, c.margin), pair.verdict.text])
     return body
 
 
@@ -97,26 +103,29 @@ def to_terminal(c: Comparison) -> Table:
             number(row.mean) + ("" if math.isnan(row.std) else f"\n± {number(row.std)}"),
         ]
         lines.append((own, row.paired, row.verdict, c.margin_of(metric)))
-    return _narrow(("loss", "n", f"{'mean' if several else short(c.metric)}\n± std"), lines)
+    return _narrow(c, ("loss", "n", f"{'mean' if several else short(c.metric)}\n± std"), lines)
 
 
 def pairs_to_terminal(c: Comparison) -> Table:
     """All pairs, likewise."""
     lines = [([f"{pair.first}\nless {pair.second}"], pair.paired, pair.verdict, c.margin) for pair in c.pairs or []]
-    return _narrow(("loss",), lines)
+    return _narrow(c, ("loss",), lines)
 
 
-def _narrow(names: Sequence[str], lines: Sequence[tuple[list[str], Paired | None, Verdict, float | None]]) -> Table:
+def _narrow(
+    c: Comparison, names: Sequence[str], lines: Sequence[tuple[list[str], Paired | None, Verdict, float | None]]
+) -> Table:
     """A table of these own columns, and what a comparison gave."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
-    for name in (*names, DIFFERENCE.replace(" [", "\n["), f"{P}\nsign-flip", "verdict"):
+    first, *has_p = _compared_header(c)
+    for name in (*names, first.replace(" [", "\n["), *([f"{P}\nsign-flip"] if has_p else []), "verdict"):
         table.add_column(Text(name), no_wrap=name not in ("loss", "verdict"), overflow="fold")
     labels = [line for own, *_ in lines for line in own[0].splitlines()]
     table.columns[0].min_width = min(_LABEL, max(map(len, labels), default=0))
     for own, result, verdict, margin in lines:
-        told, *p_values = _compared(result, margin)
-        p_told = "\n".join(dict.fromkeys(p_values) if result is None else p_values)
-        said = [*own, told.replace(" [", "\n["), p_told]
+        told, *p_values = _compared(c, result, margin)
+        p_told = ["\n".join(dict.fromkeys(p_values) if result is None else p_values)] if has_p else []
+        said = [*own, told.replace(" [", "\n["), *p_told]
         table.add_row(*map(Text, said), Text(verdict.text, style=COLOURS.get(verdict.word, "")))
     return table
 

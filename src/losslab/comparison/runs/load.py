@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from losslab.choices import conf_dir
+from losslab.comparison.growing import Growing
 from losslab.comparison.runs.results_table import number_in, read_table
 from losslab.comparison.runs.run import BEST, Run
 from losslab.config.callbacks import OBSERVERS
@@ -38,6 +39,8 @@ class Loaded:
     """Filters by which the runs were asked for, if not all."""
     weights: str = BEST
     """The weights that their metrics are of (`Run.weights`)."""
+    growing: Growing | None = None
+    """The sweep that made them, where it added seeds until losses were decided."""
 
 
 def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:
@@ -58,7 +61,7 @@ def load_runs(source: Path, *, where: Sequence[str] = ()) -> Loaded:
         runs = _only(runs, text)
     asked = (f"only runs with {' and '.join(where)}, {len(runs)} of {len(loaded.runs)}",) if where else ()
     runs, problems = _without_debug(runs)
-    return Loaded(source, runs, [*loaded.problems, *problems], asked)
+    return replace(loaded, runs=runs, problems=[*loaded.problems, *problems], asked=asked)
 
 
 def _without_debug(runs: list[Run]) -> tuple[list[Run], list[str]]:
@@ -89,7 +92,7 @@ def _read_folder(folder: Path) -> Loaded:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and find_runs(path))
         hint = f"; those below it do: {', '.join(inside)}" if inside else ""
         raise UserError(f"{folder} holds no runs{hint}")
-    return Loaded(folder, runs, problems)
+    return Loaded(folder, runs, problems, growing=Growing.of(folder))
 
 
 def _read_run(run: RunFolder) -> Run:
