@@ -14,7 +14,7 @@ from losslab.records import Record
 from losslab.run_folder import SEQUENTIAL, RunFolder
 from losslab.sequential.ledger import Ledger, Terms
 from losslab.sequential.prefix import Ended, standing
-from losslab.sequential.rule import Rule
+from losslab.sequential.rule import FIRST_LOOK, Rule
 
 START = {"backbone_init": "a", "batches": "b", "code": "c"}
 
@@ -107,60 +107,68 @@ def test_a_damaged_ledger_is_one_sentence(spoil: Any, tmp_path: Path) -> None:
         Ledger.read(tmp_path)
 
 
-RULE = Rule(margin=0.1, max_seeds=8, losses=1)
+LOOK, MOST = FIRST_LOOK, FIRST_LOOK + 4
+RULE = Rule(margin=0.1, max_seeds=MOST, losses=1)
 PLAIN = {"first_seed": 1, "higher_is_better": False}
 
 
+def around(value: float, count: int) -> list[float]:
+    """Values with little spread."""
+    return [value + 0.01 * (k % 3) for k in range(count)]
+
+
 def test_a_gap_in_the_seeds_keeps_later_ones_out() -> None:
-    own, base = ends(2.0, 2.01, 2.02, 2.03, 2.04, 2.05), ends(*[1.0] * 6)
-    assert standing(RULE, base, own, **PLAIN).verdict == "worse"
-    for other in (own, base):
-        kept = {seed: one for seed, one in other.items() if seed != 2}
-        found = standing(RULE, *((kept, own) if other is base else (base, kept)), **PLAIN)
+    own, base = ends(*around(2.0, LOOK)), ends(*[1.0] * LOOK)
+    found = standing(RULE, base, own, **PLAIN)
+    assert (found.verdict, found.seeds) == ("worse", LOOK)
+    without = {seed: one for seed, one in own.items() if seed != 2}
+    for kept in ((base, without), ({seed: base[seed] for seed in without}, own)):
+        found = standing(RULE, *kept, **PLAIN)
         assert (found.seeds, found.verdict, found.differences) == (1, "", (1.0,))
     assert standing(RULE, {}, own, **PLAIN).seeds == 0
 
 
 def test_the_interval_is_the_rules_and_turns_with_the_metric() -> None:
-    own, base = ends(*[2.0, 2.3, 1.9] * 2), ends(*[1.0] * 6)
-    found = standing(RULE, base, own, **PLAIN)
-    assert (found.low, found.high) == RULE.interval(found.differences)
-    assert found.mean == pytest.approx(1.2 - 0.4 / 3)
-    turned = standing(RULE, base, own, first_seed=1, higher_is_better=True)
-    assert (turned.low, turned.high) == pytest.approx((found.low, found.high))
-    own = ends(*[2.0, 2.01, 2.0] * 2)
+    wide, base = ends(*(2 + (-1.0) ** k for k in range(LOOK))), ends(*[1.0] * LOOK)
+    found = standing(RULE, base, wide, **PLAIN)
+    assert (found.low, found.high) == RULE.interval(found.differences) and not found.verdict
+    assert found.low < found.mean < found.high
+    turned = standing(RULE, base, wide, first_seed=1, higher_is_better=True)
+    assert (turned.low, turned.high, turned.mean) == pytest.approx((found.low, found.high, found.mean))
+    own = ends(*around(2.0, LOOK))
     assert standing(RULE, base, own, first_seed=1, higher_is_better=True).verdict == "better"
     assert standing(RULE, base, own, **PLAIN).verdict == "worse"
+    assert standing(RULE, own, base, **PLAIN).verdict == "better"
 
 
 def test_before_the_first_look_nothing_is_decided() -> None:
-    found = standing(RULE, ends(1.0, 1.0), ends(2.0, 2.0), **PLAIN)
-    assert found.seeds == 2 and not found.verdict and math.isinf(found.low) and math.isinf(found.high)
+    found = standing(RULE, ends(*[1.0] * (LOOK - 1)), ends(*around(2.0, LOOK - 1)), **PLAIN)
+    assert found.seeds == LOOK - 1 and not found.verdict and math.isinf(found.low) and math.isinf(found.high)
 
 
 def test_differences_without_spread_show_sameness_alone() -> None:
-    base = ends(*[1.0, 1.1, 1.2] * 2)
+    values = around(1.0, LOOK)
+    base = ends(*values)
     assert standing(RULE, base, base, **PLAIN).verdict == "equivalent"
-    rounded = ends(*[1.0 + 3e-9, 1.1 + 4e-9, 1.2 + 5e-9] * 2)
+    rounded = ends(*(value + 1e-9 * (3 + k % 2) for k, value in enumerate(values)))
     assert standing(RULE, base, rounded, **PLAIN).verdict == "equivalent", "and not worse, by their rounding"
-    assert standing(RULE, base, ends(*[2.0, 2.1, 2.2] * 2), **PLAIN).verdict == ""
+    assert standing(RULE, base, ends(*(value + 1 for value in values)), **PLAIN).verdict == ""
 
 
 def test_pairs_that_are_none_are_left_out() -> None:
-    base = ends(1.0, None, *[1.0] * 6)
-    own = ends(2.0, 2.0, 2.01, 2.02, 2.03, 2.01, 2.02, 2.03)
-    own[3] = Ended(2.01, "", START | {"code": "other"})
+    base, own = ends(*[1.0] * MOST), ends(*around(2.0, MOST))
+    base[2], own[3] = Ended(None, "diverged", START), Ended(2.01, "", START | {"code": "other"})
     found = standing(RULE, base, own, **PLAIN)
-    assert found.verdict == "worse" and found.seeds == 8 and len(found.differences) == 6
+    assert found.verdict == "worse" and found.seeds == LOOK + 2 and len(found.differences) == LOOK
     assert found.left_out == ((2, "the baseline diverged"), (3, "unequal the version of losslab's code"))
 
 
 def test_a_loss_of_other_code_throughout_is_undecided_and_not_lost() -> None:
-    found = standing(RULE, ends(*[1.0] * 8), ends(*[2.0] * 8, code="other"), **PLAIN)
-    assert found.verdict == "undecided" and found.seeds == 8 and math.isnan(found.mean)
+    found = standing(RULE, ends(*[1.0] * MOST), ends(*[2.0] * MOST, code="other"), **PLAIN)
+    assert found.verdict == "undecided" and found.seeds == MOST and math.isnan(found.mean)
 
 
 def test_a_budget_ends_undecided_at_seeds_that_begin_elsewhere() -> None:
-    own = ends(*[(-1.0) ** k for k in range(8)], first=101)
-    found = standing(RULE, ends(*[0.0] * 8, first=101), own, first_seed=101, higher_is_better=False)
-    assert (found.verdict, found.seeds) == ("undecided", 8)
+    own = ends(*[(-1.0) ** k for k in range(MOST)], first=101)
+    found = standing(RULE, ends(*[0.0] * MOST, first=101), own, first_seed=101, higher_is_better=False)
+    assert (found.verdict, found.seeds) == ("undecided", MOST)

@@ -15,6 +15,7 @@ from losslab.sweeps.sequential import Sequential
 
 STEPS = 40
 LOSSES = ("cross_entropy", "square", "focal", "kl_divergence")
+MOST = 14
 METRIC = "test/nll"
 
 
@@ -24,7 +25,7 @@ def make_terms(**changes: Any) -> Terms:
         "higher_is_better": False,
         "margin": 0.02,
         "level": 0.05,
-        "max_seeds": 12,
+        "max_seeds": MOST,
         "first_seed": 1,
         "baseline": "cross_entropy",
         "losses": {label: {"loss._target_": label} for label in LOSSES},

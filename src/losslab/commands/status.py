@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from losslab import console
+from losslab.commands.decided import told_verdicts, verdict_values
 from losslab.errors import UserError
 from losslab.records import DONE, FILE, Record
 from losslab.run_folder import RunFolder
@@ -73,7 +74,9 @@ def status(folder: Path, *, watch: bool, as_json: bool) -> int:
     """
     lines = look(folder)
     if as_json:
-        console.out.print_json(json.dumps({"runs": [_values(line) for line in lines], "totals": totals(lines)}))
+        verdicts = verdict_values(folder)
+        content = {"runs": [_values(line) for line in lines], "totals": totals(lines)}
+        console.out.print_json(json.dumps(content | ({"verdicts": verdicts} if verdicts else {})))
     elif watch and console.out.is_terminal:
         _watch(folder, lines)
     else:
@@ -82,7 +85,7 @@ def status(folder: Path, *, watch: bool, as_json: bool) -> int:
         else:
             _print_plain(lines)
         console.say(_summary(lines))
-        for text in _studies(lines):
+        for text in (*_studies(lines), *told_verdicts(folder)):
             console.say(text)
         for line in lines:
             for text in _notes(line):
@@ -182,7 +185,7 @@ def _watch(folder: Path, lines: list[Line]) -> None:
     with Live(console=console.out, auto_refresh=False) as live:
         while True:
             table = _table(lines)
-            table.caption = _summary(lines)
+            table.caption = "\n".join([_summary(lines), *told_verdicts(folder)])
             live.update(table, refresh=True)
             idle = 0.0 if any(line.state == "running" for line in lines) else idle + _SECONDS_BETWEEN_LOOKS
             if idle > _PATIENCE:

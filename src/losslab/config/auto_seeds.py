@@ -12,6 +12,10 @@ from losslab.errors import UserError
 AUTO = "seed=auto"
 NAMES = ("max_seeds", "decide", "baseline", "first_seed")
 """Words beside it, which are no keys of a run."""
+_NEEDED = {
+    "max_seeds": "40, the number of seeds at which it ends in any case",
+    "decide": "0.01, the difference below which two losses count as equal",
+}
 _MOST = 2**31 - 1
 
 
@@ -55,10 +59,8 @@ def read_auto_seeds(typed: Mapping[str, str]) -> AutoSeeds | None:
         return None
     if typed["seed"] != "auto":
         raise UserError(f"seed={typed['seed']}: seed=auto adds every seed itself: leave the others out")
-    for name, example in (("max_seeds", "max_seeds=40, the most seeds of a loss"), ("decide", "decide=0.01")):
-        if name not in typed:
-            meaning = ", the difference below which two losses count as equal" if name == "decide" else ""
-            raise UserError(f"seed=auto needs {example}{meaning}")
+    if missing := [f"{name}={meaning}" for name, meaning in _NEEDED.items() if name not in typed]:
+        raise UserError(f"seed=auto needs {', and '.join(missing)}")
     return AutoSeeds(
         max_seeds=_whole("max_seeds", typed["max_seeds"]),
         margin=_margin(typed["decide"]),

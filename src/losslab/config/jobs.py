@@ -72,7 +72,7 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     zips: dict[bool, list[list[str]]] = {False: [], True: []}
     values: dict[str, list[Words]] = {}
     dimensions: dict[str, Dimension] = {}
-    auto: dict[str, str] = {}
+    rules: dict[bool, dict[str, str]] = {False: {}, True: {}}
     for i, word in enumerate(swept + overrides):
         key = word.partition("=")[0]
         if bare(key) == ZIP:
@@ -82,13 +82,15 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
                 raise UserError(f"{word}: a multirun has one value of Hydra's own keys, for all runs")
             of_hydra.append(word)
         elif is_auto_word(word):
-            auto[bare(key)] = word.partition("=")[2].strip("'\"")
+            rules[i >= len(swept)][bare(key)] = word.partition("=")[2].strip("'\"")
             values.pop(bare(key), None)
         else:
             own.append(word)
             key, values_of = _values(word, config_dir, dimensions if searches else None)
             values[key] = values_of
-            auto.pop(bare(key), None)
+            if bare(key) == "seed":  # listed seeds replace a rule of the experiment's
+                rules[False].clear()
+                rules[True].pop("seed", None)
     if zipped := sorted({key for keys in zips[True] or zips[False] for key in keys} & dimensions.keys()):
         raise UserError(f"zip walks listed values together, and {zipped[0]} is searched: leave it out of zip")
     axes = make_axes(
@@ -102,7 +104,7 @@ def open_multirun(overrides: list[str], config_dir: Path | None = None) -> Multi
     choice = hydra.runtime.choices["hydra/launcher"]
     keys = {str(key): value for key, value in settings.items()}
     search = {str(key): value for key, value in _plain(hydra.sweeper).items()} if searches else None
-    rule = read_auto_seeds(auto)
+    rule = read_auto_seeds(rules[False] | rules[True])
     if rule is not None and searches:
         raise UserError("hydra/sweeper=optuna searches settings, and seed=auto compares losses at theirs: search first")
     count = axes.count()

@@ -22,17 +22,19 @@ def told_terms(terms: Terms) -> str:
     )
 
 
-def told_verdict(one: Standing) -> str:
-    """`worse after 5 seeds`; of a loss without a verdict `undecided after 5 seeds`."""
+def told_verdict(one: Standing, baseline: str) -> str:
+    """`worse than cross_entropy after 8 seeds`; of a loss without a verdict `undecided after 5 seeds`."""
     seeds = f"{one.seeds} seed{'s' * (one.seeds != 1)}"
     if one.verdict == LOST:
         return f"lost: {_left_out(one)} of {seeds}"
-    return f"{one.verdict or UNDECIDED} after {seeds}"
+    words = {"better": f"better than {baseline}", "worse": f"worse than {baseline}"}
+    words |= {"equivalent": f"equivalent to {baseline}"}
+    return f"{words.get(one.verdict, UNDECIDED)} after {seeds}"
 
 
 def told_standing(label: str, one: Standing, terms: Terms) -> str:
-    """`square: worse after 5 seeds: +0.0412 [+0.0150, +0.0674]`."""
-    text = f"{label}: {told_verdict(one)}"
+    """`square: worse than cross_entropy after 8 seeds: +0.0412 [+0.0150, +0.0674]`."""
+    text = f"{label}: {told_verdict(one, terms.baseline)}"
     if one.differences:
         text += f": {number(one.mean, sign=True)}"
     if math.isfinite(one.low):

@@ -156,7 +156,7 @@ class Sequential:
         place = seed - self.terms.first_seed + 1
         if label != self.terms.baseline:
             one = self.standings[label]
-            return f"{label} is {told_verdict(one)}" if one.verdict and place > one.seeds else ""
+            return f"{label} is {told_verdict(one, self.terms.baseline)}" if one.verdict and place > one.seeds else ""
         if not self.is_decided:
             return ""
         last = max(one.seeds for one in self.standings.values())
