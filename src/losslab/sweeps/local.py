@@ -228,7 +228,7 @@ class Sweep:
     def _settle(self, run: Run, code: int | None) -> Record:
         """The run's record after its process ended, completed by what the process could not write itself."""
         record = known(run.folder)
-        if run.pruned and record.status in ("interrupted", "running"):
+        if run.pruned and record.status not in DONE:  # planned still, where it was ended in its first moments
             return put(run.folder, record, "pruned", run.stopped)
         overdue = run.stopped and not self._signals and record.status == "interrupted"
         if not (overdue or is_silent(run.folder, record, run.noted)):
