@@ -6,7 +6,7 @@ identity    SHA-256 of what determines the run's numbers (config/identity.py)
 name        the sweep's folder below the output folder
 overrides   the command-line overrides, as typed
 status      planned | running | completed | failed | diverged | interrupted | pruned; planned: a sweep will come to it;
-            pruned: a search ended it early, and continues it no more
+            pruned: a search, or a sweep that adds seeds, ended it early, and continues it no more
 step        optimizer steps in the last checkpoint; max_steps is the budget
 metrics     {"final": {"val/nll": …, "test/nll": …}, "best": {…, "step": …}}
 metrics_info  metric → {label, unit, higher_is_better, margin, shown}, as the run's task declares it (metric.py), in the

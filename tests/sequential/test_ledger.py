@@ -160,7 +160,7 @@ def test_pairs_that_are_none_are_left_out() -> None:
     base[2], own[3] = Ended(None, "diverged", START), Ended(2.01, "", START | {"code": "other"})
     found = standing(RULE, base, own, **PLAIN)
     assert found.verdict == "worse" and found.seeds == LOOK + 2 and len(found.differences) == LOOK
-    assert found.left_out == ((2, "the baseline diverged"), (3, "unequal the version of losslab's code"))
+    assert found.left_out == ((2, "the baseline diverged"), (3, "trained by other code than the baseline"))
 
 
 def test_a_loss_of_other_code_throughout_is_undecided_and_not_lost() -> None:

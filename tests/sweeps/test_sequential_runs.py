@@ -9,6 +9,10 @@ import pytest
 from made_sequential import LOSSES, MOST, Command, make_terms, value_of
 
 from losslab.run_folder import RunFolder
+from losslab.sweeps.followed_run import Run
+from losslab.sweeps.local import Sweep
+from losslab.sweeps.settings import LocalSettings
+from losslab.sweeps.slots import Slot
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +137,32 @@ def test_each_seed_says_what_it_adds(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[-1].startswith(f"square: worse than cross_entropy after {len(lines)} seeds: +0.") and lines[
         -1
     ].endswith("]")
+
+
+def open_sweep(command: Command) -> Sweep:
+    return Sweep(command.source, command.folder, (Slot(0),), LocalSettings(1, "continue", 0, None))
+
+
+def decided(folder: Path) -> tuple[Command, Run]:
+    """A command whose square is decided, and a run of it beyond the verdict, planned and never started."""
+    command = Command(folder, make_terms(losses={"cross_entropy": {}, "square": {}}))
+    command.fill(2 * MOST)
+    late = next(run for run in command.running if run.label == f"square-seed={MOST}")
+    for run in [run for run in command.running if not run.label.endswith(f"={MOST}")]:
+        command.end(run)
+    return command, late
+
+
+def test_a_run_that_is_ended_before_it_wrote_a_word_has_not_failed(tmp_path: Path) -> None:
+    command, late = decided(tmp_path)
+    late.pruned, late.stopped = True, command.source.unneeded(late)
+    record = open_sweep(command)._settle(late, -15)
+    assert (record.status, record.error) == ("pruned", late.stopped) == (late.folder.record().status, late.stopped)
+
+
+def test_a_run_that_waits_for_a_slot_when_its_loss_is_decided_never_starts(tmp_path: Path) -> None:
+    command, late = decided(tmp_path)
+    sweep = open_sweep(command)
+    sweep._waiting = [late]
+    sweep._start_next()
+    assert sweep._waiting == [] and late.folder.record().status == "pruned" and late.attempts == 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from losslab.pairing import RESOLUTION, unequal_start
+from losslab.pairing import CODE, RESOLUTION, unequal_start
 from losslab.records import DONE, Record
 from losslab.sequential.rule import Rule
 
@@ -128,6 +128,7 @@ def _why_no_pair(baseline: Ended, own: Ended) -> str:
         return own.why
     if baseline.value is None:
         return f"the baseline {baseline.why}"
-    if differing := unequal_start(own.hashes, baseline.hashes):
-        return f"unequal {differing[0]}"
-    return ""
+    differing = unequal_start(own.hashes, baseline.hashes)
+    if not differing:
+        return ""
+    return "trained by other code than the baseline" if differing == [CODE] else "begun otherwise than the baseline"

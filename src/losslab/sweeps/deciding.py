@@ -15,7 +15,7 @@ from losslab.config.flags import debug_of
 from losslab.config.identity import loss_label
 from losslab.config.nearest import nearest
 from losslab.config.words import bare
-from losslab.console import complain, note, say
+from losslab.console import complain, say
 from losslab.errors import UserError
 from losslab.pairing import MUST_MATCH, OF_LOSS
 from losslab.sequential.ledger import Ledger, Terms
@@ -140,7 +140,7 @@ class Deciding(Multirun):
         if "failed" in self.statuses and not self.stopped:
             say("the same command tries failed runs again, from their last checkpoint")
         for label, one in source.standings.items():
-            waits = source.waits_for(label)
+            waits = "" if self.stopped else source.waits_for(label)
             say(told_standing(label, one, source.terms) + (f"; it {waits}" if waits else ""))
         if not self.stopped and not source.stuck:
             say(f"the table, with the same verdicts: losslab compare {source.ledger.folder}")
@@ -225,7 +225,7 @@ def _introduce(source: Sequential, survey: Survey) -> None:
     say(text)
     for label, one in source.standings.items():
         if one.seeds:
-            note(f"so far {told_standing(label, one, terms)}")
+            say(f"so far: {told_standing(label, one, terms)}")
 
 
 def _refuse_here(*_: Any) -> str:
