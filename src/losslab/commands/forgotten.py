@@ -16,7 +16,7 @@ from losslab.config.words import bare
 from losslab.errors import UserError
 from losslab.run_folder import runs_of_sweep
 
-_COMPARED = ("seed", "loss.")
+_COMPARED = ("seed", "seeds.", "loss.")
 """Keys in which the runs of one folder are meant to differ."""
 _DERIVED: dict[str, tuple[str, ...]] = {
     "data.context": ("model.context",),

@@ -22,8 +22,10 @@ from losslab.config.schema import (
     CheckpointsConfig,
     RegularizersConfig,
     RunConfig,
+    SeedsConfig,
     TrainerConfig,
 )
+from losslab.config.streams import mistakes_of, settled
 from losslab.errors import UserError
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
@@ -57,6 +59,7 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
         ("regularizers.", RegularizersConfig),
         ("trainer.", TrainerConfig),
         ("checkpoints.", CheckpointsConfig),
+        ("seeds.", SeedsConfig),
     ):
         section = config.get(prefix[:-1], {}) if prefix else config
         if not isinstance(section, dict):
@@ -87,8 +90,6 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     for key, value in config["checkpoints"].items():
         if not value > 0:
             mistakes.append(f"checkpoints.{key} must be above 0, not {value}")
-    if config["seed"] < 0:
-        mistakes.append(f"seed must be 0 or above, not {config['seed']}")
     name = config["name"]
     if not name or name.startswith((".", "-")) or "/" in name or "\\" in name:
         mistakes.append(f"name must be a plain folder name, not {name!r}")
@@ -104,6 +105,7 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
     trainer["precision"] = precision
     if precision not in _PRECISIONS:
         mistakes.append(f"trainer.precision cannot be {precision!r}: {nearest(precision, _PRECISIONS)}")
+    mistakes += mistakes_of({**config, "trainer": trainer})
     for group in COMPONENTS:
         if not isinstance(config[group].get("_target_"), str):
             mistakes.append(f"{group} has no _target_: choose one with {group}=…")
@@ -112,7 +114,7 @@ def check_run(config: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
                 mistakes.append(f"{group}.{name} has no _target_: choose one with {group}=…, or name a class")
     raise_all(mistakes)
-    return {**config, "trainer": trainer}
+    return settled({**config, "trainer": trainer})
 
 
 def resolve_budget(config: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,13 @@ ADDED_LATER: dict[str, Any] = {
     "model.window": None,
     "model.num_types": 0,
     "model.drop_path": 0.0,
+    "seeds.backbone_init": None,
+    "seeds.head_init": None,
+    "seeds.data_order": None,
+    "seeds.dropout": None,
+    "seeds.loss": None,
+    "seeds.callbacks": None,
+    "seeds.twin": None,
 }
 """Dotted key → the value under which results are those from before the key was there. While it holds that value, the
 key is left out of the hash, so that a new key changes no older run's fingerprint. Entries are only ever added."""
@@ -113,7 +120,7 @@ class stands, inside others too. Entries are only ever added."""
 _LATER_SCOPED = ("model", "task")
 """Sections whose entries of ADDED_LATER are of losslab's own classes alone."""
 
-EMPTY_LATER = ("data.augment",)
+EMPTY_LATER = ("data.augment", "seeds")
 """Sections added later: while all of their keys are left out of the hash, they are, too."""
 
 HASHED_METRICS = (
@@ -134,7 +141,7 @@ _FINGERPRINT = re.compile(rf"-([0-9a-f]{{{SHORT}}})(?:-\d+)?$")
 """Ends the name of a run's folder."""
 USUAL = {"task": "lm", "model": "decoder", "model/size": "nano", "optimizer": "adamw", "scheduler": "cosine"}
 """Group → the choice that conf/train.yaml makes; others stand in the folder's name."""
-_FIRST = (*_ORIGINS, "loss", "regularizers", "optimizer", "scheduler", "callbacks", "model", "trainer")
+_FIRST = ("seeds", *_ORIGINS, "loss", "regularizers", "optimizer", "scheduler", "callbacks", "model", "trainer")
 
 
 def fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
@@ -224,7 +231,8 @@ def folder_name(config: dict[str, Any], defaults: dict[str, Any], choices: dict[
             if key in _ORIGINS:
                 found = _FINGERPRINT.search(str(shown))
                 shown = found[1] if found else str(shown)[:_LONGEST_ORIGIN]
-            parts.append(f"{key.rpartition('.')[2]}={shown}")
+            name = key if key.startswith("seeds.") else key.rpartition(".")[2]  # seeds.loss is no loss
+            parts.append(f"{name}={shown}")
     parts = [re.sub(r"[^A-Za-z0-9._=+-]+", "_", part) for part in parts]
     while len("-".join(parts)) > _LONGEST_LABEL and len(parts) > 2:
         parts.pop()  # the fingerprint still distinguishes runs whose labels are alike

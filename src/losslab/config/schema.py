@@ -84,6 +84,26 @@ class RegularizersConfig:
 
 
 @dataclass
+class SeedsConfig:
+    """Seeds of single random streams (docs/noise.md); null: the run's `seed`."""
+
+    backbone_init: Optional[int] = None
+    """Initial weights of the model."""
+    head_init: Optional[int] = None
+    """Initial weights of an output projection that is not tied, and of the loss."""
+    data_order: Optional[int] = None
+    """Order of the training samples, and what is drawn for each of them: masks, augmentation, examples of a class."""
+    dropout: Optional[int] = None
+    """Dropout and whatever else draws in the forward pass of a training step."""
+    loss: Optional[int] = None
+    """Draws of a loss for an optimizer step, as sampled softmax makes them."""
+    callbacks: Optional[int] = None
+    """Draws of callbacks."""
+    twin: Optional[int] = None
+    """Number of a twin: initial weights are multiplied by 1 + 1e-6 · N(0, 1), drawn from (seed, twin)."""
+
+
+@dataclass
 class CheckpointsConfig:
     every_n_steps: int = 500
     """Optimizer steps between checkpoints, beside the one after each validation."""
@@ -98,6 +118,7 @@ class RunConfig:
     name: str = "runs"
     """The sweep's folder, below output_dir."""
     seed: int = 1
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
     output_dir: str = "outputs"
     fresh: bool = False
     """Repeat a run beside the finished one, with suffix -2, -3, …"""

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from losslab.config.axes import Words
 from losslab.config.identity import NOT_IDENTITY
 from losslab.config.nearest import nearest
+from losslab.config.streams import SEEDS
 from losslab.config.words import bare, is_group
 from losslab.errors import UserError
 
@@ -108,7 +109,7 @@ def _check_key(key: str, word: str) -> None:
     name = bare(key)
     if is_group(key):
         raise UserError(f"{word}: {name} is no number to search for; list its choices with commas: each has its study")
-    if name == _SEED:
+    if name == _SEED or name.startswith(f"{SEEDS}."):
         raise UserError(f"{word}: a seed is nothing to choose; list seeds with commas: a trial is their mean")
     if name in NOT_IDENTITY and name != "trainer.max_tokens":
         raise UserError(f"{word}: no result depends on {name}, so that there is nothing to search for")
@@ -185,8 +186,16 @@ def with_hint(mistake: str, spaces: Sequence[StudySpace]) -> str:
     return mistake
 
 
+def _check_streams(points: Sequence[Sequence[str]]) -> None:
+    words = {word for point in points for word in point if bare(word).startswith(f"{SEEDS}.")}
+    keys = [bare(word.partition("=")[0]) for word in sorted(words)]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise UserError(f"{twice}: a trial of a search is the mean over values of seed alone: give {twice} one value")
+
+
 def make_studies(points: Sequence[Sequence[str]], dimensions: dict[str, Dimension]) -> list[StudySpace]:
     """Put the combinations of a multirun's axes, in which a searched key stands as it was typed, into studies."""
+    _check_streams(points)
     seeds: dict[tuple[Words, Words], list[str]] = {}
     for point in points:
         keys = {word: word.partition("=")[0] for word in point}

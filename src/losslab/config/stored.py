@@ -16,7 +16,7 @@ from losslab.config.check import check_run
 from losslab.config.identity import ADDED_LATER, with_later
 from losslab.config.mistakes import flat_keys, nearest_key
 from losslab.config.nearest import nearest
-from losslab.config.schema import CheckpointsConfig, RegularizersConfig, RunConfig, TrainerConfig
+from losslab.config.schema import CheckpointsConfig, RegularizersConfig, RunConfig, SeedsConfig, TrainerConfig
 from losslab.config.trust import check_stored, check_trusted
 from losslab.errors import UserError
 
@@ -39,6 +39,7 @@ _SECTIONS: dict[str, type] = {
     "regularizers": RegularizersConfig,
     "trainer": TrainerConfig,
     "checkpoints": CheckpointsConfig,
+    "seeds": SeedsConfig,
 }
 
 

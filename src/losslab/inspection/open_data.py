@@ -10,6 +10,7 @@ from losslab.config.check import check_run
 from losslab.config.compose import compose_job
 from losslab.config.data_path import check_path
 from losslab.config.schema import register
+from losslab.config.streams import seed_of
 from losslab.config.words import ready
 from losslab.contracts import DataModule, Task
 from losslab.errors import UserError
@@ -34,7 +35,7 @@ def inspected(words: list[str], config_dir: Path | None, *, split: str, step: in
     config = check_run(composed)
     check_path(config, choices, config_dir)
     data, task = prepare_data(bind_components(config))
-    data.seed = derive_seed(config["seed"], "data_order")
+    data.seed = derive_seed(seed_of(config, "data_order"), "data_order")
     shown = examples_of(data, task, split=split, step=step, count=examples)
     found = {"data": type(data).__name__, "task": type(task).__name__, "unit": task.unit} | facts_of(data, task)
     found["notes"] += _refusals(data, task)

@@ -13,6 +13,7 @@ import torch
 from losslab.choices import chosen
 from losslab.config.binding import FROM_DATA, import_target
 from losslab.config.components import build
+from losslab.config.streams import seed_of
 from losslab.contracts import (
     DataInfo,
     DataModule,
@@ -46,7 +47,8 @@ UNKNOWN = DataInfo(splits={}, mean_positions=1, vocab_size=1, frame_width=1)
 
 def build_part(config: dict[str, Any], name: str, **late: Any) -> Any:
     """The component `name`, built under the global stream of its name. `late` are arguments that only now are known."""
-    with global_stream(config["seed"], name):
+    seed = seed_of(config, "backbone_init") if name == "model" else config["seed"]
+    with global_stream(seed, name):
         return build(config[name], name, **late)
 
 
@@ -196,17 +198,17 @@ def build_network(config: dict[str, Any], info: DataInfo) -> Network:
     Args:
         info: what the data says of itself, or a checkpoint of the data.
     """
-    seed = config["seed"]
+    head_seed = seed_of(config, "head_init")
     with torch.device("cpu"):
-        backbone = build_backbone(config, info, generator(seed, "backbone_init"))
-        with global_stream(seed, "loss"):
+        backbone = build_backbone(config, info, generator(seed_of(config, "backbone_init"), "backbone_init"))
+        with global_stream(head_seed, "loss"):
             loss = build_loss(config)
         return Network(
             backbone=backbone,
             loss=loss,
             task=build_task(config),
             info=info,
-            head_init=generator(seed, "head_init"),
+            head_init=generator(head_seed, "head_init"),
             r_drop=config["trainer"]["r_drop"],
         )
 
@@ -258,7 +260,7 @@ def prepare_data(config: dict[str, Any]) -> tuple[DataModule, Task]:
 def open_data(run: RunFolder, config: dict[str, Any]) -> DataModule:
     """The run's data, prepared; in the cache beside the sweeps, or, where a run was moved away from it, in its own."""
     data, task = build_data(config), build_task(config)
-    data.seed = derive_seed(config["seed"], "data_order")
+    data.seed = derive_seed(seed_of(config, "data_order"), "data_order")
     data.repeats_after = cycle_of(config)
     data.memory = run.shared_cache if run.shared_cache.is_dir() else run.own_cache
     with global_stream(config["seed"], "preparation"):

@@ -52,7 +52,8 @@ class LossModule(pl.LightningModule):
     Args:
         make_optimizer: given the network, the optimizer.
         make_scheduler: given the optimizer, the schedule of its learning rates, stepped after each optimizer step.
-        seed: the run's seed, for the dropout stream.
+        dropout_seed: of the dropout stream.
+        loss_seed: of what a loss draws.
         reducer: sums the accumulation window.
         gradient_clip_val: largest norm of the whole gradient, or None.
         is_logged: whether an optimizer step (counted from 1) is logged, and so pays for the norms at hidden states.
@@ -67,7 +68,8 @@ class LossModule(pl.LightningModule):
         network: Network,
         make_optimizer: Callable[[Network], Optimizer],
         make_scheduler: Callable[[Optimizer], LRScheduler],
-        seed: int,
+        dropout_seed: int,
+        loss_seed: int,
         reducer: StepReducer,
         gradient_clip_val: float | None,
         is_logged: Callable[[int], bool],
@@ -78,7 +80,8 @@ class LossModule(pl.LightningModule):
         self.network = network
         self.make_optimizer = make_optimizer
         self.make_scheduler = make_scheduler
-        self.seed = seed
+        self.dropout_seed = dropout_seed
+        self.loss_seed = loss_seed
         self.reducer = reducer
         self.gradient_clip_val = gradient_clip_val
         self.is_logged = is_logged
@@ -121,11 +124,11 @@ class LossModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step, micro = self.trainer.global_step, batch_idx % self.reducer.accumulate
         self.hidden_gradients.active = self.is_logged(step + 1)
-        seed_dropout(self.seed, step=step, micro=micro, rank=self.trainer.global_rank)
+        seed_dropout(self.dropout_seed, step=step, micro=micro, rank=self.trainer.global_rank)
         if micro == 0:
             self.network.loss.begin_step(step, self.trainer.max_steps)
         if self.network.loss.draws and micro == 0:
-            self.network.loss.draw(generator(self.seed, f"loss/{step}"))
+            self.network.loss.draw(generator(self.loss_seed, f"loss/{step}"))
         if self.step_targets is not None and micro == 0:
             self.network.prepare_step(*(tensor.to(self.device) for tensor in self.step_targets(step)))
         return self.reducer.add(self.network(batch))

@@ -1,9 +1,11 @@
-"""Named random streams, each derived from (seed, name), so that using one never shifts another.
+"""Named random streams, each derived from (seed, name), so that using one never shifts another. Some may have a seed of
+their own (`config.streams`), and what draws initial weights without a generator follows backbone_init or head_init.
 
 backbone_init, head_init   explicit generators, for the initial weights
 data_order                 the order of training windows
 loss                       what a loss draws for an optimizer step, at every step from its start
 dropout                    the global generators, seeded again before each micro-batch: nothing to save, nothing to leak
+twin/N/WEIGHT              the change of a weight of twin N
 callbacks                  the global generators, seeded again before callbacks see a micro-batch, and after it
 global/NAME                the global generators while NAME is built (data, model, projection, loss, task, optimizer,
                            scheduler) or works (preparation, run, evaluation), for whatever draws without a generator of

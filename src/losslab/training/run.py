@@ -15,6 +15,7 @@ import torch
 
 from losslab import console
 from losslab.config.optimizer_groups import GROUPS
+from losslab.config.streams import seed_of
 from losslab.contracts import DataModule, Share, Task
 from losslab.errors import Diverged, Interrupted, UserError, error_sentence
 from losslab.records import DONE, Record
@@ -34,6 +35,7 @@ from losslab.training.network import Network
 from losslab.training.optimizers import make_optimizer, own_keys
 from losslab.training.origins.branch import take_over
 from losslab.training.origins.initial import begin_pretrained, begin_with
+from losslab.training.origins.twin import make_twin
 from losslab.training.output.checkpoints import ReadCheckpoint, is_whole, keep_newest, link, newest
 from losslab.training.output.loggers import Loggers, placeholders
 from losslab.training.output.logs import MetricsLog, Shown, metric_columns
@@ -133,6 +135,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         begin_pretrained(network, config, record)
         try_own_parts(config, network, data)
         begin_with(network, config, data.info, record, rank=rank)
+        make_twin(network, config)
     stop = StopFlag()
     module = _build_module(config, network, data, ranks, intervals, stop)
     callbacks = build_callbacks(config, metrics, network.task.primary, run)
@@ -189,7 +192,7 @@ def _train(run: RunFolder, config: dict[str, Any], record: Record, rank: int, be
         began=began,
     )
     module.complete_checkpoint = keeper.complete
-    trainer.callbacks = [Bookkeeper(keeper, seed=config["seed"]), *trainer.callbacks, keeper]  # type: ignore[attr-defined]
+    trainer.callbacks = [Bookkeeper(keeper, seed=seed_of(config, "callbacks")), *trainer.callbacks, keeper]  # type: ignore[attr-defined]
     if settings["compile"]:
         network.compile_layers()
     if settings["activation_checkpointing"]:
@@ -276,7 +279,8 @@ def _build_module(
         make_scheduler=global_stream(config["seed"], "scheduler")(
             partial(make_scheduler, config["scheduler"], max_steps=settings["max_steps"])
         ),
-        seed=config["seed"],
+        dropout_seed=seed_of(config, "dropout"),
+        loss_seed=seed_of(config, "loss"),
         reducer=reducer,
         gradient_clip_val=settings["gradient_clip_val"],
         is_logged=intervals.logged,

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from losslab.config.components import build
 from losslab.config.metric_words import nearest_metric
+from losslab.config.streams import seed_of
 from losslab.config.trust import allowed, targets
 from losslab.errors import UserError
 from losslab.metric import Metric
@@ -61,7 +62,7 @@ def build_callbacks(
         if kind in _REFUSED and node["_target_"].startswith(("lightning.", "pytorch_lightning.")):
             raise UserError(f"{where}: {kind} {_REFUSED[kind]}")
         node = _monitoring(where, node, config, {metric.name: metric for metric in metrics}, primary)
-        with global_stream(config["seed"], where):
+        with global_stream(seed_of(config, "callbacks"), where):
             callback = build(_placed(name, node, run), where)
         if not isinstance(callback, pl.Callback):
             raise UserError(f"{where}: {kind} does not derive from lightning.pytorch.Callback")

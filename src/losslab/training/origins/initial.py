@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from losslab.config.streams import seed_of
 from losslab.contracts import DataInfo
 from losslab.errors import UserError
 from losslab.records import FILE, Record
@@ -100,7 +101,7 @@ def begin_pretrained(network: Network, config: dict[str, Any], record: Record) -
             raise UserError(
                 f"{key}={config['model'].get('name')} holds other files than when this run was planned: put those back"
             )
-    with global_stream(config["seed"], "begin"):
+    with global_stream(seed_of(config, "backbone_init"), "begin"):
         backbone.begin()
 
 

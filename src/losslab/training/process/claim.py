@@ -13,6 +13,7 @@ from losslab.config.check import check_warmup, resolve_budget, resolve_split
 from losslab.config.flags import debug_of, needs_passes, resolve_passes, without_passes
 from losslab.config.identity import fingerprint, folder_name
 from losslab.config.stored import INPUTS, LOGGERS, absolute, filled
+from losslab.config.streams import SEEDS
 from losslab.config.trust import allowed, foreign_components, targets
 from losslab.console import say
 from losslab.errors import UserError
@@ -188,8 +189,9 @@ class Finder:
         return record
 
     def _check(self, config: dict[str, Any]) -> None:
-        """Construct everything once; runs that differ in their seed or name have the same parts."""
-        parts = json.dumps({key: value for key, value in config.items() if key not in ("seed", "name")}, sort_keys=True)
+        """Construct everything once; runs that differ in their seeds or name have the same parts."""
+        free = ("seed", SEEDS, "name")
+        parts = json.dumps({key: value for key, value in config.items() if key not in free}, sort_keys=True)
         if parts not in self._right:
             check_components(config)
             if self._here:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from losslab.config.streams import SEEDS
 from losslab.config.trust import allowed, targets
 from losslab.contracts import Batch, DataInfo, DataModule, Share
 from losslab.errors import Doubt, Fault, UserError
@@ -104,7 +105,8 @@ def _trial(config: dict[str, Any], network: Network, info: DataInfo, batch: Batc
         if _is_large(network, batch):
             return network.backbone
         with torch.device("cpu"):
-            return build_backbone({**config, "seed": seed}, info, generator(seed, "backbone_init"))
+            other = {**config, "seed": seed, SEEDS: dict.fromkeys(config[SEEDS])}
+            return build_backbone(other, info, generator(seed, "backbone_init"))
 
     return ModelTrial(
         make, batch, network.task, network.loss.target_kind, len(network.projection.weight), info.vocab_size
