@@ -14,6 +14,7 @@ from rich.table import Table
 from losslab.comparison.analysis import BASELINE, Comparison, analyse
 from losslab.comparison.curves import charted
 from losslab.comparison.metrics import Declarations
+from losslab.comparison.output.chaos_prose import chaos_told
 from losslab.comparison.output.claim_prose import cost_of_claim
 from losslab.comparison.output.events import Series, remove_events, write_events
 from losslab.comparison.output.prose import caption, name_of, pairs_caption, question, sentences
@@ -128,7 +129,7 @@ def answer_parts(c: Comparison, *, terminal: bool) -> Iterator[str | Table]:
     """
     yield from (question(c), "")
     yield to_terminal(c) if terminal else answer_to_markdown(c)
-    yield from ("", caption(c), "", *sentences(c), *cost_of_claim(c))
+    yield from ("", caption(c), "", *sentences(c), *cost_of_claim(c), *chaos_told(c))
     if c.pairs is not None:
         yield ""
         yield pairs_to_terminal(c) if terminal else pairs_to_markdown(c)
@@ -200,7 +201,7 @@ def _newest(c: Comparison) -> float:
 
 def to_summary(c: Comparison) -> str:
     """The answer in Markdown."""
-    texts = ([*sentences(c), *cost_of_claim(c)], c.caveats, protocol(c))
+    texts = ([*sentences(c), *cost_of_claim(c), *chaos_told(c)], c.caveats, protocol(c))
     said, kept, done = ([escape_markdown(text) for text in own] for own in texts)
     parts = [f"# {escape_markdown(name_of(c))}", "", escape_markdown(question(c)), ""]
     parts += [answer_to_markdown(c), "", escape_markdown(caption(c)), "", *(f"- {text}" for text in said)]

@@ -28,6 +28,7 @@ from losslab.comparison.runs.load import Loaded
 from losslab.comparison.runs.naming import BEST_FIRST, parse_labels, positions, rename
 from losslab.comparison.runs.run import BEST, Run
 from losslab.comparison.tuning import Axis, Expected, axes_of, choose, expected_best, validation_of
+from losslab.comparison.twins import Chaos, chaos_of
 from losslab.errors import UserError
 
 BASELINE = "cross_entropy"
@@ -80,6 +81,8 @@ class Comparison:
     """The weights that are compared (`Run.weights`)."""
     growing: Growing | None
     """The sweep, where it added seeds until losses were decided: intervals are its repeated ones."""
+    chaos: list[Chaos]
+    """Distances between twins, of each loss that has some."""
 
     @property
     def baseline(self) -> str:
@@ -220,6 +223,7 @@ def analyse(
         declared=declared,
         weights=loaded.weights,
         growing=growing,
+        chaos=[found for c in contenders if (found := chaos_of(c, metric)) is not None],
     )
 
 

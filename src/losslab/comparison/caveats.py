@@ -11,8 +11,10 @@ from losslab.comparison.missing_seeds import few_seeds, missing_seeds
 from losslab.comparison.rows import Row, shared_starts, takes_weights, unequal_start
 from losslab.comparison.runs.contenders import INTERVAL, Contender, Setting, shown
 from losslab.comparison.runs.run import BEST, Run
+from losslab.comparison.shared_streams import stream_caveats
 from losslab.comparison.stopping import some, stopping_caveats
 from losslab.comparison.tuning import tuning_caveats
+from losslab.comparison.twins import twin_caveats
 from losslab.records import SHORT
 
 ONE_LEARNING_RATE = "one learning rate for all losses: this ranks settings, not losses"
@@ -66,6 +68,7 @@ def caveats(
     known = any("optimizer.lr" in run.settings for c in contenders for run in c.tried)
     if len(rates) == 1 and known and len(contenders) > 1:
         found.append(ONE_LEARNING_RATE)
+    found += [*stream_caveats(rows), *twin_caveats(contenders)]
     found += few_seeds(rows, contenders) if growing is None else []
     found += _still_improving(contenders)
     return found
@@ -131,7 +134,7 @@ def _lost(contenders: Sequence[Contender]) -> list[str]:
                 by_status[run.record.status].append(run)
                 places[run.record.status][shown(group.setting)] = None
         for status, runs in sorted(by_status.items()):
-            seeds = ", ".join(sorted({str(run.seed) for run in runs}, key=int))
+            seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
             error = next((run.record.error for run in runs if run.record.error), None)
             at = f" at {', '.join(places[status])}" if any(places[status]) else ""
             why = f" ({_cut(error)})" if error and status in ("failed", "diverged") else ""

@@ -26,6 +26,8 @@ OTHER_START = "no pair with the baseline: every start or code differs"
 NO_BASELINE = "no baseline of this setting"
 NO_RESULT = "no result"
 ONE_START = "no claim: different seeds started from the same weights"
+_STREAMS = ("backbone_init", "head_init", "data_order")
+"""The streams that the hashes of a start are drawn from."""
 _OF_FILES = "model."
 """Begins the names of hashes of files out of which a model takes its weights."""
 
@@ -200,14 +202,18 @@ def unequal_start(contender: Contender, reference: Contender, seed: int) -> list
 
 
 def shared_starts(contender: Contender) -> list[list[int]]:
-    """Groups of seeds whose runs have the same initial weights: nothing that the seeds should vary was varied. Weights
-    that a model takes out of files are meant to be the same: those runs differ by their projection and batches."""
+    """Groups of seeds whose runs have the same initial weights: nothing that the seeds should vary was varied. Runs
+    that share the seed of that stream are meant to have them (`seeds.data_order=1,2`). Weights that a model takes out
+    of files are meant to be the same: those runs differ by their projection and batches."""
     by_hash: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+    drawn: dict[tuple[str | None, ...], set[tuple[int, ...]]] = defaultdict(set)
     for seed, run in sorted(contender.runs.items()):
-        hashes, decisive = run.record.hashes, OF_START if takes_weights(run.record.hashes) else OF_START[:1]
+        hashes, decisive = run.record.hashes, len(OF_START) if takes_weights(run.record.hashes) else 1
         if hashes.get("backbone_init") and not run.settings.get("init_from"):  # which is meant to give all one start
-            by_hash[tuple(hashes.get(key) for key in decisive)].append(seed)
-    return [seeds for seeds in by_hash.values() if len(seeds) > 1]
+            start = tuple(hashes.get(key) for key in OF_START[:decisive])
+            by_hash[start].append(seed)
+            drawn[start].add(tuple(run.seed.of(stream) for stream in _STREAMS[:decisive]))
+    return [seeds for start, seeds in by_hash.items() if len(drawn[start]) > 1]
 
 
 def takes_weights(hashes: Mapping[str, str]) -> bool:

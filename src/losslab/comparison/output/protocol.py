@@ -9,6 +9,7 @@ from losslab.comparison.analysis import Comparison
 from losslab.comparison.output.prose import chosen_by
 from losslab.comparison.runs.contenders import order, shown, spell
 from losslab.comparison.runs.run import LAST, Run
+from losslab.comparison.runs.seed import listed
 from losslab.comparison.tuning import tokens_of
 
 _MOST_LISTED = 8
@@ -24,7 +25,7 @@ def protocol(c: Comparison) -> list[str]:
     found = [f"Asked for: {text}." for text in c.asked]
     found += [
         f"{len(runs)} runs, {len(done)} of them completed: {_count(len(losses), 'loss', 'losses')}, "
-        f"{_count(len(seeds), 'seed', 'seeds')} ({_listed(seeds)})."
+        f"{_count(len(seeds), 'seed', 'seeds')} ({listed(seeds)})."
     ]
     if all(run.folder is None for run in runs):
         return [*found, f"Results of a table, {c.source.name}; how they were made, it does not say.", _procedure(c)]
@@ -164,10 +165,3 @@ def _text(run: Run) -> str:
 
 def _count(count: int, one: str, more: str) -> str:
     return f"{count} {one if count == 1 else more}"
-
-
-def _listed(values: Sequence[int]) -> str:
-    """1–6 for a row without a gap."""
-    if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
-        return f"{values[0]}–{values[-1]}"
-    return ", ".join(map(str, values))

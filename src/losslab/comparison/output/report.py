@@ -11,6 +11,7 @@ from itertools import groupby
 from losslab.comparison.analysis import Comparison
 from losslab.comparison.metrics import short
 from losslab.comparison.noise import Interval
+from losslab.comparison.output.chaos_prose import chaos_told
 from losslab.comparison.output.claim_prose import cost_of_claim, more_seeds_cell
 from losslab.comparison.output.numbers import p_value
 from losslab.comparison.output.picture import Picture
@@ -46,7 +47,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
         _list(answer) if answer else "<p>There is nothing to compare the baseline with.</p>",
         _main_table(c),
         f'<p class="soft">{escape(caption(c))}</p>',
-        *(f"<p>{escape(text)}</p>" for text in cost_of_claim(c)),
+        *(f"<p>{escape(text)}</p>" for text in (*cost_of_claim(c), *chaos_told(c))),
     ]
     if c.equal_time:
         parts.append(f"<p>{escape(_equal_time(c))}</p>")
@@ -63,7 +64,7 @@ def to_html(c: Comparison, drawn: Sequence[tuple[Picture, str]]) -> str:
 def to_fragment(c: Comparison) -> str:
     """The answer alone, for a page with a style of its own."""
     parts = [f"<p><b>{escape(question(c))}</b></p>", _main_table(c), f"<p>{escape(caption(c))}</p>"]
-    parts += [_list(texts) for texts in ([*sentences(c), *cost_of_claim(c)], c.caveats) if texts]
+    parts += [_list(texts) for texts in ([*sentences(c), *cost_of_claim(c), *chaos_told(c)], c.caveats) if texts]
     return "".join(parts)
 
 
@@ -228,7 +229,8 @@ def _all_runs(c: Comparison) -> list[str]:
     body = []
     for contender in c.contenders:
         for group in contender.groups:
-            runs = sorted([*group.runs.values(), *group.others], key=lambda run: (run.seed, run.name))
+            own = [*group.runs.values(), *group.others, *group.twins]
+            runs = sorted(own, key=lambda run: (run.seed, run.twin or 0, run.name))
             at = shown(group.setting) or "—"
             body += [[contender.label, at, *_of_run(run, c.metric)] for run in runs]
     rows = table(header, body)
@@ -241,7 +243,8 @@ def _of_run(run: Run, metric: str) -> list[str]:
     if run.record.error and status in ("failed", "diverged", "pruned"):
         status += f": {run.record.error}"
     told = number(value) if value is not None and run.record.status == "completed" else "—"
-    return [str(run.seed), status, told, "—" if step is None else f"{step:.0f}", run.name]
+    seed = str(run.seed) if run.twin is None else f"{run.seed} twin {run.twin}"
+    return [seed, status, told, "—" if step is None else f"{step:.0f}", run.name]
 
 
 def _commands(c: Comparison) -> list[str]:

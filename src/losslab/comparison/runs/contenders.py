@@ -44,6 +44,8 @@ class Group:
     """Runs without a result."""
     repeated: int = 0
     """Older repetitions (fresh=true) that the newest one stands for."""
+    twins: list[Run] = field(default_factory=list)
+    """Twins of these runs, whatever became of them."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -257,6 +259,9 @@ def order(value: Any) -> tuple[bool, float, str]:
 
 
 def _place(group: Group, run: Run) -> None:
+    if run.twin is not None:
+        group.twins.append(run)
+        return
     if run.record.status != "completed":
         group.others.append(run)
         return

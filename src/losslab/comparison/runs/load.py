@@ -14,10 +14,12 @@ from losslab.choices import conf_dir
 from losslab.comparison.growing import Growing
 from losslab.comparison.runs.results_table import number_in, read_table
 from losslab.comparison.runs.run import BEST, Run
+from losslab.comparison.runs.seed import read_seeds
 from losslab.config.callbacks import OBSERVERS
 from losslab.config.identity import ADDED_LATER, NOT_IDENTITY, flatten, loss_label, without
 from losslab.config.nearest import nearest
 from losslab.config.stored import PATHS, filled
+from losslab.config.streams import SEEDS, STREAMS, TWIN
 from losslab.errors import UserError
 from losslab.records import Record
 from losslab.run_folder import RunFolder, find_runs
@@ -100,16 +102,17 @@ def _read_run(run: RunFolder) -> Run:
     config = filled(run.config(), run.config_file)
     paths = [key for key in PATHS if not isinstance(config["data"].get(key.rpartition(".")[2]), dict)]
     # The content of paths counts, as data.content.
-    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", *paths, "callbacks"]))
+    settings = flatten(without(config, [*NOT_IDENTITY, *_WITHOUT_EFFECT, "seed", SEEDS, *paths, "callbacks"]))
     settings |= _callbacks(config["callbacks"], record)
-    settings = ADDED_LATER | settings
+    settings = {key: value for key, value in ADDED_LATER.items() if not key.startswith(f"{SEEDS}.")} | settings
     settings["data.content"] = record.hashes.get("data")
     settings["init_from"] = record.hashes.get("init_from")
     if settings.get("data.tokenizer") not in ("bpe", "bytes"):
         settings["data.tokenizer"] = record.hashes.get("tokenizer")
     choices = {"loss": config["loss"]["_target_"].rpartition(".")[2]} | record.provenance.get("choices", {})
     plain = _is_plain(choices["loss"], settings, record.overrides)
-    return Run(run, record, loss_label(choices), config["seed"], settings, plain)
+    seed, twin = read_seeds(config)
+    return Run(run, record, loss_label(choices), seed, settings, plain, twin=twin)
 
 
 def _callbacks(nodes: dict[str, Any], record: Record) -> dict[str, Any]:
@@ -148,19 +151,25 @@ def _only(runs: list[Run], text: str) -> list[Run]:
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"--where {text} cannot be read: write KEY=VALUE, such as trainer.precision=32-true")
-    known = {"loss", "seed"}.union(*(run.settings for run in runs))
+    known = set().union(*map(_known_of, runs))
     if key not in known:
         raise UserError(f"no run has a setting {key!r}: {nearest(key, known)}")
     wanted = [value, *value.split(",")]  # a whole value may hold a comma
     found = [run for run in runs if any(_has(run, key, text) for text in wanted)]
     if not found:
-        values = sorted({str(run.settings.get(key, getattr(run, key, None))) for run in runs})
+        values = sorted({str(_known_of(run).get(key)) for run in runs})
         raise UserError(f"no run has {text}; there are: {', '.join(values)}")
     return found
 
 
+def _known_of(run: Run) -> dict[str, Any]:
+    """Names that a filter may use, with their values: loss, seeds and settings."""
+    streams = {f"{SEEDS}.{stream}": run.seed.of(stream) for stream in STREAMS}
+    return {"loss": run.loss, "seed": int(run.seed), **streams, f"{SEEDS}.{TWIN}": run.twin, **run.settings}
+
+
 def _has(run: Run, key: str, value: str) -> bool:
-    own = {"loss": run.loss, "seed": run.seed}.get(key, run.settings.get(key))
+    own = _known_of(run).get(key)
     try:
         wanted = yaml.safe_load(value)
     except (ValueError, yaml.YAMLError):  # a day that no month has is a ValueError

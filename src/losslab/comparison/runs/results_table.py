@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.comparison.runs.run import Run
+from losslab.comparison.runs.seed import Seed
 from losslab.errors import UserError
 from losslab.records import Record
 
@@ -57,7 +58,7 @@ def read_table(path: Path) -> list[Run]:
                 "a dot in its name, such as optimizer.lr"
             )
         known[key] = number
-        runs.append(Run(None, record, loss, int(seed), own, plain=True))
+        runs.append(Run(None, record, loss, Seed(int(seed)), own, plain=True))
     return runs
 
 

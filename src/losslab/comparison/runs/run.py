@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from losslab.comparison.runs.seed import Seed
 from losslab.config.flags import DEBUG
 from losslab.errors import UserError
 from losslab.records import Record
@@ -33,15 +34,17 @@ class Run:
     record: Record
     loss: str
     """The name of its loss: the choice of conf/loss."""
-    seed: int
+    seed: Seed
     settings: dict[str, Any]
-    """Dotted key → value of everything in its identity but the seed."""
+    """Dotted key → value of everything in its identity but `seed` and `seeds`."""
     plain: bool
     """Its loss and regularizers are at the defaults of that choice."""
     of_test: bool = True
     """Its metrics are those of its own test, and not of another text."""
     weights: str = BEST
     """The weights that its metrics are of: BEST or LAST."""
+    twin: int | None = None
+    """The number of a twin (`seeds.twin`), which is no further seed of its loss."""
 
     @property
     def name(self) -> str:
