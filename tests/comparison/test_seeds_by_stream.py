@@ -148,6 +148,6 @@ def test_columns_for_notebooks_hold_the_seeds_of_streams_and_twins(sweep: Sweep)
     add_twins(sweep, "cross_entropy", {1: [3.4]})
     columns = load(sweep.folder)
     assert (columns["seed"], type(columns["seed"][0])) == ([1, 1, 1], int)
-    assert columns["seeds.data_order"] == [7, 7, None]
-    assert columns["seeds.twin"] == [None, None, 1]
+    assert columns["seeds.data_order"] == [7, None, 7]
+    assert columns["seeds.twin"] == [None, 1, None]
     assert "seeds.dropout" not in columns

@@ -15,8 +15,9 @@ def load(source: str | Path) -> dict[str, list[Any]]:
 
     `pandas.DataFrame(load("outputs/first"))` is a table. The columns are folder, loss, seed, status, step, max_steps,
     seconds (of training), tokens_per_second, error; then every setting in which the runs differ by its dotted key
-    (`optimizer.lr`), seeds of streams and twins included (`seeds.data_order`); then every metric: `test/nll_scaled`, …
-    at the best checkpoint, and `final/test/nll_scaled`, … at the last step. None where a run has no such value. A run that cannot be read is left out.
+    (`optimizer.lr`), and seeds of streams and twins where there are any (`seeds.data_order`); then every metric:
+    `test/nll_scaled`, … at the best checkpoint, and `final/test/nll_scaled`, … at the last step. None where a run has
+    no such value. A run that cannot be read is left out.
 
     Raises:
         UserError: when there are no runs.
