@@ -9,6 +9,7 @@ asked for
     statistics    how often the comparison errs (benchmark_statistics.py)
     sequential    errors and seeds of sweeps that stop by themselves (benchmark_sequential.py)
     plan          how often the seeds that losslab plan asks for suffice (benchmark_plan.py)
+    noise         where the noise of runs comes from, and what a claim costs (benchmark_noise.py)
     other_loops   memory and time of our losses in models of transformers (benchmark_other_loops.py)
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import benchmark_compare
+import benchmark_noise
 import benchmark_padding
 import benchmark_plan
 import benchmark_scoring
@@ -104,6 +106,7 @@ def main() -> None:
         "statistics",
         "sequential",
         "plan",
+        "noise",
         "warm_cache",
         "other_loops",
         "padding",
@@ -119,10 +122,20 @@ def main() -> None:
     parser.add_argument(
         "--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics and sequential"
     )
-    parser.add_argument("--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics")
     parser.add_argument("--pilots", type=int, default=benchmark_plan.PILOTS, help="of each setting, for plan")
     parser.add_argument("--data", nargs="*", default=[], help="of padding: words of losslab train, with batch_tokens")
+    parser.add_argument("--folder", type=Path, help="of noise: where its multiruns live")
+    parser.add_argument("--seeds", type=int, default=12, help="of noise: for each source, and each loss of a text")
+    parser.add_argument("--texts", nargs="*", type=Path, default=[], help="of noise: files beside the built-in corpus")
+    parser.add_argument("--dropout", type=float, default=0.1, help="of noise: of the runs by stream; 0: without it")
+    parser.add_argument("--with", nargs="*", default=[], dest="words", help="of noise: further words of losslab train")
+    parser.add_argument("--publish", action="store_true", help="of noise: write quickstart's figures for losslab plan")
     arguments = parser.parse_args()
+    if arguments.what == "noise":
+        if arguments.folder is None:
+            parser.error("noise needs --folder FOLDER, where its multiruns live and go on")
+        options = {"dropout": arguments.dropout, "more": arguments.words, "publish": arguments.publish}
+        sys.exit(benchmark_noise.main(arguments.folder, arguments.seeds, arguments.texts, **options))
     if arguments.what == "compare":
         benchmark_compare.main()
         return

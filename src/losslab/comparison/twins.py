@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import special
-
+from losslab.comparison.claim_cost import Deviation
 from losslab.comparison.runs.contenders import Contender
 from losslab.comparison.runs.run import Run
-from losslab.comparison.simultaneous import LEVEL
 
 _ALIKE = ("batches", "code")
 """Hashes that twins have in common."""
@@ -51,8 +49,7 @@ def chaos_of(contender: Contender, metric: str) -> Chaos | None:
     if not families:
         return None
     rms, freedom = rms_of(families)
-    ends = (rms * math.sqrt(freedom / float(special.chdtri(freedom, level))) for level in (LEVEL / 2, 1 - LEVEL / 2))
-    return Chaos(contender.label, freedom, len(families), rms, *ends)
+    return Chaos(contender.label, freedom, len(families), rms, *Deviation(rms, freedom).interval())
 
 
 def rms_of(families: Sequence[Sequence[float]]) -> tuple[float, int]:
