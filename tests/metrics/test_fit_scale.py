@@ -15,6 +15,7 @@ from losslab.losses.base import Projection
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.square import Square
 from losslab.metrics.scale import fit_scale
+from losslab.metrics.temperature import Temperature
 from losslab.models.projection import OutputProjection
 
 V, ROWS = 11, 4000
@@ -59,21 +60,46 @@ def test_the_scale_is_that_of_scipy(ideal: float) -> None:
     assert s == pytest.approx(ideal, rel=0.1, abs=4 / math.sqrt(ROWS))  # up to the sample's own error
 
 
-@pytest.mark.parametrize("ideal", [0.1, 1.0, 100.0])
-def test_few_passes_over_the_logits_are_enough(ideal: float) -> None:
-    """Newton's method; halving the bracket down to 1e-6 alone would take 24."""
+class Counting(CrossEntropy):
+    """Counts the positions that it projects."""
 
-    class Counting(CrossEntropy):
-        passes = 0
+    positions = 0
 
-        def scores(self, hidden: Tensor, projection: Projection) -> Tensor:
-            self.passes += 1
-            return super().scores(hidden, projection)
+    def scores(self, hidden: Tensor, projection: Projection) -> Tensor:
+        self.positions += len(hidden)
+        return super().scores(hidden, projection)
 
+
+@pytest.mark.parametrize(("ideal", "passes"), [(1.0, 1), (0.5, 2), (3.0, 5), (0.1, 3), (100.0, 4)])
+def test_few_passes_over_the_logits_are_enough(ideal: float, passes: int) -> None:
+    """Newton's method takes 3 to 11."""
     scores, target = sample(ideal)
     loss = Counting()
     fit_scale([Features(scores, target, torch.ones(ROWS))], loss, OutputProjection(torch.eye(V)))
-    assert loss.passes <= 12
+    assert loss.positions <= passes * ROWS
+
+
+@pytest.mark.parametrize(("ideal", "passes"), [(0.1, 4.4), (0.5, 1.3), (1.0, 1.3), (3.0, 2.4), (19.0, 2.4)])
+def test_a_calibration_begins_on_a_sample_and_projects_few_positions_twice(ideal: float, passes: float) -> None:
+    """Positions of weight 0, or outside the fitting half, count nowhere."""
+    scores, target = sample(ideal)
+    fit = (torch.arange(ROWS) % 2).float()
+    weight = (torch.arange(ROWS) % 10 < 8).float()
+    loss, calibrator, projection = Counting(), Temperature(), OutputProjection(torch.eye(V))
+    for part in Features(scores, target, weight, {"fit": fit}).chunks(300):
+        calibrator.update(part, loss, projection)
+    s = calibrator.finish(loss, projection)["scale"]
+    fitted = (fit * weight).bool()
+    assert s == pytest.approx(best_scale(scores[fitted], target[fitted]), rel=1e-5)
+    assert loss.positions <= passes * int(fitted.sum())
+
+
+def test_a_sample_that_is_always_right_does_not_mislead() -> None:
+    scores, target = sample(1.0)
+    right = scores.argmax(dim=-1) == target
+    features, projection = Features(scores, target, torch.ones(ROWS)), OutputProjection(torch.eye(V))
+    s = fit_scale([features], CrossEntropy(), projection, sample=[features[right]])
+    assert s == pytest.approx(best_scale(scores, target), rel=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.01, 0.25, 8.0, 50.0])

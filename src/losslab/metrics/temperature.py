@@ -11,6 +11,10 @@ from losslab.metrics.class_metrics import classes_of, scoring_rows
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.scorer import Scorer
 
+_JOINED = ("hidden", "target", "weight")
+_FEWEST, _SHARE = 128, 16
+"""Positions of the sample on which the fit begins, and one in how many it is of many."""
+
 
 class Temperature(Calibrator):
     """Collects the hidden states of positions whose `fit` is 1 (all, where nothing says so), and fits s on them."""
@@ -23,13 +27,19 @@ class Temperature(Calibrator):
     def update(self, features: Features, loss: Scorer, projection: Projection) -> LossSum:
         fit = features.extras.get("fit")
         weight = features.weight if fit is None else features.weight * fit
-        fitting = Features(features.hidden, classes_of(features), weight)
-        self.kept.extend(fitting.kept().chunks(scoring_rows(loss.num_classes(len(projection.weight)))))
+        self.kept.append(Features(features.hidden, classes_of(features), weight).kept())
         return no_objective(features.hidden)
 
     def finish(self, loss: Scorer, projection: Projection) -> dict[str, float]:
         """`scale`: s of softmax(s · z). A loss whose scores are no log-probabilities learns it, too."""
+        rows = scoring_rows(loss.num_classes(len(projection.weight)))
+        pieces, sample = [], []
+        if self.kept:
+            whole = Features(*(torch.cat([getattr(part, name) for part in self.kept]) for name in _JOINED))
+            pieces = whole.chunks(rows)
+            if (step := min(_SHARE, len(whole) // _FEWEST)) > 1:
+                sample = whole[::step].chunks(rows)
         with torch.autocast(device_type=projection.weight.device.type, enabled=False):
-            scale = fit_scale(self.kept, loss, projection)
+            scale = fit_scale(pieces, loss, projection, sample=sample)
         loss.calibrate(scale)
         return {"scale": scale}
