@@ -297,7 +297,8 @@ def test_a_loss_without_a_link_has_no_linked_nll(features: Features, projection:
     assert values == {name: value for name, value in expected.items() if not name.startswith("nll_linked")}
 
 
-def test_chunks_hold_about_two_million_logits_between_128_and_4096_rows() -> None:
+def test_chunks_hold_about_two_million_logits_between_256_and_4096_rows_while_memory_allows() -> None:
     assert scoring_rows(2) == 4096
     assert scoring_rows(4096) == 512
+    assert scoring_rows(50_304) == 256
     assert scoring_rows(128_000) == 128

@@ -65,7 +65,8 @@ def read(loss: Loss, logits: Tensor, target: Tensor, *, thorough: bool, scale: f
     logits = logits.float()
     kept = logits.clone()
     for start in range(0, len(logits), reader.size):
-        reader.add(logits[start : start + reader.size], target[start : start + reader.size])
+        part = slice(start, start + reader.size)
+        reader.add(logits[part], target[part], torch.ones_like(target[part], dtype=torch.bool))
     assert torch.equal(logits.nan_to_num(), kept.nan_to_num())
     return reader.rows()
 

@@ -27,7 +27,7 @@ from losslab.metrics.objective import SUMS, sums_in_chunks, sums_of, value_of
 from losslab.metrics.rows import RowReader, Rows
 from losslab.metrics.scorer import Scorer
 
-_LOGITS_AT_ONCE = 2**21
+_LOGITS_AT_ONCE, _MOST_LOGITS = 2**21, 2**24
 _LARGEST_EXPONENT = 700.0
 _SUMS = [
     "count",
@@ -48,8 +48,10 @@ _SUMS = [
 
 
 def scoring_rows(num_outputs: int) -> int:
-    """The number of positions to score at once, so that their logits stay near the processor's caches."""
-    return max(128, min(4096, _LOGITS_AT_ONCE // num_outputs))
+    """The number of positions to score at once: few, so that their logits stay near the processor's caches, yet so many
+    that the matrix product runs at full speed."""
+    fewest = 256 if 256 * num_outputs <= _MOST_LOGITS else 128
+    return max(fewest, min(4096, _LOGITS_AT_ONCE // num_outputs))
 
 
 class ClassMetrics:
@@ -96,12 +98,15 @@ class ClassMetrics:
         """Add a batch's positions, in chunks. Returns the objective's sums."""
         features = features.kept()
         num_outputs, device = loss.num_classes(len(projection.weight)), features.hidden.device
+        rows = scoring_rows(num_outputs)
         reader = RowReader(loss, self.scale, thorough=self.details is not None, num_outputs=num_outputs, device=device)
+        scored = self._scored(features)
+        chunks = zip(features.chunks(rows), scored.split(rows), strict=True) if len(features) else ()
         objective: Tensor | None = torch.zeros(SUMS, dtype=torch.float64, device=self.sums.device)
         with torch.autocast(device_type=device.type, enabled=False):
-            for chunk in features.chunks(scoring_rows(num_outputs)):
+            for chunk, share in chunks:
                 logits = loss.scores(chunk.hidden, projection)
-                logsumexp = reader.add(logits, classes_of(chunk))
+                logsumexp = reader.add(logits, classes_of(chunk), share != 0)
                 if self.confusion is not None:
                     scores = logits if reader.factor is not None else loss.predict_log_probs(logits)
                     self.confusion.update(classes_of(chunk), scores.argmax(dim=-1), chunk.weight)
@@ -109,16 +114,19 @@ class ClassMetrics:
                     part = loss.from_scores(chunk, projection, logits, logsumexp)
                     objective = None if part is None else objective + sums_of(part)
         if objective is None:  # the loss needs more than scores
-            objective = sums_in_chunks(loss, features, projection, scoring_rows(num_outputs))
+            objective = sums_in_chunks(loss, features, projection, rows)
         if len(features):
-            self._add(features, reader.rows(), num_outputs)
+            self._add(features, reader.rows(), scored, num_outputs)
         self.sums[-SUMS:] += objective
         return LossSum(total=objective[0], weight=objective[1])
 
-    def _add(self, features: Features, rows: Rows, num_outputs: int) -> None:
+    def _scored(self, features: Features) -> Tensor:
+        """float64 [N]: the weight of each position for nll_scaled."""
+        weight, fit = features.weight.double(), features.extras.get("fit")
+        return weight if fit is None or not self.held_out else weight * (1 - fit.double())
+
+    def _add(self, features: Features, rows: Rows, scored: Tensor, num_outputs: int) -> None:
         weight = features.weight.double()
-        fit = features.extras.get("fit")
-        scored = weight if fit is None or not self.held_out else weight * (1 - fit.double())
         sizes = features.extras.get("bytes")
         new = {
             "count": weight,

@@ -39,9 +39,9 @@ class Rows:
     norm: Tensor
     """‖z‖."""
     scaled_log_prob: Tensor
-    """log q_y."""
+    """log q_y; a number without a meaning where it was not asked for."""
     scaled_confidence: Tensor
-    """log max q."""
+    """log max q; likewise."""
     linked: Tensor | None
     """log of the posterior of y, clipped and normalised; None where a loss has none."""
     clipped: Tensor | None
@@ -75,16 +75,20 @@ class RowReader:
         self._work = torch.empty(3, self.size, num_outputs, dtype=torch.float32, device=device)
         self._parts: list[dict[str, Tensor]] = []
 
-    def add(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        """Read positions: logits float32 [n, V], which stay as they are, and target [n].
+    def add(self, logits: Tensor, target: Tensor, scaled: Tensor) -> Tensor | None:
+        """Read positions.
+
+        Args:
+            logits: float32 [n, V], which stay as they are.
+            target: [n].
+            scaled: bool [n]: whether log q_y and log max q are asked for; of the others they may be left out.
 
         Returns:
             float32 [n]: logsumexp of the logits at the temperature of the prediction; None where that is no softmax.
         """
-        pieces = [
-            self._sums(z, y)
-            for z, y in zip(torch.split(logits, self.size), torch.split(target[:, None], self.size), strict=True)
-        ]
+        parts = (part.split(self.size) for part in (logits, target[:, None]))
+        wanted = torch.stack([part.any() for part in scaled.split(self.size)]).tolist()
+        pieces = [self._sums(z, y, scaled=asked) for z, y, asked in zip(*parts, wanted, strict=True)]
         sums = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
         part = {name: value for name, value in sums.items() if name in _NAMES} | self._scaled(sums)
         if self.factor is None:
@@ -102,7 +106,7 @@ class RowReader:
         whole = {name: torch.cat([part[name] for part in self._parts]) for name in self._parts[0]}
         return Rows(**{name: whole.get(name) for name in _NAMES})  # type: ignore[arg-type]
 
-    def _sums(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _sums(self, logits: Tensor, target: Tensor, *, scaled: bool) -> dict[str, Tensor]:
         """Sums over the logits of at most `size` positions, float32 [n]; target [n, 1].
 
         With x = z − max z: Σ exp(s · x), and with e = exp(factor · x) the sums Σ e, Σ e · x and Σ e².
@@ -112,7 +116,7 @@ class RowReader:
         found = {"largest": largest[:, 0], "own": own[:, 0], "norm": torch.linalg.vector_norm(logits, dim=-1)}
         torch.sub(logits, largest, out=x)
         if self._link == "softmax" or self.factor is None:  # x is overwritten there
-            found |= self._scaled_total(x, out=other)
+            found |= self._scaled_total(x, out=other, asked=scaled)
         if self.factor is None:
             return found | self._prediction(logits, target)
         total = exponential(x, self.factor, out=e).sum(dim=-1, keepdim=True)
@@ -128,10 +132,12 @@ class RowReader:
             found |= self._posterior(self.loss.posterior_of_softmax(e.mul_(1 / total), log_p), target)
         elif self._link == "own":
             found |= self._posterior(self.loss.posterior(logits), target)
-        return found | (self._scaled_total(x, out=x) if "scaled_total" not in found else {})
+        return found | (self._scaled_total(x, out=x, asked=scaled) if "scaled_total" not in found else {})
 
-    def _scaled_total(self, x: Tensor, *, out: Tensor) -> dict[str, Tensor]:
-        return {} if self._same else {"scaled_total": exponential(x, self.scale, out=out).sum(dim=-1)}
+    def _scaled_total(self, x: Tensor, *, out: Tensor, asked: bool) -> dict[str, Tensor]:
+        if self._same:
+            return {}
+        return {"scaled_total": exponential(x, self.scale, out=out).sum(dim=-1) if asked else x.new_ones(len(x))}
 
     def _prediction(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Sums of a prediction that is no softmax."""
