@@ -34,6 +34,7 @@ ROWS = [
         "migrations",
         "numbers",
         "pairing",
+        "products",
         "run_folder",
         "records",
         "reports",

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from losslab.contracts import Features, LossSum, OutputSpec, Projection
 from losslab.errors import UserError
 from losslab.losses.base import Loss
+from losslab.products import linear
 
 
 class AdaptiveSoftmax(Loss):
@@ -110,8 +110,8 @@ class AdaptiveSoftmax(Loss):
 
     def _cluster(self, i: int, hidden: Tensor) -> Tensor:
         """log softmax [n, classes] within cluster i."""
-        inner = F.linear(hidden, self.narrow[i].to(hidden.dtype))
-        return F.linear(inner, self.wide[i].to(hidden.dtype)).float().log_softmax(dim=-1)
+        inner = linear(hidden, self.narrow[i].to(hidden.dtype))
+        return linear(inner, self.wide[i].to(hidden.dtype)).float().log_softmax(dim=-1)
 
     def scores(self, hidden: Tensor, projection: Projection) -> Tensor:
         """log p [N, V]."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from losslab.contracts import Features, LossSum, Projection, Values, added
 from losslab.losses.contract import RunnableLoss
-from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap, feature_rows
+from losslab.losses.execution import Chunk, Execution, LinearMap, feature_rows
+from losslab.losses.gradient_sums import Gradients
 from losslab.losses.softmax_stats import SoftmaxStats
 from losslab.losses.targets import check_targets
 
@@ -51,10 +52,10 @@ def sum_softmax(
     logits = linear(hidden).float()
     if scale != 1:
         logits *= scale
-    largest, where = logits.max(dim=-1, keepdim=True)
+    largest = logits.amax(dim=-1)
     leaves = {"target_logit": logits.gather(-1, target)[:, 0]}
     p = torch.softmax(logits, dim=-1, out=logits)
-    leaves["logsumexp"] = (largest - p.gather(-1, where).log())[:, 0]  # the largest p is at least 1 / V
+    leaves["logsumexp"] = largest - p.amax(dim=-1).log()  # the largest p is at least 1 / V
     if u is not None and folded is not None:
         shift = 0.0 if linear.bias is None else linear.bias.float() @ u
         leaves["linear"] = scale * (hidden.float() @ folded + shift)
@@ -132,7 +133,7 @@ def run_features(loss: RunnableLoss, features: Features, projection: Projection)
             if gradients.hidden is not None:
                 gradients.hidden[chunk.rows] = of_hidden
             if gradients.weight is not None:
-                gradients.weight += of_weight
+                gradients.weight.add_(of_weight)
             if gradients.bias is not None:
                 gradients.bias += of_bias[0]
         return total.detach()

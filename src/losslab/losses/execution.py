@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from losslab.contracts import Features, LossSum, Projection, Values
 from losslab.errors import UserError
 from losslab.losses.contract import RunnableLoss
+from losslab.losses.gradient_sums import Gradients, sum_with_gradients
 from losslab.losses.targets import check_targets
+from losslab.products import linear
 
 _BUDGET = {"cpu": 2**25, "cuda": 2**28}
 """Bytes for a chunk's float32 logits: near the last cache of a CPU, and enough to fill a GPU."""
@@ -29,7 +29,6 @@ _MOST_ROWS = 2048
 """More make no product faster."""
 _GRAPH_SHARE = 16
 """Autograd keeps up to this many copies of the logits that it is given, so it is given this much less of them."""
-Compute = Callable[[], tuple[Tensor, "Gradients"]]
 
 
 _limit: ContextVar[int] = ContextVar("limit", default=_MOST_ROWS)
@@ -73,89 +72,7 @@ class LinearMap(NamedTuple):
     bias: Tensor | None
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.weight, self.bias)
-
-
-class Gradients:
-    """Float32 sums over the chunks of the gradients that are needed; None where one is not."""
-
-    def __init__(self, hidden: Tensor, projection: Projection, parameters: list[torch.nn.Parameter]) -> None:
-        on = torch.is_grad_enabled()
-        self.hidden = _zeros(hidden, on)
-        self.weight = _zeros(projection.weight, on)
-        self.bias = None if projection.bias is None else _zeros(projection.bias, on)
-        self.parameters = [_zeros(parameter, on) for parameter in parameters]
-        self._linear: tuple[Tensor, Tensor] | None = None
-
-    def all(self) -> list[Tensor | None]:
-        return [self.hidden, self.weight, self.bias, *self.parameters]
-
-    @property
-    def needed(self) -> bool:
-        return any(gradient is not None for gradient in self.all())
-
-    def add_logits(self, rows: slice, logits: Tensor, factor: Tensor, hidden: Tensor, projection: LinearMap) -> None:
-        """Carry a gradient in the logits, `factor` [n, 1] · `logits` [n, V], on to hidden states and projection.
-
-        `logits` is overwritten.
-        """
-        dtype = projection.weight.dtype
-        if dtype == torch.float32:  # n × D products with the factor instead of n × V
-            if self.hidden is not None:
-                torch.mm(logits, projection.weight, out=self.hidden[rows]).mul_(factor)
-            if self.weight is not None:
-                self.weight.addmm_(logits.T, factor * hidden)
-        else:
-            rounded = logits.mul_(factor).to(dtype)
-            factor = torch.ones_like(factor)
-            if self.hidden is not None:
-                self.hidden[rows] = rounded @ projection.weight
-            if self.weight is not None:
-                self.weight += rounded.T @ hidden
-        if self.bias is not None:
-            self.bias.addmv_(logits.T, factor[:, 0])
-
-    def add_linear(self, rows: slice, product: Tensor, hidden: Tensor, u: Tensor, folded: Tensor) -> None:
-        """Carry a gradient in u · z = h · (Wᵀu) + b · u, `product` [n], on; that in the weight waits for `finish`."""
-        if self.hidden is not None:
-            self.hidden[rows].addr_(product, folded)
-        if self.bias is not None:
-            self.bias += product.sum() * u
-        summed = product @ hidden.float()
-        self._linear = (u, summed if self._linear is None else self._linear[1] + summed)
-
-    def finish(self) -> None:
-        if self._linear is not None and self.weight is not None:
-            self.weight.addr_(*self._linear)
-
-
-def _zeros(tensor: Tensor, enabled: bool) -> Tensor | None:
-    if not (enabled and tensor.requires_grad):
-        return None
-    # Not the default dtype: under trainer.precision=bf16-true that is bfloat16.
-    return torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device)
-
-
-class _GradientInForward(torch.autograd.Function):
-    """A sum whose gradients are known as soon as its value is."""
-
-    @staticmethod
-    def forward(ctx: Any, compute: Compute, *inputs: Tensor) -> Tensor:
-        total, gradients = compute()
-        ctx.gradients, ctx.dtypes = gradients.all(), [None if tensor is None else tensor.dtype for tensor in inputs]
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> Any:
-        if ctx.gradients is None:
-            raise RuntimeError("a loss gives its gradient once; call it again for a second backward pass")
-        gradients, ctx.gradients = ctx.gradients, None  # scaled in place: another copy may not fit
-        scaled = [
-            None if gradient is None else gradient.mul_(upstream).to(dtype)
-            for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
-        ]
-        return None, *scaled
+        return linear(hidden, self.weight, self.bias)
 
 
 @dataclass(frozen=True)
@@ -233,7 +150,7 @@ class Execution:
             return total, gradients
 
         if gradients.needed:
-            total: Tensor = _GradientInForward.apply(compute, hidden, weight, bias, *self.parameters)  # type: ignore[no-untyped-call]
+            total = sum_with_gradients(compute, hidden, weight, bias, *self.parameters)
         else:
             total = compute()[0]
         terms = dict(zip(self.loss.terms, self.terms.unbind(), strict=True))

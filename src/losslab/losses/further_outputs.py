@@ -13,7 +13,8 @@ from torch import Tensor
 
 from losslab.contracts import Values
 from losslab.losses.chunked_gradients import sum_softmax
-from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap
+from losslab.losses.execution import Chunk, Execution, LinearMap
+from losslab.losses.gradient_sums import Gradients, WeightSum
 from losslab.losses.softmax_stats import SoftmaxStats
 
 
@@ -69,15 +70,17 @@ def sum_of_projection(
     (share, classes), (name, factor), hidden = targets, term, chunk.features.hidden
     linear = LinearMap(weight.detach().to(hidden.dtype), None)
     logits = linear(hidden).float()
-    largest, where = logits.max(dim=-1, keepdim=True)
+    largest = logits.amax(dim=-1)
     chosen = (share * logits.gather(-1, classes)).sum(dim=-1)
     p = torch.softmax(logits, dim=-1, out=logits)
-    logsumexp = (largest - p.gather(-1, where).log())[:, 0]
+    logsumexp = largest - p.amax(dim=-1).log()
     total = execution.weigh(chunk, {name: factor * (logsumexp - chosen)})
     if gradients.needed:
         p.scatter_add_(-1, classes, -share)
         own = _beside(gradients, hidden)
-        own.weight, own.bias = _of_parameter(execution, gradients, weight), None
+        total_of_weight = _of_parameter(execution, gradients, weight)
+        own.weight_sum = None if total_of_weight is None else WeightSum(weight, total_of_weight)
+        own.bias = None
         own.add_logits(slice(0, len(hidden)), p, factor * chunk.weight[:, None], hidden, linear)
         if gradients.hidden is not None and own.hidden is not None:
             gradients.hidden[chunk.rows] += own.hidden

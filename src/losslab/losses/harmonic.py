@@ -11,7 +11,9 @@ from losslab.contracts import Features, LossSum, OutputSpec, Projection
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.chunked_gradients import sum_logits
-from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap
+from losslab.losses.execution import Chunk, Execution, LinearMap
+from losslab.losses.gradient_sums import Gradients
+from losslab.products import linear
 
 _NEAREST = 1e-6
 """A lower bound of d²: a hidden state on a class's own centre would have an infinite gradient."""
@@ -82,7 +84,7 @@ class Harmonic(Loss):
 
         def add(chunk: Chunk, gradients: Gradients) -> Tensor:
             hidden = chunk.features.hidden
-            squares = torch.addmm(lengths, hidden, weight.T, alpha=-2).add_(hidden.square().sum(dim=-1, keepdim=True))
+            squares = linear(-2 * hidden, weight, lengths).add_(hidden.square().sum(dim=-1, keepdim=True))
             total = sum_logits(execution, chunk, squares, gradients)
             if gradients.needed:
                 slope.add_(squares.sum(dim=0))

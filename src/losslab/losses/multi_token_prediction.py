@@ -18,9 +18,11 @@ from losslab.contracts import Features, LossSum, OutputSpec, Projection
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.chunked_gradients import run_softmax, sum_softmax
-from losslab.losses.execution import Chunk, Execution, Gradients
+from losslab.losses.execution import Chunk, Execution
 from losslab.losses.further_outputs import sum_of_states
+from losslab.losses.gradient_sums import Gradients
 from losslab.losses.softmax_stats import SoftmaxStats
+from losslab.products import linear
 
 _EXPANSION = 4
 """Width of a head's inner layer, as a multiple of the hidden states': that of a Transformer's."""
@@ -127,8 +129,8 @@ class MultiTokenPrediction(Loss):
 
     def _ahead(self, i: int, hidden: Tensor) -> Tensor:
         """h_{i+1} [N, D]."""
-        inner = F.gelu(F.linear(hidden, self.inner[i - 1].to(hidden.dtype)))
-        return hidden + F.linear(inner, self.outer[i - 1].to(hidden.dtype))
+        inner = F.gelu(linear(hidden, self.inner[i - 1].to(hidden.dtype)))
+        return hidden + linear(inner, self.outer[i - 1].to(hidden.dtype))
 
     def _of_head(self, i: int, statistics: SoftmaxStats) -> dict[str, Tensor]:
         return {self.terms[i]: -self.weights[i] * statistics.log_prob}

@@ -12,7 +12,8 @@ from losslab.contracts import Features, LossSum, OutputSpec, Projection
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.chunked_gradients import run_softmax
-from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap
+from losslab.losses.execution import Chunk, Execution, LinearMap
+from losslab.losses.gradient_sums import Gradients
 
 _HALVINGS = 100
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from losslab.contracts import Features, LossSum, Projection
 from losslab.errors import UserError
 from losslab.losses.base import Loss
-from losslab.losses.execution import Chunk, Execution, Gradients
+from losslab.losses.execution import Chunk, Execution
+from losslab.losses.gradient_sums import Gradients
 
 
 class Square(Loss):

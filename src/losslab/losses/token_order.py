@@ -11,8 +11,9 @@ from losslab.contracts import Features, LossSum, OutputSpec, Projection
 from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.chunked_gradients import run_softmax, sum_softmax
-from losslab.losses.execution import Chunk, Execution, Gradients, LinearMap
+from losslab.losses.execution import Chunk, Execution, LinearMap
 from losslab.losses.further_outputs import sum_of_projection
+from losslab.losses.gradient_sums import Gradients
 
 _REACH = 104
 """The number of tokens ahead after which e^−d of the distance d is 0 in float32."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from losslab.products import linear
 
 
 class OutputProjection(nn.Module):
@@ -30,4 +31,4 @@ class OutputProjection(nn.Module):
         return cls(weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.weight, self.bias)
+        return linear(hidden, self.weight, self.bias)

@@ -31,6 +31,7 @@ from losslab.losses.base import Loss
 from losslab.losses.r_drop import TERM
 from losslab.losses.targets import in_kind
 from losslab.models.projection import OutputProjection
+from losslab.products import quicken
 from losslab.training.constant_rows import ConstantRows
 from losslab.training.long_inputs import reader_of
 from losslab.training.mixing import ReadOnce, joined, parts_of
@@ -65,6 +66,7 @@ class Network(nn.Module):
         self.target_size = task.target_size(info)
         num_outputs = loss.num_outputs(self.target_size)
         width: int = backbone.width  # type: ignore[assignment]
+        quicken(backbone)
         self.backbone = backbone
         with global_stream(head_init.initial_seed(), "projection"):
             self.projection = projection_of(backbone, num_outputs, head_init, OutputProjection)
