@@ -11,6 +11,10 @@ asked for
     plan          how often the seeds that losslab plan asks for suffice (benchmark_plan.py)
     noise         where the noise of runs comes from, and what a claim costs (benchmark_noise.py)
     other_loops   memory and time of our losses in models of transformers (benchmark_other_loops.py)
+    step          training steps beside those of peers (benchmark_step.py)
+    heads         every loss beside its matrix products (benchmark_heads.py)
+    loop          drift, start-up and busy cores (benchmark_loop.py)
+    scaling       costs against tokens, vocabulary, width and length (benchmark_scaling.py)
 
 Wall time is that of the whole command, imports included. The basic launcher trains one run after the other, with all
 cores, in one process.
@@ -112,6 +116,7 @@ def main() -> None:
         "padding",
         "tokenise",
     ]
+    kinds += ["step", "heads", "loop", "scaling"]
     parser.add_argument("what", nargs="?", choices=kinds, default="sweeps")
     parser.add_argument("--rounds", type=int, default=2, help="of each size; the median ratio counts")
     parser.add_argument("--sizes", default="nano,micro,small")
@@ -123,6 +128,10 @@ def main() -> None:
         "--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics and sequential"
     )
     parser.add_argument("--pilots", type=int, default=benchmark_plan.PILOTS, help="of each setting, for plan")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of step, heads, scaling and loop")
+    parser.add_argument("--vocab", default="8192,50304", help="of step and heads: numbers of outputs")
+    parser.add_argument("--only", default="", help="of step, heads, loop and scaling: parts whose names hold a word")
+    parser.add_argument("--json", type=Path, help="of step, heads, loop and scaling: a file to write the figures to")
     parser.add_argument("--data", nargs="*", default=[], help="of padding: words of losslab train, with batch_tokens")
     parser.add_argument("--folder", type=Path, help="of noise: where its multiruns live")
     parser.add_argument("--seeds", type=int, default=12, help="of noise: for each source, and each loss of a text")
@@ -156,6 +165,9 @@ def main() -> None:
         return
     if arguments.what == "plan":
         sys.exit(benchmark_plan.main(arguments.pilots))
+    if arguments.what in ("step", "heads", "loop", "scaling"):
+        _speed(arguments)
+        return
     if arguments.what == "statistics":
         sys.exit(benchmark_statistics.main(arguments.families))
     if arguments.what == "sequential":
@@ -183,6 +195,28 @@ def main() -> None:
             f"first step of a job after the first (nano): median {statistics.median(waits):.2f} s, "
             f"slowest {max(waits):.2f} s after its start"
         )
+
+
+def _speed(arguments: argparse.Namespace) -> None:
+    """The parts that import torch, which takes seconds."""
+    given = {"threads": arguments.threads, "only": arguments.only, "json": arguments.json}
+    vocabularies = [int(size) for size in arguments.vocab.split(",")]
+    if arguments.what == "step":
+        import benchmark_step
+
+        benchmark_step.main(arguments.rounds, vocabularies=vocabularies, **given)
+    elif arguments.what == "heads":
+        import benchmark_heads
+
+        benchmark_heads.main(arguments.rounds, vocabularies=vocabularies, **given)
+    elif arguments.what == "loop":
+        import benchmark_loop
+
+        benchmark_loop.main(arguments.rounds, **given)
+    else:
+        import benchmark_scaling
+
+        benchmark_scaling.main(arguments.rounds, **given)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def time_steps(step: Step, answer: Connection) -> None:
     network.backbone.to(device, shape.dtype)
     network.projection.to(device, shape.dtype)  # type: ignore[attr-defined]
     network.loss.to(device)
-    optimizer = make_optimizer(step.config["optimizer"], network)
+    optimizer = make_optimizer(step.config["optimizer"], network, fuse=True)
     if step.config["trainer"]["compile"]:
         network.compile_layers()
     batch = _batch(step, device)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from losslab.contracts import Features, OutputSpec, TargetKind, added
 from losslab.losses.base import Loss
-from losslab.losses.execution import LinearMap
+from losslab.losses.execution import LinearMap, projection_rows
+from losslab.products import times_transposed
 from losslab.training.factory import build_loss
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
 
@@ -73,10 +74,24 @@ class Measurement:
     """The reason why something else was measured than was asked for."""
 
 
-def measure(variant: Variant, shape: Shape, answer: Connection) -> None:
-    """Send a `Measurement`: the quickest of some repeats, and the peak of the first."""
-    torch.set_num_threads(shape.threads)
-    keep_freed_memory()
+@dataclass(frozen=True)
+class Work:
+    """What is timed, and its inputs."""
+
+    forward: Callable[[], Tensor | None]
+    """The total, to be differentiated; None where everything is done."""
+    hidden: Tensor
+    weight: Tensor
+    loss: Loss | None
+
+    def run(self, shape: Shape) -> float:
+        """Seconds of one forward and backward pass."""
+        self.hidden.grad = self.weight.grad = None
+        return _run(self.forward, shape)
+
+
+def make_work(variant: Variant, shape: Shape) -> Work:
+    """Draw hidden states, weights and targets, and bind the loss."""
     device = torch.device(shape.device)
     generator = torch.Generator(device).manual_seed(0)
     like: dict[str, Any] = {"device": device, "dtype": shape.dtype, "generator": generator}
@@ -87,21 +102,29 @@ def measure(variant: Variant, shape: Shape, answer: Connection) -> None:
     weight = torch.randn(rows, shape.width, **like).div_(shape.width**0.5).requires_grad_()
     target = torch.randint(shape.num_outputs, (shape.positions,), device=device, generator=generator)
     loss = None if built is None else _bound(built, weight, shape.num_outputs)
-    work = _work(variant, loss, hidden, weight, target)
-    torch.mm(hidden[:64].detach(), weight[:64].detach().T)  # the pool of threads exists from here on
+    return Work(_work(variant, loss, hidden, weight, target), hidden, weight, loss)
+
+
+def measure(variant: Variant, shape: Shape, answer: Connection) -> None:
+    """Send a `Measurement`: the quickest of some repeats, and the peak of the first."""
+    torch.set_num_threads(shape.threads)
+    keep_freed_memory()
+    device = torch.device(shape.device)
+    work = make_work(variant, shape)
+    weight = work.weight
+    torch.mm(work.hidden[:64].detach(), weight[:64].detach().T)  # the pool of threads exists from here on
     if variant == Variant(COMPILED):
-        _run(work, shape)
-    hidden.grad = weight.grad = None
+        work.run(shape)
+    work.hidden.grad = weight.grad = None
     reset_peak_memory()
     before = peak_memory_mib(device)
     seconds = []
     peak = 0.0
     for i in range(1 + _REPEATS):
-        hidden.grad = weight.grad = None
-        seconds.append(_run(work, shape))
+        seconds.append(work.run(shape))
         if i == 0:
             peak = peak_memory_mib(device) - before - weight.numel() * weight.element_size() / 2**20
-    answer.send(Measurement(min(seconds), max(0.0, peak), note=getattr(loss, "fallback", "")))
+    answer.send(Measurement(min(seconds), max(0.0, peak), note=getattr(work.loss, "fallback", "")))
 
 
 def _run(work: Callable[[], Tensor | None], shape: Shape) -> float:
@@ -176,10 +199,9 @@ def _products(hidden: Tensor, weight: Tensor) -> None:
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    rows = 256 if hidden.device.type == "cpu" else len(hidden) // 4 or 1
-    total = torch.zeros_like(weight)
-    for i in range(0, len(hidden), rows):
-        piece = hidden[i : i + rows]
-        logits = piece @ weight.T
-        logits @ weight
-        total.addmm_(logits.T, piece)
+    rows = projection_rows(len(weight), hidden.device)
+    columns = weight.T.contiguous()
+    for piece in hidden.split(rows):
+        logits = times_transposed(piece, weight)
+        times_transposed(logits, columns)
+        times_transposed(piece.T, logits.T)

@@ -185,10 +185,11 @@ class LossModule(pl.LightningModule):
         if self.gradient_clip_val is None:
             return
         # As torch.nn.utils.clip_grad_norm_, whose tensor of a factor cannot meet a sharded gradient.
-        factor = (self.gradient_clip_val / (torch.tensor(self.report.gradient_norms["all"]) + 1e-6)).clamp(max=1.0)
-        for parameter in self.network.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(factor.item())
+        factor = (self.gradient_clip_val / (torch.tensor(self.report.gradient_norms["all"]) + 1e-6)).item()
+        if factor < 1:
+            for parameter in self.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.complete_checkpoint is not None:

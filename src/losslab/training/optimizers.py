@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
-from torch.optim import Optimizer
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from losslab.config.binding import import_target
 from losslab.config.components import build
@@ -20,13 +21,17 @@ from losslab.training.layer_rates import by_layer, layers_of, scale_rates
 NAME = "name"
 """Key of a parameter group: which of the yaml's groups it belongs to."""
 _PROJECTION, _LOSS = "projection.", "loss."
+_FUSIBLE = (Adam, AdamW, SGD)
+_WAYS = {"fused", "foreach", "differentiable"}
+"""Keys by which a person chooses how an optimizer computes."""
 
 
-def make_optimizer(node: dict[str, Any], network: nn.Module) -> Optimizer:
+def make_optimizer(node: dict[str, Any], network: nn.Module, *, fuse: bool = False) -> Optimizer:
     """The optimizer of a bound `optimizer` node; several of them, as one, where its groups name optimizers.
 
     Args:
         network: its parameters' names begin with backbone, projection or loss.
+        fuse: step by one pass over each weight, state and gradient, where torch can on a CPU and nothing else is asked.
 
     Raises:
         UserError: for groups that overlap or match nothing, and for settings or shapes that an optimizer refuses.
@@ -53,11 +58,12 @@ def make_optimizer(node: dict[str, Any], network: nn.Module) -> Optimizer:
         if "_target_" not in group:
             of_main += [settings | part for part in named]
         elif named:
-            others.append(_build(_inherited(group, main) | settings, f"optimizer.{GROUPS}.{name}", named))
+            others.append(_build(_inherited(group, main) | settings, f"optimizer.{GROUPS}.{name}", named, fuse=fuse))
     if not others:
-        return scale_rates(_build(main, "optimizer", of_main))
+        return scale_rates(_build(main, "optimizer", of_main, fuse=fuse))
     of_main = [part for part in of_main if part["params"]]
-    return scale_rates(CombinedOptimizer([*([_build(main, "optimizer", of_main)] if of_main else []), *others]))
+    first = [_build(main, "optimizer", of_main, fuse=fuse)] if of_main else []
+    return scale_rates(CombinedOptimizer([*first, *others]))
 
 
 def _penalise(parts: list[dict[str, Any]], penalties: dict[str, float], group: Mapping[str, Any]) -> None:
@@ -171,7 +177,9 @@ def _by_decay(chosen: list[tuple[nn.Parameter, str]], decides_decay: bool) -> li
     ]
 
 
-def _build(node: dict[str, Any], where: str, parts: list[dict[str, Any]]) -> Optimizer:
+def _build(node: dict[str, Any], where: str, parts: list[dict[str, Any]], *, fuse: bool) -> Optimizer:
+    if fuse and _is_fusible(node, [p for part in parts for p in part["params"]]):
+        node = node | {"fused": True}
     try:
         optimizer: Optimizer = build(node, where, params=parts)
     except UserError as error:
@@ -183,3 +191,11 @@ def _build(node: dict[str, Any], where: str, parts: list[dict[str, Any]]) -> Opt
             f"parameters of shape {list(odd)}; give it the matrices as optimizer=muon does, in optimizer.groups.matrix"
         ) from None
     return optimizer
+
+
+def _is_fusible(node: Mapping[str, Any], parameters: list[nn.Parameter]) -> bool:
+    """On a GPU torch chooses a quick way itself; shards of FSDP and rounded weights stay with its plain one."""
+    plain = all(
+        type(p) in (Tensor, nn.Parameter) and p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters
+    )
+    return plain and not _WAYS & node.keys() and import_target(node["_target_"], "optimizer") in _FUSIBLE

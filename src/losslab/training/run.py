@@ -275,7 +275,10 @@ def _build_module(
     )
     return LossModule(
         network=network,
-        make_optimizer=global_stream(config["seed"], "optimizer")(partial(make_optimizer, config["optimizer"])),
+        make_optimizer=global_stream(config["seed"], "optimizer")(
+            # A fused optimizer would unscale the gradients of 16-mixed inside its step.
+            partial(make_optimizer, config["optimizer"], fuse=settings["precision"] != "16-mixed")
+        ),
         make_scheduler=global_stream(config["seed"], "scheduler")(
             partial(make_scheduler, config["scheduler"], max_steps=settings["max_steps"])
         ),
