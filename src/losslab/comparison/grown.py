@@ -86,8 +86,7 @@ def _started(run: Run) -> float:
 
 def _time(run: Run, key: str) -> float:
     """Seconds of a record's time; NaN where it has none."""
-    text = run.record.timing.get(key)
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (TypeError, ValueError):
+        return datetime.fromisoformat(str(run.record.timing.get(key))).timestamp()
+    except ValueError:
         return math.nan

@@ -56,8 +56,7 @@ class Path:
 
     def _at(self, angle: Array) -> Array:
         assert self.coefficients is not None
-        values: Array = chebval(angle * (4 / math.pi) - 1, self.coefficients)
-        return values
+        return np.asarray(chebval(angle * (4 / math.pi) - 1, self.coefficients), dtype=np.float64)
 
     def crossing(self, bound: float) -> float:
         """The probability that |T_n| is the first to reach its bound."""
@@ -104,7 +103,7 @@ class Path:
             values: Array = half * np.sum(weights * self.not_crossed(before), axis=1)
             return values
 
-        return Path(n + 1, top, chebinterpolate(mean, _DEGREE))
+        return Path(n + 1, top, chebinterpolate(mean, _DEGREE))  # type: ignore[arg-type]
 
 
 def _density(df: int, t: Array) -> Array:
