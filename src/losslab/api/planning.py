@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from losslab.api.tables import as_rows
-from losslab.commands.answer import BASELINE
 from losslab.commands.plan import make_plan
+from losslab.comparison.analysis import BASELINE
 from losslab.comparison.output.plan_prose import loss_values, plan_lines
 from losslab.comparison.statistics import POWER
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from losslab.commands.answer import BASELINE, open_source
+from losslab.commands.answer import open_source
+from losslab.comparison.analysis import BASELINE
 from losslab.comparison.noise_figures import COMMAND, Figure, figures_of, read_figures
 from losslab.comparison.output.plan_prose import plan_lines, plan_values
 from losslab.comparison.planning import Plan, plan_of_figures, plan_of_folder

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from losslab.comparison.analysis import Comparison
-from losslab.comparison.output.numbers import number
 from losslab.comparison.rows import Row
 from losslab.comparison.twins import Chaos
+from losslab.numbers import number
 
 
 def chaos_told(c: Comparison) -> list[str]:
