@@ -23,6 +23,21 @@ def data_root(context: typer.Context) -> None:
 
 
 @tools.command()
+def clean(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, a sweep's, or outputs.")],
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also the best ones of completed runs, and those of pruned ones.")
+    ] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Also tokenised texts; the next run rebuilds them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Free the space of what no run needs any more, and say how much."""
+    from losslab.commands.clean import clean as run
+
+    raise typer.Exit(run(folder, checkpoints=checkpoints, cache=cache, dry_run=dry_run))
+
+
+@tools.command()
 def plan(
     words: Annotated[
         list[str] | None,
