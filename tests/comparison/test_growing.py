@@ -56,7 +56,7 @@ def test_the_table_has_the_repeated_intervals_and_verdicts_of_the_sweep(sweep: S
         assert (paired.low, paired.high) == pytest.approx((standing.low, standing.high), rel=1e-12)
         assert paired.n == standing.seeds and paired.critical == ledger.terms.rule.bounds()[paired.n - 1]
         assert math.isnan(paired.p) and math.isnan(paired.p_t) and math.isnan(paired.p_sign_flip)
-        assert rows[loss].more_seeds is None
+        assert rows[loss].needed is None
     assert rows["square"].verdict.text == "worse (decided at 6 seeds)"
     assert rows["focal"].verdict.text == f"equivalent (within ±0.02; decided at {standings['focal'].seeds} seeds)"
     assert rows["poly1"].verdict.text == "undecided (20 seeds, the most that were allowed)"
