@@ -142,7 +142,7 @@ def left_by_pairing(one: Sequence[float], other: Sequence[float], level: float =
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a claim about one loss against the baseline costs on one text."""
+    """The cost of a claim about one loss against the baseline on one text."""
 
     text: str
     loss: str
@@ -151,7 +151,7 @@ class Claimed:
     """Mean of the loss's value less the baseline's."""
     paired: ClaimCost
     unpaired: ClaimCost
-    """Of the same runs without their pairs: the variances of both losses add."""
+    """The same runs without their pairs: the variances of both losses add."""
 
 
 @dataclass(frozen=True)

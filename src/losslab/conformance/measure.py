@@ -76,7 +76,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Work:
-    """What is timed, and its inputs."""
+    """The function that is timed, and its inputs."""
 
     forward: Callable[[], Tensor | None]
     """The total, to be differentiated; None where everything is done."""
