@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_runs import Sweep, comparison_of, page_text, read, rows_of
 
+from losslab.comparison.output.figure_list import pictures
 from losslab.comparison.output.tables import to_csv
 from losslab.sequential.ledger import Ledger, Terms
 
@@ -75,6 +76,8 @@ def test_what_is_read_of_it_says_how_it_stopped(sweep: Sweep) -> None:
     assert "more seeds would settle" not in text + page_text(c)
     assert "each loss has the seeds that it took to decide it (cross_entropy 20, focal 12, poly1 20, square 6)" in text
     assert "no completed run for seed" not in text and "seeds were added in batches" not in text
+    (picture,) = (one for one in pictures(c) if one.file == "differences-test-nll_scaled")
+    assert "the bar its repeated 95% interval" in picture.caption
     assert "p values, bootstrap intervals and powers of a fixed number of seeds do not hold" in page_text(c)
     (line,) = (line for line in to_csv(c).splitlines() if line.startswith(f"{METRIC},best,square"))
     assert ",worse (decided at 6 seeds)" in line

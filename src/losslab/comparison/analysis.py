@@ -91,6 +91,11 @@ class Comparison:
         return found[0].label if len(found) == 1 else found[0].loss
 
     @property
+    def kind_of_interval(self) -> str:
+        """The word that tells the table's intervals from plain ones."""
+        return "simultaneous" if self.growing is None else "repeated"
+
+    @property
     def when(self) -> str:
         """` at the last step`, for sentences about metrics of those weights; nothing for the best checkpoints."""
         return "" if self.weights == BEST else " at the last step"

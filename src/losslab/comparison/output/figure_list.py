@@ -39,7 +39,8 @@ def _differences(c: Comparison, style: dict[str, Look]) -> Iterator[Picture]:
             section="Differences" if primary else "Does it hold elsewhere?",
             caption=(
                 f"Which losses differ from {c.baseline} in {metric} ({c.declared[metric].label}){c.when}? Points are "
-                "seeds, the mark their mean, the bar its simultaneous 95% interval"
+                "seeds, the mark their mean, the bar its "
+                f"{c.kind_of_interval} 95% interval"
                 + ("; inside the band a difference counts as none." if c.margin is not None or not primary else ".")
             ),
             columns=("loss", "seed", "difference"),
@@ -62,6 +63,7 @@ def _forest(items: list[Difference], style: dict[str, Look], c: Comparison, metr
         baseline=c.baseline,
         margin=c.margin_of(metric),
         higher_is_better=c.declared.higher_is_better(metric),
+        intervals=c.kind_of_interval,
     )
 
 

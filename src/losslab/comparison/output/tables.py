@@ -73,7 +73,7 @@ def answer_cells(c: Comparison) -> list[list[str]]:
 
 def _compared_header(c: Comparison) -> list[str]:
     """Columns of what a comparison gave. Repeated intervals have no p."""
-    return ["difference [simultaneous 95%]", P, P_FLIP] if c.growing is None else ["difference [repeated 95%]"]
+    return [f"difference [{c.kind_of_interval} 95%]", *([P, P_FLIP] if c.growing is None else [])]
 
 
 def _compared(c: Comparison, result: Paired | None, margin: float | None) -> list[str]:

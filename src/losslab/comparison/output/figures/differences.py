@@ -78,12 +78,14 @@ def draw_differences(
     baseline: str,
     margin: float | None,
     higher_is_better: bool,
+    intervals: str = "simultaneous",
 ) -> Figure:
     """A row for each loss: label, interval on a common axis, verdict and numbers. Rows that are many times larger than
     the others leave the axis as an arrow, so that the others stay readable.
 
     Args:
         margin: of equivalence, in units of the metric; drawn as a band.
+        intervals: what kind the bars are, for the legend.
     """
     scale = _scale(items, margin)
     labels = [wrap(item.label, _LABELS) for item in items]
@@ -100,7 +102,7 @@ def draw_differences(
     panel = WIDTH - widest(labels) - widest(notes, SMALL) - 0.5
     x_label = wrap(f"difference to {baseline} in {metric}", panel + 0.6)
     around = _AROUND + FONT * LINE * x_label.count("\n")
-    figure = new_figure(total + around, _legend(items, scale, margin), title=title)
+    figure = new_figure(total + around, _legend(items, scale, margin, intervals), title=title)
     axes = figure.add_subplot()
     axes.set_ylim(total, 0)
     axes.set_xlim(scale.low, scale.high)
@@ -202,11 +204,11 @@ def _name_sides(axes: Axes, *, higher_is_better: bool) -> None:
         )
 
 
-def _legend(items: Sequence[Difference], scale: _Scale, margin: float | None) -> list[Entry]:
+def _legend(items: Sequence[Difference], scale: _Scale, margin: float | None, intervals: str) -> list[Entry]:
     entries = []
     if any(math.isfinite(item.low) for item in items):
         mean = Line2D([], [], color=INK, marker="o", markersize=6, linewidth=2)
-        entries.append(Entry(mean, f"mean and simultaneous {1 - LEVEL:.0%} interval"))
+        entries.append(Entry(mean, f"mean and {intervals} {1 - LEVEL:.0%} interval"))
     if any(len(item.points) for item in items):
         seed = Line2D([], [], color=INK, linestyle="none", marker="o", markersize=3.2, markerfacecolor="none")
         entries.append(Entry(seed, "one seed"))
