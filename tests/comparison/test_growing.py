@@ -90,6 +90,8 @@ def test_rows_stand_in_the_order_of_their_differences(sweep: Sweep) -> None:
     means = {row.label: row.mean for row in rows}
     assert means["poly1"] < means["cross_entropy"]
     assert [row.label for row in rows] == ["focal", "cross_entropy", "poly1"]
+    pairs = comparison_of(sweep, all_pairs=True).pairs or []
+    assert [(pair.first, pair.second) for pair in pairs][-1] == ("cross_entropy", "poly1")
 
 
 def test_seeds_beyond_the_verdict_count_for_nothing(sweep: Sweep) -> None:

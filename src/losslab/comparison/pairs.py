@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import mean
 
 from losslab.comparison.growing import Growing
 from losslab.comparison.metrics import Declarations
@@ -34,9 +35,11 @@ def make_pairs(
     growing: Growing | None = None,
 ) -> list[Pair]:
     """All pairs that answer one question and have a seed in common, by the order of their means: in each the better one
-    comes first."""
+    comes first. Where losses stopped at unequal numbers of seeds, the means are those of the seeds that all have."""
     higher = declared.higher_is_better(metric)
-    means = {id(c): sum(own) / len(own) for c in contenders if (own := list(values_of(c, metric).values()))}
+    values = {id(c): own for c in contenders if (own := values_of(c, metric))}
+    shared = set.intersection(*map(set, values.values())) if growing is not None and values else set()
+    means = {key: mean(own[seed] for seed in shared or own) for key, own in values.items()}
     known = sorted((c for c in contenders if id(c) in means), key=lambda c: means[id(c)], reverse=higher)
     asked = {
         (first.label, second.label): (first, second)
