@@ -9,6 +9,7 @@ import pytest
 from made_sequential import LOSSES, MOST, Command, make_terms, value_of
 
 from losslab.run_folder import RunFolder
+from losslab.sequential.told import told_standing
 from losslab.sweeps.followed_run import Run
 from losslab.sweeps.local import Sweep
 from losslab.sweeps.settings import LocalSettings
@@ -137,6 +138,14 @@ def test_each_seed_says_what_it_adds(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[-1].startswith(f"square: worse than cross_entropy after {len(lines)} seeds: +0.") and lines[
         -1
     ].endswith("]")
+
+
+def test_a_difference_that_is_certain_and_small_is_told_as_both(tmp_path: Path) -> None:
+    terms = make_terms(losses={"cross_entropy": {}, "square": {}}, margin=0.5)
+    command = Command(tmp_path, terms)
+    command.work(1)
+    told = told_standing("square", command.source.standings["square"], terms)
+    assert told.startswith("square: worse than cross_entropy after ") and told.endswith("], but within ±0.5")
 
 
 def open_sweep(command: Command) -> Sweep:

@@ -39,6 +39,8 @@ def told_standing(label: str, one: Standing, terms: Terms) -> str:
         text += f": {number(one.mean, sign=True)}"
     if math.isfinite(one.low):
         text += f" {interval(one.low, one.high, terms.margin)}"
+        small = one.verdict in ("better", "worse") and -terms.margin < one.low and one.high < terms.margin
+        text += f", but within ±{terms.margin:g}" if small else ""
     elif not one.verdict:
         text += f" (first look at {FIRST_LOOK} seeds)"
     if one.left_out and one.verdict != LOST:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def _introduce(source: Sequential, survey: Survey) -> None:
     text = f"at most {source.expected} runs in {source.ledger.folder}"
     text += f", {done} of them done" if done else ""
     if not source.is_decided and survey.sharing is not None:
-        text += f"; {survey.sharing.slots_text()}"
+        text += f"; {replace(survey.sharing, each=terms.threads).slots_text()}"
     say(text)
     for label, one in source.standings.items():
         if one.seeds:
