@@ -44,6 +44,8 @@ RUN = [
     "loggers=tensorboard",
 ]
 TRAIN = ["train", *RUN]
+SPLITS, ARRAYS = ("train", "val", "test"), ("tokens", "bytes", "fit", "lengths")
+KINDS = ("mkdir", "open", "truncate", "write", "fsync", "rename", "link")
 FILES = {
     "run.json": ["run.json"],
     "config.yaml": ["config.yaml"],
@@ -54,11 +56,7 @@ FILES = {
     "train.log": ["train.log"],
     "test_scores.npz": ["test_scores.npz"],
     "cache": [
-        *(
-            f"{split}.{kind}.npy"
-            for split in ("train", "val", "test")
-            for kind in ("tokens", "bytes", "fit", "lengths")
-        ),
+        *(f"{split}.{array}.npy" for split in SPLITS for array in ARRAYS),
         "counts.npy",
         "meta.json",
         "the cache's folder",
@@ -68,6 +66,8 @@ FILES = {
     "folders": ["the run's folder", "checkpoints", ".cache", "runs", "outputs", "a lock", "the probe"],
 }
 """Every file that a run writes, in the groups that are tested together."""
+MANY = [FILES[group] for group in ("cache", "progress of the cache", "notes", "folders")]
+"""Those whose operations share out the modes."""
 BORNE = [("link", "best.ckpt"), ("open", "train.log"), ("write", "train.log")]
 BORNE += [("fsync", ".cache"), ("fsync", "the cache's folder")]
 BORNE += [(kind, "events") for kind in ("open", "write", "fsync", "rename")]
@@ -166,8 +166,8 @@ def observe(folder: Path, neighbour: Path, place: Path) -> Scene:
 
 
 def sample(operations: list[Operation], files: list[str], mode: str, *, turn: int = 0) -> list[Operation]:
-    """An operation of each kind on each file: the first in one mode, a later one in the next. The many files of the
-    cache share out the modes."""
+    """An operation of each kind on each file: the first in one mode, a later one in the next. MANY of them share out
+    the modes, and the splits in the cache share out the operations on an array."""
     kinds: dict[tuple[str, str], list[Operation]] = defaultdict(list)
     for operation in operations:
         if operation.file in files and (operation.kind == "write" or mode != "partial"):
@@ -176,11 +176,19 @@ def sample(operations: list[Operation], files: list[str], mode: str, *, turn: in
     chosen = []
     for place, ((kind, file), found) in enumerate(kinds.items()):
         modes = MODES if kind == "write" else MODES[:2]
-        if files is FILES["cache"] and mode != modes[files.index(file) % len(modes)]:
+        if files in MANY and (
+            mode != modes[(files.index(file) + KINDS.index(kind)) % len(modes)] or left_out(kind, file)
+        ):
             continue
         first = (place + MODES.index(mode) + turn) % 2 == 0 or len(found) == 1
         chosen.append(found[0] if first else rng.choice(found[1:]))
     return chosen
+
+
+def left_out(kind: str, file: str) -> bool:
+    """Whether another split's array is tested for this one."""
+    split, _, array = file.removesuffix(".npy").partition(".")
+    return split in SPLITS and SPLITS[(KINDS.index(kind) + ARRAYS.index(array)) % 3] != split
 
 
 @contextlib.contextmanager
