@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
     for strategy, scheduler in (("ddp", "constant"), ("fsdp", "wsd")):
         common = [f"trainer={strategy}", *TWO_RANKS, *schedule(scheduler), "loss=square"]
         ended = []
-        for name, steps in (("short", SHORT), ("longer", LONG), ("whole", LONG)):
+        for name, steps in (("short", SHORT // 2), ("longer", LONG // 2), ("whole", LONG // 2)):
             origin = [f"continue_from=outputs/{strategy}-short"] if name == "longer" else []
             with patch("torch.distributed.destroy_process_group"):  # which ends a worker; here more runs follow
                 ended.append(begin(*common, *origin, f"name={strategy}-{name}", f"trainer.max_steps={steps}"))
