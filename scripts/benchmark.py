@@ -128,10 +128,10 @@ def main() -> None:
         "--families", type=int, default=benchmark_statistics.ENOUGH, help="of losses, for statistics and sequential"
     )
     parser.add_argument("--pilots", type=int, default=benchmark_plan.PILOTS, help="of each setting, for plan")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of step, heads, scaling and loop")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of step, heads, scaling, loop and scoring")
     parser.add_argument("--vocab", default="8192,50304", help="of step and heads: numbers of outputs")
     parser.add_argument("--only", default="", help="of step, heads, loop and scaling: parts whose names hold a word")
-    parser.add_argument("--json", type=Path, help="of step, heads, loop and scaling: a file to write the figures to")
+    parser.add_argument("--json", type=Path, help="of those: a file to write the figures to")
     parser.add_argument("--data", nargs="*", default=[], help="of padding: words of losslab train, with batch_tokens")
     parser.add_argument("--folder", type=Path, help="of noise: where its multiruns live")
     parser.add_argument("--seeds", type=int, default=12, help="of noise: for each source, and each loss of a text")
@@ -152,7 +152,7 @@ def main() -> None:
         benchmark_padding.main(arguments.rounds, arguments.data)
         return
     if arguments.what == "scoring":
-        benchmark_scoring.main(arguments.rounds)
+        benchmark_scoring.main(arguments.rounds, threads=arguments.threads, path=arguments.json)
         return
     if arguments.what == "warm_cache":
         sys.exit(benchmark_warm_cache.main(arguments.megabytes, arguments.rounds))

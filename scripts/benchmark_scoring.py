@@ -1,68 +1,85 @@
-"""Run by scripts/benchmark scoring: the time to score positions, as a multiple of the forward product alone.
+"""Run by scripts/benchmark scoring: the time of a validation's scores, as a multiple of the forward product alone.
 
-One thread, freed memory kept as in training, all in one process and in turns; the smallest of the rounds counts. The
-product is made in the chunks in which scoring makes it: all at once it costs more, for memory that is new each time.
+One process, freed memory kept as in training, all kinds in turns, the order turned round after each round. A ratio is
+the median of those of the rounds, with the smallest and the largest beside it. The product is made in the chunks in
+which scoring makes it.
+
+A validation fits the temperature on a part of its positions and scores all of them. The two are measured apart and
+added up: a thorough one fits on up to half of them, an interim one on an eighth, or, where it scores the fewest that it
+may, on a quarter.
 """
 
 from __future__ import annotations
 
-import math
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from benchmark_turns import introduced, keep
 
-from losslab.contracts import Features
+from losslab.contracts import Features, OutputSpec
 from losslab.losses.base import Loss
 from losslab.losses.brier import Brier
 from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.entmax import Entmax
 from losslab.losses.focal import Focal
 from losslab.losses.square import Square
 from losslab.metrics.class_metrics import ClassMetrics, scoring_rows
 from losslab.metrics.extended import Details
-from losslab.metrics.scale import fit_scale
+from losslab.metrics.temperature import Temperature
 from losslab.models.projection import OutputProjection
 from losslab.training.output.memory import keep_freed_memory
 
-POSITIONS, FITTED = 8192, 1024
+POSITIONS, FITTED = 2048, 1024
+IDEAL, SCALE = 1.3, 1.1
+"""The scale of the distribution that targets are drawn from, and the one that predictions are scored with."""
+RUN = 64
+"""Positions of a document: of every other one all belong to the fitting half."""
 LOSSES: dict[str, Callable[[], Loss]] = {
     "cross_entropy": CrossEntropy,
     "label smoothing 0.1": lambda: CrossEntropy(label_smoothing=0.1),
     "focal": Focal,
     "brier": Brier,
     "square": Square,
+    "entmax": Entmax,
 }
-SHAPES = ((64, 8192, tuple(LOSSES)), (256, 50304, ("cross_entropy",)))
+MAIN = ("cross_entropy", "square")
+SHAPES = (
+    (64, 8192, tuple(LOSSES)),
+    (256, 8192, MAIN),
+    (768, 8192, MAIN),
+    (256, 50304, tuple(LOSSES)),
+    (768, 50304, MAIN),
+)
 """D, V, and which losses."""
-SCALE = 1.1
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """The processor's, so that other processes cost less."""
-    started = time.process_time()
-    run()
-    return time.process_time() - started
+FIT_SHARES = {"interim": 1 / 8, "fewest": 1 / 4, "thorough": 1 / 2}
+"""Positions to fit on, as a share of those to score."""
+Seconds = dict[str, list[float]]
+"""Kind → seconds a position, in every round."""
 
 
 def draw(width: int, num_outputs: int) -> tuple[Features, OutputProjection]:
+    """Positions whose targets follow the softmax of scaled logits."""
     generator = torch.Generator().manual_seed(0)
-    extras = {"bytes": torch.ones(POSITIONS), "fit": (torch.arange(POSITIONS) % 2).float()}
-    features = Features(
-        torch.randn(POSITIONS, width, generator=generator),
-        torch.randint(num_outputs, (POSITIONS,), generator=generator),
-        torch.ones(POSITIONS),
-        extras,
+    projection = OutputProjection(2 * torch.randn(num_outputs, width, generator=generator) / width**0.5)
+    hidden = torch.randn(POSITIONS, width, generator=generator)
+    target = torch.cat(
+        [
+            torch.multinomial((IDEAL * projection(part)).softmax(dim=-1), 1, generator=generator)[:, 0]
+            for part in hidden.split(128)
+        ]
     )
-    weight = torch.randn(num_outputs, width, generator=generator) / width**0.5
-    return features, OutputProjection(weight)
+    extras = {"bytes": torch.ones(POSITIONS), "fit": (torch.arange(POSITIONS) // RUN % 2).float()}
+    return Features(hidden, target, torch.ones(POSITIONS), extras), projection
 
 
-def scoring(loss: Loss, features: Features, projection: OutputProjection) -> dict[str, Callable[[], object]]:
-    """One timed case."""
+def kinds_of(loss: Loss, features: Features, projection: OutputProjection) -> dict[str, tuple[int, Callable[[], Any]]]:
+    """What is timed, with the number of its positions."""
     num_outputs = len(projection.weight)
-    groups = torch.arange(num_outputs) % 5
-    rows = scoring_rows(num_outputs)
-    pieces = features[:FITTED].chunks(rows)
+    groups, rows = torch.arange(num_outputs) % 5, scoring_rows(num_outputs)
 
     def multiply() -> None:
         for chunk in features.chunks(rows):
@@ -71,42 +88,77 @@ def scoring(loss: Loss, features: Features, projection: OutputProjection) -> dic
     def score(details: Details | None) -> None:
         ClassMetrics(SCALE, held_out=True, details=details).update(features, loss, projection)
 
+    def fit() -> None:
+        calibrator = Temperature()
+        calibrator.update(features, loss, projection)
+        calibrator.finish(loss, projection)
+        loss.calibrate(SCALE)
+
     return {
-        "product": multiply,
-        "at once": lambda: projection(features.hidden),
-        "interim": lambda: score(None),
-        "thorough": lambda: score(Details(groups=groups)),
-        "fit": lambda: fit_scale(pieces, loss, projection, most=1),
+        "product": (POSITIONS, multiply),
+        "score interim": (POSITIONS, lambda: score(None)),
+        "score thorough": (POSITIONS, lambda: score(Details(groups=groups))),
+        "fit": (FITTED, fit),
     }
 
 
+def measure(kinds: Mapping[str, tuple[int, Callable[[], Any]]], rounds: int) -> tuple[Seconds, Seconds]:
+    """Wall and CPU seconds a position of each kind, after one round that does not count."""
+    wall: Seconds = {name: [] for name in kinds}
+    cpu: Seconds = {name: [] for name in kinds}
+    for i in range(rounds + 1):
+        for name in kinds if i % 2 else reversed(kinds):
+            positions, run = kinds[name]
+            began = time.perf_counter(), time.process_time()
+            run()
+            if i:
+                wall[name].append((time.perf_counter() - began[0]) / positions)
+                cpu[name].append((time.process_time() - began[1]) / positions)
+    return wall, cpu
+
+
+def ratios_of(seconds: Seconds) -> dict[str, list[float]]:
+    """Each kind, and each whole validation, in products of as many positions; of every round."""
+    product = seconds["product"]
+    found = {name: _over(values, product) for name, values in seconds.items() if name != "product"}
+    for name, share in FIT_SHARES.items():
+        scored = found["score thorough" if name == "thorough" else "score interim"]
+        found[name] = [a + share * b for a, b in zip(scored, found["fit"], strict=True)]
+    return found
+
+
+def _over(values: Sequence[float], product: Sequence[float]) -> list[float]:
+    return [value / one for value, one in zip(values, product, strict=True)]
+
+
+def told(wall: Sequence[float], cpu: Sequence[float]) -> str:
+    """The median of a ratio with its spread, and that of CPU time."""
+    spread = f"[{min(wall):.2f}, {max(wall):.2f}]"
+    return f"{statistics.median(wall):>7.2f} {spread:<12} {statistics.median(cpu):>5.2f}"
+
+
 @torch.no_grad()
-def main(rounds: int) -> None:
-    torch.set_num_threads(1)
+def main(rounds: int, *, threads: int, path: Path | None) -> None:
+    torch.set_num_threads(threads)
     keep_freed_memory()
-    print(
-        f"scoring {POSITIONS:,} positions, one thread, {rounds} round(s), of which the quickest counts; ms a position"
-    )
-    print("product: hidden states times projection, in the chunks of scoring | at once: without chunks, in new memory")
-    print(
-        "interim, thorough: a validation's scores, product included, and how many products that is | how many at once"
-    )
-    print("fit: one step of the temperature's fit, if on as many positions, in products")
-    columns = f"{'product':>9} |{'at once':>8}{'interim':>24}{'thorough':>24}{'fit':>9}"
-    print(f"{'D':>4}{'V':>7}  {'loss':<20}{columns}", flush=True)
-    for width, num_outputs, names in SHAPES:
+    here = introduced(f"Scores of {POSITIONS:,} positions.", threads, rounds)
+    print("product: ms a position, hidden states times projection. All else in products of as many positions: the")
+    print("median of wall time [smallest, largest of the rounds] and the median of CPU time")
+    print("score: the scores alone, product included | fit: the temperature, a position that it is fitted on")
+    print("validation: scores and fit, of an interim one, of the shortest interim one, and of a thorough one")
+    names = ("score interim", "score thorough", "fit", *FIT_SHARES)
+    print(f"{'D':>4}{'V':>7}  {'loss':<20}{'product':>8}" + "".join(f"{name:>27}" for name in names), flush=True)
+    figures: list[dict[str, Any]] = []
+    for width, num_outputs, losses in SHAPES:
         features, projection = draw(width, num_outputs)
-        for name in names:
+        for name in losses:
             loss = LOSSES[name]()
+            loss.bind(OutputSpec(num_outputs, width, torch.Generator().manual_seed(0)))
             loss.calibrate(SCALE)
-            runs = scoring(loss, features, projection)
-            best = dict.fromkeys(runs, math.inf)
-            for _ in range(rounds):
-                best = {kind: min(best[kind], seconds(run)) for kind, run in runs.items()}
-            product, at_once = best["product"], best["at once"]
-            row = f"{product / POSITIONS * 1e3:>9.3f} |{at_once / POSITIONS * 1e3:>8.3f}"
-            for kind in ("interim", "thorough"):
-                cost = best[kind]
-                row += f"{cost / POSITIONS * 1e3:>10.3f} {cost / product:>5.2f} |{cost / at_once:>5.2f} x"
-            fit = best["fit"] * POSITIONS / FITTED / product
-            print(f"{width:>4}{num_outputs:>7}  {name:<20}{row}{fit:>7.2f} x", flush=True)
+            seconds = measure(kinds_of(loss, features, projection), rounds)
+            wall, cpu = (ratios_of(part) for part in seconds)
+            product = statistics.median(seconds[0]["product"])
+            row = "".join(f"{told(wall[kind], cpu[kind]):>27}" for kind in names)
+            print(f"{width:>4}{num_outputs:>7}  {name:<20}{product * 1e3:>8.3f}{row}", flush=True)
+            figures.append({"D": width, "V": num_outputs, "loss": name, "product_s": product, "wall": wall, "cpu": cpu})
+    keep(path, "scoring", {"machine": here, "rounds": rounds, "figures": figures})

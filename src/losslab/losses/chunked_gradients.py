@@ -11,7 +11,7 @@ from torch import Tensor
 
 from losslab.contracts import Features, LossSum, Projection, Values, added
 from losslab.losses.contract import RunnableLoss
-from losslab.losses.execution import Chunk, Execution, LinearMap, feature_rows
+from losslab.losses.execution import Chunk, Execution, LinearMap, feature_rows, graph_rows
 from losslab.losses.gradient_sums import Gradients
 from losslab.losses.softmax_stats import SoftmaxStats
 from losslab.losses.targets import check_targets
@@ -152,7 +152,7 @@ def sum_scores(loss: RunnableLoss, features: Features, logits: Tensor, logsumexp
         logsumexp = None if logsumexp is None else logsumexp[places]
     weight, share = features.weight.float(), loss.position_weight(features)
     if loss.written_as() not in _WAYS_OF_SOFTMAX or logsumexp is None:
-        values = loss.from_logits(logits, features)
+        values = _in_slices(loss, features, logits)
     else:
         target, u, scale = features.target, loss.linear_weights(logits.shape[-1]), 1 / loss.temperature
         own = scale * logits.gather(-1, target[:, None])[:, 0]
@@ -161,3 +161,12 @@ def sum_scores(loss: RunnableLoss, features: Features, logits: Tensor, logsumexp
     return LossSum(
         total=(weight * added(values)).sum(), weight=weight.sum() if share is None else (weight * share).sum()
     )
+
+
+def _in_slices(loss: RunnableLoss, features: Features, logits: Tensor) -> Tensor:
+    """The loss [N] of each position, computed from a few positions' logits at a time, so that they stay in a cache."""
+    size = graph_rows(logits.shape[-1], logits.device)
+    if len(features) <= size:
+        return added(loss.from_logits(logits, features))
+    pieces = zip(logits.split(size), features.chunks(size), strict=True)
+    return torch.cat([added(loss.from_logits(z, part)) for z, part in pieces])
