@@ -40,14 +40,14 @@ def _vendor() -> str:
 def is_quicker(left: Tensor, right: Tensor) -> bool:
     """Whether oneDNN is to multiply left [n, k] by the transpose of right [m, k]."""
     return (
-        left.dtype == right.dtype == torch.float32
+        not torch.compiler.is_compiling()
+        and left.dtype == right.dtype == torch.float32
         and left.device.type == right.device.type == "cpu"
         and 2 * left.numel() * right.shape[0] >= LEAST_FLOPS
         and has_quicker_library()
         and torch.backends.mkldnn.enabled
         and _is_plain(left)
         and _is_plain(right)
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
     )
