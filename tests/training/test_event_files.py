@@ -119,6 +119,7 @@ def test_a_run_stopped_after_its_last_step_has_its_results_once(tmp_path: Path) 
 def config(**changes: Any) -> dict[str, Any]:
     plain = {
         "seed": 1,
+        "seeds": {"data_order": None, "twin": None},
         "loss": {"_target_": "a.CrossEntropy", "label_smoothing": 0.0},
         "regularizers": {"z_loss": 0.0, "soft_cap": None},
         "model": {"_target_": "a.Decoder", "num_layers": 1, "num_heads": 1, "width": 8, "context": 4, "dropout": 0},
@@ -177,6 +178,11 @@ def test_the_settings_name_the_terms_of_a_sum_and_the_regularizers_in_use() -> N
     assert row["loss_settings"] == "first=Focal first.gamma=2.0 weights.first=0.5"
     assert row["regularizers"] == "z_loss=0.0001"
     assert describe_run(config(), "x")["regularizers"] == "none"
+
+
+def test_streams_and_twins_are_told() -> None:
+    assert describe_run(config(), "x")["seeds"] == "none"
+    assert describe_run(config(seeds={"data_order": 7, "twin": None}), "x")["seeds"] == "data_order=7"
 
 
 def test_the_tab_shows_first_what_a_comparison_varies(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.config.identity import flatten, loss_label
+from losslab.config.streams import SEEDS
 from losslab.records import Record
 
 
@@ -27,7 +28,8 @@ def describe_run(
     model, data, trainer = config["model"], config["data"], config["trainer"]
     row: dict[str, str | float] = {"loss": loss, "loss_settings": _settings(config["loss"])}
     used = {key: value for key, value in config["regularizers"].items() if value}
-    row |= {"regularizers": _settings(used), "seed": float(config["seed"])}
+    seeds = {key: value for key, value in config[SEEDS].items() if value is not None}
+    row |= {"regularizers": _settings(used), "seed": float(config["seed"]), SEEDS: _settings(seeds)}
     row |= {key: _number(model.get(key)) for key in ("num_layers", "num_heads", "width", "context", "dropout")}
     row |= {"parameters": float(parameters), "vocab_size": float(vocab_size)}
     named = data.get("corpus") or Path(str(data.get("path") or data["_target_"].rpartition(".")[2])).name
