@@ -28,8 +28,6 @@ ENOUGH = 0.78
 """The share of pilots whose plans are to suffice."""
 ANCHORS = (PILOT, 10, 14, 20, 32, 64, 128, 512)
 """Numbers of seeds for which the level is worked out."""
-MARGIN = 0.5
-"""In deviations of the first loss."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,15 @@ class Setting:
 
     deviations: tuple[float, ...]
     correlation: float
+    margin: float = 0.5
+    """In deviations of the first loss."""
     gated: bool = True
 
     @property
     def told(self) -> str:
         sizes = sorted(set(self.deviations))
         noise = "equal" if len(sizes) == 1 else f"{sizes[0]:g} and {sizes[-1]:g}"
-        return f"{len(self.deviations):>6}{self.correlation:>6g}  {noise:<12}"
+        return f"{len(self.deviations):>6}{self.correlation:>6g}  {noise:<12}{self.margin:>6g}"
 
     def draw(self, random: np.random.Generator, seeds: int) -> Array:
         """[seeds, losses] differences without a true mean."""
@@ -55,6 +55,8 @@ class Setting:
 
 SETTINGS = (
     Setting((1.0,), 0.0),
+    Setting((1.0,), 0.0, margin=1.0),
+    Setting((1.0,), 0.0, margin=0.25),
     Setting((1.0,) * 5, 0.0),
     Setting((1.0,) * 5, 0.5),
     Setting((1.0,) * 5, 0.8),
@@ -82,13 +84,13 @@ def by_seed(differences: Array) -> dict[int, dict[int, float]]:
     return {loss: dict(enumerate(own)) for loss, own in enumerate(differences.T.tolist())}
 
 
-def planned_seeds(differences: Array) -> list[int]:
+def planned_seeds(differences: Array, margin: float) -> list[int]:
     """The plan of each loss from a pilot [seeds, losses], as `losslab plan` makes it."""
     losses = by_seed(differences)
     level = family_of(list(losses.values())).level
     found = []
     for deviation in deviations_of(losses).values():
-        seeds = ClaimCost(deviation=deviation, margin=MARGIN, level=level).planned
+        seeds = ClaimCost(deviation=deviation, margin=margin, level=level).planned
         assert seeds is not None, "eight seeds are enough"
         found.append(seeds)
     return found
@@ -103,15 +105,15 @@ def simulate(setting: Setting, pilots: int) -> tuple[Array, Array, float, float]
     found, errors = 0, 0
     for i in range(pilots):
         pilot = setting.draw(random, PILOT)
-        plans[i] = planned_seeds(pilot)
+        plans[i] = planned_seeds(pilot, setting.margin)
         for loss, seeds in enumerate(map(int, plans[i])):
             level = true_level(size, setting.correlation, seeds)
-            powers[i, loss] = power_of_t(MARGIN / setting.deviations[loss], seeds, level)
+            powers[i, loss] = power_of_t(setting.margin / setting.deviations[loss], seeds, level)
         seeds = max(int(plans[i].max()), PILOT)
         grown = np.concatenate([pilot, setting.draw(random, seeds - PILOT)])
         family = Family(size, true_level(size, setting.correlation, seeds))
         errors += bool(rejected(grown, family).any())
-        found += int(rejected(grown + MARGIN, family).sum())
+        found += int(rejected(grown + setting.margin, family).sum())
     return plans, powers, found / (pilots * size), errors / pilots
 
 
@@ -126,12 +128,12 @@ def main(pilots: int) -> int:
     """Print a table; 1 where plans suffice too seldom."""
     started = time.monotonic()
     print(
-        f"{pilots:,} pilots of {PILOT} seeds a setting, normal differences, margin {MARGIN:g} deviations. Per cent of\n"
+        f"{pilots:,} pilots of {PILOT} seeds a setting, normal differences. Per cent of\n"
         f"plans with a true power of {POWER:g} or more (each loss; all losses of a pilot), then of the table of all\n"
         "seeds: losses found where all differ by the margin, and family-wise error where none differs."
     )
     heads = f"{'seeds':>7}{'10–90%':>10}{'suffice':>9}{'all':>7}{'found':>8}{'error':>8}"
-    print(f"{'losses':>6}{'ρ':>6}  {'deviations':<12}{heads}")
+    print(f"{'losses':>6}{'ρ':>6}  {'deviations':<12}{'margin':>6}{heads}")
     short = []
     for setting in SETTINGS:
         plans, powers, found, error = simulate(setting, pilots)
@@ -145,6 +147,9 @@ def main(pilots: int) -> int:
         if setting.gated and suffice < ENOUGH:
             short.append(setting.told)
     print(f"{time.monotonic() - started:.0f} s")
+    if pilots < PILOTS:
+        print(f"whether plans suffice as often as promised, only {PILOTS:,} pilots can say")
+        return 0
     print(
         "\n".join(f"too seldom: {text}" for text in short) or f"equal deviations: every share is at least {ENOUGH:.0%}"
     )

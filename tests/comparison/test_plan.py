@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import Sweep, edit_record
+from made_runs import Sweep, comparison_of, edit_record
 
 import losslab
 from losslab.commands import plan as command
 from losslab.commands.plan import make_plan, plan
 from losslab.comparison.claim_cost import Deviation, seeds_for
+from losslab.comparison.growing import Growing
 from losslab.comparison.noise_figures import Figure
+from losslab.comparison.planning import plan_of_folder
 from losslab.comparison.simultaneous import sidak
 from losslab.errors import UserError
+from losslab.sequential.ledger import Terms
 
 TYPED = "losslab train -m name=first 'loss=cross_entropy,focal(gamma=1)' seed=1,2 hydra.launcher.slots=2"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -240,3 +243,26 @@ def test_what_cannot_be_planned_says_why(tmp_path: Path) -> None:
         make_plan([str(tmp_path / "other")])
     with pytest.raises(UserError, match=r"no difference of test/error is customary .* --detect 0.01"):
         make_plan([str(tmp_path / "other")], metric="test/error")
+
+
+def test_a_sweep_that_grows_by_itself_and_seeds_of_single_streams_have_no_plan(tmp_path: Path) -> None:
+    c = comparison_of(pilot(tmp_path / "whole", {"square": 0.02}, 3))
+    terms = Terms(
+        metric=c.metric,
+        higher_is_better=False,
+        margin=0.01,
+        level=0.05,
+        max_seeds=40,
+        first_seed=1,
+        baseline="cross_entropy",
+        losses={"cross_entropy": {}, "square": {}},
+        threads=1,
+    )
+    with pytest.raises(UserError, match="adds seeds by itself until each loss is decided"):
+        plan_of_folder(replace(c, growing=Growing(terms, {}, {})), power=0.8)
+    sweep = Sweep(tmp_path / "streams")
+    for order in (1, 2, 3):
+        for loss, value in (("cross_entropy", 3.0), ("square", 3.1)):
+            sweep.add(loss, 1, value + 0.01 * order**2 * (loss == "square"), changes={"seeds.data_order": order})
+    with pytest.raises(UserError, match=r"vary the seeds of single streams \(data_order\)"):
+        plan_of_folder(comparison_of(sweep), power=0.8)

@@ -69,9 +69,9 @@ def make_claims(
     values = {row.label: row.values for row in rows}
     runs = [run for c in contenders for run in c.runs.values()]
     side_by_side = at_once(runs)
-    deviations = [found for own in values.values() if (found := deviation_of(list(own.values()))) is not None]
+    deviations = [own for seeds in values.values() if (own := deviation_of(list(seeds.values()))) is not None]
     shared = len(deviations) > 1 and are_alike(deviations)
-    found = []
+    found: list[Claim] = []
     for row, result, deviation in claimed:
         if deviation is None:
             continue

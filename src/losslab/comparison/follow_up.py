@@ -47,9 +47,9 @@ def grown_commands(seeds: Mapping[str, Sequence[int]], contenders: Sequence[Cont
     typed = {tuple(_typed(run)) for c in grown for run in c.runs.values()}
     whole = len(grown) == len(contenders) and all(len(c.groups) == 1 for c in grown)
     if whole and len({tuple(own) for own in seeds.values()}) == len(typed) == 1:
-        (words,) = typed
-        if words:
-            return [train_command(words, next(iter(seeds.values())))]
+        (of_sweep,) = typed
+        if of_sweep:
+            return [train_command(of_sweep, next(iter(seeds.values())))]
     merged: dict[tuple[tuple[str, ...], tuple[int, ...]], list[str]] = {}
     for c in grown:
         run = _newest(c)

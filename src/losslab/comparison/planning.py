@@ -79,8 +79,10 @@ def plan_of_folder(c: Comparison, *, power: float) -> Plan:
     """The plan for a folder of runs, its pilot.
 
     Raises:
-        UserError: where there is no margin, several baselines, or nothing that varies.
+        UserError: where there is no margin, several baselines, nothing that varies, or seeds are no numbers to add to.
     """
+    if c.growing is not None:
+        raise UserError(f"{c.source} adds seeds by itself until each loss is decided (seed=auto): it needs no plan")
     if c.margin is None:
         raise UserError(f"no difference of {c.metric} is customary as too small to count: give one, --detect 0.01")
     if len(c.baselines) != 1:
@@ -89,6 +91,11 @@ def plan_of_folder(c: Comparison, *, power: float) -> Plan:
     if claims is None:
         raise UserError(_why_none(c))
     (reference,) = c.baselines.values()
+    if streams := sorted({name for x in c.contenders for seed in x.runs for name, _ in getattr(seed, "own", ())}):
+        raise UserError(
+            f"these runs vary the seeds of single streams ({', '.join(streams)}), whose noise is a part of that of "
+            "whole seeds: plan from a folder of seed=1,2,…"
+        )
     planned = {claim.label: claim.cost.planned for claim in claims.of}
     enough = claims.is_enough
     lists = _seed_lists(
