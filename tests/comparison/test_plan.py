@@ -266,3 +266,13 @@ def test_a_sweep_that_grows_by_itself_and_seeds_of_single_streams_have_no_plan(t
             sweep.add(loss, 1, value + 0.01 * order**2 * (loss == "square"), changes={"seeds.data_order": order})
     with pytest.raises(UserError, match=r"vary the seeds of single streams \(data_order\)"):
         plan_of_folder(comparison_of(sweep), power=0.8)
+
+
+def test_a_table_of_results_has_seeds_and_no_command(tmp_path: Path) -> None:
+    noise = np.random.default_rng(5).standard_normal(8)
+    lines = [f"cross_entropy,{i},3.0\nsquare,{i},{3.1 + 0.02 * own}" for i, own in enumerate(noise)]
+    table = tmp_path / "results.csv"
+    table.write_text("\n".join(["loss,seed,test/nll_scaled", *lines]))
+    made = losslab.plan(table)
+    assert made.seeds["square"] and made.seconds is None and made.commands == []
+    assert str(made).endswith("nothing says how these runs were made, and so there is no command.")

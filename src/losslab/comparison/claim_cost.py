@@ -128,7 +128,7 @@ def unpaired_seeds_for(effect: float, *, level: float = LEVEL, power: float = PO
 
 
 def _fewest(settles: Callable[[int], bool], effect: float, *, level: float, power: float) -> int:
-    by_normal = ((special.ndtri(1 - level / 2) + special.ndtri(power)) / effect) ** 2
+    by_normal = float(((special.ndtri(1 - level / 2) + special.ndtri(power)) / effect) ** 2)
     if by_normal > _LARGE:
         return math.ceil(by_normal)
     low, high = SEEDS_FOR_A_CLAIM - 1, max(SEEDS_FOR_A_CLAIM, math.ceil(by_normal))

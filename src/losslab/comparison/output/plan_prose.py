@@ -115,11 +115,12 @@ def _basis(plan: Plan) -> str:
 
 
 def _what_to_run(plan: Plan) -> Iterator[str]:
+    end = ":" if plan.commands else "; nothing says how these runs were made, and so there is no command."
     if not plan.is_enough:
-        yield f"This is too little for a number. {PILOT} seeds make a pilot:"
+        yield f"This is too little for a number. {PILOT} seeds make a pilot{end}"
     elif not any(one.missing for one in plan.losses):
         yield "Nothing is missing: there are as many seeds as planned."
     else:
         total = "" if plan.seconds is None else f", {duration(plan.seconds)} together"
-        yield f"{sum(one.missing or 0 for one in plan.losses):,} runs{total}; what is done is not repeated:"
+        yield f"{sum(one.missing or 0 for one in plan.losses):,} runs{total}; what is done is not repeated{end}"
     yield from plan.commands
