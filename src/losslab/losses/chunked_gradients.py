@@ -152,7 +152,7 @@ def sum_scores(loss: RunnableLoss, features: Features, logits: Tensor, logsumexp
         logsumexp = None if logsumexp is None else logsumexp[places]
     weight, share = features.weight.float(), loss.position_weight(features)
     if loss.written_as() not in _WAYS_OF_SOFTMAX or logsumexp is None:
-        values = _in_slices(loss, features, logits)
+        values: Values = _in_slices(loss, features, logits)
     else:
         target, u, scale = features.target, loss.linear_weights(logits.shape[-1]), 1 / loss.temperature
         own = scale * logits.gather(-1, target[:, None])[:, 0]
@@ -168,5 +168,5 @@ def _in_slices(loss: RunnableLoss, features: Features, logits: Tensor) -> Tensor
     size = graph_rows(logits.shape[-1], logits.device)
     if len(features) <= size:
         return added(loss.from_logits(logits, features))
-    pieces = zip(logits.split(size), features.chunks(size), strict=True)
+    pieces = zip(torch.split(logits, size), features.chunks(size), strict=True)
     return torch.cat([added(loss.from_logits(z, part)) for z, part in pieces])

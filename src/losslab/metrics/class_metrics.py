@@ -101,7 +101,7 @@ class ClassMetrics:
         rows = scoring_rows(num_outputs)
         reader = RowReader(loss, self.scale, thorough=self.details is not None, num_outputs=num_outputs, device=device)
         scored = self._scored(features)
-        chunks = zip(features.chunks(rows), scored.split(rows), strict=True) if len(features) else ()
+        chunks = zip(features.chunks(rows), torch.split(scored, rows), strict=True) if len(features) else ()
         objective: Tensor | None = torch.zeros(SUMS, dtype=torch.float64, device=self.sums.device)
         with torch.autocast(device_type=device.type, enabled=False):
             for chunk, share in chunks:

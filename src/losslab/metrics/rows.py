@@ -86,8 +86,8 @@ class RowReader:
         Returns:
             float32 [n]: logsumexp of the logits at the temperature of the prediction; None where that is no softmax.
         """
-        parts = (part.split(self.size) for part in (logits, target[:, None]))
-        wanted = torch.stack([part.any() for part in scaled.split(self.size)]).tolist()
+        parts = (torch.split(part, self.size) for part in (logits, target[:, None]))
+        wanted = torch.stack([part.any() for part in torch.split(scaled, self.size)]).tolist()
         pieces = [self._sums(z, y, scaled=asked) for z, y, asked in zip(*parts, wanted, strict=True)]
         sums = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
         part = {name: value for name, value in sums.items() if name in _NAMES} | self._scaled(sums)

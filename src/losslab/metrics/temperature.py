@@ -11,7 +11,6 @@ from losslab.metrics.class_metrics import classes_of, scoring_rows
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.scorer import Scorer
 
-_JOINED = ("hidden", "target", "weight")
 _FEWEST, _SHARE = 128, 16
 """Positions of the sample on which the fit begins, and one in how many it is of many."""
 
@@ -35,7 +34,9 @@ class Temperature(Calibrator):
         rows = scoring_rows(loss.num_classes(len(projection.weight)))
         pieces, sample = [], []
         if self.kept:
-            whole = Features(*(torch.cat([getattr(part, name) for part in self.kept]) for name in _JOINED))
+            kept = self.kept
+            hidden, target = torch.cat([part.hidden for part in kept]), torch.cat([part.target for part in kept])
+            whole = Features(hidden, target, torch.cat([part.weight for part in kept]))
             pieces = whole.chunks(rows)
             if (step := min(_SHARE, len(whole) // _FEWEST)) > 1:
                 sample = whole[::step].chunks(rows)
