@@ -76,6 +76,17 @@ def test_the_smaller_factor_of_a_weights_gradient_is_copied() -> None:
     assert _error(layer.weight.grad, expected.detach()) < 2e-6
 
 
+@needs_onednn
+@pytest.mark.parametrize("outputs", [OUTPUTS, 32 * WIDTH])
+def test_the_slope_of_a_sum_is_one_number_shown_many_times(outputs: int) -> None:
+    layer, hidden = quickened(WIDTH, outputs), _draw(ROWS, WIDTH).requires_grad_()
+    layer(hidden).sum().backward()
+    assert layer.weight.grad is not None
+    assert hidden.grad is not None
+    assert _error(layer.weight.grad, hidden.double().sum(dim=0).expand(outputs, -1).detach()) < 2e-6
+    assert _error(hidden.grad, layer.weight.double().sum(dim=0).expand(ROWS, -1).detach()) < 2e-6
+
+
 def quickened(width: int, outputs: int) -> nn.Linear:
     layer = nn.Linear(width, outputs, bias=False)
     quicken(layer)

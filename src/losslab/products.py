@@ -116,6 +116,8 @@ def _of_weight(slope: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _multiply(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not weight.is_contiguous() and not weight.T.is_contiguous():
+        weight = weight.contiguous()  # for anything else, such as some of its columns or a sum's slope, oneDNN is slow
     result: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
     return result
 
