@@ -27,9 +27,13 @@ def _sharing(seeds: Sequence[Seed]) -> str:
     shared = {stream: number for stream, number in kinds.items() if number < count}
     if not shared:
         return ""
-    few = [stream for stream, number in shared.items() if number == 1]
-    some = [f"{stream} has {number} seeds" for stream, number in shared.items() if number > 1]
-    told = "; ".join(filter(None, [f"one seed of {_joined(few)} for all" if few else "", ", ".join(some)]))
+    by_number: dict[int, list[str]] = {}
+    for stream, number in sorted(shared.items(), key=lambda item: item[1]):
+        by_number.setdefault(number, []).append(stream)
+    told = "; ".join(
+        f"one seed of {_joined(own)} for all" if number == 1 else f"{number} seeds of {_joined(own)}"
+        for number, own in by_number.items()
+    )
     if not varied:
         return (
             f"its {count} pairs share seeds of every stream ({told}): they are not independent, and the interval is "

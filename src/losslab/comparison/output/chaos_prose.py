@@ -7,6 +7,8 @@ from losslab.comparison.rows import Row
 from losslab.comparison.twins import Chaos
 from losslab.numbers import number
 
+_SMALL = 0.0005
+
 
 def chaos_told(c: Comparison) -> list[str]:
     """A sentence for each loss with twins, beside the deviations of the paired differences that it has a part in."""
@@ -23,8 +25,8 @@ def chaos_told(c: Comparison) -> list[str]:
 
 def _apart(c: Comparison, chaos: Chaos) -> str:
     return (
-        f"chaos: twins of {chaos.label} end {number(chaos.rms)} apart in {c.metric}{c.when} (rms; 95% "
-        f"{number(chaos.low)}–{number(chaos.high)}, {_count(chaos.twins, 'twin')} of {_count(chaos.seeds, 'seed')})"
+        f"chaos: twins of {chaos.label} end {_size(chaos.rms)} apart in {c.metric}{c.when} (rms; 95% "
+        f"{_size(chaos.low)}–{_size(chaos.high)}, {_count(chaos.twins, 'twin')} of {_count(chaos.seeds, 'seed')})"
     )
 
 
@@ -32,9 +34,9 @@ def _beside(chaos: Chaos, rows: list[Row]) -> str:
     paired = [(row.label, row.paired) for row in rows if row.paired is not None and row.paired.n > 1]
     if not paired:
         return "."
-    listed = ", ".join(f"{label} {number(result.std)}{_share(chaos.share_of(result.std))}" for label, result in paired)
+    listed = ", ".join(f"{label} {_size(result.std)}{_share(chaos.share_of(result.std))}" for label, result in paired)
     pairs = sorted({result.n for _, result in paired})
-    floors = " or ".join(f"{number(chaos.error(n))} ({n} pairs)" for n in pairs)
+    floors = " or ".join(f"{_size(chaos.error(n))} ({n} pairs)" for n in pairs)
     return (
         f"; paired differences have a standard deviation of: {listed}. Chaos alone gives their mean a standard error "
         f"of {floors}: a mean below twice that may be no effect of the loss."
@@ -43,6 +45,11 @@ def _beside(chaos: Chaos, rows: list[Row]) -> str:
 
 def _share(share: float) -> str:
     return " (chaos makes all of it)" if share >= 1 else f" (chaos makes {share:.0%} of its variance)"
+
+
+def _size(value: float) -> str:
+    """Four decimals, or two digits of a distance that these would make a zero."""
+    return number(value) if value >= _SMALL or value == 0 else f"{value:.2g}"
 
 
 def _count(count: int, one: str) -> str:
