@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import statistics
@@ -59,6 +60,7 @@ def _work(variant: Variant, shared: Any, threads: int, link: Connection) -> None
     import torch
 
     torch.set_num_threads(threads)
+    logging.disable(logging.WARNING)
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         try:
             variant(shared, _turns(link))
