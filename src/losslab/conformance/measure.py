@@ -201,7 +201,8 @@ def _products(hidden: Tensor, weight: Tensor) -> None:
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     rows = projection_rows(len(weight), hidden.device)
     columns = weight.T.contiguous()
-    for piece in hidden.split(rows):
+    for start in range(0, len(hidden), rows):
+        piece = hidden[start : start + rows]
         logits = times_transposed(piece, weight)
         times_transposed(logits, columns)
         times_transposed(piece.T, logits.T)
