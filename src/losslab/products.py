@@ -27,7 +27,8 @@ _PROCESSORS = Path("/proc/cpuinfo")
 @functools.cache
 def has_quicker_library() -> bool:
     """Whether this processor is one on which oneDNN multiplies float32 matrices more quickly than MKL."""
-    capable = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    capable = there and torch.backends.cpu.get_cpu_capability() == "AVX512"
     return capable and hasattr(torch.ops.mkldnn, "_linear_pointwise") and "AuthenticAMD" in _vendor()
 
 
@@ -45,10 +46,10 @@ def is_quicker(left: Tensor, right: Tensor) -> bool:
         and left.device.type == right.device.type == "cpu"
         and 2 * left.numel() * right.shape[0] >= LEAST_FLOPS
         and has_quicker_library()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and _is_plain(left)
         and _is_plain(right)
-        and not torch.jit.is_tracing()
+        and torch._C._get_tracing_state() is None
         and not torch._C._are_functorch_transforms_active()
     )
 
