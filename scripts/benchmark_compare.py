@@ -1,7 +1,8 @@
-"""scripts/benchmark compare: time and memory of `losslab compare`, for a sweep as people have it and for large ones."""
+"""Time and memory of `losslab compare`, for a sweep as people have it and for large ones."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -93,7 +94,12 @@ def measure(folder: Path) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / 1024
 
 
-def main() -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing: the sizes are fixed."""
+
+
+def main(_: argparse.Namespace) -> int:
+    """Print a line for each size."""
     print(f"{os.cpu_count()} cores; losslab compare, files and figures included")
     print(f"{'losses':>7}{'rates':>7}{'seeds':>7}{'runs':>7}{'points':>8}{'seconds':>9}{'MiB':>7}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -106,3 +112,4 @@ def main() -> None:
             seconds, peak = measure(folder)
             shape = f"{size.losses:>7}{size.rates:>7}{size.seeds:>7}{size.runs:>7}{size.points:>8}"
             print(f"{shape}{seconds:>9.1f}{peak:>7.0f}", flush=True)
+    return 0

@@ -1,19 +1,21 @@
-"""Run by scripts/benchmark heads: every loss of the catalogue, forward and backward, beside its three matrix products
-alone and beside F.cross_entropy of all logits as torch has it, at two widths; and the products by torch's own library.
+"""Every loss of the catalogue, forward and backward, beside its three matrix products alone and beside F.cross_entropy
+of all logits as torch has it, at two widths; and the products by torch's own library.
 
 One process, everything in turns. Losses of values and sequences have no vocabulary, and are named as left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_options import add_json, add_only, add_rounds, add_threads, add_vocabularies
 from benchmark_peers import Shape as Run
 from benchmark_turns import introduced, keep, ratio, told
 
@@ -46,14 +48,10 @@ def torchs_products() -> Iterator[None]:
         torch.backends.mkldnn.enabled = before
 
 
-def catalogue(only: str) -> dict[str, tuple[str, dict[str, Any] | None]]:
+def catalogue(names: Collection[str]) -> dict[str, tuple[str, dict[str, Any] | None]]:
     """Loss → its cost class, and a configuration with it; None where it has no vocabulary or no teacher."""
-    words = [word for word in only.split(",") if word]
-    names = sorted(path.stem for path in _folder().glob("*.yaml"))
     found: dict[str, tuple[str, dict[str, Any] | None]] = {}
     for name in names:
-        if words and not any(word in name for word in words):
-            continue
         config = Run(8192, loss=name).config()
         loss = build_loss(config)
         fits = loss.target_kind not in (TargetKind.VALUES, TargetKind.SEQUENCES) and loss.position_wise
@@ -61,29 +59,40 @@ def catalogue(only: str) -> dict[str, tuple[str, dict[str, Any] | None]]:
     return found
 
 
-def _folder() -> Path:
+def _names() -> list[str]:
     package = Path(losslab.__file__).parent
-    return next(path for path in (package / "conf/loss", package.parents[1] / "conf/loss") if path.is_dir())
+    folder = next(path for path in (package / "conf/loss", package.parents[1] / "conf/loss") if path.is_dir())
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def main(rounds: int, threads: int, *, vocabularies: Sequence[int], only: str = "", json: Path | None = None) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_rounds(parser)
+    add_threads(parser)
+    add_vocabularies(parser)
+    add_only(parser, _names(), "losses")
+    add_json(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print a table for each width and vocabulary."""
+    threads, rounds = arguments.threads, arguments.rounds
     torch.set_num_threads(threads)
     keep_freed_memory()
     here = introduced(f"heads on {POSITIONS:,} positions, forward and backward, fp32", threads, rounds)
-    losses = catalogue(only)
+    losses = catalogue(arguments.only)
     left_out = [name for name, (_, config) in losses.items() if config is None]
     if left_out:
         print(f"left out, for they have no vocabulary or compare positions: {', '.join(left_out)}")
     variants = {FLOOR: Variant(FLOOR), BY_TORCH: Variant(FLOOR), DENSE: Variant(DENSE)}
     variants |= {name: Variant(name, config) for name, (_, config) in losses.items() if config is not None}
-    for num_outputs in vocabularies:
+    for num_outputs in arguments.vocab:
         for width in WIDTHS:
             shape = Shape(POSITIONS, width, num_outputs, threads)
             found = _measure(variants, shape, rounds)
             print(f"D = {width}, V = {num_outputs:,}")
             content = _table(found, {name: cost for name, (cost, _) in losses.items()})
-            keep(json, f"heads {width} {num_outputs}", {"machine": here, "heads": content})
+            keep(arguments.json, f"heads {width} {num_outputs}", {"machine": here, "heads": content})
+    return 0
 
 
 def _measure(variants: dict[str, Variant], shape: Shape, rounds: int) -> dict[str, tuple[list[float], list[float]]]:

@@ -1,4 +1,4 @@
-"""Run by scripts/benchmark loop: what surrounds a step.
+"""Everything that surrounds a step.
 
 drift   tokens a second of a run of 5,000 small steps, at its beginning and at its end, by the clock of its event file
 start   from the start of the command to the first optimizer step on a text that is tokenised already, beside
@@ -8,6 +8,7 @@ sweep   the share of all cores' time that the processes of a sweep of nine runs 
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import statistics
@@ -15,12 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmark_options import add_json, add_only, add_rounds, add_threads
 from benchmark_turns import introduced, keep, ratio, told
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from losslab.data.python_docs import read_texts
 
@@ -45,6 +45,8 @@ def train(folder: Path, *words: str) -> None:
 
 def clock(folder: Path) -> dict[int, float]:
     """Logged optimizer step → when it was logged."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
     found = {}
     for path in sorted(folder.glob("*/**/events.out.tfevents.*")):
         for event in EventFileLoader(str(path)).Load():
@@ -116,16 +118,19 @@ def _used() -> float:
 PARTS = {"start": start, "sweep": sweep, "drift": drift}
 
 
-def _chosen(only: str) -> Iterator[str]:
-    words = [word for word in only.split(",") if word]
-    return (name for name in PARTS if not words or any(word in name for word in words))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_rounds(parser)
+    add_threads(parser)
+    add_only(parser, PARTS, "parts")
+    add_json(parser)
 
 
-def main(rounds: int, threads: int, *, only: str = "", json: Path | None = None) -> None:
+def main(arguments: argparse.Namespace) -> int:
     """Print a line for each part."""
-    here = introduced("what surrounds a step", threads, rounds)
+    here = introduced("what surrounds a step", arguments.threads, arguments.rounds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "text.txt").write_text("\n\n".join(read_texts())[:CHARACTERS], encoding="utf-8")
-        for name in _chosen(only):
-            keep(json, f"loop {name}", {"machine": here, **PARTS[name](folder, rounds)})
+        for name in arguments.only:
+            keep(arguments.json, f"loop {name}", {"machine": here, **PARTS[name](folder, arguments.rounds)})
+    return 0

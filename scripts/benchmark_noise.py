@@ -1,4 +1,4 @@
-"""scripts/benchmark noise: where the noise comes from, and what a claim costs.
+"""Where the noise comes from, and what a claim costs.
 
 Trains two kinds of ordinary multiruns below --folder, which can be stopped, and go on with the same command:
 
@@ -16,6 +16,7 @@ Then prints three tables, and writes them into noise.json there:
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import math
@@ -28,6 +29,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmark_options import positive
 from noise_numbers import DROPOUT, LEVEL, MARGIN, Claimed, Interval, Twins, Varied, by_source, claimed, twins, varied
 
 from losslab.comparison.claim_cost import ClaimCost
@@ -49,22 +51,35 @@ LOSSES = {
 PRESET, BUILT_IN, STREAMS = "quickstart", "python_docs", "streams"
 
 
-def main(folder: Path, seeds: int, texts: Sequence[Path], *, dropout: float, more: Sequence[str], publish: bool) -> int:
-    """Train what is missing, and print the tables.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder", type=Path, required=True, metavar="FOLDER", help="where the multiruns live, and go on"
+    )
+    parser.add_argument(
+        "--seeds", type=positive, default=12, metavar="N",
+        help="for each source of noise, and for each loss of a text (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--texts", nargs="+", type=Path, default=[], metavar="FILE", help="files beside the built-in corpus"
+    )
+    parser.add_argument(
+        "--dropout", type=float, default=0.1, metavar="X",
+        help="model.dropout of the runs by stream; 0 leaves that stream out (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--with", nargs="+", default=[], dest="words", metavar="KEY=VALUE", help="further words of losslab train"
+    )
+    parser.add_argument("--publish", action="store_true", help="write the noise of quickstart for losslab plan")
 
-    Args:
-        folder: of the multiruns.
-        seeds: for each source of noise, and for each loss of a text.
-        texts: files beside the built-in corpus.
-        dropout: `model.dropout` of the runs by stream; 0 leaves that stream out.
-        more: further words of losslab train for every run.
-        publish: write the noise of quickstart for `losslab plan`.
-    """
+
+def main(arguments: argparse.Namespace) -> int:
+    """Train what is missing, and print the tables."""
+    folder, seeds, texts, dropout = arguments.folder, arguments.seeds, arguments.texts, arguments.dropout
     names = {BUILT_IN: None} | {path.stem: path for path in texts}
     if fault := _fault(seeds, texts, names):
         print(f"scripts/benchmark noise: {fault}", file=sys.stderr)
         return 2
-    for words in commands(folder, seeds, names, dropout=dropout, more=more):
+    for words in commands(folder, seeds, names, dropout=dropout, more=arguments.words):
         print(f"\nlosslab train {' '.join(words)}", flush=True)
         code = subprocess.run([sys.executable, "-m", "losslab", "train", *words], check=False).returncode
         if code:
@@ -80,7 +95,7 @@ def main(folder: Path, seeds: int, texts: Sequence[Path], *, dropout: float, mor
     path = folder / "noise.json"
     path.write_text(json.dumps(content(table, claims, chaos, dropout), indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten: {path}")
-    if publish:
+    if arguments.publish:
         write_figures(figures(claims, runs[BUILT_IN]))
         print("the noise of quickstart is written for losslab plan")
     return 0

@@ -1,5 +1,5 @@
-"""Run by scripts/benchmark other_loops: memory and time of one step of transformers' GPT-2 and Llama, with their own
-loss, and with ours in both ways of `losslab.integrations.transformers`.
+"""Memory and time of one step of transformers' GPT-2 and Llama, with their own loss, and with ours in both ways of
+`losslab.integrations.transformers`.
 
 Each measurement is forward and backward in a process of its own, in turns. MiB are the peak above the model's resident
 memory, gradients included; the median of the rounds counts, and the ratio is to the model's own loss.
@@ -7,19 +7,24 @@ memory, gradients included; the median of the rounds counts, and the ratio is to
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 import torch
-import transformers
+from benchmark_options import add_rounds
 from torch import Tensor
 
 from losslab.integrations.transformers import patch, trainer_arguments
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
+
+if TYPE_CHECKING:
+    import transformers
 
 WAYS = ("own", "patch", "trainer_arguments")
 LOSSES = ("cross_entropy", "focal", "kl_divergence")
@@ -41,6 +46,8 @@ class Case:
 
     def build(self) -> transformers.PreTrainedModel:
         """One layer, so that the head is most of the work."""
+        import transformers
+
         if self.model == "gpt2":
             config = transformers.GPT2Config(
                 vocab_size=self.vocab_size, n_embd=self.width, n_layer=1, n_head=2, n_positions=self.context
@@ -115,6 +122,8 @@ def _answer(sending: Connection, case: Case, repeats: int, threads: int) -> None
 def measure_apart(case: Case, *, repeats: int = 2, threads: int = 1) -> Measured:
     """`measure` in a process of its own. It is forked, since importing everything takes longer than measuring; so the
     caller must not have computed with more than one thread."""
+    import transformers  # noqa: F401  so that the child need not
+
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sending, case, repeats, threads))
@@ -130,8 +139,13 @@ def measure_apart(case: Case, *, repeats: int = 2, threads: int = 1) -> Measured
     return found
 
 
-def main(rounds: int) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_rounds(parser, "of each measurement, in turns; the median counts")
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print a table."""
+    rounds = arguments.rounds
     threads = torch.get_num_threads()
     shape = Case("gpt2", "own", "cross_entropy")
     print(
@@ -158,3 +172,4 @@ def main(rounds: int) -> None:
                 f"{each[0].loss:>10.4f}",
                 flush=True,
             )
+    return 0

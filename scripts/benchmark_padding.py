@@ -3,12 +3,14 @@ share of padding in both: forward and backward passes of one network, in turns, 
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from benchmark_options import add_rounds
 
 from losslab.config.check import check_run
 from losslab.config.compose import compose_job
@@ -41,9 +43,18 @@ def measure(data: DataModule, network: Network, first: int) -> tuple[float, floa
     return sum(len(batch.weight) for batch in batches) / seconds, 1 - real / all_of_them
 
 
-def main(rounds: int, words: list[str]) -> None:
-    """Print the ratio. `words`: the data, as `losslab train` takes it, with data.batch_tokens."""
-    words = words or BUILT_IN
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_rounds(parser)
+    parser.add_argument(
+        "--data", nargs="+", default=BUILT_IN, metavar="KEY=VALUE",
+        help="the data, in words of losslab train, with data.batch_size and data.batch_tokens "
+        "(default: the built-in table)",
+    )  # fmt: skip
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the ratio."""
+    words, rounds = arguments.data, arguments.rounds
     torch.set_num_threads(1)  # threads wait for one another on a machine that does other things
     with tempfile.TemporaryDirectory() as cache:
         bucketed, network = make(words, Path(cache))
@@ -60,3 +71,4 @@ def main(rounds: int, words: list[str]) -> None:
         print(f"{name:<10}{statistics.median(speeds):>10,.0f} rows/s{statistics.mean(shares):>8.1%} padding")
     ratios = [b[0] / a[0] for a, b in zip(found["at random"], found["by length"], strict=True)]
     print(f"by length / at random: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return 0

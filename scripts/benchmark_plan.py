@@ -1,4 +1,4 @@
-"""scripts/benchmark plan: whether plans from simulated pilots suffice, by the functions that `losslab plan` calls.
+"""Whether plans from simulated pilots suffice, by the functions that `losslab plan` calls.
 
 A pilot has eight seeds. The difference of loss i in a seed is σ_i · (√ρ · b + √(1 − ρ) · e_i): b is the noise of the
 baseline's run, which all differences share. A plan suffices for a loss if a paired t test of so many seeds finds a true
@@ -9,12 +9,14 @@ finds, and its family-wise error where nothing differs, say what planning by the
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from benchmark_options import positive
 from numpy.typing import NDArray
 
 from losslab.comparison.claim_cost import ClaimCost, deviations_of
@@ -124,8 +126,15 @@ def rejected(differences: Array, family: Family) -> NDArray[np.bool_]:
     return np.asarray(excludes_zero(*interval(mean, std, n, family)))
 
 
-def main(pilots: int) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pilots", type=positive, default=PILOTS, metavar="N", help="of each setting (default: %(default)s)"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print a table; 1 where plans suffice too seldom."""
+    pilots = arguments.pilots
     started = time.monotonic()
     print(
         f"{pilots:,} pilots of {PILOT} seeds a setting, normal differences. Per cent of\n"

@@ -1,5 +1,5 @@
-"""Run by scripts/benchmark scaling: seconds of a training step (forward, backward, optimizer) against tokens,
-vocabulary, width and length, each in turns, and the exponent that fits: seconds ~ size^exponent.
+"""Seconds of a training step (forward, backward, optimizer) against tokens, vocabulary, width and length, each in
+turns, and the exponent that fits: seconds ~ size^exponent.
 
 Beside it stands the exponent of the floating-point operations, which seconds would have if every operation took as
 long; the deviations are the seconds over the fitted ones.
@@ -7,16 +7,17 @@ long; the deviations are the seconds over the fitted ones.
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from benchmark_options import add_json, add_only, add_rounds, add_threads
 from benchmark_peers import Shape
 from benchmark_turns import introduced, keep
 
@@ -77,8 +78,16 @@ def fit(sizes: list[int], values: list[float]) -> tuple[float, list[float]]:
     return float(slope), [float(deviation) for deviation in np.exp(y - slope * x - level)]
 
 
-def main(rounds: int, threads: int, *, only: str = "", json: Path | None = None) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_rounds(parser)
+    add_threads(parser)
+    add_only(parser, AXES, "axes")
+    add_json(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print a table for each axis."""
+    threads, rounds = arguments.threads, arguments.rounds
     torch.set_num_threads(threads)
     keep_freed_memory()
     here = introduced(
@@ -87,17 +96,16 @@ def main(rounds: int, threads: int, *, only: str = "", json: Path | None = None)
         threads,
         rounds,
     )
-    words = [word for word in only.split(",") if word]
-    for axis, shapes in AXES.items():
-        if words and axis not in words:
-            continue
+    for axis in arguments.only:
+        shapes = AXES[axis]
         found: dict[Shape, list[tuple[float, float]]] = {shape: [] for shape in shapes}
         flops: dict[Shape, int] = {}
         for i in range(rounds):
             for shape in shapes if i % 2 == 0 else reversed(shapes):
                 step, flops[shape] = step_of(shape)
                 found[shape].append(seconds(step))
-        keep(json, f"scaling {axis}", {"machine": here, "rows": _table(axis, found, flops)})
+        keep(arguments.json, f"scaling {axis}", {"machine": here, "rows": _table(axis, found, flops)})
+    return 0
 
 
 def _table(axis: str, found: dict[Shape, list[tuple[float, float]]], flops: dict[Shape, int]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Run by scripts/benchmark scoring: the time of a validation's scores, as a multiple of the forward product alone.
+"""The time of a validation's scores, as a multiple of the forward product alone.
 
 One process, freed memory kept as in training, all kinds in turns, the order turned round after each round. A ratio is
 the median of those of the rounds, with the smallest and the largest beside it. The product is made in the chunks in
@@ -11,13 +11,14 @@ may, on a quarter.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_options import add_json, add_rounds, add_threads
 from benchmark_turns import introduced, keep
 
 from losslab.contracts import Features, OutputSpec
@@ -138,7 +139,15 @@ def told(wall: Sequence[float], cpu: Sequence[float]) -> str:
 
 
 @torch.no_grad()
-def main(rounds: int, *, threads: int, path: Path | None) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_rounds(parser)
+    add_threads(parser)
+    add_json(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print a line for each shape and loss."""
+    threads, rounds = arguments.threads, arguments.rounds
     torch.set_num_threads(threads)
     keep_freed_memory()
     here = introduced(f"Scores of {POSITIONS:,} positions.", threads, rounds)
@@ -161,4 +170,5 @@ def main(rounds: int, *, threads: int, path: Path | None) -> None:
             row = "".join(f"{told(wall[kind], cpu[kind]):>27}" for kind in names)
             print(f"{width:>4}{num_outputs:>7}  {name:<20}{product * 1e3:>8.3f}{row}", flush=True)
             figures.append({"D": width, "V": num_outputs, "loss": name, "product_s": product, "wall": wall, "cpu": cpu})
-    keep(path, "scoring", {"machine": here, "rounds": rounds, "figures": figures})
+    keep(arguments.json, "scoring", {"machine": here, "rounds": rounds, "figures": figures})
+    return 0

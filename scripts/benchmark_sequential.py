@@ -1,5 +1,5 @@
-"""scripts/benchmark sequential: how often sweeps that add seeds until each loss is decided err, and how many seeds they
-take beside a fixed number of them, on made-up families of losses.
+"""How often sweeps that add seeds until each loss is decided err, and how many seeds they take beside a fixed number of
+them, on made-up families of losses.
 
 A family is five losses against one baseline, with differences of standard deviation 1 as in benchmark_statistics.py, a
 margin of 0.8 and at most 40 seeds. A verdict is wrong where it is better or worse without a true difference or on the
@@ -14,6 +14,7 @@ effect, and has as much power at that one (counted up to 99.9%).
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 import time
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from benchmark_options import positive
 from benchmark_statistics import DRAW, ERROR, GATED, LOSSES, MARGIN, Array
 from numpy.typing import NDArray
 
@@ -181,9 +183,19 @@ def simulate(distribution: str, correlation: float, families: int) -> Outcome:
     return Outcome(error, missed, np.array(seeds), np.array(power), fixed, np.array(foreseen))
 
 
-def main(families: int) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--families",
+        type=positive,
+        default=ENOUGH,
+        metavar="N",
+        help="of losses, a setting (default: %(default)s)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print the tables; 1 where something fails that is promised of normal and t3 differences."""
-    started = time.monotonic()
+    families, started = arguments.families, time.monotonic()
     print(
         f"{families:,} families of {LOSSES} losses a kind; margin {MARGIN} deviations, at most {RULE.max_seeds} seeds, "
         f"looked at after each.\nEffects in margins; of `mixed` the losses have {', '.join(f'{e:g}' for e in MIXED)}. "

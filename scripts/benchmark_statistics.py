@@ -1,4 +1,4 @@
-"""scripts/benchmark statistics: how often `losslab compare` errs, and what it finds, on made-up families of losses.
+"""How often `losslab compare` errs, and what it finds, on made-up families of losses.
 
 A family is five losses against one baseline. The difference of loss i in a seed is √ρ · b + √(1 − ρ) · e_i (+ its true
 mean): b is the noise of the baseline's run, which all differences share, and e_i that of the loss's; both have standard
@@ -8,6 +8,7 @@ where the baseline is not noisy at all. Intervals and verdicts are those of the 
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from benchmark_options import positive
 from numpy.typing import NDArray
 from scipy import special
 
@@ -176,9 +178,19 @@ def _standard_error(share: float, families: int) -> float:
     return math.sqrt(share * (1 - share) / families)
 
 
-def main(families: int) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--families",
+        type=positive,
+        default=ENOUGH,
+        metavar="N",
+        help="of losses, a setting (default: %(default)s)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print a table; 1 where something fails that is promised of normal and t3 differences."""
-    started = time.monotonic()
+    families, started = arguments.families, time.monotonic()
     print(
         f"Families of {LOSSES} losses against a baseline; per cent. Methods: the table, Holm over paired t, Holm over\n"
         "exact sign flips, single-step max-|t| over the same flips. Exponential and lognormal differences are skewed:\n"

@@ -1,4 +1,4 @@
-"""Run by scripts/benchmark step: a whole training step of losslab beside those of its peers, for each vocabulary.
+"""A whole training step of losslab beside those of its peers, for each vocabulary.
 
 All variants are alive and work in turns, each in a process of its own, whose largest resident memory counts. A ratio is
 how many times as quick losslab is: the peer's seconds over ours, of the same round.
@@ -6,16 +6,15 @@ how many times as quick losslab is: the peer's seconds over ours, of the same ro
 
 from __future__ import annotations
 
+import argparse
 import statistics
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import benchmark_peers as peers
+from benchmark_options import add_json, add_only, add_rounds, add_threads, add_vocabularies
 from benchmark_turns import Measured, Turns, Variant, introduced, keep, ratio, take_turns, told
 
-VOCABULARIES = (8192, 50304)
 STEPS = {8192: 6}
 """Steps a turn; 3 where nothing is said."""
 OURS = "losslab"
@@ -51,28 +50,31 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def main(
-    rounds: int, threads: int, *, vocabularies: Sequence[int] = VOCABULARIES, only: str = "", json: Path | None = None
-) -> None:
-    """Print a table for each vocabulary.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_rounds(parser)
+    add_threads(parser)
+    add_vocabularies(parser)
+    add_only(parser, VARIANTS, "ours, and variants")
+    add_json(parser)
 
-    Args:
-        only: leave out the variants whose names hold none of these words, separated by commas; ours stays.
-    """
-    words = [word for word in only.split(",") if word]
-    chosen = {name: v for name, v in VARIANTS.items() if name == OURS or not words or any(w in name for w in words)}
-    shape = peers.Shape(vocabularies[0])
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print a table for each vocabulary."""
+    threads, rounds = arguments.threads, arguments.rounds
+    chosen = {name: variant for name, variant in VARIANTS.items() if name == OURS or name in arguments.only}
+    shape = peers.Shape(arguments.vocab[0])
     here = introduced(
         f"a training step of {shape.batch_size} x {shape.context} tokens: decoder of {shape.layers} layers, "
         f"{shape.heads} heads, width {shape.width}, tied embeddings; AdamW, clipping at 1.0; fp32",
         threads,
         rounds,
     )
-    for vocab_size in vocabularies:
+    for vocab_size in arguments.vocab:
         own = replace(shape, vocab_size=vocab_size)
         found = take_turns(chosen, own, threads=threads, rounds=rounds, steps=STEPS.get(vocab_size, 3))
         print(f"V = {vocab_size:,}")
-        keep(json, f"step {vocab_size}", {"machine": here, "variants": _table(found, own.positions)})
+        keep(arguments.json, f"step {vocab_size}", {"machine": here, "variants": _table(found, own.positions)})
+    return 0
 
 
 def _table(found: dict[str, Measured], positions: int) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Run by scripts/benchmark tokenise: a large file tokenised by losslab, beside the bare batch call of `tokenizers` over
-the same documents, and a build that is killed and goes on.
+"""A large file tokenised by losslab, beside the bare batch call of `tokenizers` over the same documents, and a build
+that is killed and goes on.
 
 Each is a process tree of its own, whose memory (the sum of the resident sizes) is looked at twenty times a second. The
 text is made of the words of the built-in corpus, drawn with a seed, in paragraphs; the tokenizer is trained on that
@@ -13,6 +13,7 @@ encoded columns, and the bare call is given the texts alone.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -26,6 +27,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmark_options import positive
 
 from losslab.data.token_writer import SHARD
 
@@ -42,10 +45,17 @@ _LOOKS = 0.05
 """Seconds between two looks at the memory."""
 
 
-def main(megabytes: int, *, rows: bool) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--megabytes", type=positive, default=50, metavar="N", help="of text or rows (default: %(default)s)"
+    )
+    parser.add_argument("--rows", action="store_true", help="tables instead of a text")
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print both speeds and memories, and whether a killed build ends with the same bytes; 1 where that is not so, or a
     promise is not kept."""
-    return max(measure(megabytes, width) for width in (_WIDTHS if rows else (None,)))
+    return max(measure(arguments.megabytes, width) for width in (_WIDTHS if arguments.rows else (None,)))
 
 
 def measure(megabytes: int, width: int | None) -> int:

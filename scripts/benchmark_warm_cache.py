@@ -1,4 +1,4 @@
-"""Run by scripts/benchmark warm_cache: the start of a run on a text whose tokens are cached, beside that on 1 MB.
+"""The start of a run on a text whose tokens are cached, beside that on 1 MB.
 
 Each text is trained on once for the cache, and then in turns for one step; the median of the rounds counts. The first
 step is `timing.first_step` of the record: seconds from the start of the run's session. The command's wall time holds
@@ -7,6 +7,7 @@ the check of all arguments before it, and the scores of a few tokens after it.
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import statistics
@@ -17,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmark_options import add_rounds, positive
+
 SMALL = 1
 DEFAULT = 50
 """Megabytes; the issue's promise is about 1,000."""
@@ -26,8 +29,16 @@ _WORDS = 5000
 _LONGEST = 12
 
 
-def main(megabytes: int, rounds: int) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--megabytes", type=positive, default=DEFAULT, metavar="N", help="of the large text (default: %(default)s)"
+    )
+    add_rounds(parser, "in turns; the median counts")
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print both starts and their differences; 1 where the first step comes more than a second later."""
+    megabytes, rounds = arguments.megabytes, arguments.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sizes = (SMALL, megabytes)

@@ -247,6 +247,7 @@ def test_too_few_seeds_for_a_claim_are_told(seeds: int, sweep: Sweep) -> None:
     summary = read(comparison_of(sweep))
     told = f"- {seeds} shared seed{'s' * (seeds > 1)}: too few for a claim, because no exact test can reach p < 0.05"
     assert (told in summary) == (seeds < 6)
+    assert ("seed=auto adds seeds until there is a verdict (docs/stopping.md)" in summary) == (seeds < 6)
     assert ("One seed cannot separate a loss from luck." in summary) == (seeds == 1)
     if seeds == 1:
         assert "square against cross_entropy: undecided, +0.5100 nats per token. One seed" in summary

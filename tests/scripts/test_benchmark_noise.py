@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -123,6 +124,9 @@ def test_the_distance_of_twins_is_that_of_every_seed_with_some() -> None:
 def test_wrong_requests_are_told_before_anything_is_trained(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, seeds: int, texts: list[str], told: str
 ) -> None:
-    code = benchmark_noise.main(tmp_path, seeds, list(map(Path, texts)), dropout=0.1, more=[], publish=False)
+    parser = argparse.ArgumentParser()
+    benchmark_noise.add_arguments(parser)
+    options = ["--folder", str(tmp_path), "--seeds", str(seeds), *(["--texts", *texts] if texts else [])]
+    code = benchmark_noise.main(parser.parse_args(options))
     assert code == 2
     assert told in capsys.readouterr().err

@@ -62,9 +62,9 @@ def few_seeds(rows: Sequence[Row], contenders: Sequence[Contender]) -> list[str]
         return []
     told = " or ".join(map(str, few))
     runs = [run for c in contenders for run in c.tried]
-    more = "; add some: the same command with more seeds runs only the missing ones"
+    more = "; under another name=…, seed=auto adds seeds until there is a verdict (docs/stopping.md)"
     if any(run.record.trial for run in runs):  # a study keeps its seeds
-        more = "; train the chosen settings with more seeds, under another name=…"
+        more = "; train the chosen settings with seed=auto, under another name=… (docs/stopping.md)"
     more = "" if all(run.folder is None for run in runs) else more
     return [
         f"{told} shared seed{'s' * (few != [1])}: too few for a claim, because no exact test can reach p < 0.05 with "
