@@ -78,7 +78,7 @@ def draw(width: int, num_outputs: int) -> tuple[Features, OutputProjection]:
 
 
 def kinds_of(loss: Loss, features: Features, projection: OutputProjection) -> dict[str, tuple[int, Callable[[], Any]]]:
-    """What is timed, with the number of its positions."""
+    """Work that is timed, with the number of its positions."""
     num_outputs = len(projection.weight)
     groups, rows = torch.arange(num_outputs) % 5, scoring_rows(num_outputs)
 
