@@ -45,8 +45,12 @@ def test_typed_seeds_replace_those_of_an_experiment_either_way(tmp_path: Path) -
         (["seed=auto", "max_seeds=9"], "seed=auto needs decide=0.01"),
         (["seed=auto,1", *RULE[1:]], "leave the others out"),
         (["seed=1,2", "max_seeds=9"], "max_seeds=9 goes with seed=auto"),
-        (["seed=auto", "decide=0.1", "max_seeds=9,10"], "max_seeds must be one whole number, not '9,10'"),
+        (
+            ["seed=auto", "decide=0.1", "max_seeds=9,10"],
+            "max_seeds must be one whole number from 0 to .*, not '9,10'",
+        ),
         (["seed=auto", "decide=0.1", "max_seeds=-4"], "max_seeds must be one whole number"),
+        ([*RULE, "first_seed=-1"], "first_seed must be one whole number from 0 to 2147483647, not '-1'"),
         (["seed=auto", "decide=0", "max_seeds=9"], "decide must be one number above 0"),
         (["seed=auto", "decide=nan", "max_seeds=9"], "decide must be one number above 0"),
         (["seed=auto", "decide=0.1,0.2", "max_seeds=9"], "decide must be one number above 0"),

@@ -264,3 +264,13 @@ def test_a_torn_file_keeps_what_was_whole_when_its_row_is_forgotten(tmp_path: Pa
     open_log(tmp_path, 1, seed=2).close()
     assert series(tmp_path, "train/objective") == [(1, 1.0)]
     assert hparam(tmp_path, "seed") == 2.0
+
+
+def test_a_run_that_is_stopped_before_its_log_begins_has_lost_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loggers = loggers_of(tmp_path, config(), {})
+    assert loggers.lightning
+    loggers.close("interrupted")
+    assert capsys.readouterr() == ("", "")
+    assert "lost" not in loggers._record.provenance.get("loggers", {}).get("tensorboard", {})

@@ -71,7 +71,7 @@ def read_auto_seeds(typed: Mapping[str, str]) -> AutoSeeds | None:
 
 def _whole(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= _MOST):
-        raise UserError(f"{name} must be one whole number, not {text!r}")
+        raise UserError(f"{name} must be one whole number from 0 to {_MOST}, not {text!r}")
     return int(text)
 
 

@@ -49,6 +49,7 @@ class _Guarded:
     def __init__(self, name: str, make: Callable[[], Logger], lose: Callable[[str, BaseException], None]) -> None:
         self.name = name
         self.lost = False
+        self.has_begun = False
         self._lose = lose
         made = self.call(make)
         self.logger: Logger = DummyLogger() if made is None else made
@@ -85,9 +86,9 @@ class _Guarded:
         self.of_callbacks |= {name: float(value) for name, value in metrics.items() if name != "epoch"}
 
     def close(self, status: str) -> None:
-        """Finalize it, and of one that is lost whatever still can be."""
+        """Finalize it, and of one that is lost, or was stopped before it began, whatever still can be."""
         word = status if isinstance(self.logger, RunLogger) else _LIGHTNINGS.get(status, "failed")
-        if not self.lost:
+        if not self.lost and (self.has_begun or not isinstance(self.logger, RunLogger)):
             self.call(self._finalize, word)
             return
         with untouched_streams(), suppress(Exception):
@@ -157,6 +158,7 @@ class Loggers:
             kept, step = self._kept(one.name), self._step
             session = self._about(step=step, kept=kept, had_lost=had_lost, is_last_again=is_last_again)
             first = one.call(one.logger.begin, session)
+            one.has_begun = True
             if not one.lost and session.trains and one.logger.place:
                 say(f"log    {one.logger.place}")
         one.logger.log_hyperparams(hparams_of(self._config, self._record))
