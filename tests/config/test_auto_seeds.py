@@ -55,6 +55,8 @@ def test_typed_seeds_replace_those_of_an_experiment_either_way(tmp_path: Path) -
         (["seed=auto", "decide=nan", "max_seeds=9"], "decide must be one number above 0"),
         (["seed=auto", "decide=0.1,0.2", "max_seeds=9"], "decide must be one number above 0"),
         ([*RULE, "hydra/sweeper=optuna", "optimizer.lr=interval(1e-4,1e-2)"], "search first"),
+        ([*RULE[:1], "max_seed=9", RULE[2]], "there is no key 'max_seed': did you mean 'max_seeds'"),
+        ([*RULE, "first_sed=9"], "there is no key 'first_sed': did you mean 'first_seed'"),
         ([*RULE, "zip=[loss,seed]"], "zip names 'seed', which is no axis"),
     ],
 )

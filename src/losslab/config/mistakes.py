@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from losslab.choices import conf_dir
+from losslab.config.auto_seeds import NAMES
 from losslab.config.foreign import CHOICES, VALUES, serves_instead
 from losslab.config.nearest import nearest
 from losslab.config.schema import RunConfig
@@ -69,7 +70,9 @@ def explain(error: Exception, known: set[str]) -> UserError:
         if key in known:
             return UserError(f"the {group} that is chosen has no {key}: leave it out, and set {group}.KEY=VALUE")
     if found := re.search(r"Could not override '([^']+)'", text):
-        return UserError(f"there is no key {found[1]!r}: {nearest_key(found[1], known)}{_owners(found[1])}")
+        return UserError(
+            f"there is no key {found[1]!r}: {nearest_key(found[1], known.union(NAMES))}{_owners(found[1])}"
+        )
     if found := re.search(r"Value '(.*?)'(?: of type '\w+')? could not be converted to (\w+).*full_key: (\S+)", cause):
         value, kind, key = found.groups()
         return UserError(f"{key} must be {_KINDS.get(kind, kind)}, not {value!r}{VALUES.get(key, '')}")

@@ -105,7 +105,7 @@ def _basis(plan: Plan) -> str:
     whose = f", pooled over {plan.pooled} losses" if plan.pooled > 1 else ""
     told = (
         f"Deviation: of the differences to {plan.baseline} on shared seeds{whose}, with {' and '.join(freedom)} "
-        f"degrees of freedom. At most: its upper {CONFIDENCE:.0%} limit"
+        f"degree{'' if freedom == ['1'] else 's'} of freedom. At most: its upper {CONFIDENCE:.0%} limit"
     )
     if plan.is_enough:
         told += ", on which seeds are planned: they suffice in four of five such pilots"
