@@ -34,7 +34,7 @@ def test_equal_budgets_are_told_with_how_they_were_spent(sweep: Sweep) -> None:
     summary = read(comparison_of(sweep))
     told = "cross_entropy 3 trials (3 completed); focal 3 trials (2 completed, 1 pruned)"
     assert f"of searches with equal budgets: {told}" in summary
-    assert "train the chosen settings with more seeds, under another name=…" in summary
+    assert "train the chosen settings with seed=auto, under another name=… (docs/stopping.md)" in summary
     assert "not tuned over the same settings" not in summary and "unequal" not in summary
     assert "focal: 1 pruned at gamma=2 lr=0.03, seed 1: not in these means" in summary
 
