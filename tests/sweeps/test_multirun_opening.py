@@ -179,6 +179,8 @@ def test_more_runs_are_refused_where_nobody_can_be_asked(asked: Any) -> None:
         expand(parse(["-m", "seed=range(0,1001)"]))
     with pytest.raises(UserError, match=r"these are 10,000,000,000 runs"):
         expand(parse(["-m", "seed=range(0,100000)", "data.batch_size=range(1,100001)"]))
+    with pytest.raises(UserError, match="max_seeds=501: choose 6 to 500"):  # which --yes would not make right
+        expand(parse(["-m", "loss=cross_entropy,focal", "seed=auto", "max_seeds=501", "decide=0.01"]))
     assert asked.questions == []
 
 

@@ -87,6 +87,9 @@ def _check_growing(opened: Multirun) -> Growing | None:
             f"seed=auto works with hydra/launcher=local, not {opened.launcher}: on a cluster, start the same command "
             "in several jobs, which share the sweep (docs/stopping.md)"
         )
+    from losslab.sequential.rule import Rule  # scipy takes a moment to import
+
+    Rule(margin=opened.auto.margin, max_seeds=opened.auto.max_seeds, losses=max(opened.count - 1, 1))
     return Growing(opened.auto, opened.hydra_overrides)
 
 
