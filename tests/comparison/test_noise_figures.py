@@ -5,27 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_figures import NANO
 
-from losslab.comparison.noise_figures import FILE, Figure, figures_of, read_figures, write_figures
+from losslab.comparison.noise_figures import FILE, figures_of, read_figures, write_figures
 from losslab.errors import UserError
 
-NANO = Figure(
-    preset="nano",
-    words=["experiment=quickstart"],
-    loss="focal",
-    baseline="cross_entropy",
-    metric="test/nll_scaled",
-    unit="nats per token",
-    margin=0.01,
-    seeds=24,
-    std=0.018,
-    df=23,
-    unpaired_std=0.06,
-    seconds_a_run=30.0,
-    at_once=2,
-    machine="2 cores",
-    written="2026-11-28",
-)
 MICRO = replace(NANO, preset="micro", words=["experiment=quickstart", "model/size=micro"], std=0.03)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_figures import NANO
 from made_runs import Sweep, comparison_of, edit_record
 
 import losslab
@@ -15,7 +16,6 @@ from losslab.commands import plan as command
 from losslab.commands.plan import make_plan, plan
 from losslab.comparison.claim_cost import Deviation, seeds_for
 from losslab.comparison.growing import Growing
-from losslab.comparison.noise_figures import Figure
 from losslab.comparison.planning import plan_of_folder
 from losslab.comparison.simultaneous import sidak
 from losslab.errors import UserError
@@ -146,23 +146,7 @@ def test_json_holds_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert told["losses"][0]["deviation"] == pytest.approx(0.02) and told["losses"][-1]["deviation"] is None
 
 
-FIGURE = Figure(
-    preset="nano",
-    words=["experiment=quickstart"],
-    loss="focal",
-    baseline="cross_entropy",
-    metric="test/nll_scaled",
-    unit="nats per token",
-    margin=0.01,
-    seeds=24,
-    std=0.012,
-    df=23,
-    unpaired_std=0.06,
-    seconds_a_run=30.0,
-    at_once=2,
-    machine="2 cores",
-    written="2026-11-28",
-)
+FIGURE = replace(NANO, std=0.012)
 FIGURES = [FIGURE, replace(FIGURE, loss="poly1", std=0.02)]
 
 
