@@ -10,7 +10,7 @@ from losslab import products
 from losslab.contracts import Features
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.execution import LinearMap
-from losslab.products import Linear, is_quicker, linear, quicken, times_transposed
+from losslab.products import Linear, add_product, is_quicker, linear, product, quicken, times_transposed
 
 ROWS, WIDTH, OUTPUTS = 600, 96, 160
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
@@ -179,3 +179,12 @@ def test_autocast_multiplies_in_its_own_precision(called: list[int]) -> None:
         output = linear(_draw(ROWS, WIDTH), _draw(2 * OUTPUTS, WIDTH))
     assert output.dtype == torch.bfloat16
     assert not called
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_sums_of_products_are_float32(dtype: torch.dtype) -> None:
+    left, right = _draw(OUTPUTS, 40).to(dtype), _draw(40, WIDTH).to(dtype)
+    total = product(left, right)
+    add_product(total, left, right)
+    assert total.dtype == torch.float32
+    assert _error(total, 2 * left.double() @ right.double()) < 4 * torch.finfo(dtype).eps

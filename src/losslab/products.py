@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 LEAST_FLOPS = 2**24
 """Floating-point operations of a product that is worth the way to oneDNN, about 15 µs."""
+_HALF = (torch.float16, torch.bfloat16)
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -73,6 +74,24 @@ def times_transposed(left: Tensor, right: Tensor) -> Tensor:
     """left [n, k] · rightᵀ, right [m, k] → [n, m], outside of any graph. `right` may be a transposed view; `left` is
     copied where it is one."""
     return _multiply(left, right, None) if is_quicker(left, right) else left @ right.T
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left [n, k] · right [k, m] as float32, outside of any graph. With factors in half precision a GPU writes the
+    float32 sums that it makes; a CPU rounds them."""
+    if left.is_cuda and left.dtype in _HALF:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return (left @ right).float()
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left [n, k] · right [k, m] to a float32 sum; on a GPU in the product itself, without a matrix of its own."""
+    if left.is_cuda and left.dtype in _HALF and not torch.compiler.is_compiling():  # pytorch's issue 163880
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    elif left.dtype == torch.float32:
+        total.addmm_(left, right)
+    else:
+        total.add_(product(left, right))
 
 
 def quicken(module: nn.Module) -> None:

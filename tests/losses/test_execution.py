@@ -16,6 +16,7 @@ from losslab.contracts import Features, LossSum, OutputSpec, Projection, TargetK
 from losslab.errors import UserError
 from losslab.losses import base, execution
 from losslab.losses.base import Loss
+from losslab.losses.cross_entropy import CrossEntropy
 from losslab.models.projection import OutputProjection
 
 ROWS = 23
@@ -81,8 +82,9 @@ each_loss = pytest.mark.parametrize("loss", [pytest.param(loss, id=name) for nam
 
 @pytest.fixture(autouse=True)
 def seven_rows_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(execution._BUDGET, "cpu", 7 * 4 * NUM_OUTPUTS)
-    monkeypatch.setattr(execution, "_GRAPH_SHARE", 2)  # three of them at a time in the graph
+    monkeypatch.setitem(execution._PROJECTED, "cpu", 7 * 4 * NUM_OUTPUTS)
+    for budget in (execution._FEATURES, execution._GRAPH):
+        monkeypatch.setitem(budget, "cpu", 7 * 2 * NUM_OUTPUTS)  # three of them at a time in the graph
 
 
 @pytest.fixture
@@ -248,7 +250,7 @@ def test_chunks_are_what_a_loss_sees_unless_it_needs_the_whole_batch(features: F
 
 
 def test_rows_follow_from_the_budget() -> None:
-    assert execution.projection_rows(50304, torch.device("cuda")) == 2**28 // (4 * 50304)
+    assert execution.projection_rows(262144, torch.device("cuda")) == 2**30 // (4 * 262144)
     assert execution.projection_rows(2, torch.device("cuda")) == 2048
     assert execution.projection_rows(10**9, torch.device("cpu")) == 1
 
@@ -314,3 +316,18 @@ def test_nothing_is_made_on_another_device(case: Case) -> None:
     )
     values = loss.values(moved, OutputProjection(projection.float().to("meta")))
     assert added(values).device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_the_gradient_of_a_target_that_is_nearly_certain(dtype: torch.dtype) -> None:
+    """p_y - 1 is a small difference of numbers near 1, of which half precision has few."""
+    hidden = torch.tensor([[8.0, 0.5]], dtype=dtype).requires_grad_()
+    weight = torch.tensor([[1.0, 0.25], [0.0, 1.0], [0.25, -1.0]], dtype=dtype)
+    features = Features(hidden, torch.tensor([0]), torch.ones(1))
+    (found,) = torch.autograd.grad(CrossEntropy()(features, OutputProjection(weight)).total, hidden)
+    exact = hidden.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(
+        torch.nn.functional.cross_entropy(exact @ weight.double().T, torch.tensor([0])), exact
+    )
+    assert expected.norm() < 0.01
+    assert (found.double() - expected).norm() / expected.norm() < 4 * torch.finfo(dtype).eps

@@ -200,7 +200,7 @@ def _products(hidden: Tensor, weight: Tensor) -> None:
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     rows = projection_rows(len(weight), hidden.device)
-    columns = weight.T.contiguous()
+    columns = weight.T if weight.is_cuda else weight.T.contiguous()
     for start in range(0, len(hidden), rows):
         piece = hidden[start : start + rows]
         logits = times_transposed(piece, weight)

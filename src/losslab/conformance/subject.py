@@ -183,8 +183,8 @@ class Subject:
 
 def _teach(projection: Tensor) -> Callable[[Tensor], Tensor]:
     def log_probs(hidden: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return (hidden @ projection.to(hidden.dtype).T).log_softmax(dim=-1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return (hidden @ projection.to(hidden).T).log_softmax(dim=-1)
 
     return log_probs
 

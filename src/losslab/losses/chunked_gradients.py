@@ -49,13 +49,9 @@ def sum_softmax(
     """
     linear, scale = execution.projection, 1 / execution.loss.temperature
     hidden, target = chunk.features.hidden, chunk.features.target[:, None]
-    logits = linear(hidden).float()
-    if scale != 1:
-        logits *= scale
-    largest = logits.amax(dim=-1)
-    leaves = {"target_logit": logits.gather(-1, target)[:, 0]}
-    p = torch.softmax(logits, dim=-1, out=logits)
-    leaves["logsumexp"] = largest - p.amax(dim=-1).log()  # the largest p is at least 1 / V
+    logits = linear(hidden)
+    softmax = _softmax_in_bf16 if logits.dtype == torch.bfloat16 else _softmax
+    p, leaves, p_y = softmax(logits, target, scale)
     if u is not None and folded is not None:
         shift = 0.0 if linear.bias is None else linear.bias.float() @ u
         leaves["linear"] = scale * (hidden.float() @ folded + shift)
@@ -67,11 +63,40 @@ def sum_softmax(
         a, b, *c = execution.differentiate(total, list(leaves.values()), gradients)
         # b p + a e_y = b (p + (a / b) e_y); a / b is -1 for a function of log p_y, whatever b: exact near p_y = 1.
         b = torch.where(b == 0, _TINY, b)
-        p.scatter_add_(-1, target, (a / b)[:, None])
+        own = p_y + (a / b)[:, None]
+        p.scatter_(-1, target, own.to(p.dtype))
         gradients.add_logits(chunk.rows, p, scale * b[:, None], hidden, linear)
         if c and u is not None and folded is not None:
             gradients.add_linear(chunk.rows, scale * c[0], hidden, u, folded)
     return total.detach()
+
+
+def _softmax(logits: Tensor, target: Tensor, scale: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """p = softmax(scale · z) [n, V] over the logits' place, z_y and logsumexp [n] by name, and p_y [n, 1], in
+    float32."""
+    logits = logits.float()
+    if scale != 1:
+        logits *= scale
+    largest = logits.amax(dim=-1)
+    target_logit = logits.gather(-1, target)[:, 0]
+    p = torch.softmax(logits, dim=-1, out=logits)
+    logsumexp = largest - p.amax(dim=-1).log()  # the largest p is at least 1 / V
+    return p, {"target_logit": target_logit, "logsumexp": logsumexp}, p.gather(-1, target)
+
+
+def _softmax_in_bf16(logits: Tensor, target: Tensor, scale: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The same in fewer passes over [n, V], which are most of the time on a GPU; p is rounded to bfloat16, as its
+    products would round it, and the numbers of a position are not. float16 could not hold p beside every a / b."""
+    if scale == 1:
+        target_logit = logits.gather(-1, target).float()
+        log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    else:
+        scaled = logits.float().mul_(scale)
+        target_logit = scaled.gather(-1, target)
+        log_p = torch.log_softmax(scaled, dim=-1)
+    own = log_p.gather(-1, target)
+    leaves = {"target_logit": target_logit[:, 0], "logsumexp": (target_logit - own)[:, 0]}
+    return torch.exp(log_p, out=logits), leaves, own.exp()
 
 
 def _fold(loss: RunnableLoss, linear: LinearMap) -> tuple[Tensor | None, Tensor | None]:

@@ -23,13 +23,15 @@ from losslab.losses.gradient_sums import Gradients, sum_with_gradients
 from losslab.losses.targets import check_targets
 from losslab.products import linear
 
-_BUDGET = {"cpu": 2**25, "cuda": 2**28}
-"""Bytes for a chunk's float32 logits: near the last cache of a CPU, and enough to fill a GPU."""
+_PROJECTED = {"cpu": 2**25, "cuda": 2**30}
+"""Bytes for a chunk's float32 logits: near the last cache of a CPU; many on a GPU, where each chunk adds a gradient of
+the size of the weight."""
+_FEATURES = {"cpu": 2**24, "cuda": 2**27}
+"""The same for logits inside the graph, where each chunk makes a gradient of the size of the weight."""
+_GRAPH = {"cpu": 2**21, "cuda": 2**26}
+"""The same for logits down to which autograd goes, which keeps up to 16 copies of them; on a GPU enough to fill it."""
 _MOST_ROWS = 2048
 """More make no product faster."""
-_GRAPH_SHARE = 16
-"""Autograd keeps up to this many copies of the logits that it is given, so it is given this much less of them."""
-
 
 _limit: ContextVar[int] = ContextVar("limit", default=_MOST_ROWS)
 
@@ -46,22 +48,22 @@ def limit_rows(rows: int) -> Iterator[None]:
 
 def projection_rows(num_outputs: int, device: torch.device) -> int:
     """The number of positions to project at once."""
-    return _rows(num_outputs, device, 1)
+    return _rows(num_outputs, device, _PROJECTED)
 
 
 def feature_rows(num_outputs: int, device: torch.device) -> int:
     """The number of positions to project inside the graph at once; each time costs a gradient of the size of the
     weight."""
-    return _rows(num_outputs, device, 2)
+    return _rows(num_outputs, device, _FEATURES)
 
 
 def graph_rows(num_outputs: int, device: torch.device) -> int:
     """The number of positions whose logits are differentiated at once."""
-    return _rows(num_outputs, device, _GRAPH_SHARE)
+    return _rows(num_outputs, device, _GRAPH)
 
 
-def _rows(num_outputs: int, device: torch.device, share: int) -> int:
-    budget = _BUDGET.get(device.type, _BUDGET["cuda"]) // share
+def _rows(num_outputs: int, device: torch.device, budgets: Mapping[str, int]) -> int:
+    budget = budgets.get(device.type, budgets["cuda"])
     return max(1, min(_limit.get(), budget // (4 * num_outputs)))
 
 

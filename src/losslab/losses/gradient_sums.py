@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from losslab.contracts import Projection
-from losslab.products import is_quicker, times_transposed
+from losslab.products import add_product, is_quicker, product, times_transposed
 
 _ROWS_WORTH_A_COPY = 512
 """Positions from which on a transposed copy of the weight costs less than it saves."""
@@ -36,15 +36,22 @@ class WeightSum:
         return self._total
 
     def add_product(self, logits: Tensor, hidden: Tensor) -> None:
-        """Add logitsᵀ [V, n] · hidden [n, D]. oneDNN would copy the logits if its result were not transposed."""
+        """Add logitsᵀ [V, n] · hidden [n, D], of one dtype. oneDNN would copy the logits if its result were not
+        transposed."""
+        if logits.dtype != torch.float32:
+            if self._total is None and logits.is_cuda:
+                self._total = product(logits.T, hidden)
+            else:
+                add_product(self.total(), logits.T, hidden)
+            return
         if not is_quicker(hidden.T, logits.T):
             self.total().addmm_(logits.T, hidden)
             return
-        product = times_transposed(hidden.T, logits.T).T
+        found = times_transposed(hidden.T, logits.T).T
         if self._total is None:
-            self._total = product
+            self._total = found
         else:
-            self._total.add_(product)
+            self._total.add_(found)
 
 
 class Gradients:
@@ -76,7 +83,8 @@ class Gradients:
     def add_logits(self, rows: slice, logits: Tensor, factor: Tensor, hidden: Tensor, projection: Projection) -> None:
         """Carry a gradient in the logits, `factor` [n, 1] · `logits` [n, V], on to hidden states and projection.
 
-        `logits` is overwritten.
+        `logits` is overwritten. In the projection's half precision it is multiplied as it is; in float32 beside a
+        projection in half precision the factor comes before the rounding, for float16 could not hold it without.
         """
         dtype = projection.weight.dtype
         if dtype == torch.float32:  # n × D products with the factor instead of n × V
@@ -86,14 +94,17 @@ class Gradients:
             if self.weight_sum is not None:
                 self.weight_sum.add_product(logits, factor * hidden)
         else:
-            rounded = logits.mul_(factor).to(dtype)
-            factor = torch.ones_like(factor)
+            if logits.dtype != dtype:
+                logits, factor = logits.mul_(factor).to(dtype), torch.ones_like(factor)
             if self.hidden is not None:
-                self.hidden[rows] = rounded @ projection.weight
-            if self.weight is not None:
-                self.weight.add_(rounded.T @ hidden)
+                torch.mul(product(logits, projection.weight), factor, out=self.hidden[rows])
+            if self.weight_sum is not None:
+                self.weight_sum.add_product(logits, (factor * hidden).to(dtype))
         if self.bias is not None:
-            self.bias.addmv_(logits.T, factor[:, 0])
+            if dtype == torch.float32:
+                self.bias.addmv_(logits.T, factor[:, 0])
+            else:
+                add_product(self.bias[:, None], logits.T, factor.to(dtype))
 
     def _columns(self, logits: Tensor, weight: Tensor) -> Tensor:
         """The weight, transposed [D, V]: a copy where so many rows are multiplied by it that this is quicker."""

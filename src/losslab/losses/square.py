@@ -12,6 +12,7 @@ from losslab.errors import UserError
 from losslab.losses.base import Loss
 from losslab.losses.execution import Chunk, Execution
 from losslab.losses.gradient_sums import Gradients
+from losslab.products import add_product, product
 
 
 class Square(Loss):
@@ -64,27 +65,36 @@ class Square(Loss):
         """Sum without logits: Σ_j f_j² = hᵀGh + 2 h · Wᵀb + ‖b‖² with G = WᵀW, in O((N + V) D²) instead of O(N V D)
         (an idea of Vincent et al. 2014, arXiv:1412.7091)."""
         execution = Execution(self, features, projection, rows=None)
-        weight = projection.weight.detach().float()
-        bias = torch.zeros_like(weight[:, 0]) if projection.bias is None else projection.bias.detach().float()
+        weight = execution.projection.weight  # a GPU multiplies bfloat16 quickly, and sums in float32
+        weight = weight if weight.is_cuda and weight.dtype == torch.bfloat16 else projection.weight.detach().float()
+        bias = None if projection.bias is None else projection.bias.detach().float()
         scale = 1 / len(weight)
 
         def add(chunk: Chunk, gradients: Gradients) -> Tensor:
-            hidden, target, share = chunk.features.hidden.float(), chunk.features.target, scale * chunk.weight
-            own = weight[target]
-            f_y = (hidden * own).sum(dim=-1) + bias[target]
-            folded = bias @ weight
-            half = hidden @ (weight.T @ weight) + folded  # of the gradient of Σ_j f_j² in h
-            squares = ((half + folded) * hidden).sum(dim=-1) + bias.square().sum()
+            hidden, target, share = chunk.features.hidden.to(weight.dtype), chunk.features.target, scale * chunk.weight
+            own = weight[target].float()
+            f_y = (hidden * own).sum(dim=-1)
+            half = product(hidden, product(weight.T, weight).to(weight.dtype))  # of the gradient of Σ_j f_j² in h
+            if bias is None:
+                squares = (half * hidden).sum(dim=-1)
+            else:
+                f_y += bias[target]
+                folded = bias @ weight.float()
+                half += folded
+                squares = ((half + folded) * hidden).sum(dim=-1) + bias.square().sum()
             total = (share * (self.k * (f_y - self.m) ** 2 - f_y**2 + squares)).sum()
             slope = 2 * share * (self.k * (f_y - self.m) - f_y)
             if gradients.hidden is not None:
                 gradients.hidden += half.mul_(2 * share[:, None]).addcmul_(slope[:, None], own)
             if gradients.weight is not None:
                 weighted = 2 * share[:, None] * hidden
-                gradients.weight.addmm_(weight, weighted.T @ hidden).addr_(bias, weighted.sum(dim=0))
+                between = product(weighted.T.to(weight.dtype), hidden)
+                add_product(gradients.weight, weight, between.to(weight.dtype))
                 gradients.weight.index_add_(0, target, slope[:, None] * hidden)
-            if gradients.bias is not None:
-                gradients.bias += 2 * (weight @ (share @ hidden) + share.sum() * bias)
+                if bias is not None:
+                    gradients.weight.addr_(bias, weighted.sum(dim=0))
+            if gradients.bias is not None and bias is not None:
+                gradients.bias += 2 * (weight.float() @ (share @ hidden.float()) + share.sum() * bias)
                 gradients.bias.index_add_(0, target, slope)
             return total
 

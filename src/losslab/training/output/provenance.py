@@ -21,7 +21,7 @@ from losslab.config.binding import import_target
 from losslab.records import COMMAND
 from losslab.run_folder import RunFolder
 
-_PACKAGES = ["losslab", "torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
+_PACKAGES = ["torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "tokenizers", "numpy"]
 
 _OWN_FILES = [":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top)*.toml", ":(top)*.sh"]
 """Files that decide a run, apart from its data, whose content is hashed."""
@@ -29,7 +29,8 @@ _OWN_FILES = [":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top)*.toml", ":(to
 
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that decide a run's numbers."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+    own = {"python": platform.python_version(), "losslab": losslab.__version__}  # which may run from its sources
+    return own | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def provenance(run: RunFolder) -> dict[str, Any]:
