@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 LEAST_FLOPS = 2**24
 """Floating-point operations of a product that is worth the way to oneDNN, about 15 µs."""
-_HALF = (torch.float16, torch.bfloat16)
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -79,19 +78,24 @@ def times_transposed(left: Tensor, right: Tensor) -> Tensor:
 def product(left: Tensor, right: Tensor) -> Tensor:
     """left [n, k] · right [k, m] as float32, outside of any graph. With factors in half precision a GPU writes the
     float32 sums that it makes; a CPU rounds them."""
-    if left.is_cuda and left.dtype in _HALF:
+    if _sums_in_float32(left):
         return torch.mm(left, right, out_dtype=torch.float32)
     return (left @ right).float()
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add left [n, k] · right [k, m] to a float32 sum; on a GPU in the product itself, without a matrix of its own."""
-    if left.is_cuda and left.dtype in _HALF and not torch.compiler.is_compiling():  # pytorch's issue 163880
+    if _sums_in_float32(left) and not torch.compiler.is_compiling():  # pytorch's issue 163880
         torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
     elif left.dtype == torch.float32:
         total.addmm_(left, right)
     else:
         total.add_(product(left, right))
+
+
+def _sums_in_float32(factor: Tensor) -> bool:
+    """Whether torch has a product of half-precision factors whose result is float32: with CUDA alone."""
+    return factor.is_cuda and torch.version.hip is None and factor.dtype in (torch.float16, torch.bfloat16)
 
 
 def quicken(module: nn.Module) -> None:
