@@ -25,6 +25,7 @@ KINDS = {
     "sequential": "errors and seeds of sweeps that stop by themselves",
     "plan": "whether the seeds that losslab plan asks for suffice",
     "noise": "where the noise of runs comes from; the cost of a claim",
+    "many": "many small runs on one device: slots, graphs, one batched model",
 }
 """Kind, which is benchmark_KIND.py → its line. Many of those files import torch, and take seconds."""
 

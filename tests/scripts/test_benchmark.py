@@ -30,6 +30,7 @@ OWN = {
     "statistics": {"--families"},
     "sequential": {"--families"},
     "plan": {"--pilots"},
+    "many": {"--rounds", "--threads", "--only", "--json", "--device", "--slots", "--seeds", "--seconds", "--steps"},
     "noise": {"--folder", "--seeds", "--texts", "--dropout", "--with", "--publish"},
 }
 
@@ -70,6 +71,7 @@ def test_a_kind_has_its_own_options_alone(kind: str, capsys: pytest.CaptureFixtu
         ("heads --vocab 8192,many", "argument --vocab: 'many' is no whole number above 0"),
         ("loop --only drift,stop", "argument --only: no name holds 'stop'; there are: start; sweep; drift"),
         ("scoring --json no/such.json", "argument --json: there is no folder no"),
+        ("many --seconds 0", "argument --seconds: '0' is no number of seconds above 0 and below 60"),
         ("noise --seeds 3", "scripts/benchmark noise: error: the following arguments are required: --folder"),
     ],
 )

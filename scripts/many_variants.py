@@ -1,0 +1,164 @@
+"""Ways to train many small runs on one device, for `scripts/benchmark many`: what each process of a way does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import benchmark_peers as peers
+import torch
+from benchmark_turns import Turns
+from many_crews import Part
+from many_members import Batched, Graphed, Single, Work
+
+BASELINE = "one after another"
+IN_TURN = 8
+"""Steps of a run before the next one's turn."""
+_WORDS = {"smoothing": ("cross_entropy", "loss.label_smoothing=0.1")}
+"""The loss and further words of `losslab train` for names that are not those of its losses."""
+_THREAD_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Way:
+    """A row of the table.
+
+    Args:
+        crew: the processes that make it; several rows may share some.
+        processes: of the crew.
+        at_once: steps of runs in one of its steps.
+    """
+
+    name: str
+    crew: str
+    processes: int = 1
+    at_once: int = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A crew: its work, threads of each process, and whether it computes through MPS."""
+
+    part: Part
+    threads: int
+    mps: bool = False
+
+
+def losslab_steps(work: Work, place: int, turns: Turns) -> None:
+    """Steps of a losslab run, Lightning included, without logs and scores."""
+    name = work.losses[place % len(work.losses)]
+    loss, *words = _WORDS.get(name, (name,))
+    device = ("trainer=gpu", "trainer.precision=32-true") if work.device == "cuda" else ()
+    peers.losslab(replace(work.shape, loss=loss, words=(*words, *device)), turns)
+
+
+def bare_steps(work: Work, place: int, turns: Turns, *, dense: bool, graph: bool = False) -> None:
+    """A run of each loss, each for some steps, without Lightning."""
+    runs = _runs(work, len(work.losses), dense=dense, graph=graph)
+    for i, _ in enumerate(turns):
+        run = runs[i // IN_TURN % len(runs)]
+        run.step(*run.batches[i % len(run.batches)])
+
+
+def _runs(work: Work, count: int, *, dense: bool, graph: bool) -> list[Single | Graphed]:
+    """Runs that have made their first steps, and their graphs."""
+    seeds = itertools.count(1)
+    members = [(loss, seed) for seed in itertools.islice(seeds, count) for loss in work.losses][:count]
+    made = [Single(work, loss, seed, dense=dense) for loss, seed in members]
+    runs: list[Single | Graphed] = [Graphed(each) for each in made] if graph else [*made]
+    for run in runs:
+        for i in range(5 if graph else 1):
+            run.step(*run.batches[i % len(run.batches)])
+    _wait(work)
+    return runs
+
+
+def in_streams(work: Work, place: int, turns: Turns, *, count: int, dense: bool, graph: bool) -> None:
+    """Steps of some runs in turn, each on a CUDA stream of its own."""
+    runs = _runs(work, count, dense=dense, graph=graph)
+    streams = [torch.cuda.Stream() for _ in runs]
+    pairs = itertools.cycle(zip(runs, streams, strict=True))
+    for i, _ in enumerate(turns):
+        run, stream = next(pairs)
+        with torch.cuda.stream(stream):
+            run.step(*run.batches[i // len(runs) % len(run.batches)])
+
+
+def in_threads(work: Work, place: int, turns: Turns, *, count: int) -> None:
+    """Steps of some runs side by side, each by a thread of one process, and on a GPU in a stream of its own."""
+    runs = _runs(work, count, dense=False, graph=False)
+
+    def train(run: Single | Graphed) -> None:
+        for i in range(_THREAD_STEPS):
+            run.step(*run.batches[i % len(run.batches)])
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        if work.device == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream())
+
+    with ThreadPoolExecutor(count, initializer=begin) as pool:
+        for _ in turns:
+            list(pool.map(train, runs))
+
+
+def batched_steps(work: Work, place: int, turns: Turns, *, dense: bool, graph: bool = False) -> None:
+    """Steps of all runs at once."""
+    whole = Batched(work, work.members, dense=dense)
+    model = Graphed(whole) if graph else whole
+    for i in range(5 if graph else 1):
+        model.step(*model.batches[i % len(model.batches)])
+    _wait(work)
+    for i, _ in enumerate(turns):
+        model.step(*model.batches[i % len(model.batches)])
+
+
+def _wait(work: Work) -> None:
+    if work.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def ways(works: list[Work], threads: int, slots: list[int]) -> tuple[list[Way], dict[str, Kind]]:
+    """The rows for a device, and the crews that they need.
+
+    Args:
+        works: with more and more seeds.
+        threads: of a process that has the CPU by itself.
+        slots: numbers of processes that share it.
+    """
+    work, gpu = works[0], works[0].device == "cuda"
+    threads = 1 if gpu else threads
+    rows: list[Way] = []
+    kinds: dict[str, Kind] = {}
+
+    def add(name: str, part: Callable[..., None], *, at_once: int = 1, own: int = threads, on: Work = work) -> None:
+        kinds[name] = Kind(partial(part, on), own)
+        rows.append(Way(name, name, at_once=at_once))
+
+    numbers = sorted({1, *slots}, reverse=not gpu)  # the first row is what losslab does by itself on this device
+    rows += [Way(BASELINE if k == 1 else f"slots={k}", "slots", k) for k in numbers]
+    kinds["slots"] = Kind(partial(losslab_steps, work), 1)
+    if gpu:
+        rows += [Way(f"slots={k}, MPS", "slots, MPS", k) for k in slots]
+        kinds["slots, MPS"] = Kind(partial(losslab_steps, work), 1, mps=True)
+    else:
+        add(f"{BASELINE}, all threads", losslab_steps)
+    add("without Lightning", partial(bare_steps, dense=False))
+    add("and with dense heads", partial(bare_steps, dense=True))
+    count = 8 if gpu else threads
+    add(f"{count} threads", partial(in_threads, count=count), at_once=count * _THREAD_STEPS, own=1)
+    if gpu:
+        add("8 streams", partial(in_streams, count=8, dense=False, graph=False))
+        add("a CUDA graph, dense", partial(bare_steps, dense=True, graph=True))
+        add("8 graphs in 8 streams, dense", partial(in_streams, count=8, dense=True, graph=True))
+    for many in works:
+        size = len(many.members)
+        add(f"batch of {size}, our heads", partial(batched_steps, dense=False), at_once=size, on=many)
+        add(f"batch of {size}, dense heads", partial(batched_steps, dense=True), at_once=size, on=many)
+        if gpu:
+            graphed = partial(batched_steps, dense=True, graph=True)
+            add(f"batch of {size}, dense, a graph", graphed, at_once=size, on=many)
+    return rows, kinds
