@@ -27,7 +27,7 @@ _CONTROL = "nvidia-cuda-mps-control"
 _fork = multiprocessing.get_context("fork")
 
 Part = Callable[[int, Turns], None]
-"""What each process of a crew does: it takes its place in the crew, and the turns, and makes a step for each yield."""
+"""Work of each process of a crew: it takes its place in the crew, and the turns, and makes a step for each yield."""
 
 
 class Turn(NamedTuple):
@@ -59,7 +59,7 @@ class Worker:
             self._link.send(seconds)
 
     def ended(self, within: float) -> Turn | str:
-        """What the turn gave, or why there is nothing."""
+        """Result of the turn, or the reason why there is none."""
         if not self._link.poll(within):
             return f"no answer within {within:.0f} s"
         try:
@@ -85,7 +85,7 @@ class Crew:
     def __init__(self, part: Part, size: int, threads: int, environment: dict[str, str]) -> None:
         self.workers = [Worker(part, place, threads, environment) for place in range(size)]
         self.missing = ""
-        """Why it cannot be measured."""
+        """The reason why it cannot be measured."""
 
     def begin(self, seconds: float, count: int) -> None:
         for worker in self.workers[:count]:
@@ -119,7 +119,7 @@ def at_work(crews: Sequence[Crew], within: float) -> Iterator[None]:
 
 
 def in_child(work: Callable[[], Any], within: float) -> Any:
-    """What `work` returns in a process of its own, so that this one never starts CUDA.
+    """Result of `work` in a process of its own, so that this one never starts CUDA.
 
     Raises:
         RuntimeError: with its traceback, where it fails.

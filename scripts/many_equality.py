@@ -58,7 +58,7 @@ def alone(work: Work, loss: str, steps: int, *, dense: bool, graph: bool = False
 
 
 def compare(work: Work, steps: int) -> dict[str, dict[str, Any]]:
-    """What the first seed of each loss and head is beside itself: trained again, in a batch without the last seed, as a
+    """Compare the first seed of each loss and head with itself: trained again, in a batch without the last seed, as a
     single run, and as a CUDA graph: True, or the distance. `last loss` is the relative difference of the last losses of
     batch and single run, `learned` the last loss of the latter as a share of its first."""
     found: dict[str, dict[str, Any]] = {}

@@ -178,6 +178,10 @@ def test_a_run_with_more_threads_takes_more_slots(slots: int, each: int, threads
         ({"runs": 8}, "8 at a time, with 1 CPU thread each"),
         ({"runs": 1}, "one at a time, with 8 CPU threads each"),
         ({"runs": 8, "gpus": ["0", "1", "2", "3"], "devices": 2}, "2 at a time, on 2 GPUs each"),
+        ({"runs": 8, "gpus": ["0", "1"]}, "2 at a time, on 1 GPU each"),
+        ({"runs": 8, "gpus": ["0"], "wanted": 4}, "4 at a time, sharing 1 GPU"),
+        ({"runs": 8, "gpus": ["0", "1"], "wanted": 3}, "3 at a time, sharing 2 GPUs"),
+        ({"runs": 8, "gpus": ["0", "1"], "wanted": 1}, "one at a time, on 1 GPU each"),
     ],
 )
 def test_people_read_how_it_is_shared(machine: dict[str, Any], words: str) -> None:

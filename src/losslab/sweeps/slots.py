@@ -46,6 +46,9 @@ class Sharing:
         """A few words for people."""
         at_once = "one at a time" if len(self.slots) == 1 else f"{len(self.slots)} at a time"
         if gpus := self.slots[0].gpus:
+            used = {gpu for slot in self.slots for gpu in slot.gpus}
+            if len(used) < len(gpus) * len(self.slots):
+                return f"{at_once}, sharing {_counted(len(used), 'GPU')}"
             return f"{at_once}, on {_counted(len(gpus), 'GPU')} each"
         return f"{at_once}, with {_counted(self.each, 'CPU thread')} each"
 
