@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from benchmark_turns import introduced, keep, ratio, told
 from many_crews import START, Crew, Mps, at_work, in_child, multi_process_service
 from many_equality import compare, table
 from many_members import Work
-from many_sweeps import measure, prepare
+from many_sweeps import measure
 from many_variants import Way, ways
 
 from losslab.errors import UserError
@@ -43,6 +44,8 @@ USUAL: dict[str, dict[str, Any]] = {
 _LONGEST = 60.0
 _MOST_SWEPT = 4
 """Slots of the multirun at most, which is one of as many runs."""
+_STEPS_SWEPT = 12
+"""Steps of each of them for one of `--steps`: 240 on a GPU, as those of the quickstart."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=_above_zero, metavar="S", help=f"of a row's turn (default: {usual['seconds']})"
     )
     parser.add_argument(
-        "--steps", type=positive, metavar="N", help=f"of equality, and fifths of sweeps (default: {usual['steps']})"
+        "--steps",
+        type=positive,
+        metavar="N",
+        help=f"of equality, and 1 / 12 of those of sweeps (default: {usual['steps']})",
     )
 
 
@@ -119,6 +125,7 @@ def _device(kind: str) -> str:
 
 
 def _steps(works: list[Work], threads: int, rounds: int, asked: dict[str, Any], service: Mps) -> dict[str, Any]:
+    import_module("losslab.training.process.worker")  # else each process would import Lightning by itself
     rows, kinds = ways(works, threads, asked["slots"])
     missing = {name: service.missing for name, kind in kinds.items() if kind.mps and service.missing}
     crews = {
@@ -179,7 +186,7 @@ def _equality(work: Work, steps: int, threads: int) -> dict[str, Any]:
         torch.set_num_threads(threads)
         return compare(work, steps)
 
-    found = in_child(work_it_out, 5 * _LONGEST)
+    found = in_child(work_it_out, _LONGEST if work.device == "cuda" else 20 * _LONGEST)
     print(
         f"after {steps} steps of {len(work.members)} members: equal losses and weights, or the largest relative "
         "difference of a loss on the way and of the weights"
@@ -190,8 +197,7 @@ def _equality(work: Work, steps: int, threads: int) -> dict[str, Any]:
 
 def _sweeps(folder: Path, device: str, asked: dict[str, Any], service: Mps) -> dict[str, Any]:
     slots = min(max(asked["slots"]), _MOST_SWEPT)
-    prepare(folder)
-    found = measure(folder, device, slots, 5 * asked["steps"], service)
+    found = measure(folder, device, slots, _STEPS_SWEPT * asked["steps"], service)
     print(f"a multirun of {found['runs']} runs of {found['steps']} steps; seconds of the command, imports included")
     sweeps = found["sweeps"]
     first = next(iter(sweeps.values()))["seconds"] if sweeps else 0.0

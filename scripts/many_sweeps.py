@@ -18,12 +18,8 @@ from losslab.run_folder import find_runs
 
 CHARACTERS = 400_000
 LOSSES = "cross_entropy,focal"
-
-
-def prepare(folder: Path) -> None:
-    """Write the text, and tokenise it once by a run of one step."""
-    (folder / "text.txt").write_text("\n\n".join(read_texts())[:CHARACTERS], encoding="utf-8")
-    train(folder, "name=warm", "trainer=cpu", "trainer.max_steps=1", "trainer.val_check_interval=1")
+LONGEST = 240
+"""Seconds for a sweep."""
 
 
 def train(folder: Path, *words: str, environment: dict[str, str] | None = None) -> float:
@@ -31,9 +27,10 @@ def train(folder: Path, *words: str, environment: dict[str, str] | None = None) 
 
     Raises:
         RuntimeError: with its last words, where it fails.
+        subprocess.TimeoutExpired: where it does not end.
     """
     source = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
-    command = [sys.executable, "-m", "losslab", "train", "data=text", "data.path=text.txt", "data.vocab_size=2048",
+    command = [sys.executable, "-m", "losslab", "train", "data=text", "data.path=text.txt", "data.tokenizer=bytes",
                "model/size=nano", "loggers=none", *words]  # fmt: skip
     began = time.monotonic()
     ended = subprocess.run(
@@ -43,6 +40,7 @@ def train(folder: Path, *words: str, environment: dict[str, str] | None = None) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=LONGEST,
         check=False,
     )
     if ended.returncode:
@@ -54,6 +52,7 @@ def train(folder: Path, *words: str, environment: dict[str, str] | None = None) 
 def measure(folder: Path, device: str, slots: int, steps: int, service: Mps) -> dict[str, Any]:
     """Seconds of a sweep of as many runs as slots, one at a time, at once, and at once through MPS; and how many of its
     runs have the same results as those one at a time."""
+    (folder / "text.txt").write_text("\n\n".join(read_texts())[:CHARACTERS], encoding="utf-8")
     seeds = ",".join(str(seed + 1) for seed in range(max(1, slots // 2)))
     words = (f"loss={LOSSES}", f"seed={seeds}", f"trainer={device}", "trainer.precision=32-true",
              f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}")  # fmt: skip
@@ -71,7 +70,7 @@ def measure(folder: Path, device: str, slots: int, steps: int, service: Mps) -> 
             seconds = train(
                 folder, "-m", f"name={own}", f"hydra.launcher.slots={count}", *words, environment=environment
             )
-        except RuntimeError as error:
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
             missing[name] = str(error)
             continue
         records = {run.name: run.record() for run in find_runs(folder / "outputs" / own)}
