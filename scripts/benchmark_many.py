@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,7 @@ def _plain(value: Any) -> str:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print a table for each part."""
+    """Print a table for each part; 1 where one fails."""
     asked = {name: getattr(arguments, name) or usual for name, usual in USUAL[arguments.device].items()}
     name = _device(arguments.device)
     here = introduced(
@@ -97,21 +99,27 @@ def main(arguments: argparse.Namespace) -> int:
     device = "cuda" if arguments.device == "gpu" else "cpu"
     works = [Work(NANO, device, seeds=seeds) for seeds in asked["seeds"]]
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         service = Mps({}, "on a CPU there is none")
         if device == "cuda" and {"steps", "sweeps"} & set(arguments.only):
             service = stack.enter_context(multi_process_service(folder))
+        parts = {
+            "steps": partial(_steps, works, arguments.threads, arguments.rounds, asked, service),
+            "equality": partial(_equality, works[0], asked["steps"], arguments.threads),
+            "sweeps": partial(_sweeps, folder, arguments.device, asked, service),
+        }
+        failed = False
         for part in arguments.only:
             began = time.monotonic()
-            if part == "steps":
-                found = _steps(works, arguments.threads, arguments.rounds, asked, service)
-            elif part == "equality":
-                found = _equality(works[0], asked["steps"], arguments.threads)
-            else:
-                found = _sweeps(folder, arguments.device, asked, service)
+            try:
+                found = parts[part]()
+            except RuntimeError as error:  # a machine is held for minutes: the other parts go on
+                print(f"{part} failed: {error}", file=sys.stderr)
+                failed = True
+                continue
             print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
             keep(arguments.json, f"many {part}, {arguments.device}", {"machine": here | {"device": name}, **found})
-    return 0
+    return int(failed)
 
 
 def _device(kind: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from many_members import Batched, Graphed, Single, Work
+from many_graphs import Graphed
+from many_members import Batched, Single, Work
 from torch import Tensor
 
 Weights = dict[str, Tensor]

@@ -12,7 +12,8 @@ import benchmark_peers as peers
 import torch
 from benchmark_turns import Turns
 from many_crews import Part
-from many_members import Batched, Graphed, Single, Work
+from many_graphs import Graphed
+from many_members import Batched, Single, Work
 
 BASELINE = "one after another"
 IN_TURN = 8

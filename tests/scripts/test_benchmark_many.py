@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -13,11 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import benchmark
+import benchmark_many
 from benchmark_peers import Shape
 from benchmark_turns import Turns
 from many_crews import Crew, Turn, at_work, in_child, multi_process_service
 from many_equality import alone, compare, together
 from many_members import Batched, Single, Work
+from many_variants import Way, ways
 
 SMALL = Work(Shape(23, layers=2, heads=2, width=8, context=5, batch_size=3), "cpu", seeds=2, dtype=torch.float64)
 
@@ -114,3 +117,36 @@ def test_without_the_service_its_absence_is_said(tmp_path: Path, monkeypatch: py
 def test_without_a_gpu_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["many", "--device", "gpu"]) == 2
     assert "--device gpu: torch finds no GPU here; --device cpu computes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_row_has_its_crew(device: str) -> None:
+    works = [Work(SMALL.shape, device, seeds=seeds) for seeds in (1, 3)]
+    rows, kinds = ways(works, 2, [2, 4])
+    assert {row.crew for row in rows} == kinds.keys() and len({row.name for row in rows}) == len(rows)
+    assert rows[0].name == ("slots=4" if device == "cpu" else "one after another"), "what losslab does by itself"
+    assert {row.at_once for row in rows if row.name.startswith("batch of")} == {5, 15}
+    assert {row.processes for row in rows if kinds[row.crew].mps} == ({2, 4} if device == "cuda" else set())
+
+
+def test_a_part_that_fails_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no answer within 60 s")
+
+    monkeypatch.setattr(benchmark_many, "_equality", fail)
+    monkeypatch.setattr(benchmark_many, "_sweeps", lambda *_: {"runs": 4})
+    file = tmp_path / "figures.json"
+    assert benchmark.main(["many", "--only", "equality,sweeps", "--json", str(file)]) == 1
+    assert "equality failed: no answer within 60 s" in capsys.readouterr().err
+    assert set(json.loads(file.read_text())) == {"many sweeps, cpu"}
+
+
+def test_rows_that_were_not_measured_say_why(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [Way("one", "a"), Way("two", "b"), Way("three", "c")]
+    speeds = {"one": [2.0, 4.0], "two": [6.0, 4.0], "three": list[float]()}
+    benchmark_many._print_steps(rows, speeds, {name: [0.5, 0.5] for name in speeds}, {"c": "OSError: no"})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2] == ["two", "5.0", "2.00", "[1.00,", "3.00]", "500.00"]
+    assert lines[3] == ["three", "not", "here:", "OSError:", "no"]
