@@ -39,7 +39,7 @@ PARTS = ("steps", "equality", "sweeps")
 NANO = Shape(2048, layers=2, heads=2, width=64, context=128, batch_size=16)
 """The model and the batch of conf/experiment/quickstart.yaml."""
 USUAL: dict[str, dict[str, Any]] = {
-    "gpu": {"slots": [2, 4, 8], "seeds": [4, 16], "seconds": 0.6, "steps": 20},
+    "gpu": {"slots": [2, 4, 8], "seeds": [4, 16], "seconds": 0.8, "steps": 20},
     "cpu": {"slots": [2], "seeds": [2], "seconds": 6.0, "steps": 5},
 }
 """Values of the options that are not given."""
@@ -137,12 +137,7 @@ def _steps(works: list[Work], threads: int, rounds: int, asked: dict[str, Any], 
     rows, kinds = ways(works, threads, asked["slots"])
     missing = {name: service.missing for name, kind in kinds.items() if kind.mps and service.missing}
     crews = {
-        name: Crew(
-            kind.part,
-            max(row.processes for row in rows if row.crew == name),
-            kind.threads,
-            service.environment if kind.mps else {},
-        )
+        name: Crew(kind.part, kind.size, kind.threads, service.environment if kind.mps else {})
         for name, kind in kinds.items()
         if name not in missing
     }
@@ -155,11 +150,11 @@ def _steps(works: list[Work], threads: int, rounds: int, asked: dict[str, Any], 
                 crew = crews.get(row.crew)
                 if crew is None or crew.missing:
                     continue
-                crew.begin(asked["seconds"], row.processes)
-                if turns := crew.ended(_LONGEST, row.processes):
-                    steps = row.at_once * sum(turn.steps for turn in turns)
-                    speeds[row.name].append(steps / max(turn.wall for turn in turns))
-                    cpu[row.name].append(sum(turn.cpu for turn in turns) / steps)
+                turn = crew.work(asked["seconds"], row.processes, row.windows, _LONGEST)
+                if not crew.missing:
+                    steps = row.at_once * turn.steps
+                    speeds[row.name].append(steps / turn.wall)
+                    cpu[row.name].append(turn.cpu / steps)
     if service.environment:
         print(f"{clients} processes were connected to the Multi-Process Service")
     missing |= {name: crew.missing for name, crew in crews.items() if crew.missing}

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from benchmark_turns import Turns
 
-START = {"cuda": 45.0, "cpu": 600.0}
+START = {"cuda": 60.0, "cpu": 600.0}
 """Seconds that the crews have for their start and first steps, by the device."""
 _CONTROL = "nvidia-cuda-mps-control"
 _fork = multiprocessing.get_context("fork")
@@ -30,8 +30,11 @@ Part = Callable[[int, Turns], None]
 """Work of each process of a crew: it takes its place in the crew, and the turns, and makes a step for each yield."""
 
 
+EVERYONE = slice(None)
+
+
 class Turn(NamedTuple):
-    """Steps that a process made in a turn, and its seconds."""
+    """Steps that were made in a turn, and its seconds."""
 
     steps: int
     wall: float
@@ -87,17 +90,29 @@ class Crew:
         self.missing = ""
         """The reason why it cannot be measured."""
 
-    def begin(self, seconds: float, count: int) -> None:
-        for worker in self.workers[:count]:
+    def begin(self, seconds: float, chosen: slice = EVERYONE) -> None:
+        for worker in self.workers[chosen]:
             worker.begin(seconds)
 
-    def ended(self, within: float, count: int) -> list[Turn]:
-        """The turns of the first `count` of them; none where one failed."""
+    def ended(self, within: float, chosen: slice = EVERYONE) -> list[Turn]:
+        """The turns of those who began; none where one failed."""
         until = time.monotonic() + within
-        found = [worker.ended(max(0.0, until - time.monotonic())) for worker in self.workers[:count]]
+        found = [worker.ended(max(0.0, until - time.monotonic())) for worker in self.workers[chosen]]
         turns = [each for each in found if isinstance(each, Turn)]
         self.missing = self.missing or next((each for each in found if isinstance(each, str)), "")
-        return turns if len(turns) == count else []
+        return turns if len(turns) == len(found) else []
+
+    def work(self, seconds: float, at_once: int, windows: int, within: float) -> Turn:
+        """Steps of `at_once` processes at a time, of these and then of the next ones: so many times within a turn."""
+        steps, wall, cpu = 0, 0.0, 0.0
+        for i in range(windows):
+            chosen = slice(i * at_once, (i + 1) * at_once)
+            self.begin(seconds / windows, chosen)
+            turns = self.ended(within, chosen)
+            steps += sum(turn.steps for turn in turns)
+            wall += max((turn.wall for turn in turns), default=0.0)
+            cpu += sum(turn.cpu for turn in turns)
+        return Turn(steps, wall, cpu)
 
 
 @contextmanager
@@ -105,10 +120,10 @@ def at_work(crews: Sequence[Crew], within: float) -> Iterator[None]:
     """All of them, started and warm, until they are dismissed; one that is not so within these seconds is missing."""
     try:
         for crew in crews:
-            crew.begin(0.2, len(crew.workers))
+            crew.begin(0.2)
         until = time.monotonic() + within
         for crew in crews:
-            crew.ended(max(1.0, until - time.monotonic()), len(crew.workers))
+            crew.ended(max(1.0, until - time.monotonic()))
         yield
     finally:
         workers = [worker for crew in crews for worker in crew.workers]

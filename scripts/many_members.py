@@ -171,8 +171,8 @@ class _FoldedAttention(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int, ...], *heads: Tensor) -> tuple[Tensor, int]:
-        rows = [head.movedim(dim, 0).flatten(0, 1) for head, dim in zip(heads, in_dims, strict=True)]
-        mixed = F.scaled_dot_product_attention(*rows, is_causal=True)
+        q, k, v = (head.movedim(dim, 0).flatten(0, 1) for head, dim in zip(heads, in_dims, strict=True))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return mixed.unflatten(0, (info.batch_size, -1)), 0  # type: ignore[no-untyped-call]
 
 
@@ -200,7 +200,7 @@ class Batched:
         self.members = list(members)
         self.dense = dense
         backbones = [work.backbone(seed) for _, seed in members]
-        self.stacked = stack_module_state(backbones)[0]  # type: ignore[arg-type]
+        self.stacked = stack_module_state(backbones)[0]
         self._base = deepcopy(backbones[0])
         """The shape, and buffers that the members share; its weights are never read."""
         self._groups = [(work.loss(name), len(list(same))) for name, same in groupby(loss for loss, _ in members)]

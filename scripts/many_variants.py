@@ -29,22 +29,25 @@ class Way:
 
     Args:
         crew: the processes that make it; several rows may share some.
-        processes: of the crew.
-        at_once: steps of runs in one of its steps.
+        processes: how many of them work at a time.
+        windows: how many times in a turn they do, each time others, so that every loss has its share.
+        at_once: steps of runs in one of their steps.
     """
 
     name: str
     crew: str
     processes: int = 1
+    windows: int = 1
     at_once: int = 1
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A crew: its work, threads of each process, and whether it computes through MPS."""
+    """A crew: its work, the number of its processes, threads of each, and whether it computes through MPS."""
 
     part: Part
     threads: int
+    size: int = 1
     mps: bool = False
 
 
@@ -139,12 +142,18 @@ def ways(works: list[Work], threads: int, slots: list[int]) -> tuple[list[Way], 
         kinds[name] = Kind(partial(part, on), own)
         rows.append(Way(name, name, at_once=at_once))
 
+    losses = len(work.losses)
+    size = max(*slots, losses + losses % 2)
+
+    def share(k: int, crew: str, name: str) -> Way:
+        return Way(name, crew, k, windows=min(-(-losses // k), size // k))
+
     numbers = sorted({1, *slots}, reverse=not gpu)  # the first row is what losslab does by itself on this device
-    rows += [Way(BASELINE if k == 1 else f"slots={k}", "slots", k) for k in numbers]
-    kinds["slots"] = Kind(partial(losslab_steps, work), 1)
+    rows += [share(k, "slots", BASELINE if k == 1 else f"slots={k}") for k in numbers]
+    kinds["slots"] = Kind(partial(losslab_steps, work), 1, size)
     if gpu:
-        rows += [Way(f"slots={k}, MPS", "slots, MPS", k) for k in slots]
-        kinds["slots, MPS"] = Kind(partial(losslab_steps, work), 1, mps=True)
+        rows += [share(k, "slots, MPS", f"slots={k}, MPS") for k in slots]
+        kinds["slots, MPS"] = Kind(partial(losslab_steps, work), 1, size, mps=True)
     else:
         add(f"{BASELINE}, all threads", losslab_steps)
     add("without Lightning", partial(bare_steps, dense=False))

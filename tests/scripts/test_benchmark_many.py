@@ -17,7 +17,7 @@ import benchmark
 import benchmark_many
 from benchmark_peers import Shape
 from benchmark_turns import Turns
-from many_crews import Crew, Turn, at_work, in_child, multi_process_service
+from many_crews import Crew, at_work, in_child, multi_process_service
 from many_equality import alone, compare, together
 from many_members import Batched, Single, Work
 from many_variants import Way, ways
@@ -93,9 +93,9 @@ def test_a_crew_works_in_turns_and_says_what_failed() -> None:
     good, bad = Crew(_counting, 2, 1, {}), Crew(_counting, 3, 1, {})
     with at_work([good, bad], 30):
         assert good.missing == "" and bad.missing == "ValueError: no such place"
-        good.begin(0.05, 1)
-        (turn,) = good.ended(10, 1)
-        assert isinstance(turn, Turn) and 1 <= turn.steps <= 8 and turn.wall >= 0.05
+        both, one = good.work(0.1, 2, 1, 10), good.work(0.1, 1, 2, 10)
+        assert 2 <= both.steps <= 22 and 0.1 <= both.wall < 5, "side by side"
+        assert 2 <= one.steps <= 12 and 0.1 <= one.wall < 5, "one behind the other"
 
 
 def test_a_process_of_its_own_answers_fails_or_dies() -> None:
@@ -126,6 +126,8 @@ def test_every_row_has_its_crew(device: str) -> None:
     assert {row.crew for row in rows} == kinds.keys() and len({row.name for row in rows}) == len(rows)
     assert rows[0].name == ("slots=4" if device == "cpu" else "one after another"), "what losslab does by itself"
     assert {row.at_once for row in rows if row.name.startswith("batch of")} == {5, 15}
+    assert all(row.processes * row.windows <= kinds[row.crew].size for row in rows)
+    assert [row.windows for row in rows if row.crew == "slots"] == ([1, 3, 5] if device == "cpu" else [5, 3, 1])
     assert {row.processes for row in rows if kinds[row.crew].mps} == ({2, 4} if device == "cuda" else set())
 
 
