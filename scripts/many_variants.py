@@ -130,17 +130,18 @@ def ways(works: list[Work], threads: int, slots: list[int]) -> tuple[list[Way], 
 
     Args:
         works: with more and more seeds.
-        threads: of a process that has the CPU by itself.
+        threads: of the CPU, on which each row has as many processes of a thread: threads of one process wait for each
+            other, and lose where something else needs the cores.
         slots: numbers of processes that share it.
     """
     work, gpu = works[0], works[0].device == "cuda"
-    threads = 1 if gpu else threads
+    at_a_time = 1 if gpu else threads
     rows: list[Way] = []
     kinds: dict[str, Kind] = {}
 
-    def add(name: str, part: Callable[..., None], *, at_once: int = 1, own: int = threads, on: Work = work) -> None:
-        kinds[name] = Kind(partial(part, on), own)
-        rows.append(Way(name, name, at_once=at_once))
+    def add(name: str, part: Callable[..., None], *, at_once: int = 1, size: int = at_a_time, on: Work = work) -> None:
+        kinds[name] = Kind(partial(part, on), 1, size)
+        rows.append(Way(name, name, size, at_once=at_once))
 
     losses = len(work.losses)
     size = max(*slots, losses + losses % 2)
@@ -155,20 +156,22 @@ def ways(works: list[Work], threads: int, slots: list[int]) -> tuple[list[Way], 
         rows += [share(k, "slots, MPS", f"slots={k}, MPS") for k in slots]
         kinds["slots, MPS"] = Kind(partial(losslab_steps, work), 1, size, mps=True)
     else:
-        add(f"{BASELINE}, all threads", losslab_steps)
+        kinds["all threads"] = Kind(partial(losslab_steps, work), threads)
+        rows.append(Way(f"{BASELINE}, all threads", "all threads"))
     add("without Lightning", partial(bare_steps, dense=False))
     add("and with dense heads", partial(bare_steps, dense=True))
     count = 8 if gpu else threads
-    add(f"{count} threads", partial(in_threads, count=count), at_once=count * _THREAD_STEPS, own=1)
+    add(f"{count} threads", partial(in_threads, count=count), at_once=count * _THREAD_STEPS, size=1)
     if gpu:
         add("8 streams", partial(in_streams, count=8, dense=False, graph=False))
         add("a CUDA graph, dense", partial(bare_steps, dense=True, graph=True))
         add("8 graphs in 8 streams, dense", partial(in_streams, count=8, dense=True, graph=True))
     for many in works:
-        size = len(many.members)
-        add(f"batch of {size}, our heads", partial(batched_steps, dense=False), at_once=size, on=many)
-        add(f"batch of {size}, dense heads", partial(batched_steps, dense=True), at_once=size, on=many)
+        members = len(many.members)
+        name = f"batch of {members}" if gpu else f"{at_a_time} batches of {members}"
+        add(f"{name}, our heads", partial(batched_steps, dense=False), at_once=members, on=many)
+        add(f"{name}, dense heads", partial(batched_steps, dense=True), at_once=members, on=many)
         if gpu:
             graphed = partial(batched_steps, dense=True, graph=True)
-            add(f"batch of {size}, dense, a graph", graphed, at_once=size, on=many)
+            add(f"{name}, dense, a graph", graphed, at_once=members, on=many)
     return rows, kinds
