@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from benchmark_options import add_json, add_only, add_rounds, add_threads, add_vocabularies
-from benchmark_peers import Shape as Run
+from benchmark_shape import Shape as Run
 from benchmark_turns import introduced, keep, ratio, told
 
 import losslab

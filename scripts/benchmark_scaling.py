@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmark_options import add_json, add_only, add_rounds, add_threads
-from benchmark_peers import Shape
+from benchmark_shape import Shape
 from benchmark_turns import introduced, keep
 
 from losslab.contracts import Batch

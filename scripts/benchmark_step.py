@@ -1,39 +1,65 @@
 """A whole training step of losslab beside those of its peers, for each vocabulary.
 
-All variants are alive and work in turns, each in a process of its own, whose largest resident memory counts. A ratio is
-how many times as quick losslab is: the peer's seconds over ours, of the same round.
+All variants are alive and work in turns, each in a process of its own, whose largest memory counts: what is resident on
+a CPU, what torch allocates on a GPU. A ratio is how many times as quick losslab is: the peer's seconds over ours, of the
+same round. A peer that fails leaves its error in its row.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import benchmark_peers as peers
-from benchmark_options import add_json, add_only, add_rounds, add_threads, add_vocabularies
-from benchmark_turns import Measured, Turns, Variant, introduced, keep, ratio, take_turns, told
+import benchmark_plain as by_hand
+import torch
+from benchmark_options import add_json, add_only, add_rounds, add_threads, numbers
+from benchmark_shape import Shape
+from benchmark_turns import (
+    Measured,
+    NotHere,
+    Turns,
+    Variant,
+    introduced,
+    introduced_card,
+    keep,
+    ratio,
+    take_turns,
+    told,
+    versions,
+)
 
-STEPS = {8192: 6}
-"""Steps a turn; 3 where nothing is said."""
+from losslab.errors import UserError
+
 OURS = "losslab"
+STEPS = {"cpu": {8192: 6, 50304: 3}, "gpu": {50304: 8, 128256: 8}}
+"""Device → vocabularies where none are named, and the steps of a turn."""
+PACKAGES = ("triton", "lightning", "transformers", "accelerate", "litgpt", "liger-kernel", "cut-cross-entropy")
 
 
-def in_bf16(shape: peers.Shape, turns: Turns) -> None:
-    peers.losslab(replace(shape, words=(*shape.words, "trainer.precision=bf16-mixed")), turns)
+def in_bf16(shape: Shape, turns: Turns) -> None:
+    peers.losslab(replace(shape, bf16=True), turns)
 
 
-def compiled(shape: peers.Shape, turns: Turns) -> None:
+def compiled(shape: Shape, turns: Turns) -> None:
     peers.losslab(replace(shape, words=(*shape.words, "trainer.compile=true")), turns)
 
 
-def by_torch(shape: peers.Shape, turns: Turns) -> None:
+def by_torch(shape: Shape, turns: Turns) -> None:
     """The step with torch's own products."""
-    import torch
-
     torch.backends.mkldnn.enabled = False
     peers.losslab(shape, turns)
+
+
+def by_liger(shape: Shape, turns: Turns) -> None:
+    if find_spec("liger_kernel") is None:
+        raise NotHere("liger-kernel is not installed")
+    peers.losslab(replace(shape, words=(*shape.words, "loss.backend=liger")), turns)
 
 
 VARIANTS: dict[str, Variant] = {
@@ -41,65 +67,107 @@ VARIANTS: dict[str, Variant] = {
     "losslab, bf16-mixed": in_bf16,
     "losslab, trainer.compile": compiled,
     "losslab, products by MKL": by_torch,
-    "plain PyTorch loop": peers.plain,
-    "plain loop, torch.compile": peers.compiled,
+    "losslab, loss.backend=liger": by_liger,
+    "plain PyTorch loop": by_hand.plain,
+    "plain loop, torch.compile": by_hand.compiled,
     "transformers Trainer": peers.trainer,
     "litgpt": peers.litgpt,
-    "F.linear_cross_entropy": peers.linear_cross_entropy,
-    "chunks, checkpointed": peers.chunked,
+    "F.linear_cross_entropy": by_hand.linear_cross_entropy,
+    "chunks, checkpointed": by_hand.chunked,
+    "liger-kernel": by_hand.liger,
+    "cut-cross-entropy": by_hand.cut,
 }
+ONLY_ON = {
+    "losslab, bf16-mixed": "cpu", "losslab, products by MKL": "cpu", "losslab, loss.backend=liger": "gpu",
+    "liger-kernel": "gpu", "cut-cross-entropy": "gpu",
+}  # fmt: skip
+COMPILED = {"losslab, trainer.compile", "plain loop, torch.compile"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_rounds(parser)
     add_threads(parser)
-    add_vocabularies(parser)
+    parser.add_argument(
+        "--device", choices=STEPS, default="cpu", help="gpu: GPT-2 small in bf16 autocast on a CUDA card (default: cpu)"
+    )
+    defaults = [",".join(map(str, steps)) for steps in STEPS.values()]
+    parser.add_argument(
+        "--vocab", type=numbers, metavar="V,…", help="numbers of outputs (default: {}, on a GPU {})".format(*defaults)
+    )
     add_only(parser, VARIANTS, "ours, and variants")
     add_json(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print a table for each vocabulary."""
-    threads, rounds = arguments.threads, arguments.rounds
-    chosen = {name: variant for name, variant in VARIANTS.items() if name == OURS or name in arguments.only}
-    shape = peers.Shape(arguments.vocab[0])
-    here = introduced(
-        f"a training step of {shape.batch_size} x {shape.context} tokens: decoder of {shape.layers} layers, "
-        f"{shape.heads} heads, width {shape.width}, tied embeddings; AdamW, clipping at 1.0; fp32",
+    device, threads, rounds = arguments.device, arguments.threads, arguments.rounds
+    on_gpu = device == "gpu"
+    if on_gpu and not torch.cuda.is_available():
+        raise UserError(
+            f"--device gpu needs a CUDA card, and torch {torch.__version__} finds none; leave it out for a CPU"
+        )
+    there = {name: variant for name, variant in VARIANTS.items() if ONLY_ON.get(name, device) == device}
+    chosen = {name: variant for name, variant in there.items() if name == OURS or name in arguments.only}
+    vocabularies = arguments.vocab or list(STEPS[device])
+    shape = _shape(vocabularies[0], on_gpu)
+    here = (introduced_card if on_gpu else introduced)(
+        f"a training step: decoder of {shape.layers} layers, {shape.heads} heads, width {shape.width}, tied "
+        f"embeddings; AdamW, clipping at 1.0; {'bf16 autocast' if shape.bf16 else 'fp32'}",
         threads,
         rounds,
     )
-    for vocab_size in arguments.vocab:
-        own = replace(shape, vocab_size=vocab_size)
-        found = take_turns(chosen, own, threads=threads, rounds=rounds, steps=STEPS.get(vocab_size, 3))
-        print(f"V = {vocab_size:,}")
-        keep(arguments.json, f"step {vocab_size}", {"machine": here, "variants": _table(found, own.positions)})
-    return 0
+    here["packages"] = versions(PACKAGES)
+    print(", ".join(f"{name} {number}" for name, number in here["packages"].items()))
+    if left_out := [name for name in arguments.only if name not in there]:
+        print(f"left out, for they need a {'CPU' if on_gpu else 'GPU (--device gpu)'}: {', '.join(left_out)}")
+    ours_failed = False
+    for vocab_size in vocabularies:
+        shape = _shape(vocab_size, on_gpu)
+        found = take_turns(
+            chosen,
+            shape,
+            threads=threads,
+            rounds=rounds,
+            steps=STEPS[device].get(vocab_size, min(STEPS[device].values())),
+            device=shape.device,
+            abreast=COMPILED if on_gpu else (),
+        )
+        print(f"V = {vocab_size:,}, {shape.batch_size} x {shape.context:,} tokens a step")
+        name = f"step {'gpu ' if on_gpu else ''}{vocab_size}"
+        keep(arguments.json, name, {"machine": here, "variants": table(found, shape.positions, cpu=not on_gpu)})
+        if found[OURS].failed:
+            ours_failed = True
+            print(found[OURS].failed, file=sys.stderr)
+    return int(ours_failed)
 
 
-def _table(found: dict[str, Measured], positions: int) -> dict[str, Any]:
-    """Print it, and return it."""
+def _shape(vocab_size: int, on_gpu: bool) -> Shape:
+    return Shape.on_gpu(vocab_size) if on_gpu else Shape(vocab_size)
+
+
+def table(found: Mapping[str, Measured], positions: int, *, cpu: bool) -> dict[str, Any]:
+    """Print it, and return it.
+
+    Args:
+        cpu: with a column of CPU time; on a GPU a process waits for the card and is busy all the while.
+    """
     wide = max(map(len, found))
-    print(
-        f"{'':<{wide}}{'ms':>8}{'tokens/s':>10}{'losslab is x as quick':>24}{'the same in CPU time':>24}{'MiB':>7}"
-        f"{'of ours':>9}"
-    )
+    columns = ["losslab is x as quick", *(["the same in CPU time"] if cpu else [])]
+    print(f"{'':<{wide}}{'ms':>8}{'tokens/s':>10}{''.join(f'{each:>24}' for each in columns)}{'MiB':>8}{'of ours':>9}")
     ours = found[OURS]
     result: dict[str, Any] = {}
     for name, measured in found.items():
-        if measured.missing:
-            print(f"{name:<{wide}}  not here: {measured.missing}")
-            result[name] = {"missing": measured.missing}
+        if not measured.usable:
+            print(f"{name:<{wide}}  " + (f"not here: {measured.missing}" if measured.missing else measured.failure))
+            result[name] = {"missing": measured.missing} if measured.missing else {"failed": measured.failed}
             continue
         seconds = statistics.median(measured.wall)
-        wall, cpu = ratio(measured.wall, ours.wall), ratio(measured.cpu, ours.cpu)
-        print(
-            f"{name:<{wide}}{1e3 * seconds:>8.0f}{positions / seconds:>10,.0f}{told(wall):>24}{told(cpu):>24}"
-            f"{measured.mib:>7.0f}{measured.mib / ours.mib:>9.2f}",
-            flush=True,
-        )
-        result[name] = {
-            "seconds": measured.wall, "cpu_seconds": measured.cpu, "peak_mib": measured.mib, "losslab_is": wall,
-            "losslab_is_in_cpu": cpu,
-        }  # fmt: skip
+        row = f"{name:<{wide}}{1e3 * seconds:>8.1f}{positions / seconds:>10,.0f}"
+        result[name] = {"seconds": measured.wall, "cpu_seconds": measured.cpu, "peak_mib": measured.mib}
+        if ours.usable:
+            wall, in_cpu = ratio(measured.wall, ours.wall), ratio(measured.cpu, ours.cpu)
+            row += f"{told(wall):>24}" + (f"{told(in_cpu):>24}" if cpu else "")
+            row += f"{measured.mib:>8,.0f}{measured.mib / ours.mib:>9.2f}"
+            result[name] |= {"losslab_is": wall, "losslab_is_in_cpu": in_cpu}
+        print(row, flush=True)
     return result
