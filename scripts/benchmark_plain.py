@@ -52,7 +52,7 @@ def loop(
     shape: Shape, turns: Turns, model: nn.Module, forward: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> None:
     """Steps of `forward`, which is the model where nothing else is given: tokens and targets [B, T] → the mean loss."""
-    forward = forward or model
+    forward = model if forward is None else forward
     model.to(shape.device)
     given = shape.config()
     settings = {key: given["optimizer"][key] for key in ("lr", "betas", "eps", "weight_decay")}

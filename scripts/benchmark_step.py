@@ -1,8 +1,8 @@
 """A whole training step of losslab beside those of its peers, for each vocabulary.
 
 All variants are alive and work in turns, each in a process of its own, whose largest memory counts: what is resident on
-a CPU, what torch allocates on a GPU. A ratio is how many times as quick losslab is: the peer's seconds over ours, of the
-same round. A peer that fails leaves its error in its row.
+a CPU, what torch allocates on a GPU. A ratio is how many times as quick losslab is: the peer's seconds over ours, of
+the same round. A peer that fails leaves its error in its row.
 """
 
 from __future__ import annotations
