@@ -23,7 +23,7 @@ OWN = {
     "tokenise": {"--megabytes", "--rows"},
     "padding": {"--rounds", "--data"},
     "other_loops": {"--rounds"},
-    "step": {"--rounds", "--threads", "--vocab", "--only", "--json"},
+    "step": {"--rounds", "--threads", "--device", "--vocab", "--only", "--json"},
     "heads": {"--rounds", "--threads", "--vocab", "--only", "--json"},
     "loop": {"--rounds", "--threads", "--only", "--json"},
     "scaling": {"--rounds", "--threads", "--only", "--json"},
@@ -48,7 +48,7 @@ def test_help_has_a_line_for_each_kind(capsys: pytest.CaptureFixture[str]) -> No
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert dict(lines).items() >= benchmark.KINDS.items()
     files = {path.stem.removeprefix("benchmark_") for path in (ROOT / "scripts").glob("benchmark_*.py")}
-    assert files - {"options", "peers", "turns"} == benchmark.KINDS.keys() == OWN.keys()
+    assert files - {"options", "peers", "plain", "shape", "turns"} == benchmark.KINDS.keys() == OWN.keys()
 
 
 @pytest.mark.parametrize("kind", OWN)
