@@ -8,11 +8,14 @@ the same round. A peer that fails leaves its error in its row.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import benchmark_peers as peers
@@ -36,6 +39,9 @@ from benchmark_turns import (
 
 from losslab.errors import UserError
 
+ROOT = Path(__file__).parents[1]
+PEERS = ROOT / ".venv-peers"
+"""The environment of --peers."""
 OURS = "losslab"
 STEPS = {"cpu": {8192: 6, 50304: 3}, "gpu": {50304: 8, 128256: 8}}
 """Device → vocabularies where none are named, and the steps of a turn."""
@@ -95,11 +101,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocab", type=numbers, metavar="V,…", help="numbers of outputs (default: {}, on a GPU {})".format(*defaults)
     )
     add_only(parser, VARIANTS, "ours, and variants")
+    parser.add_argument(
+        "--peers", action="store_true", help="in an environment of the peers, .venv-peers, which is made where it lacks"
+    )
     add_json(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print a table for each vocabulary."""
+    if arguments.peers and Path(sys.prefix) != PEERS:
+        return _among_peers()
     device, threads, rounds = arguments.device, arguments.threads, arguments.rounds
     on_gpu = device == "gpu"
     if on_gpu and not torch.cuda.is_available():
@@ -139,6 +150,17 @@ def main(arguments: argparse.Namespace) -> int:
             ours_failed = True
             print(found[OURS].failed, file=sys.stderr)
     return int(ours_failed)
+
+
+def _among_peers() -> int:
+    """The same command by the Python of the peers' environment; returns where that could not be made."""
+    made = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", ". scripts/environment.sh; make_peers_environment"], cwd=ROOT, check=False
+    )
+    if made.returncode:
+        return made.returncode
+    python = str(PEERS / "bin/python")
+    os.execv(python, [python, *sys.argv])
 
 
 def _shape(vocab_size: int, on_gpu: bool) -> Shape:

@@ -23,7 +23,7 @@ OWN = {
     "tokenise": {"--megabytes", "--rows"},
     "padding": {"--rounds", "--data"},
     "other_loops": {"--rounds"},
-    "step": {"--rounds", "--threads", "--device", "--vocab", "--only", "--json"},
+    "step": {"--rounds", "--threads", "--device", "--vocab", "--only", "--peers", "--json"},
     "heads": {"--rounds", "--threads", "--vocab", "--only", "--json"},
     "loop": {"--rounds", "--threads", "--only", "--json"},
     "scaling": {"--rounds", "--threads", "--only", "--json"},

@@ -151,6 +151,33 @@ def test_a_gpu_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert len(told.err.splitlines()) == 1
 
 
+def test_peers_run_the_same_command_in_their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    codes = iter([3, 0])
+
+    def make(words: list[str], **_: object) -> SimpleNamespace:
+        calls.append(words)
+        return SimpleNamespace(returncode=next(codes))
+
+    monkeypatch.setattr(step.subprocess, "run", make)
+    monkeypatch.setattr(step.os, "execv", lambda python, words: calls.append([python, *words]))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "step", "--peers", "--rounds", "1"])
+    assert benchmark.main(sys.argv[1:]) == 3
+    assert len(calls) == 1  # and no step, where the environment could not be made
+    benchmark.main(sys.argv[1:])
+    python = str(step.ROOT / ".venv-peers/bin/python")
+    assert calls[-1] == [python, python, *sys.argv]
+
+
+def test_peers_have_a_pin_of_their_own_only_where_it_differs() -> None:
+    pins, ours = (
+        dict(line.lower().split("==") for line in (step.ROOT / name).read_text().splitlines() if "==" in line)
+        for name in ("scripts/peers.txt", "constraints.txt")
+    )
+    assert {"litgpt", "liger-kernel", "cut-cross-entropy"} <= pins.keys()
+    assert not pins.items() & ours.items()
+
+
 @pytest.mark.parametrize("make", [by_hand.plain, by_hand.chunked])
 def test_a_step_by_hand_trains_in_bf16(make: Callable[[Shape, Turns], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, where autocast has bf16, too."""
