@@ -38,6 +38,7 @@ ROWS = [
         "run_folder",
         "records",
         "reports",
+        "threads",
         "files",
         "event_file",
         "locks",
@@ -69,6 +70,7 @@ WITHOUT_TORCH = [
     "losslab.records",
     "losslab.reports",
     "losslab.run_folder",
+    "losslab.threads",
     *sorted(f"losslab.api.{path.stem}" for path in (SOURCE / "api").glob("*.py") if path.stem != "__init__"),
     *sorted(f"losslab.commands.{path.stem}" for path in (SOURCE / "commands").glob("*.py") if path.stem != "__init__"),
     *(

@@ -13,6 +13,7 @@ from losslab.cli_tools import tools
 from losslab.commands.usage import sentence
 from losslab.console import complain, say
 from losslab.errors import UserError, error_sentence
+from losslab.threads import wait_asleep
 
 app = typer.Typer(
     help="Find out, honestly, which final loss a Transformer should be trained on.",
@@ -269,6 +270,7 @@ app.add_typer(tools)
 
 def main() -> None:
     """Exit code 0, 1 for a failed run, 2 for bad input, which is answered in one sentence."""
+    wait_asleep()
     try:
         sys.exit(app(standalone_mode=False))
     except UserError as error:

@@ -14,12 +14,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from losslab.errors import UserError
+from losslab.threads import waiting
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """Forking a process that holds macOS's frameworks is not safe."""
-_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
-"""Threads that spin for each other come almost to a stop when something else needs the cores; those that fall asleep
-at once wait for each other's waking at every product. A microsecond of spinning costs little either way."""
 _ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Libraries must not open a pool of threads while they are imported: forked children have none of them."""
 
@@ -32,9 +30,8 @@ def warm_up() -> None:
         context.set_forkserver_preload(["losslab.sweeps.preload"])
         path = os.pathsep.join(path for path in sys.path if path)
         # The current folder is there only if this process imports from it, and at the same place in the order.
-        waiting = {} if os.environ.keys() & _WAITING.keys() else _WAITING  # whoever set one has decided
         resource_tracker.ensure_running()  # which the server starts otherwise, and which lets SIGINT through again
-        with changed_environment(_ALONE | waiting | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}), _no_interrupts():
+        with changed_environment(_ALONE | waiting() | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}), _no_interrupts():
             forkserver.ensure_running()
 
 
