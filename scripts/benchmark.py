@@ -20,7 +20,7 @@ KINDS = {
     "step": "a training step beside those of peers",
     "heads": "every loss beside its matrix products",
     "loop": "start-up, busy cores, and speed that drifts",
-    "scaling": "costs against tokens, vocabulary, width and length",
+    "scaling": "costs against tokens, vocabulary, width, length and runs",
     "statistics": "how often the comparison errs",
     "sequential": "errors and seeds of sweeps that stop by themselves",
     "plan": "whether the seeds that losslab plan asks for suffice",
