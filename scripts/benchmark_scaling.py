@@ -56,7 +56,7 @@ LEAST = 0.3
 
 
 class Axis(NamedTuple):
-    """What was measured along an axis, by size."""
+    """Measurements along an axis, by size."""
 
     name: str
     sizes: list[int]

@@ -215,14 +215,24 @@ def raw_bytes(tensor: Tensor) -> bytes:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same batch on another device."""
+    """The same batch on another device. A GPU copies it while this process goes on, and need not be asked whether the
+    weights hold a 0."""
+    waits = device.type != "cuda"
+
+    def move(tensor: Tensor) -> Tensor:
+        if waits or tensor.is_cuda:
+            return tensor.to(device)
+        return tensor.pin_memory().to(device, non_blocking=True)
 
     def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(device) for name, value in tensors.items()}
+        return {name: move(value) for name, value in tensors.items()}
 
+    weight = move(batch.weight)
+    is_known = batch.weight.device.type == "cpu" and bool(batch.weight.all())
     return batch._replace(
         inputs=moved(batch.inputs),
-        target=batch.target.to(device),
-        weight=batch.weight.to(device),
+        target=move(batch.target),
+        weight=weight,
         extras=moved(batch.extras),
+        nonzero=weight if is_known else None,
     )

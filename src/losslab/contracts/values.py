@@ -71,6 +71,8 @@ class Batch(NamedTuple):
     windows: EvalWindows | None = None
     """How sequences that are longer than the context are read, in batches to evaluate or predict; None: there are
     none. The task sees one hidden state a position all the same (`losslab.training.long_inputs`)."""
+    nonzero: Tensor | None = None
+    """`weight` itself, where it held no 0 before it went to the device, which then need not be asked."""
 
 
 class Windows(NamedTuple):
@@ -125,6 +127,8 @@ class Features:
     `class`, int64 [N], where the loss expects classes in another form."""
     lengths: Tensor | None = None
     """int64 [S]: how many of the hidden states belong to each sequence; None where targets are no sequences."""
+    nonzero: Tensor | None = None
+    """`weight` itself, where it is known to hold no 0; another tensor says nothing about it."""
 
     def __getitem__(self, rows: Tensor | slice) -> Features:
         return Features(
@@ -154,9 +158,18 @@ class Features:
         return replace(self, weight=self.weight * share)
 
     def kept(self) -> Features:
-        """The positions, or sequences, with non-zero weight; ignored ones are dropped before anything is projected."""
-        counts = self.weight != 0
-        return self if bool(counts.all()) else self[counts]  # no copy of targets [N, V] for nothing
+        """The positions, or sequences, with non-zero weight; ignored ones are dropped before anything is projected.
+        Waits for the device once, and not at all where the weights are known to hold no 0."""
+        if self.nonzero is self.weight:
+            return self
+        places = self.weight.nonzero()[:, 0]
+        found = self if len(places) == len(self.weight) else self[places]  # no copy of targets [N, V] for nothing
+        return replace(found, nonzero=found.weight)
+
+    def known(self, batch: Batch) -> Features:
+        """The same features; where their weights are a view of those of a batch that holds no 0, this is noted."""
+        known = batch.nonzero is batch.weight and (self.weight is batch.weight or self.weight._base is batch.weight)
+        return replace(self, nonzero=self.weight) if known else self
 
     def chunks(self, size: int) -> list[Features]:
         """Consecutive pieces of at most `size` positions; a sequence that is longer is not cut, and a piece alone."""

@@ -113,7 +113,7 @@ class Network(nn.Module):
         parts = parts_of(batch)
         whole = self._constant if self._constant and self.training else reader_of(self._body(), batch)
         body = whole if len(parts) == 1 else ReadOnce(whole, self.vocab_size)
-        found = [self.task.features(body, part, kind, self.loss.needs) for part in parts]
+        found = [self.task.features(body, part, kind, self.loss.needs).known(part) for part in parts]
         features = in_kind(joined(found), kind, self.target_size)
         return replace(features, extras={**features.extras, **taught}) if taught else features
 

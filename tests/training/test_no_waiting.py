@@ -1,0 +1,84 @@
+"""A training step reads no number from its device. Tensors have shapes alone here: asking for a value fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tiny_network import make_batch, make_network
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+
+from losslab.contracts import Batch, Features
+from losslab.contracts.data import to_device
+from losslab.losses import chunked_gradients, execution
+from losslab.training.network import Network
+
+LOSSES = ("cross_entropy", "kl_divergence", "square")
+
+
+@pytest.fixture
+def shapes_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A device whose tensors have no values."""
+    for module in (execution, chunked_gradients):  # which looks at targets on a CPU, as nobody waits for that
+        monkeypatch.setattr(module, "check_targets", lambda *arguments: None)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def move(network: Network) -> None:
+    for module in network.modules():
+        for name, value in module._buffers.items():
+            module._buffers[name] = value if value is None else empty(value)
+        for name, parameter in module._parameters.items():
+            module._parameters[name] = parameter if parameter is None else nn.Parameter(empty(parameter))
+
+
+def empty(value: Tensor) -> Tensor:
+    return torch.empty(value.shape, dtype=value.dtype)
+
+
+def without_values(batch: Batch, *, known: bool) -> Batch:
+    weight = empty(batch.weight)
+    inputs = {name: empty(value) for name, value in batch.inputs.items()}
+    return Batch(inputs, empty(batch.target), weight, {}, nonzero=weight if known else None)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_batch_without_ignored_positions_is_computed_without_waiting(loss: str, shapes_alone: None) -> None:
+    network = make_network(loss)
+    move(network)
+    result = network(without_values(make_batch(), known=True))
+    result.total.backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_weights_that_nobody_has_seen_are_asked_for(shapes_alone: None) -> None:
+    network = make_network("cross_entropy")
+    move(network)
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        network(without_values(make_batch(), known=False))
+
+
+def test_ignored_positions_are_dropped_and_the_rest_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = torch.arange(8.0).reshape(4, 2)
+    features = Features(hidden, torch.arange(4), torch.tensor([1.0, 0.0, 0.5, 0.0]), {"id": torch.arange(4)})
+    kept = features.kept()
+    assert kept.hidden.tolist() == [[0, 1], [4, 5]] and kept.extras["id"].tolist() == [0, 2]
+    monkeypatch.setattr(Tensor, "nonzero", None)
+    assert kept.kept() is kept
+    assert (kept.weighted(torch.tensor([1.0, 0.0])).nonzero is not None) and kept.weight.tolist() == [1.0, 0.5]
+    with pytest.raises(TypeError):
+        kept.weighted(torch.tensor([1.0, 0.0])).kept()  # other weights are looked at again
+
+
+@pytest.mark.parametrize(("weight", "known"), [([1.0, 0.5], True), ([1.0, 0.0], False)])
+def test_weights_are_looked_at_before_they_leave_the_host(weight: list[float], known: bool) -> None:
+    batch = Batch({}, torch.zeros(2, dtype=torch.int64), torch.tensor(weight), {})
+    moved = to_device(batch, torch.device("cpu"))
+    assert (moved.nonzero is moved.weight) == known
+    flat = Features(torch.zeros(2, 1), moved.target, moved.weight.flatten())
+    assert (flat.known(moved).nonzero is flat.weight) == known
+    other = moved._replace(weight=moved.weight * 0)
+    assert flat.known(other).nonzero is None
