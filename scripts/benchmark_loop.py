@@ -81,8 +81,7 @@ def clock(sweep: Path) -> dict[int, Time]:
 
 def both(above: list[Time], below: list[Time]) -> dict[str, tuple[float, float, float]]:
     """Ratios of wall and of CPU times."""
-    walls, cpus = (([one[k] for one in times] for times in (above, below)) for k in (0, 1))
-    return {"wall": ratio(*walls), "cpu": ratio(*cpus)}
+    return {name: ratio([one[k] for one in above], [one[k] for one in below]) for k, name in enumerate(Time._fields)}
 
 
 def line(

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from benchmark_options import add_json, add_only, add_rounds, add_threads, numbers, positive
-from benchmark_peers import Shape
+from benchmark_shape import Shape
 from benchmark_turns import introduced, keep, ratio, told
 from many_crews import START, Crew, Mps, at_work, in_child, multi_process_service
 from many_equality import compare, table

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from benchmark_peers import Shape
+from benchmark_shape import Shape
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F

@@ -26,7 +26,7 @@ OWN = {
     "step": {"--rounds", "--threads", "--device", "--vocab", "--only", "--peers", "--json"},
     "heads": {"--rounds", "--threads", "--vocab", "--only", "--json"},
     "loop": {"--rounds", "--threads", "--only", "--json"},
-    "scaling": {"--rounds", "--threads", "--only", "--json"},
+    "scaling": {"--rounds", "--threads", "--only", "--json", "--plot"},
     "statistics": {"--families"},
     "sequential": {"--families"},
     "plan": {"--pilots"},
@@ -48,7 +48,8 @@ def test_help_has_a_line_for_each_kind(capsys: pytest.CaptureFixture[str]) -> No
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert dict(lines).items() >= benchmark.KINDS.items()
     files = {path.stem.removeprefix("benchmark_") for path in (ROOT / "scripts").glob("benchmark_*.py")}
-    assert files - {"options", "peers", "plain", "shape", "turns"} == benchmark.KINDS.keys() == OWN.keys()
+    helpers = {"busy", "options", "peers", "plain", "scaling_runs", "shape", "turns"}
+    assert files - helpers == benchmark.KINDS.keys() == OWN.keys()
 
 
 @pytest.mark.parametrize("kind", OWN)
@@ -69,7 +70,7 @@ def test_a_kind_has_its_own_options_alone(kind: str, capsys: pytest.CaptureFixtu
         ("sweeps --sizes nano,mikro", "argument --sizes: 'mikro' is none of nano, micro, small"),
         ("plan --pilots 0", "argument --pilots: '0' is no whole number above 0"),
         ("heads --vocab 8192,many", "argument --vocab: 'many' is no whole number above 0"),
-        ("loop --only drift,stop", "argument --only: no name holds 'stop'; there are: start; sweep; drift"),
+        ("loop --only drift,stop", "argument --only: no name holds 'stop'; there are: start; beside; sweep; drift"),
         ("scoring --json no/such.json", "argument --json: there is no folder no"),
         ("many --seconds 0", "argument --seconds: '0' is no number of seconds above 0 and below 60"),
         ("noise --seeds 3", "scripts/benchmark noise: error: the following arguments are required: --folder"),

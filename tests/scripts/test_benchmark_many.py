@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import benchmark
 import benchmark_many
-from benchmark_peers import Shape
+from benchmark_shape import Shape
 from benchmark_turns import Turns
 from many_crews import Crew, at_work, in_child, multi_process_service
 from many_equality import alone, compare, together
