@@ -105,7 +105,7 @@ def test_without_a_kind_it_is_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_takes_the_parts_that_hold_a_word() -> None:
     parser = benchmark.make_parser(["scaling"])
     assert parser.parse_args(["scaling", "--only", "width,len"]).only == ["width", "length"]
-    assert parser.parse_args(["scaling"]).only == ["tokens", "vocabulary", "width", "length"]
+    assert parser.parse_args(["scaling"]).only == ["tokens", "vocabulary", "width", "length", "sweep", "compare"]
 
 
 def written() -> Iterator[str]:

@@ -83,26 +83,23 @@ def test_a_step_follows_the_token_mean_however_it_is_cut(loss: str, size: int) -
     whole = network(batch)
     step, module = moved(network, split(batch, size))
     assert relative_error(step, expected) < 1e-6
-    assert module.report is not None
-    assert module.report.objective == pytest.approx((whole.total / whole.weight).item(), rel=1e-6)
-    assert module.report.weight == pytest.approx(whole.weight.item(), rel=1e-6)
-    assert module.report.gradient_norms["all"] == pytest.approx(expected.norm().item(), rel=1e-6)
-    assert not module.report.stop
+    assert module.reports[-1].objective == pytest.approx((whole.total / whole.weight).item(), rel=1e-6)
+    assert module.reports[-1].weight == pytest.approx(whole.weight.item(), rel=1e-6)
+    assert module.reports[-1].gradient_norms["all"] == pytest.approx(expected.norm().item(), rel=1e-6)
+    assert not module.reports[-1].stop
 
 
 def test_reported_norms_do_not_depend_on_the_micro_batch_size() -> None:
-    reports = [train(make_network(), split(make_batch(), size)).report for size in (8, 2, 1)]
+    reports = [train(make_network(), split(make_batch(), size)).reports[-1] for size in (8, 2, 1)]
     for report in reports:
-        assert report is not None
         assert set(report.gradient_norms) == {"all", "hidden_01", "hidden_02", "hidden_last"}
-        assert report.gradient_norms == pytest.approx(reports[0].gradient_norms, rel=1e-5)  # type: ignore[union-attr]
+        assert report.gradient_norms == pytest.approx(reports[0].gradient_norms, rel=1e-5)
 
 
 def test_norms_at_hidden_states_are_only_measured_on_logged_steps() -> None:
     def measured(*, steps: int) -> set[str]:
         module = train(make_network(), split(make_batch(), 2)[: 2 * steps], steps=steps, is_logged=lambda s: s == 2)
-        assert module.report is not None
-        return set(module.report.gradient_norms)
+        return set(module.reports[-1].gradient_norms)
 
     assert measured(steps=1) == {"all"}
     assert "hidden_01" in measured(steps=2)
@@ -114,8 +111,7 @@ def test_clipping_shortens_the_step_and_not_the_reported_norm() -> None:
     step, module = moved(network, split(make_batch(), 2), clip=0.01)
     assert step.norm().item() == pytest.approx(0.01, rel=1e-3)
     assert torch.nn.functional.cosine_similarity(step, expected, dim=0).item() == pytest.approx(1.0, abs=1e-6)
-    assert module.report is not None
-    assert module.report.gradient_norms["all"] == pytest.approx(expected.norm().item(), rel=1e-6)
+    assert module.reports[-1].gradient_norms["all"] == pytest.approx(expected.norm().item(), rel=1e-6)
 
 
 def test_a_gradient_below_the_clip_is_left_alone() -> None:
@@ -128,16 +124,14 @@ def test_a_gradient_below_the_clip_is_left_alone() -> None:
 def test_an_all_ignored_step_moves_nothing() -> None:
     step, module = moved(make_network(), split(make_batch(all_ignored=True), 2), clip=1.0)
     assert torch.equal(step, torch.zeros_like(step))
-    assert module.report is not None
-    assert module.report.objective == module.report.gradient_norms["all"] == 0
+    assert module.reports[-1].objective == module.reports[-1].gradient_norms["all"] == 0
 
 
 def test_the_schedule_counts_optimizer_steps_and_its_rate_is_reported() -> None:
     micro_batches = split(make_batch(), 1)
     for steps, rate in ((1, 1.0), (2, 0.5), (4, 0.125)):
         module = train(make_network(), micro_batches, steps=steps)
-        assert module.report is not None
-        assert module.report.learning_rates == {"": rate}
+        assert module.reports[-1].learning_rates == {"": rate}
 
 
 def test_dropout_follows_the_seed_and_no_other_random_number() -> None:
@@ -180,8 +174,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_step() -> None:
 
 
 def test_a_requested_stop_is_reported() -> None:
-    report = train(make_network(), split(make_batch(), 2), stop=True).report
-    assert report is not None
+    report = train(make_network(), split(make_batch(), 2), stop=True).reports[-1]
     assert report.stop
 
 

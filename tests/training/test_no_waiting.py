@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from tiny_network import make_batch, make_network
+from test_loss_module import train
+from tiny_network import make_batch, make_network, split
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
+import losslab.training.module
 from losslab.contracts import Batch, Features
 from losslab.contracts.data import to_device
 from losslab.losses import chunked_gradients, execution
+from losslab.training.module import LossModule
 from losslab.training.network import Network
+from losslab.training.step_report import UnreadReport
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own use of torch
 LOSSES = ("cross_entropy", "kl_divergence", "square")
 
 
@@ -82,3 +88,68 @@ def test_weights_are_looked_at_before_they_leave_the_host(weight: list[float], k
     assert (flat.known(moved).nonzero is flat.weight) == known
     other = moved._replace(weight=moved.weight * 0)
     assert flat.known(other).nonzero is None
+
+
+READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__float__", "__int__", "__bool__")
+"""Methods of a tensor by which a number comes to the host."""
+
+
+def test_a_step_that_is_not_logged_waits_for_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first and the last of six steps are logged. The reports of the others are read when they have arrived."""
+    inside: list[int] = []
+    waited: set[int] = set()
+
+    def during(method: Any) -> Any:
+        def call(module: LossModule, *arguments: Any, **named: Any) -> Any:
+            inside.append(module.trainer.global_step + 1)
+            try:
+                return method(module, *arguments, **named)
+            finally:
+                inside.pop()
+
+        return call
+
+    def outside(method: Any) -> Any:
+        def call(report: UnreadReport) -> Any:
+            steps, inside[:] = inside[:], []
+            try:
+                return method(report)
+            finally:
+                inside[:] = steps
+
+        return call
+
+    def noted(method: Any) -> Any:
+        def call(tensor: Tensor, *arguments: Any) -> Any:
+            waited.update(inside)
+            return method(tensor, *arguments)
+
+        return call
+
+    for name in ("training_step", "on_before_optimizer_step", "configure_gradient_clipping"):
+        monkeypatch.setattr(LossModule, name, during(getattr(LossModule, name)))
+    monkeypatch.setattr(UnreadReport, "read", outside(UnreadReport.read))
+    for name in READS:
+        monkeypatch.setattr(Tensor, name, noted(getattr(Tensor, name)))
+    for module in (execution, chunked_gradients):
+        monkeypatch.setattr(module, "check_targets", lambda *arguments: None)
+    monkeypatch.setattr(losslab.training.module, "reads_late", lambda device: True)
+    batch = make_batch()
+    batch = to_device(batch._replace(weight=torch.ones_like(batch.weight)), torch.device("cpu"))
+    trained = train(make_network(), [batch] * 6, steps=6, clip=0.1, is_logged=lambda step: step in (1, 6))
+    assert waited == {1, 6}
+    reports = trained.take_reports(wait=True)
+    assert [len(report.gradient_norms) > 1 for report in reports] == [True] + [False] * 4 + [True]
+
+
+def test_steps_are_the_same_read_late_or_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> tuple[list[Tensor], list[Any]]:
+        network = make_network()
+        module = train(network, split(make_batch(), 2), steps=2, clip=0.1, is_logged=lambda step: False)
+        return [parameter.detach().clone() for parameter in network.parameters()], module.take_reports(wait=True)
+
+    weights, reports = trained()
+    monkeypatch.setattr(losslab.training.module, "reads_late", lambda device: True)
+    late_weights, late_reports = trained()
+    assert all(torch.equal(one, other) for one, other in zip(weights, late_weights, strict=True))
+    assert reports == late_reports and len(reports) == 2

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from losslab.config.optimizer_groups import REST
+from losslab.config.optimizer_groups import PENALTIES, REST
 from losslab.contracts import Batch
 from losslab.errors import Diverged
 from losslab.training.gradients import HiddenGradients
@@ -24,26 +23,15 @@ from losslab.training.penalties import add_penalties
 from losslab.training.random import generator, seed_dropout
 from losslab.training.reduce import StepReducer
 from losslab.training.sharding import ShardedStrategy, all_finite, total_norm
+from losslab.training.step_report import StepReport, UnreadReport
 
-
-@dataclass
-class StepReport:
-    """Values of an optimizer step for the logs."""
-
-    objective: float
-    terms: dict[str, float]
-    """The parts of the objective that the loss names."""
-    weight: float
-    learning_rates: dict[str, float]
-    """Learning rates of the optimizer's named groups, and of all other parameters under the empty name."""
-    gradient_norms: dict[str, float] = field(default_factory=dict)
-    """Norms after the rescale, before clipping: `all`, and on logged steps one for each hidden state."""
-    stop: bool = False
-    """A rank received a signal."""
-
-
-_OF_TRAINING = ("make_optimizer", "make_scheduler", "stop_requested", "step_targets", "complete_checkpoint")
+_OF_TRAINING = ("make_optimizer", "make_scheduler", "stop_requested", "step_targets", "complete_checkpoint", "_unread")
 """Attributes that reach into a run: its data, signals and callbacks."""
+
+
+def reads_late(device: torch.device) -> bool:
+    """Whether a device computes while this process goes on, so that reading a number waits for all that is queued."""
+    return device.type == "cuda"
 
 
 class LossModule(pl.LightningModule):
@@ -89,7 +77,9 @@ class LossModule(pl.LightningModule):
         self.step_targets = step_targets
         self.hidden_gradients = HiddenGradients(network.backbone)
         self._loss_buffers = {name: buffer.clone() for name, buffer in network.loss.named_buffers()}
-        self.report: StepReport | None = None
+        self._unread: UnreadReport | None = None
+        self.reports: list[StepReport] = []
+        """Reports that have come from the device, and that nobody has taken."""
         self.complete_checkpoint: Callable[[dict[str, Any]], None] | None = None
         """Adds to a checkpoint what losslab keeps beside weights and states."""
 
@@ -134,36 +124,84 @@ class LossModule(pl.LightningModule):
         return self.reducer.add(self.network(batch))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Rescale, measure, and refuse to step on a gradient that is not finite.
+        """Rescale, measure, and refuse to step on a gradient that is not finite: on a GPU one step later, between steps
+        that are logged; nothing of it is kept.
 
         Lightning calls this after unscaling (fp16) and before clipping; callbacks run before it and see raw gradients.
         """
-        sums = self.reducer.finish(self.stop_requested())
+        self._read()
+        unread = self.reducer.sum_up(self.stop_requested())
         parameters = [p for p in self.network.parameters() if p.grad is not None]
+        rates = {
+            group.get(NAME, REST): float(group["lr"]) / group.get(SHARE, 1.0)
+            for group in reversed(optimizer.param_groups)
+        }
+        step = self.trainer.global_step + 1
+        if self._reads_later(optimizer, parameters, step):
+            unread.rescale([p.grad for p in parameters if p.grad is not None])
+            self._unread = UnreadReport(step, unread, total_norm(parameters), rates)
+            return
+        sums = unread.read()
         sums.rescale(parameters)
         if penalties := add_penalties(optimizer):
             parameters = [p for p in self.network.parameters() if p.grad is not None]
-        norm = total_norm(parameters)
+        norm = float(total_norm(parameters))
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
-        step = self.trainer.global_step + 1
         # fp16's scaler skips a step whose gradients overflowed, and lowers its scale; everything else is divergence.
-        if not math.isfinite(sums.objective) or (scaler is None and not math.isfinite(norm)):
-            loss = type(self.network.loss).__name__
-            raise Diverged(f"the objective of {loss} is {sums.objective} and the gradient's norm {norm} at step {step}")
+        self._refuse(step, sums.objective, norm if scaler is None else 0.0, norm)
         # Hidden states' gradients are this rank's own: DDP did not average them.
         hidden = self.hidden_gradients.finish(sums.factor / (self.reducer.ranks * scale), self.reducer.ranks)
-        self.report = StepReport(
-            objective=sums.objective + sum(penalties.values()),
-            terms=sums.terms | penalties,
-            weight=sums.weight,
-            learning_rates={
-                group.get(NAME, REST): float(group["lr"]) / group.get(SHARE, 1.0)
-                for group in reversed(optimizer.param_groups)
-            },
-            gradient_norms={"all": norm, **hidden},
-            stop=sums.flag,
+        self.reports.append(
+            StepReport(
+                objective=sums.objective + sum(penalties.values()),
+                terms=sums.terms | penalties,
+                weight=sums.weight,
+                learning_rates=rates,
+                gradient_norms={"all": norm, **hidden},
+                stop=sums.flag,
+            )
         )
+
+    def _reads_later(self, optimizer: Optimizer, parameters: list[nn.Parameter], step: int) -> bool:
+        """Whether a step's numbers are read with the next one, so that a GPU is never without work: not of a logged
+        step, and only of plain float32 gradients."""
+        return (
+            reads_late(self.device)
+            and not self.is_logged(step)
+            and getattr(self.trainer.precision_plugin, "scaler", None) is None
+            and not isinstance(self.trainer.strategy, ShardedStrategy)
+            and not any(group.get(name) for group in optimizer.param_groups for name in PENALTIES)
+            and all(p.grad is not None and p.grad.dtype == torch.float32 for p in parameters)
+        )
+
+    def _read(self) -> None:
+        """Read the report that is on its way. Raises Diverged, as the step itself would have."""
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            report = unread.read()
+            norm = report.gradient_norms["all"]
+            self._refuse(unread.step, report.objective, norm, norm)
+            self.reports.append(report)
+
+    def _refuse(self, step: int, objective: float, judged: float, norm: float) -> None:
+        if not math.isfinite(objective) or not math.isfinite(judged):
+            loss = type(self.network.loss).__name__
+            raise Diverged(f"the objective of {loss} is {objective} and the gradient's norm {norm} at step {step}")
+
+    def take_reports(self, *, wait: bool) -> list[StepReport]:
+        """The reports of the steps since the last call.
+
+        Args:
+            wait: until that of the last step has come; otherwise it may come with the next.
+
+        Raises:
+            Diverged: where an objective or a gradient was not finite.
+        """
+        if wait:
+            self._read()
+        found, self.reports = self.reports, []
+        return found
 
     def check_weights(self, step: int) -> None:
         """Check weights before they are kept: no checkpoint holds NaN or infinity, on whichever rank they arose."""
@@ -181,11 +219,15 @@ class LossModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm that is already known. Lightning's own way fails for fused AdamW with bf16-mixed."""
-        assert self.report is not None
         if self.gradient_clip_val is None:
             return
         # As torch.nn.utils.clip_grad_norm_, whose tensor of a factor cannot meet a sharded gradient.
-        factor = (self.gradient_clip_val / (torch.tensor(self.report.gradient_norms["all"]) + 1e-6)).item()
+        if self._unread is not None:
+            factors = (self.gradient_clip_val / (self._unread.norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([p.grad for p in self.network.parameters() if p.grad is not None], factors)
+            return
+        norm = self.reports[-1].gradient_norms["all"]
+        factor = (self.gradient_clip_val / (torch.tensor(norm) + 1e-6)).item()
         if factor < 1:
             for parameter in self.network.parameters():
                 if parameter.grad is not None:

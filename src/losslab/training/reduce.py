@@ -43,12 +43,16 @@ class StepReducer:
         return result.total / self.nominal_weight
 
     def finish(self, flag: bool = False) -> WindowSums:
+        """Sum the window over all ranks, once, start the next, and read the sums. Arguments: see `sum_up`."""
+        return self.sum_up(flag).read()
+
+    def sum_up(self, flag: bool = False) -> UnreadSums:
         """Sum the window over all ranks, once, and start the next.
 
         Args:
             flag: travels along and comes back true if any rank raised it (a signal to stop, say).
         """
-        assert self._total is not None, "finish() without add()"
+        assert self._total is not None, "sum_up() without add()"
         assert self._weight is not None
         names = list(self._terms)  # the same on every rank: a loss names its terms beforehand
         flagged = torch.full_like(self._total, float(flag))
@@ -56,10 +60,39 @@ class StepReducer:
         self._total, self._weight, self._terms = None, None, {}
         if self.ranks > 1:
             distributed.all_reduce(sums)
-        total, weight, flags, *terms = sums.tolist()
-        factor = self.nominal_weight * self.accumulate * self.ranks / weight if weight else 0.0
-        means = {name: term / weight if weight else 0.0 for name, term in zip(names, terms, strict=True)}
+        return UnreadSums(sums, names, constant=self.nominal_weight * self.accumulate * self.ranks)
+
+
+class UnreadSums:
+    """The sums of one optimizer step, still on the device.
+
+    Args:
+        values: float64 [3 + terms]: total, weight, flag, and the terms.
+        constant: the factor of each gradient times the weight.
+    """
+
+    def __init__(self, values: Tensor, names: list[str], *, constant: float) -> None:
+        self.values = values
+        self.names = names
+        self.constant = constant
+
+    def read(self, numbers: list[float] | None = None) -> WindowSums:
+        """The sums as numbers.
+
+        Args:
+            numbers: `values`, where they have been read.
+        """
+        total, weight, flags, *terms = self.values.tolist() if numbers is None else numbers
+        factor = self.constant / weight if weight else 0.0
+        means = {name: term / weight if weight else 0.0 for name, term in zip(self.names, terms, strict=True)}
         return WindowSums(total=total, weight=weight, factor=factor, flag=flags > 0, terms=means)
+
+    def rescale(self, gradients: list[Tensor]) -> None:
+        """Turn accumulated float32 gradients into those of Σ total / Σ weight, as `WindowSums.rescale` does, on the
+        device."""
+        weight = self.values[1]
+        factor = torch.where(weight == 0, 0.0, torch.full_like(weight, self.constant) / weight)
+        torch._foreach_mul_(gradients, factor.float())
 
 
 class WindowSums:

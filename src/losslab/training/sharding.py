@@ -72,10 +72,10 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     module.load_state_dict({name: place(value, own.get(name)) for name, value in state.items()})
 
 
-def total_norm(parameters: Iterable[nn.Parameter]) -> float:
-    """The 2-norm of all gradients together, over all ranks."""
+def total_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The 2-norm of all gradients together, over all ranks: a scalar on their device."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def all_finite(module: nn.Module) -> bool:

@@ -60,5 +60,5 @@ class Bookkeeper(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, LossModule)
         seed_callbacks(self.seed, micro=batch_idx, hook="end")
-        if pl_module.report is not None and trainer.global_step != self.keeper.state.step:
-            self.keeper.open(trainer, pl_module.report, trainer.global_step)
+        if trainer.global_step != self.keeper.state.step:
+            self.keeper.open(trainer, pl_module, trainer.global_step)

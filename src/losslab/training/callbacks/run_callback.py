@@ -20,12 +20,13 @@ from losslab.run_folder import RunFolder
 from losslab.training.callbacks.ends import find_stop
 from losslab.training.callbacks.state import Intervals, RunState
 from losslab.training.callbacks.validation_hooks import ValidationHooks, show
-from losslab.training.module import LossModule, StepReport
+from losslab.training.module import LossModule
 from losslab.training.output.checkpoints import amend, keep_newest, link
 from losslab.training.output.logs import MetricsLog, learning_rate_column
 from losslab.training.output.messages import note, say
 from losslab.training.output.progress import RunProgress
 from losslab.training.scoring.evaluator import Evaluator
+from losslab.training.step_report import StepReport
 
 
 class RunCallback(pl.Callback):
@@ -71,6 +72,9 @@ class RunCallback(pl.Callback):
         self.began = began
         self._first = state.step + 1
         self._row: dict[str, float] = {}
+        self._module: LossModule | None = None
+        self._report: StepReport | None = None
+        self._stop = False
         self._closed = state.step
         self._hooks: ValidationHooks | None = None
         self._seconds_before = state.seconds
@@ -89,15 +93,19 @@ class RunCallback(pl.Callback):
         if self.state.due is not None:
             self._catch_up(pl_module)
 
-    def open(self, trainer: pl.Trainer, report: StepReport, step: int) -> None:
+    def open(self, trainer: pl.Trainer, module: LossModule, step: int) -> None:
         """Count a completed step, before any other callback sees it."""
         if step == self._first and self.record is not None:
             self.record.timing["first_step"] = time.monotonic() - self.began
         self.state.step = step
-        self.state.tokens += report.weight
+        self._module = module
+        self._take_reports(
+            wait=self.intervals.logged(step) or self.intervals.validated(step) or self.intervals.saved(step)
+        )
         row: dict[str, float] = {}
         self._row = row
-        if self.intervals.logged(step):
+        report = self._report
+        if self.intervals.logged(step) and report is not None:
             row |= {"train/objective": report.objective, "train/tokens": self.state.tokens}
             row |= {learning_rate_column(name): rate for name, rate in report.learning_rates.items()}
             row |= {f"train/objective/{name}": value for name, value in report.terms.items()}
@@ -109,13 +117,15 @@ class RunCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, LossModule)
-        step, report = self.state.step, pl_module.report
-        if report is None or step != trainer.global_step or step == self._closed:
+        step = self.state.step
+        if step != trainer.global_step or step == self._closed:
             return  # inside an accumulation window
         self._closed, self.state.due = step, None
         row, improved = self._row, False
         stopping = self._agree_to_stop(trainer)
-        if self.intervals.saved(step) or report.stop or stopping:
+        if self._stop or stopping:
+            self._take_reports(wait=True)
+        if self.intervals.saved(step) or self._stop or stopping:
             pl_module.check_weights(step)
         if self.intervals.validated(step) or stopping:
             improved = self._validate(row)
@@ -123,21 +133,34 @@ class RunCallback(pl.Callback):
         if stopping and step < self.intervals.total:
             self._note_stop()
         self._log(step, row)
-        self.progress.step(step, report.objective)
-        if self.intervals.saved(step) or ((report.stop or stopping) and self.intervals.checkpoint):
+        if self._report is not None:
+            self.progress.step(step, self._report.objective)
+        if self.intervals.saved(step) or ((self._stop or stopping) and self.intervals.checkpoint):
             self._save(trainer, improved)
         if self.intervals.validated(step) and console.listener is not None:
             console.listener(Validated(step, row[f"val/{self.primary.name}"]))
-        if report.stop:
+        if self._stop:
             raise Interrupted(f"stopped by a signal after step {step}")
 
     def complete(self, checkpoint: dict[str, Any]) -> None:
         """Add to a checkpoint what Lightning does not know of, to one of weights alone, too."""
+        self._take_reports(wait=True)
         checkpoint["losslab"] = dict(vars(self.state))
         for schedule in checkpoint.get("lr_schedulers", []):  # a pure function of the step, whatever it keeps to itself
             if "lr_lambdas" in schedule:
                 schedule["lr_lambdas"] = [None] * len(schedule["lr_lambdas"])
         checkpoint.update(self.contents)
+
+    def _take_reports(self, *, wait: bool) -> None:
+        """Count the steps whose numbers have come from the device.
+
+        Args:
+            wait: for those of the last step, which somebody needs now.
+        """
+        for report in [] if self._module is None else self._module.take_reports(wait=wait):
+            self.state.tokens += report.weight
+            self._stop = self._stop or report.stop
+            self._report = report
 
     def _agree_to_stop(self, trainer: pl.Trainer) -> bool:
         """Whether a callback on any rank ends training."""
