@@ -18,6 +18,7 @@ from gpu_check_losses import losses_equal_float64
 from gpu_check_runs import compiled_equals_eager, fsdp_equals_one_process, half_precision_trains, resumes_bit_for_bit
 from gpu_check_speed import throughput
 from gpu_check_tools import Section, Sizes, Table
+from gpu_check_waiting import waits_for_no_number
 
 from losslab import __version__
 
@@ -25,6 +26,7 @@ SECTIONS: dict[str, Callable[[Sizes], list[Table]]] = {
     "losses against float64": losses_equal_float64,
     "16-mixed with every loss family": half_precision_trains,
     "resume bit for bit": resumes_bit_for_bit,
+    "waiting for numbers": waits_for_no_number,
     "torch.compile": compiled_equals_eager,
     "FSDP2 on one rank": fsdp_equals_one_process,
     "cost of the final loss": heads,

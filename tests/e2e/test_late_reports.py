@@ -1,16 +1,17 @@
-"""Runs whose numbers are read one step late, as a GPU's are: they end as those that wait at every step."""
+"""Runs whose numbers are read one step late, as on a GPU: they end as those that wait at every step."""
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-from short_runs import COMMON, cheaply, ending, killed, train
+from short_runs import COMMON, cheaply, ending, killed, train, train_together
 from stopped_runs import make_run
 from task_loss_pairs import short_documents
 from torch import Tensor
@@ -52,7 +53,7 @@ def test_a_run_ends_as_one_that_waits_stopped_or_not(config: dict[str, object], 
     assert ending(runs[1]) == ending(runs[0]) == ending(killed(runs[1]))
 
 
-def test_a_signal_is_heard_a_step_later_and_the_run_continues(config: dict[str, object], tmp_path: Path) -> None:
+def test_a_signal_stops_after_its_step_and_the_run_continues(config: dict[str, object], tmp_path: Path) -> None:
     waits, run = RunFolder(tmp_path / "runs" / "waits"), RunFolder(tmp_path / "runs" / "late")
     training_step = LossModule.training_step
 
@@ -67,10 +68,20 @@ def test_a_signal_is_heard_a_step_later_and_the_run_continues(config: dict[str, 
             make_run(run.path, config)
             with patch.object(LossModule, "training_step", signalled):
                 record = execute(run)
-            assert (record.status, record.step) == ("interrupted", 3), record
-            assert record.error == "stopped by a signal after step 3"
+            assert (record.status, record.step) == ("interrupted", 2), record
+            assert record.error == "stopped by a signal after step 2"
             execute(run)
     assert ending(run) == ending(waits)
+
+
+def test_two_ranks_end_as_those_that_wait(config: dict[str, Any], tmp_path: Path) -> None:
+    config = config | {"trainer": config["trainer"] | {"devices": 2, "strategy": "ddp", "micro_batch_size": 2}}
+    runs = RunFolder(tmp_path / "runs" / "waits"), RunFolder(tmp_path / "runs" / "late")
+    for run, way in zip(runs, (nullcontext(), late()), strict=True):
+        (meeting := tmp_path / f"meeting of {run.name}").mkdir()
+        with way:
+            train_together({run: config}, meeting)
+    assert ending(runs[1]) == ending(runs[0]) == ending(killed(runs[1]))
 
 
 def test_what_is_not_finite_ends_the_run_and_is_named_by_its_step(config: dict[str, object], tmp_path: Path) -> None:

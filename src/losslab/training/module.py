@@ -130,14 +130,16 @@ class LossModule(pl.LightningModule):
         Lightning calls this after unscaling (fp16) and before clipping; callbacks run before it and see raw gradients.
         """
         self._read()
-        unread = self.reducer.sum_up(self.stop_requested())
+        stops = self.stop_requested()
+        unread = self.reducer.sum_up(stops)
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         rates = {
             group.get(NAME, REST): float(group["lr"]) / group.get(SHARE, 1.0)
             for group in reversed(optimizer.param_groups)
         }
         step = self.trainer.global_step + 1
-        if self._reads_later(optimizer, parameters, step):
+        knows_to_stop = stops and self.reducer.ranks == 1  # other ranks would hear of it with the next step
+        if not knows_to_stop and self._reads_later(optimizer, parameters, step):
             unread.rescale([p.grad for p in parameters if p.grad is not None])
             self._unread = UnreadReport(step, unread, total_norm(parameters), rates)
             return
