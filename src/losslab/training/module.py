@@ -116,6 +116,7 @@ class LossModule(pl.LightningModule):
         self.hidden_gradients.active = self.is_logged(step + 1)
         seed_dropout(self.dropout_seed, step=step, micro=micro, rank=self.trainer.global_rank)
         if micro == 0:
+            self.network.zero_grad()  # Lightning drops the last step's gradients after the forward pass, at its peak
             self.network.loss.begin_step(step, self.trainer.max_steps)
         if self.network.loss.draws and micro == 0:
             self.network.loss.draw(generator(self.loss_seed, f"loss/{step}"))
