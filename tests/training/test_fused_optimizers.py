@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from losslab.config.binding import bind_components
+from losslab.config.check import check_run
+from losslab.config.compose import compose_plain
 from losslab.training.optimizers import make_optimizer
 
 ADAMW: dict[str, Any] = {"_target_": "torch.optim.AdamW", "lr": 1e-2, "weight_decay": 0.1}
@@ -40,6 +43,13 @@ def test_a_fused_step_is_the_plain_one(name: str) -> None:
     assert all(group["fused"] for group in optimizer.param_groups)
     for ours, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("words", [[], ["optimizer=adam"], ["optimizer=sgd"]])
+def test_runs_take_fused_steps(words: list[str]) -> None:
+    node = bind_components(check_run(compose_plain(["data=text", "data.path=x.txt", *words])))["optimizer"]
+    optimizer = make_optimizer(node, _network(), fuse=True)
+    assert all(group["fused"] for group in optimizer.param_groups)
 
 
 @pytest.mark.parametrize("words", [{"foreach": True}, {"fused": False}, {"_target_": "torch.optim.Adadelta"}])

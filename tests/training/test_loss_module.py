@@ -73,6 +73,13 @@ def moved(network: Network, micro_batches: list[Batch], **options: Any) -> tuple
     return before - weights(network), module
 
 
+def test_a_step_begins_without_the_gradients_of_the_last_one() -> None:
+    network, found = make_network("cross_entropy"), []
+    network.register_forward_pre_hook(lambda *_: found.append(any(p.grad is not None for p in network.parameters())))
+    train(network, split(make_batch(), 2), steps=2)
+    assert found == [False, True, False, True]
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("size", [8, 2])
 def test_a_step_follows_the_token_mean_however_it_is_cut(loss: str, size: int) -> None:

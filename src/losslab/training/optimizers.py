@@ -198,4 +198,11 @@ def _is_fusible(node: Mapping[str, Any], parameters: list[nn.Parameter]) -> bool
     plain = all(
         type(p) in (Tensor, nn.Parameter) and p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters
     )
-    return plain and not _WAYS & node.keys() and import_target(node["_target_"], "optimizer") in _FUSIBLE
+    target = import_target(node["_target_"], "optimizer")
+    return plain and target in _FUSIBLE and not _chooses_a_way(node, target)
+
+
+def _chooses_a_way(node: Mapping[str, Any], target: Any) -> bool:
+    """Whether a key says how to compute; a bound node holds every key, most of them with the optimizer's default."""
+    defaults = inspect.signature(target).parameters
+    return any(node[way] is not defaults[way].default for way in _WAYS & node.keys())
