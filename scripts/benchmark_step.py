@@ -1,8 +1,9 @@
 """A whole training step of losslab beside those of its peers, for each vocabulary.
 
 All variants are alive and work in turns, each in a process of its own, whose largest memory counts: what is resident on
-a CPU, what torch allocates on a GPU. A ratio is how many times as quick losslab is: the peer's seconds over ours, of
-the same round. A peer that fails leaves its error in its row.
+a CPU, what torch allocates on a GPU. Those of losslab begin with the variables that `losslab train` gives to its
+processes. A ratio is how many times as quick losslab is: the peer's seconds over ours, of the same round. A peer that
+fails leaves its error in its row.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from benchmark_turns import (
 )
 
 from losslab.errors import UserError
+from losslab.training.process.allocator import allocator_environment
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers"
@@ -142,6 +144,7 @@ def main(arguments: argparse.Namespace) -> int:
             steps=STEPS[device].get(vocab_size, min(STEPS[device].values())),
             device=shape.device,
             abreast=COMPILED if on_gpu else (),
+            environments=dict.fromkeys((name for name in chosen if name.startswith(OURS)), allocator_environment()),
         )
         print(f"V = {vocab_size:,}, {shape.batch_size} x {shape.context:,} tokens a step")
         name = f"step {'gpu ' if on_gpu else ''}{vocab_size}"

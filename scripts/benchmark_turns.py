@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from losslab.products import has_quicker_library
+from losslab.sweeps.server import changed_environment
 from losslab.training.output.memory import peak_memory_mib, reset_peak_memory
 
 LONGEST = {"cpu": 900, "cuda": 180}
@@ -101,14 +102,17 @@ def _work(variant: Variant, shared: Any, threads: int, device: str, link: Connec
 class _Worker:
     """The process of a variant, and what was measured of it."""
 
-    def __init__(self, name: str, variant: Variant, shared: Any, threads: int, device: str) -> None:
+    def __init__(
+        self, name: str, variant: Variant, shared: Any, threads: int, device: str, environment: Mapping[str, str]
+    ) -> None:
         context = multiprocessing.get_context("spawn")  # each with an allocator of its own
         self.measured = Measured()
         self._longest = LONGEST[device]
         self._asked = (0, False)
         self._link, other = context.Pipe()
         self._process = context.Process(target=_work, args=(variant, shared, threads, device, other), name=name)
-        self._process.start()
+        with changed_environment(environment):
+            self._process.start()
         other.close()
 
     def ask(self, steps: int, *, reset: bool = False) -> None:
@@ -170,6 +174,7 @@ def take_turns(
     warm: int = 3,
     device: str = "cpu",
     abreast: Collection[str] = (),
+    environments: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Measured]:
     """Measure `steps` steps of each variant a round, after `warm` that do not count and one more, whose memory does.
 
@@ -180,11 +185,13 @@ def take_turns(
         device: where the variants compute: cpu or cuda.
         abreast: variants that take long to warm up without computing, such as those that compile; they do so while the
             others warm up.
+        environments: variables with which the processes of some variants begin.
     """
     workers: dict[str, _Worker] = {}
     try:
         for name, variant in variants.items():
-            workers[name] = _Worker(name, variant, shared, threads, device)
+            environment = (environments or {}).get(name, {})
+            workers[name] = _Worker(name, variant, shared, threads, device, environment)
         slow = [worker for name, worker in workers.items() if name in abreast]
         for worker in slow:
             worker.ask(warm)

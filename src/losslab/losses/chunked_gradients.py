@@ -49,7 +49,7 @@ def sum_softmax(
     """
     linear, scale = execution.projection, 1 / execution.loss.temperature
     hidden, target = chunk.features.hidden, chunk.features.target[:, None]
-    logits = linear(hidden)
+    logits = execution.logits(chunk, gradients)
     softmax = _softmax_in_bf16 if logits.dtype == torch.bfloat16 else _softmax
     p, leaves, p_y = softmax(logits, target, scale)
     if u is not None and folded is not None:
@@ -116,7 +116,7 @@ def run_logits(loss: RunnableLoss, features: Features, projection: Projection) -
     linear = execution.projection
 
     def add(chunk: Chunk, gradients: Gradients) -> Tensor:
-        logits = linear(chunk.features.hidden).float()
+        logits = execution.logits(chunk, gradients).float()
         total = sum_logits(execution, chunk, logits, gradients)
         if gradients.needed:
             one = torch.ones_like(logits[:, :1])

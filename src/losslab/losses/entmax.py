@@ -87,7 +87,7 @@ class Entmax(Loss):
         linear = execution.projection
 
         def add(chunk: Chunk, gradients: Gradients) -> Tensor:
-            logits = linear(chunk.features.hidden).float()
+            logits = execution.logits(chunk, gradients).float()
             total = logits.new_zeros(())
             for piece in chunk.slices(_SLICES * execution.slice_rows):
                 z, target = logits[piece.rows], piece.features.target

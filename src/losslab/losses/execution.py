@@ -158,6 +158,11 @@ class Execution:
         terms = dict(zip(self.loss.terms, self.terms.unbind(), strict=True))
         return LossSum(total=total, weight=self._denominator(), terms=terms)
 
+    def logits(self, chunk: Chunk, gradients: Gradients) -> Tensor:
+        """Logits [n, V] of a chunk, whose gradient goes to `gradients.add_logits`."""
+        gradients.reserve(chunk.features.hidden, self.projection.weight)
+        return self.projection(chunk.features.hidden)
+
     def weigh(self, chunk: Chunk, values: Values) -> Tensor:
         """Σ weight · value; the sums of a loss's terms are noted on the way.
 

@@ -14,6 +14,9 @@ from losslab.products import add_product, is_quicker, product, times_transposed
 
 _ROWS_WORTH_A_COPY = 512
 """Positions from which on a transposed copy of the weight costs less than it saves."""
+_LEAST_WIDTH, _MOST_BYTES = 128, 2**25
+"""Rows [V] of a chunk's product with the logits, before it is added: oneDNN reads all logits for each part of them, so
+that fewer cost time, and bytes of such a part."""
 Compute = Callable[[], tuple[Tensor, "Gradients"]]
 
 
@@ -35,6 +38,12 @@ class WeightSum:
             self._total = _zeros(self._like)
         return self._total
 
+    def transposed(self) -> Tensor:
+        """[D, V], in rows unless the sum has begun otherwise."""
+        if self._total is None:
+            self._total = _zeros(self._like.T).T
+        return self._total.T
+
     def add_product(self, logits: Tensor, hidden: Tensor) -> None:
         """Add logitsᵀ [V, n] · hidden [n, D], of one dtype. oneDNN would copy the logits if its result were not
         transposed."""
@@ -47,11 +56,10 @@ class WeightSum:
         if not is_quicker(hidden.T, logits.T):
             self.total().addmm_(logits.T, hidden)
             return
-        found = times_transposed(hidden.T, logits.T).T
-        if self._total is None:
-            self._total = found
-        else:
-            self._total.add_(found)
+        most = max(_LEAST_WIDTH, _MOST_BYTES // (4 * logits.shape[1]))
+        parts = -(-hidden.shape[1] // most)
+        for total, columns in zip(self.transposed().chunk(parts), hidden.T.contiguous().chunk(parts), strict=True):
+            total.add_(times_transposed(columns, logits.T))
 
 
 class Gradients:
@@ -89,7 +97,7 @@ class Gradients:
         dtype = projection.weight.dtype
         if dtype == torch.float32:  # n × D products with the factor instead of n × V
             if self.hidden is not None:
-                columns = self._columns(logits, projection.weight)
+                columns = self._columns(hidden, projection.weight)
                 torch.mul(times_transposed(logits, columns), factor, out=self.hidden[rows])
             if self.weight_sum is not None:
                 self.weight_sum.add_product(logits, factor * hidden)
@@ -106,9 +114,17 @@ class Gradients:
             else:
                 add_product(self.bias[:, None], logits.T, factor.to(dtype))
 
-    def _columns(self, logits: Tensor, weight: Tensor) -> Tensor:
+    def reserve(self, hidden: Tensor, weight: Tensor) -> None:
+        """Make what is as large as the weight before a chunk's logits: in memory behind them, it would leave a hole of
+        their size that the next ones, which must be aligned, do not fit."""
+        if is_quicker(hidden, weight):
+            self._columns(hidden, weight)
+            if self.weight_sum is not None:
+                self.weight_sum.transposed()
+
+    def _columns(self, hidden: Tensor, weight: Tensor) -> Tensor:
         """The weight, transposed [D, V]: a copy where so many rows are multiplied by it that this is quicker."""
-        if self.hidden is None or len(self.hidden) < _ROWS_WORTH_A_COPY or not is_quicker(logits, weight.T):
+        if self.hidden is None or len(self.hidden) < _ROWS_WORTH_A_COPY or not is_quicker(hidden, weight):
             return weight.T
         if self._columns_of is None or self._columns_of[0] is not weight:
             self._columns_of = weight, weight.T.contiguous()

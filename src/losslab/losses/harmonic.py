@@ -84,6 +84,7 @@ class Harmonic(Loss):
 
         def add(chunk: Chunk, gradients: Gradients) -> Tensor:
             hidden = chunk.features.hidden
+            gradients.reserve(hidden, weight)
             squares = linear(-2 * hidden, weight, lengths).add_(hidden.square().sum(dim=-1, keepdim=True))
             total = sum_logits(execution, chunk, squares, gradients)
             if gradients.needed:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection
@@ -15,6 +15,7 @@ from typing import Any
 
 from losslab.errors import UserError
 from losslab.threads import waiting
+from losslab.training.process.allocator import allocator_environment
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """Forking a process that holds macOS's frameworks is not safe."""
@@ -31,7 +32,8 @@ def warm_up() -> None:
         path = os.pathsep.join(path for path in sys.path if path)
         # The current folder is there only if this process imports from it, and at the same place in the order.
         resource_tracker.ensure_running()  # which the server starts otherwise, and which lets SIGINT through again
-        with changed_environment(_ALONE | waiting() | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}), _no_interrupts():
+        own = _ALONE | waiting() | allocator_environment() | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+        with changed_environment(own), _no_interrupts():
             forkserver.ensure_running()
 
 
@@ -94,7 +96,7 @@ def _no_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def changed_environment(values: dict[str, str]) -> Iterator[None]:
+def changed_environment(values: Mapping[str, str]) -> Iterator[None]:
     saved = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

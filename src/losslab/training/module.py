@@ -19,6 +19,7 @@ from losslab.training.gradients import HiddenGradients
 from losslab.training.layer_rates import SHARE
 from losslab.training.network import Network
 from losslab.training.optimizers import NAME
+from losslab.training.output.memory import lay_apart
 from losslab.training.penalties import add_penalties
 from losslab.training.random import generator, seed_dropout
 from losslab.training.reduce import StepReducer
@@ -80,6 +81,7 @@ class LossModule(pl.LightningModule):
         self._unread: UnreadReport | None = None
         self.reports: list[StepReport] = []
         """Reports that have come from the device, and that nobody has taken."""
+        self._has_stepped = False
         self.complete_checkpoint: Callable[[dict[str, Any]], None] | None = None
         """Adds to a checkpoint what losslab keeps beside weights and states."""
 
@@ -205,6 +207,15 @@ class LossModule(pl.LightningModule):
             self._read()
         found, self.reports = self.reports, []
         return found
+
+    def on_train_start(self) -> None:
+        """Lay the optimizer's states, which it makes in the first step, apart from what comes and goes."""
+        lay_apart(True)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if not self._has_stepped and (batch_idx + 1) % self.reducer.accumulate == 0:
+            lay_apart(False)
+            self._has_stepped = True
 
     def check_weights(self, step: int) -> None:
         """Check weights before they are kept: no checkpoint holds NaN or infinity, on whichever rank they arose."""

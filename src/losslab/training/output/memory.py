@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import re
 import resource
 import sys
 from pathlib import Path
 
 import torch
+
+from losslab.training.process.allocator import is_decided
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -19,6 +20,10 @@ _KEPT = 2**31 - 1
 """Bytes; the most that mallopt takes."""
 _LARGEST = 2**28
 """Bytes of a block that is kept. The holes between kept blocks cost some memory, so the largest are handed back."""
+_STAYING = 2**20
+"""Bytes from which on a block may have pages of its own."""
+_kept: set[str] = set()
+"""Holds a word once freed memory is kept."""
 
 
 def keep_freed_memory() -> None:
@@ -28,11 +33,27 @@ def keep_freed_memory() -> None:
     page again at the next step, a good part of a step on the CPU. The peak may grow by a tenth. Whoever has set glibc's
     own variables has decided already; other allocators do not read this.
     """
-    if not os.environ.keys() & {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}:
-        with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-            library = ctypes.CDLL(None)
-            library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
-            library.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+    if not is_decided():
+        _kept.add("kept")
+        _set_thresholds(_LARGEST)
+
+
+def lay_apart(wanted: bool) -> None:
+    """Give each large tensor pages of its own for as long as it is there, or, as `keep_freed_memory` does, pages that
+    are kept for others.
+
+    Tensors that stay, such as an optimizer's states, would cut the memory that is kept into pieces that are too small
+    for a step's largest tensors. Where memory is not kept, this changes nothing.
+    """
+    if _kept:
+        _set_thresholds(_STAYING if wanted else _LARGEST)
+
+
+def _set_thresholds(largest: int) -> None:
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        library.mallopt(_M_MMAP_THRESHOLD, largest)
 
 
 def reset_peak_memory() -> None:

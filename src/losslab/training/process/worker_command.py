@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from losslab.run_folder import RunFolder
+from losslab.training.process.allocator import allocator_environment
 
 PARENT_PIPE = "LOSSLAB_PARENT_PIPE"
 """Set where standard input ends when the process that started the worker does."""
@@ -33,9 +34,13 @@ def worker_environment(path: list[str], *, reports: int) -> dict[str, str]:
         path: sys.path.
         reports: the file descriptor for its reports.
     """
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(entry for entry in path if entry),
-        "PYTHONSAFEPATH": "1",  # and nowhere else: -m would put the current folder first
-        PARENT_PIPE: "1",
-        REPORTS: str(reports),
-    }
+    return (
+        os.environ
+        | allocator_environment()
+        | {
+            "PYTHONPATH": os.pathsep.join(entry for entry in path if entry),
+            "PYTHONSAFEPATH": "1",  # and nowhere else: -m would put the current folder first
+            PARENT_PIPE: "1",
+            REPORTS: str(reports),
+        }
+    )
