@@ -1,5 +1,6 @@
 """Products by oneDNN against float64, and where they are left to torch."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from losslab import products
 from losslab.contracts import Features
+from losslab.losses import gradient_sums
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.execution import LinearMap
 from losslab.products import Linear, add_product, is_quicker, linear, product, quicken, times_transposed
@@ -102,8 +104,13 @@ def test_a_product_outside_of_any_graph(turned: bool, called: list[int]) -> None
 
 
 @needs_onednn
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_head_in_several_chunks_has_the_gradients_of_float64(bias: bool, called: list[int]) -> None:
+@pytest.mark.parametrize(("bias", "parts"), [(False, 1), (True, 1), (False, 3)])
+def test_a_head_in_several_chunks_has_the_gradients_of_float64(
+    bias: bool, parts: int, called: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient_sums, "_ROWS_WORTH_A_COPY", 2 * ROWS)
+    monkeypatch.setattr(gradient_sums, "_LEAST_WIDTH", WIDTH // parts)
+    monkeypatch.setattr(gradient_sums, "_MOST_BYTES", 1)
     outputs = 16384  # 512 rows a chunk
     hidden, weight, target = _draw(2 * ROWS, WIDTH), _draw(outputs, WIDTH) / WIDTH**0.5, torch.arange(2 * ROWS) * 7
     given = [hidden, weight, *([_draw(outputs)] if bias else [])]
@@ -123,6 +130,28 @@ def test_a_head_in_several_chunks_has_the_gradients_of_float64(bias: bool, calle
     assert all(tensor.is_contiguous() for tensor in found[0])
     for ours, reference in zip(*found, strict=True):
         assert _error(ours, reference) < 2e-6
+
+
+def _peak(work: Callable[[], object]) -> int:
+    """Bytes that torch holds on the CPU at most, beyond those of before."""
+    work()  # oneDNN keeps what it makes once
+    with torch.autograd.profiler.profile(profile_memory=True) as record:
+        work()
+    assert record.kineto_results is not None
+    events = [event for event in record.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(changes))
+
+
+@needs_onednn
+def test_a_head_holds_its_weight_twice_beside_one_chunk_and_half_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient_sums, "_ROWS_WORTH_A_COPY", ROWS)
+    outputs, width = 40960, 256
+    weight, hidden = _draw(outputs, width).requires_grad_(), _draw(ROWS, width).requires_grad_()
+    features = Features(hidden, torch.arange(ROWS), torch.ones(ROWS), {})
+    peak = _peak(lambda: CrossEntropy()(features, LinearMap(weight, None)))
+    of_weight = 4 * outputs * width
+    assert 2 * of_weight < peak < 1.03 * (2.5 * of_weight + 2**25)
 
 
 def _compiled() -> bool:

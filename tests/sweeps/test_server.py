@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from losslab.sweeps import server
+from losslab.training.process.allocator import allocator_environment
 from runs import TINY
 from warm_process import starting_cold
 
@@ -75,9 +76,10 @@ def test_the_server_has_one_thread_and_everything_in_memory(server_pid: int) -> 
 
 
 @on_linux
-def test_libraries_open_no_pool_of_threads_in_the_server(server_pid: int) -> None:
+def test_the_server_begins_with_variables_of_its_libraries(server_pid: int) -> None:
     variables = Path(f"/proc/{server_pid}/environ").read_bytes().split(b"\0")
     assert {b"OMP_NUM_THREADS=1", b"MKL_NUM_THREADS=1", b"OPENBLAS_NUM_THREADS=1"} <= set(variables)
+    assert {f"{name}={value}".encode() for name, value in allocator_environment().items()} <= set(variables)
 
 
 def test_a_process_computes_with_many_threads() -> None:

@@ -80,6 +80,18 @@ def test_a_step_begins_without_the_gradients_of_the_last_one() -> None:
     assert found == [False, True, False, True]
 
 
+def test_what_the_first_step_makes_to_stay_lies_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, found = make_network("cross_entropy"), []
+    start = weights(network)
+
+    def note(wanted: bool) -> None:
+        found.append((wanted, bool((weights(network) != start).any())))
+
+    monkeypatch.setattr(losslab.training.module, "lay_apart", note)
+    train(network, split(make_batch(), 2), steps=2)
+    assert found == [(True, False), (False, True)]
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("size", [8, 2])
 def test_a_step_follows_the_token_mean_however_it_is_cut(loss: str, size: int) -> None:
