@@ -275,8 +275,8 @@ def figures(claims: Sequence[Claimed], runs: Mapping[str, Sequence[Run]]) -> lis
             raise UserError(f"the records of {claim.loss} do not say how long its runs took")
         found.append(
             Figure(
-                preset=PRESET, words=[f"experiment={PRESET}"], loss=claim.loss, baseline=BASELINE, metric=METRIC,
-                unit="nats", margin=MARGIN, seeds=claim.pairs, std=claim.paired.deviation.std,
+                preset=PRESET, words=[f"experiment={PRESET}"], loss=LOSSES[claim.loss], baseline=BASELINE,
+                metric=METRIC, unit="nats", margin=MARGIN, seeds=claim.pairs, std=claim.paired.deviation.std,
                 df=claim.paired.deviation.df, unpaired_std=claim.unpaired.deviation.std, seconds_a_run=seconds,
                 at_once=together, machine=machine(), written=datetime.date.today().isoformat(),
             )

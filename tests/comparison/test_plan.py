@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from made_figures import NANO
 from made_runs import Sweep, comparison_of, edit_record
 
 import losslab
-from losslab.commands import plan as command
+from losslab.commands import preset_plan as command
 from losslab.commands.plan import make_plan, plan
 from losslab.comparison.claim_cost import Deviation, seeds_for
 from losslab.comparison.growing import Growing
@@ -73,7 +74,54 @@ def test_a_pilot_of_eight_seeds_makes_a_plan(tmp_path: Path, capsys: pytest.Capt
     assert plan([str(tmp_path / "first")]) == 0
     printed = capsys.readouterr().out
     assert f"| square        | 8     | 0.0200    | {upper:.4f}  | {square.seeds} " in printed
-    assert printed.splitlines()[-1] == made.commands[0]
+    assert made.commands[0] in printed.splitlines()
+
+
+def test_the_table_as_a_whole_goes_by_own_deviations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pilot(tmp_path / "first", {"square": 0.02, "focal": 0.015}, 8)
+    made = make_plan([str(tmp_path / "first")])
+    assert made.pooled == 2 and made.together is not None and made.together.limit == pytest.approx(0.9)
+    level = sidak(2).level
+    seeds = {
+        loss: seeds_for(0.01 / Deviation(std, 7).upper(0.9), level=level)
+        for loss, std in (("focal", 0.015), ("square", 0.02))
+    }
+    assert seeds["focal"] < seeds["square"], "unequal seeds have no joint level"
+    assert made.together.seeds == {**seeds, "cross_entropy": seeds["square"]}
+    assert all(seeds[one.loss] > (one.seeds or 0) for one in made.losses[:2])
+    assert losslab.plan(tmp_path / "first").seeds_together == made.together.seeds
+    assert made.together.missing == 2 * seeds["square"] + seeds["focal"] - 24
+    assert made.together.seconds == pytest.approx(30 * made.together.missing)
+    assert plan([str(tmp_path / "first")]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "Each loss by itself: " in printed
+        and "they suffice for a loss in four of five such pilots, if these" in printed
+    )
+    told = "in four of five such pilots, however noisy each loss is, all 2 losses have power 0.8, each of them, with "
+    assert (
+        f"{told}{seeds['focal']} seeds of focal and {seeds['square']} seeds of square, cross_entropy (by own" in printed
+    )
+    assert printed.splitlines()[-2:] == made.together.commands
+
+
+def test_the_pilot_is_enough_for_losses_together_and_not_for_each(tmp_path: Path) -> None:
+    pilot(tmp_path / "first", {"square": 0.02, "focal": 0.02, "poly1": 0.02, "hinge": 0.02}, 5)
+    made = make_plan([str(tmp_path / "first")])
+    assert made.is_enough and made.pooled == 4
+    assert made.together is not None and made.together.seeds is None
+    assert str(losslab.plan(tmp_path / "first")).endswith("own deviations, for which 8 seeds are needed.")
+    pilot(tmp_path / "one", {"square": 0.02}, 8)
+    assert make_plan([str(tmp_path / "one")]).together is None
+
+
+def test_unequal_seeds_are_planned_at_the_level_that_their_table_has(tmp_path: Path) -> None:
+    pilot(tmp_path / "first", {"square": 0.06, "focal": 0.01}, 8)
+    made = make_plan([str(tmp_path / "first")])
+    assert made.level == sidak(2).level
+    own = {"square": Deviation(0.06, 7), "focal": Deviation(0.01, 7)}
+    for one in made.losses[:2]:
+        assert one.seeds == seeds_for(0.01 / own[one.loss].upper(), level=sidak(2).level)
 
 
 def test_few_seeds_ask_for_a_pilot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +164,40 @@ def test_a_sweep_of_several_commands_grows_by_the_words_of_its_runs(tmp_path: Pa
     assert told == [
         f"{start} loss=cross_entropy,square optimizer.lr=0.1 seed=1,2,3,4,5,6,7,8",
         f"{start} loss=focal loss.gamma=1 seed=1,2,3,4,5,6,7,8",
+    ]
+
+
+def started(folder: Path, where: Path, config: dict[str, str] | None = None) -> None:
+    """Let these runs have been started in a folder, with these keys of their configuration."""
+    for path in folder.glob("*/run.json"):
+        record = json.loads(path.read_text())
+        record["provenance"]["started_in"] = str(where)
+        path.write_text(json.dumps(record))
+        stored = yaml.safe_load(path.with_name("config.yaml").read_text())
+        path.with_name("config.yaml").write_text(yaml.safe_dump(stored | (config or {})))
+
+
+def test_the_command_holds_from_where_a_person_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, folder = tmp_path / "my work", tmp_path / "my work" / "outputs" / "first"
+    pilot(folder, {"focal": 0.02}, 4, typed=TYPED, words={"focal": ["loss=focal", "loss.gamma=1"]})
+    started(folder, home, {"name": "first"})
+    words = [*shlex.split(TYPED)[:5], "seed=1,2,3,4,5,6,7,8", "hydra.launcher.slots=2"]
+    made = make_plan([str(folder)])
+    assert shlex.split(made.commands[0]) == ["cd", str(home), "&&", *words] and made.notes == []
+    monkeypatch.chdir(home)
+    made = make_plan(["outputs/first"])
+    assert shlex.split(made.commands[0]) == words
+    moved = tmp_path / "elsewhere" / "second"
+    moved.parent.mkdir()
+    folder.rename(moved)
+    made = make_plan([str(moved)])
+    placed = [word.replace("name=first", "name=second") for word in words]
+    assert shlex.split(made.commands[0]) == [*placed, f"output_dir={moved.parent}"], "where its runs are now"
+    started(moved, tmp_path / "gone")
+    made = make_plan([str(moved)])
+    assert made.commands[0].startswith("losslab train")
+    assert made.notes == [
+        f"The runs were started in {tmp_path / 'gone'}, which is not here: a command's relative paths hold there."
     ]
 
 
@@ -179,8 +261,10 @@ def test_what_was_not_measured_is_said() -> None:
     made = make_plan(["experiment=quickstart", "loss=hinge", "trainer.max_steps=10"])
     (hinge, _) = made.losses
     assert hinge.seeds == seeds_for(0.01 / FIGURES[1].deviation.upper())
-    assert "hinge was not measured: it is planned with the deviation of poly1" in made.notes[1]
-    assert made.notes[2].startswith("trainer.max_steps=10 was not measured, and may change the noise")
+    assert made.notes[1].startswith(
+        "The figures are not of these runs, but of nano: here trainer.max_steps=10 instead of 240, which may change"
+    )
+    assert made.notes[2] == "hinge was not measured: it is planned with the deviation of poly1, the largest that was"
     assert [one.loss for one in make_plan([], preset="nano").losses] == ["focal", "poly1", "cross_entropy"]
 
 
@@ -193,6 +277,17 @@ def test_what_was_not_measured_is_said() -> None:
         (["nowhere", "loss=focal"], {}, "nowhere: a plan is of a folder alone, or of words"),
         (["data=text"], {}, r"no noise figures for data=text: there are nano \(experiment=quickstart\); others need"),
         ([], {"preset": "huge"}, "no noise figures for --preset huge"),
+        ([], {"preset": "nao"}, "no noise figures for --preset nao: did you mean 'nano'"),
+        (["experiment=quickstart", "loss=focl"], {}, "no loss named 'focl': did you mean 'focal'"),
+        (["experiment=quikstart", "loss=focal"], {}, "no experiment named 'quikstart': did you mean 'quickstart'"),
+        (["experiment=quickstart", "model.widht=8"], {}, "no key 'model.widht': did you mean 'model.width'"),
+        (["experiment=quickstart", "loss=cross_entropy"], {}, "loss=cross_entropy is what others are compared with"),
+        (["experiment=quickstart", "loss=focal", "loss.gamma=1"], {}, "with its own, loss=NAME:gamma=1"),
+        (["experiment=quickstart", "seeds.data_ordr=1"], {}, "no key 'seeds.data_ordr': did you mean"),
+        (["experiment=quickstart", "seeds.data_order=1"], {}, "seeds.data_order=1: noise figures are of whole seeds"),
+        (["experiment=quickstart", "seed=auto"], {}, "seed=auto adds seeds until each loss is decided"),
+        (["experiment=quickstart", "loss=focal", "optimizer.lr=1,2"], {}, "give losses several settings: before any"),
+        (["experiment=quickstart", "zip=[loss,optimizer.lr]"], {}, "a plan has one setting for all losses"),
         (
             [],
             {"preset": "nano", "metric": "test/top1"},
@@ -209,10 +304,30 @@ def test_a_mistake_is_answered_in_a_sentence(words: list[str], options: dict[str
         make_plan(words, **options)  # type: ignore[arg-type]
 
 
+def test_a_loss_is_found_however_it_is_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(FIGURE, loss="focal:gamma=1", std=0.03)
+    monkeypatch.setattr(command, "read_figures", lambda: [own, FIGURES[1]])
+    for word in ("focal:gamma=1", "focal(gamma=1.0)"):
+        made = make_plan(["experiment=quickstart", f"loss=cross_entropy,{word}", "trainer.max_steps=240", "seed=3"])
+        assert made.losses[0].seeds == seeds_for(0.01 / own.deviation.upper()) and made.losses[0].loss == word
+        assert made.notes[1:] == ["seed=3 is left out: the plan says which seeds"], "240 steps are the preset's"
+    assert "focal was not measured: it is planned with the deviation of focal:gamma=1, the largest that was" in (
+        make_plan(["experiment=quickstart", "loss=focal"]).notes
+    )
+
+
+@pytest.mark.parametrize("word", ["loss=focl", "model.widht=8"])
+def test_a_misspelt_word_is_answered_before_missing_figures(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "read_figures", list)
+    with pytest.raises(UserError, match="did you mean"):
+        make_plan(["experiment=quickstart", word])
+
+
 def test_without_figures_one_sentence_says_what_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "read_figures", list)
-    with pytest.raises(UserError, match=r"they come from scripts/benchmark noise, .*, or a pilot of eight seeds"):
-        make_plan(["experiment=quickstart"])
+    pilot = r"losslab train -m experiment=quickstart loss=cross_entropy,focal seed=1,2,3,4,5,6,7,8 && losslab plan"
+    with pytest.raises(UserError, match=rf"they come from scripts/benchmark noise, .* {pilot} outputs/quickstart$"):
+        make_plan(["experiment=quickstart", "loss=focal"])
 
 
 def test_what_cannot_be_planned_says_why(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from losslab.comparison.output.plan_prose import loss_values, plan_lines
 from losslab.comparison.statistics import POWER
 
 if TYPE_CHECKING:
-    from losslab.comparison.planning import Plan as Planned
+    from losslab.comparison.plans import Plan as Planned
 
 
 class Plan:
@@ -30,6 +30,13 @@ class Plan:
     def seeds(self) -> dict[str, int | None]:
         """Loss → seeds to have in the end; None where the pilot is too small to say."""
         return {one.loss: one.seeds for one in self.planned.losses}
+
+    @property
+    def seeds_together(self) -> dict[str, int] | None:
+        """The same with which all losses of the table have their power in four of five pilots, and not each by itself;
+        None where the pilot is too small to say, or there is one loss."""
+        together = self.planned.together
+        return None if together is None or together.seeds is None else dict(together.seeds)
 
     @property
     def seconds(self) -> float | None:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from losslab.commands.answer import open_source
+from losslab.commands.preset_plan import plan_before_any_run
 from losslab.comparison.analysis import BASELINE
-from losslab.comparison.noise_figures import COMMAND, Figure, figures_of, read_figures
 from losslab.comparison.output.plan_prose import plan_lines, plan_values
-from losslab.comparison.planning import Plan, plan_of_figures, plan_of_folder
+from losslab.comparison.planning import plan_of_folder
+from losslab.comparison.plans import Plan
 from losslab.comparison.statistics import POWER
 from losslab.console import out, say
 from losslab.errors import UserError
 
 _LEAST_POWER = 0.5
-_WHERE = "which measures the noise of presets, or a pilot of eight seeds: losslab plan FOLDER"
 
 
 def plan(
@@ -84,49 +84,4 @@ def make_plan(
         raise UserError(f"{folder}: a plan is of a folder alone, or of words of losslab train")
     if where or tune != "auto":
         raise UserError("--where and --tune choose among runs: they go with a folder")
-    return _before_any_run(of_train, preset, detect=detect, power=power, metric=metric, baseline=baseline)
-
-
-def _before_any_run(
-    words: list[str], preset: str | None, *, detect: float | None, power: float, metric: str | None, baseline: str
-) -> Plan:
-    known = read_figures()
-    found = figures_of(known, preset=preset, words=words)
-    asked = f"--preset {preset}" if preset is not None else " ".join(words)
-    if not found:
-        names = ", ".join(dict.fromkeys(f"{one.preset} ({' '.join(one.words)})" for one in known))
-        there = f"there are {names}; others need" if known else "they come from"
-        raise UserError(f"there are no noise figures for {asked}: {there} {COMMAND}, {_WHERE}")
-    fitting = _fitting(found, metric, baseline)
-    losses = [loss for word in words if word.startswith("loss=") for loss in word.partition("=")[2].split(",")]
-    own = [word for word in words if word.partition("=")[0] not in ("loss", "seed")]
-    more = [word for word in own if word not in fitting[0].words and not word.startswith(("name=", "output_dir="))]
-    made = plan_of_figures(
-        fitting,
-        words=[*(word for word in fitting[0].words if word not in own), *own],
-        losses=losses,
-        baseline=baseline,
-        margin=detect,
-        power=power,
-    )
-    made.notes.insert(0, _origin(fitting[0]))
-    if more:
-        made.notes.append(f"{' '.join(more)} was not measured, and may change the noise: a pilot of eight seeds says")
-    return made
-
-
-def _fitting(found: Sequence[Figure], metric: str | None, baseline: str) -> list[Figure]:
-    """The figures of this metric and baseline. Raises UserError where there are none."""
-    metric = metric or found[0].metric
-    for name, wanted in (("metric", metric), ("baseline", baseline)):
-        values = sorted({str(getattr(one, name)) for one in found})
-        if wanted not in values:
-            raise UserError(f"--{name} {wanted}: the noise figures of {found[0].preset} are of {', '.join(values)}")
-    return [one for one in found if (one.metric, one.baseline) == (metric, baseline)]
-
-
-def _origin(one: Figure) -> str:
-    return (
-        f"Noise of {' '.join(one.words)}, as {COMMAND} measured it on {one.written} from {one.seeds} seeds "
-        f"({one.machine}); another machine takes another time."
-    )
+    return plan_before_any_run(of_train, preset, detect=detect, power=power, metric=metric, baseline=baseline)

@@ -175,10 +175,14 @@ class ClaimCost:
         low, high = self.deviation.interval()
         return self.seeds_at(low), self.seeds_at(high)
 
+    def planned_at(self, confidence: float) -> int | None:
+        """Seeds that suffice in this share of pilots like this one; None where it rests on too little."""
+        return self.seeds_at(self.deviation.upper(confidence)) if self.is_enough else None
+
     @property
     def planned(self) -> int | None:
-        """Seeds that suffice in four of five pilots like this one; None where it rests on too little."""
-        return self.seeds_at(self.deviation.upper()) if self.is_enough else None
+        """Seeds that suffice in four of five."""
+        return self.planned_at(CONFIDENCE)
 
     def seconds(self, seeds: int | None) -> float | None:
         """Seconds on this machine for so many seeds of both losses."""

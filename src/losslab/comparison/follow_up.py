@@ -1,9 +1,14 @@
-"""The command that grows a sweep: its own words, with more seeds. It adds only the runs that are missing."""
+"""The command that grows a sweep: its own words, with more seeds. It adds only the runs that are missing.
+
+Words hold paths, and runs are found in output_dir/name: a command holds in the folder in which it was typed. From
+elsewhere it begins with `cd FOLDER &&`; of a sweep that was moved it says where that is now.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from losslab.comparison.runs.contenders import Contender
 from losslab.comparison.runs.run import Run
@@ -44,25 +49,63 @@ def grown_commands(seeds: Mapping[str, Sequence[int]], contenders: Sequence[Cont
     grown = [c for c in contenders if c.label in seeds]
     if any(run.folder is None for c in grown for run in c.runs.values()):
         return []
-    typed = {tuple(_typed(run)) for c in grown for run in c.runs.values()}
+    typed = {(_started_in(run), tuple(_typed(run))) for c in grown for run in c.runs.values()}
     whole = len(grown) == len(contenders) and all(len(c.groups) == 1 for c in grown)
     if whole and len({tuple(own) for own in seeds.values()}) == len(typed) == 1:
-        (of_sweep,) = typed
+        ((_, of_sweep),) = typed
         if of_sweep:
-            return [train_command(of_sweep, next(iter(seeds.values())))]
-    merged: dict[tuple[tuple[str, ...], tuple[int, ...]], list[str]] = {}
+            return [_command(_newest(grown[0]), of_sweep, next(iter(seeds.values())))]
+    merged: dict[tuple[str, tuple[str, ...], tuple[int, ...]], list[tuple[Run, str]]] = {}
     for c in grown:
         run = _newest(c)
         words = [word for word in run.record.overrides if _key(word) != SEED]
         chosen = [word for word in words if _key(word) == "loss"]
-        shape = tuple("loss" if word in chosen else word for word in words)
-        merged.setdefault(((*_surroundings(run), *shape), tuple(seeds[c.label])), []).extend(
-            word.partition("=")[2] for word in chosen
+        shape = (*_surroundings(run), *("loss" if word in chosen else word for word in words))
+        merged.setdefault((_started_in(run), shape, tuple(seeds[c.label])), []).extend(
+            (run, word.partition("=")[2]) for word in chosen
         )
-    return [
-        train_command([f"loss={','.join(losses)}" if word == "loss" else word for word in shape], own)
-        for (shape, own), losses in merged.items()
-    ]
+    commands = []
+    for (_, shape, own), of in merged.items():
+        losses = f"loss={','.join(loss for _, loss in of)}"
+        commands.append(_command(of[0][0], [losses if word == "loss" else word for word in shape], own))
+    return commands
+
+
+def where_to_run(contenders: Sequence[Contender]) -> list[str]:
+    """A sentence where nothing says in which folder these commands hold, or where that is not there."""
+    folders = {_started_in(run) for c in contenders for run in c.runs.values() if run.folder is not None}
+    if gone := sorted(folder for folder in folders if folder and not Path(folder).is_dir()):
+        return [
+            f"The runs were started in {', '.join(gone)}, which is not here: a command's relative paths hold there."
+        ]
+    if "" in folders:
+        return ["No record says in which folder the runs were started: a command's relative paths hold there."]
+    return []
+
+
+def _command(run: Run, words: Sequence[str], seeds: Sequence[int]) -> str:
+    """The command with these words, as it holds from the current folder; for runs like this one."""
+    start = _started_in(run)
+    if not start:
+        return train_command(words, seeds)
+    command = train_command(_moved(run, Path(start), words), seeds)
+    return command if Path(start) == Path.cwd() or not Path(start).is_dir() else f"cd {shlex.quote(start)} && {command}"
+
+
+def _moved(run: Run, start: Path, words: Sequence[str]) -> list[str]:
+    """The words, with the folder in which the sweep lies now, where it was moved since it was trained."""
+    assert run.folder is not None
+    config, sweep = run.folder.config(), run.folder.path.resolve().parent
+    if (start / str(config["output_dir"]) / str(config["name"])).resolve() == sweep:
+        return list(words)
+    own = {"name": f"name={sweep.name}", "output_dir": f"output_dir={sweep.parent}"}
+    kept = [own.pop(_key(word), word) for word in words]
+    return [*kept, *own.values()]
+
+
+def _started_in(run: Run) -> str:
+    """The folder in which the command of a run was typed; empty where no record says."""
+    return str(run.record.provenance.get("started_in") or "")
 
 
 def _typed(run: Run) -> list[str]:

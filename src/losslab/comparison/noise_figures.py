@@ -31,6 +31,7 @@ class Figure:
     words: list[str]
     """The words of `losslab train` that make the preset, without those of loss, seed and name."""
     loss: str
+    """Its choice as `losslab train` takes it: `focal:gamma=1`."""
     baseline: str
     metric: str
     """With its split: test/nll_scaled."""

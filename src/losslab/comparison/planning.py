@@ -1,78 +1,18 @@
-"""A plan: seeds and time until each loss of a table is told from the baseline, if it differs by a margin."""
+"""The plan of a folder of runs, its pilot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from losslab.comparison.analysis import Comparison
-from losslab.comparison.claim_cost import ClaimCost
-from losslab.comparison.claims import Claim, make_claims
-from losslab.comparison.follow_up import grown_commands, train_command
-from losslab.comparison.noise_figures import Figure
+from losslab.comparison.claim_cost import deviation_of
+from losslab.comparison.claims import Claim, Claims, make_claims
+from losslab.comparison.follow_up import grown_commands, where_to_run
+from losslab.comparison.planned_seeds import costs_alone, limit_together, seeds_together
+from losslab.comparison.plans import PILOT, Plan, Planned, Together, baseline_row
 from losslab.comparison.rows import Row
 from losslab.comparison.runs.contenders import Contender
-from losslab.comparison.simultaneous import sidak
 from losslab.errors import UserError
-
-PILOT = 8
-"""Seeds that make a pilot."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A loss, or the baseline."""
-
-    loss: str
-    pairs: int
-    """Seeds that it has in common with the baseline; of the baseline, its own."""
-    cost: ClaimCost | None
-    """None for the baseline."""
-    seeds: int | None
-    """Seeds to have in the end; None where the pilot is too small to say."""
-    interval: tuple[int, int]
-    """Seeds at both ends of the deviation's 95% interval; of the baseline, the largest of its losses."""
-    missing: int | None
-    """Runs until then."""
-    seconds: float | None
-    """Seconds of this machine that those take, at so many at once; None where no record says."""
-    seconds_a_run: float | None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Seeds, time and commands."""
-
-    source: str
-    """The folder, or the preset."""
-    metric: str
-    unit: str
-    margin: float
-    """The difference that is to be found."""
-    power: float
-    level: float
-    """The unadjusted two-sided level of each comparison."""
-    baseline: str
-    losses: list[Planned]
-    """The losses that are compared, and the baseline last."""
-    pooled: int
-    """Losses that share one deviation; 0 where each has its own."""
-    at_once: float
-    commands: list[str]
-    """Commands for a shell: those of the plan, or of a pilot where there is no plan yet; none where nothing is missing,
-    or nothing says how the runs were made."""
-    notes: list[str]
-
-    @property
-    def is_enough(self) -> bool:
-        """Whether each loss has a number."""
-        return all(one.seeds is not None for one in self.losses)
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds of this machine for all runs that are missing."""
-        known = [one.seconds for one in self.losses if one.seconds is not None]
-        return sum(known) if len(known) == len(self.losses) else None
 
 
 def plan_of_folder(c: Comparison, *, power: float) -> Plan:
@@ -96,24 +36,16 @@ def plan_of_folder(c: Comparison, *, power: float) -> Plan:
             f"these runs vary the seeds of single streams ({', '.join(streams)}), whose noise is a part of that of "
             "whole seeds: plan from a folder of seed=1,2,…"
         )
-    planned = {claim.label: claim.cost.planned for claim in claims.of}
+    size = sum(row.paired is not None for row in c.rows)
+    costs = costs_alone({claim.label: claim.cost for claim in claims.of}, size)
+    claims = replace(claims, of=[replace(claim, cost=costs[claim.label]) for claim in claims.of])
     enough = claims.is_enough
-    lists = _seed_lists(
-        c, reference, {label: (seeds if enough and seeds else PILOT) for label, seeds in planned.items()}
+    seeds = {label: cost.planned if enough and cost.planned else PILOT for label, cost in costs.items()}
+    made = _Grown(c, reference, claims, seeds)
+    losses = [_planned(claim, *made.cost(claim.label), enough=enough) for claim in claims.of]
+    losses.append(
+        baseline_row(reference.label, len(reference.runs), losses, *made.cost(reference.label), claims.baseline_seconds)
     )
-    by_label = {contender.label: contender for contender in c.contenders}
-
-    def cost(label: str, seconds_a_run: float | None) -> tuple[int, float | None]:
-        missing = len([seed for seed in lists[label] if seed not in by_label[label].runs])
-        return missing, None if seconds_a_run is None else missing * seconds_a_run / claims.at_once
-
-    losses = []
-    for claim in claims.of:
-        missing, seconds = cost(claim.label, claim.seconds_a_run)
-        losses.append(_planned(claim, missing, seconds, enough=enough))
-    missing, seconds = cost(reference.label, claims.baseline_seconds)
-    losses.append(_baseline(reference.label, len(reference.runs), losses, missing, seconds, claims.baseline_seconds))
-    is_missing = any(own != sorted(by_label[label].runs) for label, own in lists.items())
     return Plan(
         source=str(c.source),
         metric=c.metric,
@@ -125,79 +57,49 @@ def plan_of_folder(c: Comparison, *, power: float) -> Plan:
         losses=losses,
         pooled=len(claims.of) if claims.is_pooled else 0,
         at_once=claims.at_once,
-        commands=grown_commands(lists, c.contenders) if is_missing else [],
-        notes=_left_out(c, set(lists)),
+        commands=made.commands,
+        notes=[*_left_out(c, set(seeds) | {reference.label}), *(where_to_run(c.contenders) if made.commands else [])],
+        together=_together(c, reference, claims, size) if len(claims.of) > 1 else None,
     )
 
 
-def plan_of_figures(
-    figures: Sequence[Figure],
-    *,
-    words: Sequence[str],
-    losses: Sequence[str],
-    baseline: str,
-    margin: float | None,
-    power: float,
-) -> Plan:
-    """The plan before any run, from the noise figures of one preset.
+class _Grown:
+    """The seeds, runs and commands of a plan that gives each loss so many pairs.
 
     Args:
-        figures: of one preset and metric; at least one.
-        words: of the command, without those of loss and seed.
-        losses: the losses that are compared; none: those of the figures.
+        wanted: label → seeds, of the losses beside the baseline.
     """
-    by_loss = {one.loss: one for one in figures if one.baseline == baseline}
-    noisiest = max(by_loss.values(), key=lambda one: one.std)
-    compared = [loss for loss in losses or by_loss if loss != baseline]
-    level, notes = sidak(len(compared)).level, []
-    planned: list[Planned] = []
-    for loss in compared:
-        own = by_loss.get(loss, noisiest)
-        if loss not in by_loss:
-            notes.append(
-                f"{loss} was not measured: it is planned with the deviation of {own.loss}, the largest that was"
-            )
-        cost = ClaimCost(
-            deviation=own.deviation,
-            margin=margin or own.margin,
-            power=power,
-            level=level,
-            seconds_a_pair=2 * own.seconds_a_run / own.at_once,
-        )
-        planned.append(
-            Planned(
-                loss=loss,
-                pairs=0,
-                cost=cost,
-                seeds=cost.planned,
-                interval=cost.interval,
-                missing=cost.planned,
-                seconds=None if cost.planned is None else cost.planned * own.seconds_a_run / own.at_once,
-                seconds_a_run=own.seconds_a_run,
-            )
-        )
-    most = max((one.seeds or PILOT) for one in planned)
-    seconds = most * noisiest.seconds_a_run / noisiest.at_once
-    planned.append(_baseline(baseline, 0, planned, most, seconds, noisiest.seconds_a_run))
-    lists: dict[int, list[str]] = {}
-    for one in planned:
-        lists.setdefault(one.seeds or PILOT, []).append(one.loss)
-    return Plan(
-        source=noisiest.preset,
-        metric=noisiest.metric,
-        unit=noisiest.unit,
-        margin=margin or noisiest.margin,
-        power=power,
-        level=level,
-        baseline=baseline,
-        losses=planned,
-        pooled=0,
-        at_once=noisiest.at_once,
-        commands=[
-            train_command([*words, f"loss={','.join(own)}"], range(1, count + 1)) for count, own in lists.items()
-        ],
-        notes=notes,
-    )
+
+    def __init__(self, c: Comparison, reference: Contender, claims: Claims, wanted: dict[str, int]) -> None:
+        self._lists = _seed_lists(c, reference, wanted)
+        self._known = {contender.label: contender.runs for contender in c.contenders}
+        self._seconds = {claim.label: claim.seconds_a_run for claim in claims.of}
+        self._seconds[reference.label] = claims.baseline_seconds
+        self._at_once = claims.at_once
+        is_missing = any(own != sorted(self._known[label]) for label, own in self._lists.items())
+        self.commands = grown_commands(self._lists, c.contenders) if is_missing else []
+
+    def cost(self, label: str) -> tuple[int, float | None]:
+        """Runs that are missing, and the seconds of this machine that they take."""
+        missing = len([seed for seed in self._lists[label] if seed not in self._known[label]])
+        seconds = self._seconds[label]
+        return missing, None if seconds is None else missing * seconds / self._at_once
+
+    def total(self) -> tuple[int, float | None]:
+        """The same for all losses."""
+        runs, seconds = zip(*map(self.cost, self._lists), strict=True)
+        return sum(runs), None if None in seconds else sum(seconds)
+
+
+def _together(c: Comparison, reference: Contender, claims: Claims, size: int) -> Together:
+    rows = {row.label: row for row in c.rows}
+    own = {claim.label: deviation_of(list(rows[claim.label].differences.values())) for claim in claims.of}
+    limit = limit_together(len(claims.of))
+    seeds = seeds_together({claim.label: claim.cost for claim in claims.of}, own, size)
+    if seeds is None or not claims.is_enough:
+        return Together(limit, None, 0, None, [])
+    made = _Grown(c, reference, claims, seeds)
+    return Together(limit, {**seeds, reference.label: max(seeds.values())}, *made.total(), made.commands)
 
 
 def _planned(claim: Claim, missing: int, seconds: float | None, *, enough: bool) -> Planned:
@@ -210,23 +112,6 @@ def _planned(claim: Claim, missing: int, seconds: float | None, *, enough: bool)
         missing=missing if enough else None,
         seconds=seconds if enough else None,
         seconds_a_run=claim.seconds_a_run,
-    )
-
-
-def _baseline(
-    label: str, runs: int, losses: Sequence[Planned], missing: int, seconds: float | None, seconds_a_run: float | None
-) -> Planned:
-    """The baseline, which takes as many seeds as the loss that takes most."""
-    enough = all(one.seeds is not None for one in losses)
-    return Planned(
-        loss=label,
-        pairs=runs,
-        cost=None,
-        seeds=max(one.seeds or 0 for one in losses) if enough else None,
-        interval=(max(one.interval[0] for one in losses), max(one.interval[1] for one in losses)),
-        missing=missing if enough else None,
-        seconds=seconds if enough else None,
-        seconds_a_run=seconds_a_run,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from losslab.comparison.claim_cost import CONFIDENCE
 from losslab.comparison.output.claim_prose import duration
 from losslab.comparison.output.tables import aligned
-from losslab.comparison.planning import PILOT, Plan, Planned
+from losslab.comparison.plans import PILOT, Plan, Planned, Together
 from losslab.numbers import number
 
 _SMALL = 0.001
@@ -22,8 +23,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     """The plan line by line: what is to be found, the table, how it came about, and the commands."""
     compared = plan.losses[:-1]
     what = f"a difference of {plan.margin:g} {plan.unit}".rstrip()
-    family = f", of {len(compared)} losses together" if len(compared) > 1 else ""
-    yield f"Seeds until {what} to {plan.baseline} in {plan.metric} is found with power {plan.power:g}{family}"
+    of_each = f" for each loss, at the level of {len(compared)} comparisons" if len(compared) > 1 else ""
+    yield f"Seeds until {what} to {plan.baseline} in {plan.metric} is found with power {plan.power:g}{of_each}"
     yield ""
     yield plan_table(plan)
     yield ""
@@ -32,6 +33,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield _SAME_SEEDS
     yield ""
     yield from _what_to_run(plan)
+    if plan.together is not None and plan.is_enough:
+        yield ""
+        yield from _for_all(plan, plan.together)
 
 
 def plan_table(plan: Plan) -> str:
@@ -53,6 +57,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         "at_once": plan.at_once,
         "seconds": plan.seconds,
         "losses": [loss_values(one) for one in plan.losses],
+        "together": None if plan.together is None else asdict(plan.together),
         "commands": plan.commands,
         "notes": plan.notes,
     }
@@ -108,7 +113,8 @@ def _basis(plan: Plan) -> str:
         f"degree{'' if freedom == ['1'] else 's'} of freedom. At most: its upper {CONFIDENCE:.0%} limit"
     )
     if plan.is_enough:
-        told += ", on which seeds are planned: they suffice in four of five such pilots"
+        alike = ", if these losses are equally noisy" if plan.pooled > 1 else ""
+        told += f", on which seeds are planned: they suffice for a loss in four of five such pilots{alike}"
     told += ". Seeds (95%): those of both ends of the deviation's 95% interval. Runs: those that are missing"
     beside = f" with {plan.at_once:.0f} at once" if plan.at_once >= 1.5 else ""
     return f"{told}. Time: of this machine for them{beside}. The difference that was seen counts nowhere."
@@ -121,6 +127,35 @@ def _what_to_run(plan: Plan) -> Iterator[str]:
     elif not any(one.missing for one in plan.losses):
         yield "Nothing is missing: there are as many seeds as planned."
     else:
-        total = "" if plan.seconds is None else f", {duration(plan.seconds)} together"
-        yield f"{sum(one.missing or 0 for one in plan.losses):,} runs{total}; what is done is not repeated{end}"
+        missing = sum(one.missing or 0 for one in plan.losses)
+        alone = "Each loss by itself: " if plan.together is not None else ""
+        yield f"{alone}{_runs(missing, plan.seconds)}; what is done is not repeated{end}"
     yield from plan.commands
+
+
+def _for_all(plan: Plan, together: Together) -> Iterator[str]:
+    """The line of the table as a whole, and its commands."""
+    all_losses = f"all {len(plan.losses) - 1} losses have power {plan.power:g}, each of them,"
+    if together.seeds is None:
+        yield f"The table as a whole: {all_losses} by their own deviations, for which {PILOT} seeds are needed."
+        return
+    by_seeds: dict[int, list[str]] = {}
+    for loss, seeds in together.seeds.items():
+        by_seeds.setdefault(seeds, []).append(loss)
+    listed = " and ".join(f"{seeds:,} seeds of {', '.join(losses)}" for seeds, losses in by_seeds.items())
+    told = (
+        f"The table as a whole: in four of five such pilots, however noisy each loss is, {all_losses} with {listed} "
+        f"(by own deviations, at their upper {together.limit:.1%} limits): "
+    )
+    if not together.missing:
+        yield f"{told}they are there."
+    elif together.seeds == {one.loss: one.seeds for one in plan.losses}:
+        yield f"{told}the same runs."
+    else:
+        yield f"{told}{_runs(together.missing, together.seconds)}{':' if together.commands else '.'}"
+        yield from together.commands
+
+
+def _runs(missing: int, seconds: float | None) -> str:
+    runs = f"{missing:,} run{'s' * (missing != 1)}"
+    return runs if seconds is None else f"{runs}, {duration(seconds)} together"

@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def provenance(run: RunFolder) -> dict[str, Any]:
-    """The state of the repository that the command was typed in, the command, and where the run was made.
+    """The state of the repository that the command was typed in, the command, its folder, and where the run was made.
 
     `diff` is the SHA-256 of everything that is not committed: changes of tracked files, and new code and configuration.
     """
@@ -50,6 +50,7 @@ def provenance(run: RunFolder) -> dict[str, Any]:
         "diff": _hash_changes(top, files) if status else None,
         "command": os.environ.get(COMMAND) or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "folder": str(run.absolute()),
+        "started_in": str(Path.cwd()),
         "changes": [],
     }
 
