@@ -121,7 +121,7 @@ def true_powers(setting: Setting, seeds: Array) -> list[float]:
 
 @dataclass(frozen=True)
 class Simulated:
-    """What became of the pilots of a setting."""
+    """The pilots of a setting, and their plans."""
 
     plans: Array
     """[2, pilots, losses] seeds: of each loss by itself, and of the whole table."""

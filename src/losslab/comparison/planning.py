@@ -93,7 +93,11 @@ class _Grown:
 
 def _together(c: Comparison, reference: Contender, claims: Claims, size: int) -> Together:
     rows = {row.label: row for row in c.rows}
-    own = {claim.label: deviation_of(list(rows[claim.label].differences.values())) for claim in claims.of}
+    own = {
+        claim.label: deviation
+        for claim in claims.of
+        if (deviation := deviation_of(list(rows[claim.label].differences.values()))) is not None
+    }
     limit = limit_together(len(claims.of))
     seeds = seeds_together({claim.label: claim.cost for claim in claims.of}, own, size)
     if seeds is None or not claims.is_enough:
