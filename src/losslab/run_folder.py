@@ -182,6 +182,13 @@ def runs_of_sweep(folder: Path) -> list[RunFolder]:
     return [] if RunFolder(folder).exists() else find_runs(folder)
 
 
+def how_to_repeat(sweep: Path) -> str:
+    """The way to train runs in the folder of a sweep again, with the code of now."""
+    if (sweep / SEQUENTIAL).is_file():
+        return "seed=auto goes on with what is there, and its command with another name=… trains all of it again"
+    return "fresh=true trains it again"
+
+
 def find_identity(folder: Path, identity: str) -> list[RunFolder]:
     """Runs below `folder` with this identity, oldest first: the run, then its repetitions -2, -3, …"""
     named = (RunFolder(path) for path in folder.glob(f"*-{identity[:SHORT]}*"))

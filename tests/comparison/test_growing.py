@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -144,3 +145,25 @@ def test_a_loss_that_joined_later_widens_every_interval(sweep: Sweep) -> None:
     for loss in ("focal", "brier"):
         paired = rows[loss].paired
         assert paired is not None and paired.critical > ledger.terms.rule.bounds()[paired.n - 1]
+
+
+def test_runs_that_the_sweep_did_not_ask_for_are_left_out(sweep: Sweep) -> None:
+    grow(sweep, {"square": (6, 1.0, 0.01), "focal": (12, 0.0, 0.005)})
+    repeated, further = sweep.add("square", 1, 9.0), sweep.add("square", 13, 9.0)
+    twin = sweep.add("square", 1, 4.01, changes={"seeds.twin": 1})
+    sweep.add("cross_entropy", 13, 3.13)
+    c = comparison_of(sweep)
+    (told,) = (text for text in c.caveats if text.startswith("left out"))
+    assert told.startswith("left out, because the sweep of seed=auto did not ask for them: ")
+    assert repeated.name in told and further.name in told and twin.name not in told
+    assert rows_of(sweep)["square"].verdict.text == "worse (decided at 6 seeds)"
+
+
+def test_changed_code_asks_for_another_name_because_nothing_is_repeated(sweep: Sweep) -> None:
+    grow(sweep, {"square": (6, 1.0, 0.01)})
+    for path in sweep.folder.glob("*/run.json"):
+        record = json.loads(path.read_text())
+        record["hashes"]["code"] = ("a" if "-seed1-" in path.parent.name else "b") * 64
+        path.write_text(json.dumps(record))
+    (told,) = (text for text in comparison_of(sweep).caveats if "versions of losslab's code" in text)
+    assert told.endswith("its command with another name=… trains all of it again") and "fresh" not in told

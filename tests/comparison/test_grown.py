@@ -40,8 +40,8 @@ def test_three_batches_are_told_with_what_they_do_to_a_p(sweep: Sweep) -> None:
     (told,) = grown(sweep)
     assert told == (
         "seeds were added in batches (3 + 3 + 6) by later commands: if you looked in between, and would have stopped "
-        "at a result, a p (adjusted) of 0.05 stands for up to 0.12, and intervals miss as often; seed=auto "
-        "max_seeds=… adds seeds without this error"
+        "at a result, a p (adjusted) of 0.05 stands for up to 0.12, and intervals miss as often; seed=auto, "
+        "under another name=… and from seeds that are new (first_seed=…), has no such error (docs/stopping.md)"
     )
 
 

@@ -38,6 +38,14 @@ def by_hand(
     return float(low), float(high)
 
 
+def test_documents_of_which_nothing_was_scored_are_not_drawn() -> None:
+    weight, differences = made(1, of_seeds=0.02, of_documents=0.02)
+    whole = Documents(weight).compare(differences)
+    behind = np.zeros(200)
+    partly = Documents(np.concatenate([weight, behind])).compare(np.hstack([differences, np.zeros((SEEDS, 200))]))
+    assert partly == whole and partly.units == UNITS
+
+
 @pytest.mark.parametrize(("of_seeds", "of_documents"), [(0.02, 0.02), (0.05, 0.01), (0.005, 0.1)])
 def test_the_intervals_are_those_of_a_bootstrap_by_hand(of_seeds: float, of_documents: float) -> None:
     weight, differences = made(1, of_seeds=of_seeds, of_documents=of_documents)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,45 @@ def test_printed_jobs_of_an_experiment_are_single_runs(workplace: Path, capsys: 
 def test_what_has_no_list_of_jobs_says_so(workplace: Path, words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         train([*TINY, *words, "--print-jobs"])
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        (
+            "fresh=true",
+            "fresh=true repeats runs, and seed=auto continues them: .* another name=… trains the whole sweep",
+        ),
+        ("seeds.data_order=1", "^seeds.data_order=1 fixes what seed=auto varies"),
+        ("seeds.data_order=1,2", "^seeds.data_order=1,2 fixes what seed=auto varies"),
+    ],
+)
+@pytest.mark.usefixtures("warmed", "workplace")
+def test_what_a_growing_sweep_cannot_hold_is_refused(word: str, told: str) -> None:
+    """The first seed's own number is fixed for the others, too."""
+    with pytest.raises(UserError, match=told):
+        train(["-m", *TINY, "loss=cross_entropy,focal", "seed=auto", "max_seeds=8", "decide=0.1", word])
+
+
+class _Dead:
+    """A process that ended before it answered."""
+
+    def __init__(self, exitcode: int) -> None:
+        self.exitcode = exitcode
+
+    def join(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("code", "kind"), [(-15, KeyboardInterrupt), (-1, KeyboardInterrupt), (3, UserError)])
+def test_a_plan_that_a_signal_ended_was_stopped(
+    code: int, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow(*_: Any, name: str) -> tuple[_Dead, Any]:
+        receiving, sending = Pipe(duplex=False)
+        sending.close()
+        return _Dead(code), receiving
+
+    monkeypatch.setattr("losslab.sweeps.server.follow", follow)
+    with pytest.raises(kind):
+        Multirun({}, None, lambda *_: "")._ask(lambda: None)

@@ -189,7 +189,7 @@ def analyse(
     kept = read_scores(contenders, baselines, {metric: rows, **also})
     told = caveats(
         contenders, rows, baselines, metric=metric, selection=selection, declared=declared, weights=loaded.weights,
-        growing=growing,
+        source=loaded.source, growing=growing,
     )  # fmt: skip
     return Comparison(
         source=loaded.source,

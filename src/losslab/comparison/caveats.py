@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from losslab.comparison.growing import Growing
 from losslab.comparison.metrics import Declarations, short
@@ -16,6 +17,7 @@ from losslab.comparison.stopping import some, stopping_caveats
 from losslab.comparison.tuning import tuning_caveats
 from losslab.comparison.twins import twin_caveats
 from losslab.records import SHORT
+from losslab.run_folder import how_to_repeat
 
 ONE_LEARNING_RATE = "one learning rate for all losses: this ranks settings, not losses"
 SAME_SEEDS = (
@@ -43,10 +45,11 @@ def caveats(
     selection: str | None,
     declared: Declarations,
     weights: str,
+    source: Path,
     growing: Growing | None = None,
 ) -> list[str]:
     """Every caveat that the records give rise to but those of `start_caveats`, the gravest first."""
-    found = _several_codes(contenders)
+    found = _several_codes(contenders, how_to_repeat(source))
     found += [ALONE] if len(contenders) == 1 else []
     found += _lost(contenders)
     found += missing_seeds(contenders, rows, metric, growing)
@@ -74,7 +77,7 @@ def caveats(
     return found
 
 
-def _several_codes(contenders: Sequence[Contender]) -> list[str]:
+def _several_codes(contenders: Sequence[Contender], again: str) -> list[str]:
     """Results of old and new code, losslab's or a person's own, which the means of rows mix."""
     found = []
     codes: dict[str, list[str]] = defaultdict(list)
@@ -93,7 +96,7 @@ def _several_codes(contenders: Sequence[Contender]) -> list[str]:
         found.append(
             f"these runs were made by {len(codes)} versions of losslab's code (hashes.code in run.json): "
             f"{len(codes[most])} by {most[:SHORT]}, {told}; a row that holds both is a mean over both, "
-            f"{pairs}; fresh=true makes a run again with the code of now"
+            f"{pairs}; {again}"
         )
     for c in contenders:
         own: dict[str, list[int]] = defaultdict(list)
@@ -103,7 +106,7 @@ def _several_codes(contenders: Sequence[Contender]) -> list[str]:
             seeds = " and ".join(f"seed {', '.join(map(str, seeds))}" for seeds in own.values())
             found.append(
                 f"{c.label}: its own code (own_code in run.json) is not the same for {seeds}, and the row is a mean "
-                "over all of them: fresh=true makes a run again with the code of now"
+                f"over all of them: {again}"
             )
     return found
 

@@ -40,7 +40,8 @@ def grown_caveats(contenders: Sequence[Contender], baselines: dict[Setting, Cont
     return [
         f"seeds were added in batches ({'; '.join(told)}) by later commands: if you looked in between, and would have "
         f"stopped at a result, a p (adjusted) of {LEVEL:g} stands for up to {error:.2g}, and intervals miss as often; "
-        "seed=auto max_seeds=… adds seeds without this error"
+        "seed=auto, under another name=… and from seeds that are new (first_seed=…), has no such error "
+        "(docs/stopping.md)"
     ]
 
 

@@ -51,11 +51,13 @@ class Documents:
     """Resamples of the documents, the same for every comparison.
 
     Args:
-        weight: [U], tokens of each document.
+        weight: [U], tokens of each document. Those of which none was scored (`data.max_eval_tokens`) are not drawn.
     """
 
     def __init__(self, weight: NDArray[np.float64]) -> None:
         random = np.random.default_rng(0)
+        self._scored = weight > 0
+        weight = weight[self._scored]
         units = len(weight)
         self.weight = weight
         self._counts = np.empty((RESAMPLES, units), dtype=np.float32)
@@ -70,6 +72,7 @@ class Documents:
         differences: [S, U], of each seed and document the summed difference to the baseline.
         level, spread: of the table's interval (`statistics.Paired`).
         """
+        differences = differences[:, self._scored]
         by_seed = (self._counts @ differences.T.astype(np.float64)) / self._totals[:, None]  # [R, S]
         return self._noises(by_seed, differences.sum(axis=1) / self.weight.sum(), level=level, spread=spread)
 
@@ -87,6 +90,8 @@ class Documents:
             pairs: of each seed the counts [K, U] of the run and of its baseline.
             level, spread: as of `compare`.
         """
+
+        pairs = [(own[:, self._scored], other[:, self._scored]) for own, other in pairs]
 
         def differences(count: NDArray[Any]) -> NDArray[np.float64]:
             return np.stack([score(count @ own.T) - score(count @ other.T) for own, other in pairs], axis=-1)

@@ -4,7 +4,7 @@ here."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from losslab.config.compose import compose_job
 from losslab.config.flags import debug_of
 from losslab.config.identity import loss_label
 from losslab.config.nearest import nearest
+from losslab.config.streams import SEEDS
 from losslab.config.words import bare
 from losslab.console import complain, say
 from losslab.errors import UserError
 from losslab.pairing import MUST_MATCH, OF_LOSS
+from losslab.run_folder import how_to_repeat
 from losslab.sequential.ledger import Ledger, Terms
 from losslab.sequential.rule import Rule
 from losslab.sequential.told import told_standing, told_terms
@@ -64,11 +66,17 @@ class Deciding(Multirun):
         super().__init__(jobs, config_dir, _refuse_here, check_interrupts, typed, on_mistake)
         self._rule = rule
         self._of_hydra = of_hydra
-        for config, _ in jobs.values():
-            _check(config)
+        _check([config for config, _ in jobs.values()])
+        _refuse_streams([*(config for config, _ in jobs.values()), *self._of_another_seed()])
         self._labels = name_losses(list(jobs), [choices for _, choices in jobs.values()])
         self._baseline = choose_baseline(rule.baseline, self._labels)
         Rule(margin=rule.margin, max_seeds=rule.max_seeds, losses=len(jobs) - 1, level=_LEVEL)  # refuses what is none
+
+    def _of_another_seed(self) -> Iterator[dict[str, Any]]:
+        """The configurations of the losses under another seed than the first."""
+        for words in self.jobs:
+            other = [*self._of_hydra, *words[:-1], f"seed={self._rule.first_seed + 1}"]
+            yield check_run(compose_job(other, self._config_dir)[0])
 
     def launch(self, job_overrides: list[list[str]], settings: dict[str, Any]) -> list[str]:
         """The whole sweep on this machine; returns what became of each loss."""
@@ -203,21 +211,43 @@ def check_losses(losses: dict[str, dict[str, Any]]) -> None:
                 raise UserError(f"{first} and {label} differ in {key}, so that they answer different questions")
 
 
-def _check(config: dict[str, Any]) -> None:
+def _check(configs: list[dict[str, Any]]) -> None:
     """Refuse keys under which seeds cannot be added."""
-    if config["fresh"]:
-        raise UserError("fresh=true repeats runs, and seed=auto continues them: leave it out")
-    for key, value in (config.get("seeds") or {}).items():
-        if value is not None:
-            raise UserError(f"seeds.{key}={value} fixes what seed=auto varies: leave it out")
-    for key, value in debug_of(config).items():
-        raise UserError(f"{key}={value} makes debug runs, which decide nothing: leave it out of seed=auto")
+    for config in configs:
+        if config["fresh"]:
+            raise UserError(
+                "fresh=true repeats runs, and seed=auto continues them: leave it out; another name=… trains the whole "
+                "sweep again"
+            )
+        for key, value in debug_of(config).items():
+            raise UserError(f"{key}={value} makes debug runs, which decide nothing: leave it out of seed=auto")
+
+
+def _refuse_streams(configs: list[dict[str, Any]]) -> None:
+    """Refuse seeds of single streams, which would be the same for every seed.
+
+    Args:
+        configs: of two seeds, because a stream's seed that is the run's anyway is none of its own.
+    """
+    found: dict[str, dict[int, None]] = {}
+    for config in configs:
+        for key, value in config[SEEDS].items():
+            if value is not None:
+                found.setdefault(f"{SEEDS}.{key}", {})[value] = None
+    for key, values in found.items():
+        told = f"{key}={','.join(map(str, sorted(values)))}"
+        raise UserError(f"{told} fixes what seed=auto varies: leave it out")
 
 
 def _introduce(source: Sequential, survey: Survey) -> None:
     for text in survey.texts:
         say(f"data: {text}")
     terms, done = source.terms, source.done
+    if survey.changed and not source.is_decided:
+        say(
+            f"note: the code has changed since {survey.changed[0]} was trained: a seed whose two runs are of unequal "
+            f"code is no pair, and is left out; {how_to_repeat(source.ledger.folder)}"
+        )
     say(told_terms(terms))
     text = f"at most {source.expected} runs in {source.ledger.folder}"
     text += f", {done} of them done" if done else ""

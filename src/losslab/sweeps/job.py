@@ -108,7 +108,8 @@ def look_up(jobs: list[Job], since: str, surroundings: Surroundings, answer: Con
 
 def _enter_planning(surroundings: Surroundings) -> None:
     surroundings.enter()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher receives a terminal's Ctrl-C, and ends this
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the launcher's, which gets them too, and ends this
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(signal.SIGKILL,), daemon=True).start()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -185,7 +186,8 @@ class Multirun:
         return jobs
 
     def _ask(self, target: Callable[..., None], *arguments: Any) -> Any:
-        """The answer of a function of job.py, in a process of its own. Raises UserError when that process dies."""
+        """The answer of a function of job.py, in a process of its own. Raises UserError when that process dies, and
+        KeyboardInterrupt where it was stopped."""
         surroundings = Surroundings(dict(os.environ), os.getcwd())  # noqa: PTH109
         process, receiving = server.follow(target, *arguments, surroundings, name="plan")
         try:
@@ -194,6 +196,8 @@ class Multirun:
             process.join()
             code = process.exitcode
             self._check_interrupts()
+            if code in (-signal.SIGTERM, -signal.SIGHUP):  # in its first moment, by a signal to the whole group
+                raise KeyboardInterrupt from None
             raise UserError(f"the sweep's classes ended the process that planned it (exit code {code})") from None
         except KeyboardInterrupt:
             process.kill()  # nobody would read its answer; the next plan finds the planned runs

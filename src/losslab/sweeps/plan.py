@@ -82,6 +82,8 @@ class Survey:
     """One for each study, in their order."""
     sharing: Sharing | None = None
     texts: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    """Names of samples that are there, and were trained with other code than that of now."""
     mistakes: list[str] = field(default_factory=list)
 
 

@@ -11,7 +11,7 @@ from losslab.config.identity import canonical, flatten
 from losslab.config.trust import foreign_targets
 from losslab.errors import Held, UserError, error_sentence
 from losslab.records import DONE, Record
-from losslab.run_folder import RunFolder, runs_of_sweep
+from losslab.run_folder import RunFolder, how_to_repeat, runs_of_sweep
 from losslab.sweeps.plan import Ended, Job, Looked, Missing, Plan, PlannedRun, Survey
 from losslab.sweeps.slots import Sharing, share
 from losslab.training.factory import build_task
@@ -82,6 +82,9 @@ def survey(studies: list[list[Job]], *, slots: int | None, runs: int) -> Survey:
             primary = next(metric for metric in task.metrics if metric.name == task.primary)
             decisive = flatten(canonical(places[0].config, places[0].inputs))
             result.studies.append(Looked(primary, decisive, places[0].folder.sweep))
+        result.changed += [
+            place.folder.name for place in places if place.record is not None and finder.has_other_code(place)
+        ]
     result.mistakes, result.texts = list(dict.fromkeys(result.mistakes)), list(dict.fromkeys(finder.texts))
     if not result.mistakes:
         result.sharing = _share(settings, slots, runs)
@@ -217,7 +220,8 @@ def _name_changes(notes: list[str], finder: Finder, places: list[Place]) -> None
     """Say which results were made by other code, and which runs stand beside ones of the same name on another text."""
     other = [place.folder.name for place in places if place.done and finder.has_other_code(place)]
     if other:
-        notes.append(f"the code has changed since {_named(other)} trained; fresh=true trains again")
+        ways = dict.fromkeys(how_to_repeat(place.folder.sweep) for place in places)
+        notes.append(f"the code has changed since {_named(other)} trained; {' and '.join(ways)}")
     texts = {place.folder.sweep: _texts(place.folder.sweep) for place in places if place.record is None}
     moved = [
         place.folder.name

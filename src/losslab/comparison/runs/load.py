@@ -27,6 +27,7 @@ from losslab.run_folder import RunFolder, find_runs
 _WITHOUT_EFFECT = ("continue_from",)
 """A continued run is, bit for bit, the run of that length."""
 _TARGET = "loss._target_"
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,27 @@ def _read_folder(folder: Path) -> Loaded:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and find_runs(path))
         hint = f"; those below it do: {', '.join(inside)}" if inside else ""
         raise UserError(f"{folder} holds no runs{hint}")
-    return Loaded(folder, runs, problems, growing=Growing.of(folder))
+    growing = Growing.of(folder)
+    if growing is not None:
+        runs, others = _asked_for(runs, growing)
+        problems += others
+    return Loaded(folder, runs, problems, growing=growing)
+
+
+def _asked_for(runs: list[Run], growing: Growing) -> tuple[list[Run], list[str]]:
+    """The runs without those of its losses that the sweep did not ask for, and a sentence on these: repetitions and
+    further seeds, of which its verdicts were not taken. Twins, and losses that were added by hand, stay."""
+    of_sweep = [(run.loss, run.settings) for run in runs if run.name in growing.labels]
+    others = [
+        run
+        for run in runs
+        if run.name not in growing.labels and run.twin is None and (run.loss, run.settings) in of_sweep
+    ]
+    if not others:
+        return runs, []
+    names = ", ".join(run.name for run in others[:_NAMED]) + (" and others" if len(others) > _NAMED else "")
+    told = f"left out, because the sweep of seed=auto did not ask for {'it' if len(others) == 1 else 'them'}: {names}"
+    return [run for run in runs if run not in others], [told]
 
 
 def _read_run(run: RunFolder) -> Run:

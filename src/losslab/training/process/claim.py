@@ -18,7 +18,7 @@ from losslab.config.trust import allowed, foreign_components, targets
 from losslab.console import say
 from losslab.errors import UserError
 from losslab.records import DONE, Record
-from losslab.run_folder import RunFolder, find_identity, runs_of_sweep
+from losslab.run_folder import RunFolder, find_identity, how_to_repeat, runs_of_sweep
 from losslab.training.ema import with_averaged
 from losslab.training.factory import build_data, build_task, check_components, hash_inputs, hash_model, measure_passes
 from losslab.training.origins.branch import CONTINUED, note_origin
@@ -254,7 +254,7 @@ class Finder:
 
 
 def note_other_code(place: Place) -> None:
-    say(f"note: the code has changed since {place.folder.name} was trained; fresh=true repeats it")
+    say(f"note: the code has changed since {place.folder.name} was trained; {how_to_repeat(place.folder.sweep)}")
 
 
 def _next_repetition(found: list[RunFolder]) -> RunFolder:
