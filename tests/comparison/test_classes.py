@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,24 @@ import pytest
 from made_runs import Sweep, comparison_of
 
 from losslab.comparison import Comparison
+from losslab.comparison.growing import Growing
 from losslab.comparison.output.figure_list import pictures
 from losslab.comparison.output.picture import Picture
 from losslab.comparison.simultaneous import sidak
 from losslab.comparison.statistics import paired
+from losslab.sequential.ledger import Terms
 
+TERMS = Terms(
+    metric="test/nll_scaled",
+    higher_is_better=False,
+    margin=0.01,
+    level=0.05,
+    max_seeds=8,
+    first_seed=1,
+    baseline="cross_entropy",
+    losses={"cross_entropy": {}, "square": {}},
+    threads=1,
+)
 OWN = ("classes", "confus", "entities", "residuals")
 
 
@@ -57,6 +71,9 @@ def test_classes_have_differences_and_a_matrix_and_those_that_test_lacks_have_no
     assert c.classes.confusion["square"] == pytest.approx(np.array([[0.9, 0.1], [0.05, 0.9]]))
     files = drawn(c)
     assert files.keys() == {"differences-classes", "confusion"}
+    assert "for a fixed number of seeds" not in files["differences-classes"].caption
+    growing = drawn(replace(c, growing=Growing(TERMS, {}, {})))
+    assert "for a fixed number of seeds: they are not the repeated ones" in growing["differences-classes"].caption
     assert ("square", "b", "a", pytest.approx(0.05)) in files["confusion"].data
     sizes = [text.get_text() for text in files["confusion"].draw().axes[0].texts]
     assert sizes == ["85", "15", "35", "65"]

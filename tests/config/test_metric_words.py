@@ -46,3 +46,10 @@ def test_every_word_stands_for_a_metric_that_there_is() -> None:
     names = {metric.name for metric in declared}
     assert {name for own in SYNONYMS.values() for name in own} <= names
     assert names & SYNONYMS.keys() == {"perplexity"}, "of hidden tokens it is masked_perplexity"
+
+
+def test_a_suggestion_is_near_without_the_split() -> None:
+    known = ["test/ece", "test/nll", "test/nll_scaled", "test/top1"]
+    assert nearest_metric("test/nonsense", known) == f"there are {', '.join(known)}"
+    assert nearest_metric("test/nll_scald", known) == "did you mean 'test/nll_scaled'?"
+    assert nearest_metric("nll_scald", known) == "did you mean 'test/nll_scaled'?"

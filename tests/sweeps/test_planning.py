@@ -290,7 +290,7 @@ def test_results_of_other_code_are_named() -> None:
     finish(runs[5].folder.path, hashes=hash_code([]))
     (note,) = planned(*(f"seed={seed}" for seed in range(1, 8))).notes
     names = ", ".join(run.folder.name for run in runs[:3])
-    assert note == f"the code has changed since {names} and 2 more were trained; fresh=true trains again"
+    assert note == f"the code has changed since {names} and 2 more were trained; fresh=true trains it again"
     (note,) = planned("seed=2", "seed=6").notes
     assert runs[1].folder.name in note and " was trained" in note
     assert planned("seed=6").notes == []

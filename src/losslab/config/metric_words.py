@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from losslab.config.nearest import nearest
+from losslab.config.nearest import closest
 
 _SPLITS = ("test/", "text/", "val/", "")
 _PREFIX = re.compile(r"(test|val)(?:id|idation)?[/_.-]+")
@@ -50,4 +50,7 @@ def nearest_metric(typed: str, known: Collection[str]) -> str:
             f"{split}{name}" for name in dict.fromkeys([word, *SYNONYMS.get(word, ())]) if f"{split}{name}" in known
         ]:
             return f"did you mean {' or '.join(map(repr, meant))}?"
-    return nearest(typed, known)
+    own = {name.rpartition("/")[2]: name for split in reversed(splits) for name in known if name.startswith(split)}
+    if (like := closest(word, own)) is not None:  # without the split, which most names share
+        return f"did you mean {own[like]!r}?"
+    return f"there are {', '.join(sorted(known))}" if known else "there are none"

@@ -21,6 +21,10 @@ _MOST_IN_A_MATRIX = 15
 _MOST_MATRICES = 9
 _MOST_PAIRS = 15
 _MOST_ROWS = 20
+_OF_FIXED = (
+    " These intervals are for a fixed number of seeds: they are not the repeated ones of the table, and miss more often "
+    "where the sweep stopped because of its results."
+)
 _SECTION = "Which classes?"
 
 
@@ -58,6 +62,7 @@ def _differences(
     names = [f"{found.names[k] or 'without a type'} ({found.support[k]:,.0f})" for k in order]
     left_out = len(found.names) - len(order)
     more = f" The {len(order)} of {len(found.names)} with the largest differences." if left_out else ""
+    more += "" if c.growing is None else _OF_FIXED
     yield Picture(
         file=f"differences-{file}",
         section=_SECTION,
