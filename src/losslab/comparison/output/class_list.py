@@ -22,8 +22,8 @@ _MOST_MATRICES = 9
 _MOST_PAIRS = 15
 _MOST_ROWS = 20
 _OF_FIXED = (
-    " These intervals are for a fixed number of seeds: they are not the repeated ones of the table, and miss more often "
-    "where the sweep stopped because of its results."
+    " These intervals are for a fixed number of seeds: they are not the repeated ones of the table, and miss more "
+    "often where the sweep stopped because of its results."
 )
 _SECTION = "Which classes?"
 
