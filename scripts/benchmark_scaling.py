@@ -167,6 +167,7 @@ def plot(axes: list[Axis], path: Path) -> None:
     """Draw a panel for each axis: seconds in every round, the fitted law, and the operations at the rate of the largest
     size."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     columns = min(3, len(axes))
     lines = -(-len(axes) // columns)
@@ -186,6 +187,8 @@ def plot(axes: list[Axis], path: Path) -> None:
         panel.set_yscale("log")
         panel.set_xticks(axis.sizes, [f"{size:,}" for size in axis.sizes])
         panel.minorticks_off()
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panel.set_xlabel("runs" if axis.name in RUNS else axis.name)
         panel.set_ylabel("seconds of the command" if axis.name in RUNS else "seconds a step")
         panel.set_title(f"losslab {axis.name}" if axis.name in RUNS else axis.name, fontsize=10)

@@ -274,3 +274,19 @@ def test_a_run_that_is_stopped_before_its_log_begins_has_lost_none(
     loggers.close("interrupted")
     assert capsys.readouterr() == ("", "")
     assert "lost" not in loggers._record.provenance.get("loggers", {}).get("tensorboard", {})
+
+
+def test_a_thousand_logged_steps_are_written_in_batches(tmp_path: Path) -> None:
+    """Buffers hold what is logged until they are full, or a checkpoint asks for it."""
+    log = open_log(tmp_path, step=0)
+    log.ends_at(2000)
+    sizes: dict[Path, set[int]] = {}
+    for step in range(1, 1001):
+        log.write(step, {"train/objective": 1 / step}, {})
+        for path in (tmp_path / "metrics.csv", *tmp_path.glob("events.*")):
+            sizes.setdefault(path, set()).add(path.stat().st_size)
+    log.close()
+    assert len(sizes) == 2
+    for path, seen in sizes.items():
+        assert 1 < len(seen) <= path.stat().st_size // 4096 + 2 < 50, path
+    assert [step for step, _ in series(tmp_path, "train/objective")] == [*range(1, 1001)]
