@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,13 +26,22 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own 
 LOSSES = ("cross_entropy", "kl_divergence", "square")
 
 
-@pytest.fixture
-def shapes_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A device whose tensors have no values."""
-    for module in (execution, chunked_gradients):  # which looks at targets on a CPU, as nobody waits for that
+def in_fork(work: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """The answer of `work` on a device whose tensors have no values. A fork gives it: autograd starts threads for such
+    tensors, and a process that has them cannot be forked."""
+    for module in (execution, chunked_gradients):  # which look at targets on a CPU, as nobody waits for that
         monkeypatch.setattr(module, "check_targets", lambda *arguments: None)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                code = 0 if work() else 2
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def move(network: Network) -> None:
@@ -54,28 +63,27 @@ def without_values(batch: Batch, *, known: bool) -> Batch:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_batch_without_ignored_positions_is_computed_without_waiting(loss: str, shapes_alone: None) -> None:
-    """A fork computes it: autograd starts threads for such tensors, and a process that has them cannot be forked."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            network = make_network(loss)
-            move(network)
-            network(without_values(make_batch(), known=True)).total.backward()
-            code = 0 if all(parameter.grad is not None for parameter in network.parameters()) else 2
-        except Exception:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def test_a_batch_without_ignored_positions_is_computed_without_waiting(
+    loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> bool:
+        network = make_network(loss)
+        move(network)
+        network(without_values(make_batch(), known=True)).total.backward()
+        return all(parameter.grad is not None for parameter in network.parameters())
+
+    assert in_fork(work, monkeypatch)
 
 
-def test_weights_that_nobody_has_seen_are_asked_for(shapes_alone: None) -> None:
-    network = make_network("cross_entropy")
-    move(network)
-    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
-        network(without_values(make_batch(), known=False))
+def test_weights_that_nobody_has_seen_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> bool:
+        network = make_network("cross_entropy")
+        move(network)
+        with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+            network(without_values(make_batch(), known=False))
+        return True
+
+    assert in_fork(work, monkeypatch)
 
 
 def test_ignored_positions_are_dropped_and_the_rest_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
