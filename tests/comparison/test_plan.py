@@ -154,6 +154,12 @@ def test_the_command_is_the_sweeps_own(tmp_path: Path) -> None:
     assert shlex.split(told) == [*shlex.split(TYPED)[:5], "seed=1,2,3,4,5,6,7,8", "hydra.launcher.slots=2"]
 
 
+def test_a_grown_sweep_trains_no_further_twins(tmp_path: Path) -> None:
+    pilot(tmp_path / "first", {"focal": 0.02}, 4, typed=f"{TYPED} seeds.twin=null,1")
+    (told,) = make_plan([str(tmp_path / "first")]).commands
+    assert "seed=1,2,3,4,5,6,7,8" in shlex.split(told) and "twin" not in told
+
+
 def test_a_sweep_of_several_commands_grows_by_the_words_of_its_runs(tmp_path: Path) -> None:
     words = {"focal": ["loss=focal", "loss.gamma=1"], "cross_entropy": ["loss=cross_entropy", "optimizer.lr=0.1"]}
     words["square"] = ["loss=square", "optimizer.lr=0.1"]

@@ -17,8 +17,8 @@ from losslab.config.words import choices, has_settings
 SEED = "seed"
 _LISTED = 30
 """Seeds without a gap are listed up to so many; more are a range."""
-_OF_SEEDS = (SEED, "max_seeds", "decide")
-"""Words that say how many seeds there are."""
+_OF_SEEDS = (SEED, "max_seeds", "decide", "seeds.twin")
+"""Words that say how many seeds there are, and which of them have twins, which a plan counts no runs for."""
 _SWEEPERS = ("hydra.sweeper.", "hydra/sweeper", "hydra.mode")
 _HYDRA = ("hydra.", "hydra/")
 _MULTIRUN = ("-m", "--multirun")
