@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,20 @@ def test_signals_reach_the_fork_and_its_end_is_that_of_the_process(script: str) 
         assert process.wait(20) == -signal.SIGTERM
 
 
+def _fork_of(pid: int) -> int:
+    """The fork that a process stands for, which the server notes only after it has begun to work."""
+    until = time.monotonic() + 10
+    while pid not in forks() and time.monotonic() < until:
+        time.sleep(0.01)
+    return forks()[pid]
+
+
 def test_a_killed_process_takes_its_fork_with_it(script: str) -> None:
     Path(script).write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        fork = forks()[process.pid]
+        fork = _fork_of(process.pid)
         os.kill(fork, 0)
         process.kill()
         assert process.stdout.read() == ""  # whoever has it open has ended
