@@ -67,7 +67,7 @@ def can_fork(arguments: list[str], source: str) -> bool:
         source: the folder from which the server imports losslab.
     """
     if strict(dict(os.environ)) or any(
-        os.path.exists(f"{folder}/{package}")  # noqa: PTH110
+        os.path.isdir(f"{folder}/{package}")  # noqa: PTH112
         for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep)
         for package in ("torch", "lightning", "losslab")
         if folder and os.path.realpath(folder) != source and not folder.endswith("site-packages")
