@@ -27,7 +27,7 @@ KINDS = {
     "noise": "where the noise of runs comes from; the cost of a claim",
     "many": "many small runs on one device: slots, graphs, one batched model",
 }
-"""Kind, which is benchmark_KIND.py → its line. Many of those files import torch, and take seconds."""
+"""Kind, which is benchmarks/KIND.py → its line. Many of those files import torch, and take seconds."""
 
 
 def make_parser(kinds: Collection[str]) -> argparse.ArgumentParser:
@@ -46,7 +46,7 @@ def make_parser(kinds: Collection[str]) -> argparse.ArgumentParser:
         own = commands.add_parser(kind, formatter_class=argparse.RawDescriptionHelpFormatter)
         own.set_defaults(refuse=own.error)
         if kind in kinds:
-            module = import_module(f"benchmark_{kind}")
+            module = import_module(f"benchmarks.{kind}")
             own.description = module.__doc__
             module.add_arguments(own)
     return parser
@@ -60,7 +60,7 @@ def main(words: Sequence[str]) -> int:
     if unknown:  # parse_args would show the usage of the whole
         arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        code: int = import_module(f"benchmark_{arguments.kind}").main(arguments)
+        code: int = import_module(f"benchmarks.{arguments.kind}").main(arguments)
     except UserError as error:
         print(f"scripts/benchmark {arguments.kind}: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,6 @@ from itertools import groupby
 from pathlib import Path
 
 from docs_plots import NOTES, draw
-
 from losslab.conformance.cards import TARGETS, written
 from losslab.conformance.catalogue import Entry, catalogue
 from losslab.conformance.docstrings import arguments, blocks, read_docstring

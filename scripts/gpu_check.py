@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from gpu_check_heads import heads
-from gpu_check_losses import losses_equal_float64
-from gpu_check_runs import compiled_equals_eager, fsdp_equals_one_process, half_precision_trains, resumes_bit_for_bit
-from gpu_check_speed import throughput
-from gpu_check_tools import Section, Sizes, Table
-from gpu_check_waiting import waits_for_no_number
 
+from gpu_checks.heads import heads
+from gpu_checks.losses import losses_equal_float64
+from gpu_checks.runs import compiled_equals_eager, fsdp_equals_one_process, half_precision_trains, resumes_bit_for_bit
+from gpu_checks.speed import throughput
+from gpu_checks.tools import Section, Sizes, Table
+from gpu_checks.waiting import waits_for_no_number
 from losslab import __version__
 
 SECTIONS: dict[str, Callable[[Sizes], list[Table]]] = {

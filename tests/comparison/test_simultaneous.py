@@ -1,13 +1,12 @@
 """The family's c and p against closed forms, tables and a simulation that is written out; and how often they err."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks import statistics as benchmark_statistics
 from losslab.comparison.output.numbers import p_value
 from losslab.comparison.simultaneous import (
     LEVEL,
@@ -21,9 +20,6 @@ from losslab.comparison.simultaneous import (
 from losslab.comparison.statistics import paired
 from losslab.comparison.verdicts import judge
 from losslab.numbers import interval
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import benchmark_statistics
 
 
 def with_correlation(matrix: np.ndarray, n: int) -> np.ndarray:

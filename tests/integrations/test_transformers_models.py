@@ -389,8 +389,7 @@ def test_the_peak_is_far_below_that_of_the_models_own_loss(way: str, monkeypatch
     copy a few MiB more of it after many tests. 0.22 and 0.30 were seen here: glibc may or may not put logits where the
     last ones were.
     """
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import benchmark_other_loops as benchmark
+    from benchmarks import other_loops as benchmark
 
     def peak(way: str) -> float:
         case = benchmark.Case("gpt2", way, "cross_entropy", width=32, batch=4)

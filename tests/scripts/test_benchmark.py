@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +46,8 @@ def test_help_has_a_line_for_each_kind(capsys: pytest.CaptureFixture[str]) -> No
     assert end(["--help"]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert dict(lines).items() >= benchmark.KINDS.items()
-    files = {path.stem.removeprefix("benchmark_") for path in (ROOT / "scripts").glob("benchmark_*.py")}
-    helpers = {"busy", "options", "peers", "plain", "scaling_runs", "shape", "turns"}
+    files = {path.stem for path in (ROOT / "scripts/benchmarks").glob("*.py")}
+    helpers = {"__init__", "noise_numbers", "scaling_runs"}
     assert files - helpers == benchmark.KINDS.keys() == OWN.keys()
 
 
@@ -58,7 +57,7 @@ def test_a_kind_has_its_own_options_alone(kind: str, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     assert told.startswith(f"usage: scripts/benchmark {kind} [-h]")
     assert set(re.findall(r"^  (--\w+)", told, re.MULTILINE)) == OWN[kind]
-    assert sys.modules[f"benchmark_{kind}"].__doc__.splitlines()[0] in told  # type: ignore[union-attr]
+    assert sys.modules[f"benchmarks.{kind}"].__doc__.splitlines()[0] in told  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ def test_a_wrong_configuration_is_answered_in_a_sentence(capsys: pytest.CaptureF
 
 
 def test_without_a_kind_it_is_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    import benchmark_sweeps
+    from benchmarks import sweeps as benchmark_sweeps
 
     asked = []
     monkeypatch.setattr(benchmark_sweeps, "main", lambda arguments: asked.append(arguments) or 7)

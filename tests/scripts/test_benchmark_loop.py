@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import benchmark_loop
-import benchmark_scaling
-from benchmark_busy import Busy, watched
-from benchmark_loop import Time
-from benchmark_scaling import Axis
+from benchmarks import loop as benchmark_loop
+from benchmarks import scaling as benchmark_scaling
+from benchmarks.loop import Time
+from benchmarks.scaling import Axis
+from benchmarks.tools.busy import Busy, watched
 
 PARENT = """
 import os, signal, subprocess, sys, time

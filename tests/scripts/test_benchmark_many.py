@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import benchmark
-import benchmark_many
-from benchmark_shape import Shape
-from benchmark_turns import Turns
-from many_crews import Crew, at_work, in_child, multi_process_service
-from many_equality import alone, compare, together
-from many_members import Batched, Single, Work
-from many_variants import Way, ways
+from benchmarks import many as benchmark_many
+from benchmarks.many_runs.crews import Crew, at_work, in_child, multi_process_service
+from benchmarks.many_runs.equality import alone, compare, together
+from benchmarks.many_runs.members import Batched, Single, Work
+from benchmarks.many_runs.variants import Way, ways
+from benchmarks.tools.shape import Shape
+from benchmarks.tools.turns import Turns
 
 SMALL = Work(Shape(23, layers=2, heads=2, width=8, context=5, batch_size=3), "cpu", seeds=2, dtype=torch.float64)
 

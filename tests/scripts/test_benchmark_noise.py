@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks import noise as benchmark_noise
+from benchmarks import noise_numbers as numbers
 from losslab.comparison.claim_cost import ClaimCost, Deviation
 from losslab.comparison.runs.run import Run
 from losslab.comparison.runs.seed import Seed
 from losslab.config.jobs import job_overrides, open_multirun
 from losslab.records import Record
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import benchmark_noise
-import noise_numbers as numbers
 
 METRIC = "test/nll_scaled"
 

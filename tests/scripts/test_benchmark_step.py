@@ -15,13 +15,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import benchmark
-import benchmark_plain as by_hand
-import benchmark_step as step
-import benchmark_turns
-from benchmark_shape import Shape
-from benchmark_turns import Measured, NotHere, Turns, Variant, take_turns
+from benchmarks import step
+from benchmarks.tools import plain as by_hand
+from benchmarks.tools import turns as benchmark_turns
+from benchmarks.tools.shape import Shape
+from benchmarks.tools.turns import Measured, NotHere, Turns, Variant, take_turns
 
 
 def works(shared: Path, turns: Turns) -> None:

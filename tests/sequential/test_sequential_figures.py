@@ -1,14 +1,9 @@
 """Errors and seeds of growing sweeps, as scripts/benchmark sequential prints them for 10,000 families, on a few."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-import benchmark_sequential as figures
+from benchmarks import sequential as figures
 
 WORDS = {-1: "better", 1: "worse", 2: "equivalent", 0: None}
 

@@ -1,0 +1,1 @@
+"""The kinds of scripts/benchmark, a file each, with what belongs to one kind beside it."""
