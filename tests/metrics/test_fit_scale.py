@@ -98,7 +98,7 @@ def test_a_sample_that_is_always_right_does_not_mislead() -> None:
     scores, target = sample(1.0)
     right = scores.argmax(dim=-1) == target
     features, projection = Features(scores, target, torch.ones(ROWS)), OutputProjection(torch.eye(V))
-    s = fit_scale([features], CrossEntropy(), projection, sample=[features[right]])
+    s = fit_scale([features[~right]], CrossEntropy(), projection, sample=features[right])
     assert s == pytest.approx(best_scale(scores, target), rel=1e-5)
 
 

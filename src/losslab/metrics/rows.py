@@ -10,20 +10,26 @@ import torch
 from torch import Tensor
 
 from losslab.metrics.scorer import Scorer
+from losslab.products import has_quick_exponential
 
 CLIP = 1e-6
 """Times 1 / V: the smallest probability of a posterior."""
-_AT_ONCE = {"cpu": 2**18, "cuda": 2**26}
-"""Logits read at once: on a CPU they stay in a core's own cache, with the intermediate results; a GPU needs many."""
+_AT_ONCE = {"cpu": 7 * 2**16, "cuda": 3 * 2**26}
+"""Logits and intermediate results at once: on a CPU what each core's own cache holds; a GPU needs many."""
 
 _LOG2_E = 1 / math.log(2)
 _SAME = 1e-7
 """Two scales that differ by less are one: float32 rounding."""
 
 
-def piece_rows(num_outputs: int, device: torch.device) -> int:
-    """The number of positions whose logits are read at once."""
-    return max(1, _AT_ONCE.get(device.type, _AT_ONCE["cuda"]) // num_outputs)
+def piece_rows(num_outputs: int, device: torch.device, arrays: int = 3) -> int:
+    """The number of positions whose logits are read at once, the same for each thread.
+
+    Args:
+        arrays: how many of the size of the logits are in use, the logits among them.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    return threads * max(1, _AT_ONCE.get(device.type, _AT_ONCE["cuda"]) // (arrays * num_outputs))
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,12 @@ class RowReader:
         self.scale = scale
         self.thorough = thorough
         self.factor = loss.softmax_factor()
-        self.size = piece_rows(num_outputs, device)
         self._clip = CLIP / num_outputs
         self._same = self.factor is not None and abs(self.factor - scale) <= _SAME * scale
         self._link = _which_link(loss, self.factor, num_outputs, device)
-        self._work = torch.empty(3, self.size, num_outputs, dtype=torch.float32, device=device)
+        arrays = 2 if self.factor is not None and self._link in (None, "proper") else 3
+        self.size = piece_rows(num_outputs, device, 1 + arrays)
+        self._work = torch.empty(arrays, self.size, num_outputs, dtype=torch.float32, device=device)
         self._parts: list[dict[str, Tensor]] = []
 
     def add(self, logits: Tensor, target: Tensor, scaled: Tensor) -> Tensor | None:
@@ -86,10 +93,12 @@ class RowReader:
         Returns:
             float32 [n]: logsumexp of the logits at the temperature of the prediction; None where that is no softmax.
         """
-        parts = (torch.split(part, self.size) for part in (logits, target[:, None]))
+        own = logits.gather(-1, target[:, None])
+        parts = (torch.split(part, self.size) for part in (logits, target[:, None], own))
         wanted = torch.stack([part.any() for part in torch.split(scaled, self.size)]).tolist()
-        pieces = [self._sums(z, y, scaled=asked) for z, y, asked in zip(*parts, wanted, strict=True)]
+        pieces = [self._sums(*part, scaled=asked) for *part, asked in zip(*parts, wanted, strict=True)]
         sums = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
+        sums["own"] = own[:, 0].double()
         part = {name: value for name, value in sums.items() if name in _NAMES} | self._scaled(sums)
         if self.factor is None:
             part["hit"] = sums["hit"] == 1
@@ -106,38 +115,35 @@ class RowReader:
         whole = {name: torch.cat([part[name] for part in self._parts]) for name in self._parts[0]}
         return Rows(**{name: whole.get(name) for name in _NAMES})  # type: ignore[arg-type]
 
-    def _sums(self, logits: Tensor, target: Tensor, *, scaled: bool) -> dict[str, Tensor]:
-        """Sums over the logits of at most `size` positions, float32 [n]; target [n, 1].
+    def _sums(self, logits: Tensor, target: Tensor, own: Tensor, *, scaled: bool) -> dict[str, Tensor]:
+        """Sums over the logits of at most `size` positions, float32 [n]; target and own logit [n, 1].
 
         With x = z − max z: Σ exp(s · x), and with e = exp(factor · x) the sums Σ e, Σ e · x and Σ e².
         """
-        x, e, other = self._work[:, : len(logits)]
-        largest, own = logits.amax(dim=-1, keepdim=True), logits.gather(-1, target)
-        found = {"largest": largest[:, 0], "own": own[:, 0], "norm": torch.linalg.vector_norm(logits, dim=-1)}
+        x, e, *_ = self._work[:, : len(logits)]
+        largest = logits.amax(dim=-1, keepdim=True)
+        found = {"largest": largest[:, 0], "norm": torch.linalg.vector_norm(logits, dim=-1)}
         torch.sub(logits, largest, out=x)
-        if self._link == "softmax" or self.factor is None:  # x is overwritten there
-            found |= self._scaled_total(x, out=other, asked=scaled)
+        if scaled and not self._same:
+            found["scaled_total"] = exponential(x, self.scale, out=e).sum(dim=-1)
+        elif not self._same:
+            found["scaled_total"] = x.new_ones(len(x))
         if self.factor is None:
             return found | self._prediction(logits, target)
-        total = exponential(x, self.factor, out=e).sum(dim=-1, keepdim=True)
-        found["total"] = total[:, 0]
+        total = exponential(x, self.factor, out=e if self.thorough or self._link == "softmax" else x).sum(dim=-1)
+        found["total"] = total
         if self.thorough:
+            other = self._work[2, : len(logits)] if self._link == "softmax" else x  # x is needed no more
             found["summed"] = torch.mul(e, x, out=other).sum(dim=-1)
             found["squared"] = torch.mul(e, e, out=other).sum(dim=-1)
             found["above"] = torch.sub(logits, own, out=other).sign_().sum(dim=-1)
-        if self._link == "proper":  # a proper loss is smallest at the prediction, which is its posterior
-            found["linked_total"] = torch.maximum(e, total * self._clip, out=e).sum(dim=-1)
-        elif self._link == "softmax":
-            log_p = (x if self.factor == 1 else x.mul_(self.factor)).sub_(total.log())
-            found |= self._posterior(self.loss.posterior_of_softmax(e.mul_(1 / total), log_p), target)
+        if self._link == "softmax":
+            log_p = (x if self.factor == 1 else x.mul_(self.factor)).sub_(total.log()[:, None])
+            p = e.mul_(1 / total[:, None])
+            found |= self._posterior(self.loss.posterior_of_softmax(p, log_p), target)
         elif self._link == "own":
             found |= self._posterior(self.loss.posterior(logits), target)
-        return found | (self._scaled_total(x, out=x, asked=scaled) if "scaled_total" not in found else {})
-
-    def _scaled_total(self, x: Tensor, *, out: Tensor, asked: bool) -> dict[str, Tensor]:
-        if self._same:
-            return {}
-        return {"scaled_total": exponential(x, self.scale, out=out).sum(dim=-1) if asked else x.new_ones(len(x))}
+        return found
 
     def _prediction(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Sums of a prediction that is no softmax."""
@@ -185,8 +191,9 @@ class RowReader:
                 entropy[odd] = torch.special.entr((factor * logits[odd]).softmax(dim=-1)).sum(dim=-1).double()
             found |= {"entropy": entropy, "squares": sums["squared"] / total.square()}
         if self._link == "proper":
-            sums["posterior"] = own.exp() / total
-            sums["linked_total"] /= total
+            # A proper loss is smallest at the prediction, which is its posterior. Clipped, it sums to at most 1 + CLIP,
+            # whose logarithm is not worth the passes that would find it.
+            sums |= {"posterior": own.exp() / total, "linked_total": torch.ones_like(total)}
         return found
 
     def _linked(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -201,7 +208,10 @@ _NAMES = tuple(field.name for field in fields(Rows))
 
 
 def exponential(x: Tensor, factor: float, *, out: Tensor) -> Tensor:
-    """exp(factor · x), as a power of 2: vectorised everywhere, and on a CPU several times as fast as `torch.exp`."""
+    """exp(factor · x) into `out`, which may be x. On processors for which MKL has no quick exponential it is a power
+    of 2, vectorised everywhere."""
+    if x.device.type != "cpu" or has_quick_exponential():
+        return torch.exp(x, out=out) if factor == 1 else torch.mul(x, factor, out=out).exp_()
     return torch.mul(x, factor * _LOG2_E, out=out).exp2_()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def fit_scale(
     loss: Scorer,
     projection: Projection,
     *,
-    sample: Sequence[Features] = (),
+    sample: Features | None = None,
     most: int = _MOST_PASSES,
 ) -> float:
     """Minimise the mean of −log softmax(s · z)_y over s in [2⁻¹⁰, 2¹⁰].
@@ -41,25 +41,49 @@ def fit_scale(
 
     Args:
         pieces: the positions to fit on, in chunks; logits are computed again for each pass, never kept.
-        sample: a part of these positions, on which s is found roughly before the first pass over all of them.
+        sample: positions to fit on beside those of the pieces. Their logits are kept, and s is found roughly on them
+            before the first pass over all positions.
         most: passes.
 
     Returns:
         s; 1 where nothing depends on it (no positions, or logits that are all equal).
     """
-    start = _minimise(sample, loss, projection, 0.0, tolerance=_ROUGH, most=most) if sample else 0.0
+    scored = _Scored(pieces, loss, projection, sample)
+    start = 0.0 if sample is None else _minimise(scored.sampled, 0.0, tolerance=_ROUGH, most=most)
     # A sample that is always right, or always wrong, has its minimum at a bound: all positions seldom have.
     start = start if abs(start) < _BOUND / 2 else 0.0
-    return math.exp(_minimise(pieces, loss, projection, start, tolerance=_TOLERANCE, most=most))
+    return math.exp(_minimise(scored.all, start, tolerance=_TOLERANCE, most=most))
 
 
-def _minimise(
-    pieces: Sequence[Features], loss: Scorer, projection: Projection, log_s: float, *, tolerance: float, most: int
-) -> float:
-    """log s of the minimum, found from `log_s` on."""
+class _Scored:
+    """Positions whose derivatives are summed: those of a sample from logits that are kept, the others from new ones."""
+
+    def __init__(
+        self, pieces: Sequence[Features], loss: Scorer, projection: Projection, sample: Features | None
+    ) -> None:
+        self._pieces, self._loss, self._projection = pieces, loss, projection
+        self._sample = None if sample is None else (loss.scores(sample.hidden, projection), sample.target)
+
+    def sampled(self, s: float) -> Tensor:
+        """The sums of `_derivatives` over the sample."""
+        if self._sample is None:
+            return torch.zeros(_ORDER, dtype=torch.float64, device=self._projection.weight.device)
+        return _derivatives(*self._sample, s)
+
+    def all(self, s: float) -> Tensor:
+        """Those over all positions."""
+        total = self.sampled(s)
+        for piece in self._pieces:
+            total += _derivatives(self._loss.scores(piece.hidden, self._projection), piece.target, s)
+        return total
+
+
+def _minimise(derivatives: Callable[[float], Tensor], log_s: float, *, tolerance: float, most: int) -> float:
+    """log s of the minimum of what has these derivatives in s, found from `log_s` on."""
     low, high = -_BOUND, _BOUND
     for _ in range(most):
-        slope, *others = _derivatives(pieces, loss, projection, math.exp(log_s))
+        s = math.exp(log_s)
+        slope, *others = [s**k * total for k, total in enumerate(derivatives(s).tolist(), start=1)]
         if slope == 0.0:
             break
         low, high = (low, log_s) if slope > 0 else (log_s, high)
@@ -103,31 +127,32 @@ def _root(terms: list[float]) -> float:
     return u
 
 
-def _derivatives(pieces: Sequence[Features], loss: Scorer, projection: Projection, s: float) -> list[float]:
-    """sᵏ times the k-th derivative in s of the summed nll, k from 1 on: sᵏ times the k-th cumulant of z under
-    softmax(s · z), of which the first is counted from z_y."""
-    sums = torch.zeros(_ORDER, dtype=torch.float64, device=projection.weight.device)
-    for piece in pieces:
-        logits = loss.scores(piece.hidden, projection)
-        rows = piece_rows(logits.shape[-1], logits.device)
-        work = logits.new_empty(2, min(rows, len(logits)), logits.shape[-1])
-        own, largest = logits.gather(-1, piece.target[:, None])[:, 0], logits.new_empty(len(logits))
-        moments = logits.new_empty(1 + _ORDER, len(logits))
-        for start in range(0, len(logits), rows):
-            part = slice(start, start + rows)
-            z = logits[part]
-            p, difference = work[:, : len(z)]
-            torch.amax(z, dim=-1, out=largest[part])
-            # Relative to the largest: a common shift of the scores changes nothing, and must not cost the digits that
-            # matter. One that is −inf has no probability, and must not make 0 · inf of it.
-            torch.sub(z, largest[part, None], out=difference).clamp_(min=_FARTHEST)
-            torch.sum(exponential(difference, s, out=p), dim=-1, out=moments[0, part])
-            for moment in moments[1:]:
-                torch.sum(p.mul_(difference), dim=-1, out=moment[part])
-        cumulants = _cumulants(moments[1:].double() / moments[0].double())
-        cumulants[0] += (largest - own).double()
-        sums += cumulants.sum(dim=1)
-    return [s**k * total for k, total in enumerate(sums.tolist(), start=1)]
+def _derivatives(logits: Tensor, target: Tensor, s: float) -> Tensor:
+    """float64 [K]: the k-th derivative in s of the summed nll, k from 1 on: the k-th cumulant of z under
+    softmax(s · z), of which the first is counted from z_y. Logits [n, V], target [n]."""
+    largest, moments = _moments(logits, s)
+    if bool(moments.isnan().any()):  # a logit of −inf has no probability, and must not make 0 · inf of it
+        largest, moments = _moments(logits.clamp(min=_FARTHEST), s)
+    cumulants = _cumulants(moments[1:].double() / moments[0].double())
+    cumulants[0] += (largest - logits.gather(-1, target[:, None])[:, 0]).double()
+    return cumulants.sum(dim=1)
+
+
+def _moments(logits: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    """The largest logit [n], and with x = z − max z the sums [1 + K, n] of exp(s · x) · xᵏ, k from 0 on. Relative to
+    the largest: a common shift of the scores changes nothing, and must not cost the digits that matter."""
+    rows = piece_rows(logits.shape[-1], logits.device)
+    work = logits.new_empty(2, min(rows, len(logits)), logits.shape[-1])
+    largest, moments = logits.new_empty(len(logits)), logits.new_empty(1 + _ORDER, len(logits))
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        z = logits[part]
+        x, p = work[:, : len(z)]
+        torch.sub(z, torch.amax(z, dim=-1, out=largest[part])[:, None], out=x)
+        torch.sum(exponential(x, s, out=p), dim=-1, out=moments[0, part])
+        for moment in moments[1:]:
+            torch.sum(p.mul_(x), dim=-1, out=moment[part])
+    return largest, moments
 
 
 def _cumulants(moments: Tensor) -> Tensor:

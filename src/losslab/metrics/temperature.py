@@ -11,8 +11,8 @@ from losslab.metrics.class_metrics import classes_of, scoring_rows
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.scorer import Scorer
 
-_FEWEST, _SHARE = 128, 16
-"""Positions of the sample on which the fit begins, and one in how many it is of many."""
+_SAMPLE = 256
+"""Positions, or nearly twice as many, of the sample on which the fit begins; fewer where their logits are many."""
 
 
 class Temperature(Calibrator):
@@ -32,14 +32,14 @@ class Temperature(Calibrator):
     def finish(self, loss: Scorer, projection: Projection) -> dict[str, float]:
         """`scale`: s of softmax(s · z). A loss whose scores are no log-probabilities learns it, too."""
         rows = scoring_rows(loss.num_classes(len(projection.weight)))
-        pieces, sample = [], []
+        pieces, sample = [], None
         if self.kept:
             kept = self.kept
             hidden, target = torch.cat([part.hidden for part in kept]), torch.cat([part.target for part in kept])
             whole = Features(hidden, target, torch.cat([part.weight for part in kept]))
-            pieces = whole.chunks(rows)
-            if (step := min(_SHARE, len(whole) // _FEWEST)) > 1:
-                sample = whole[::step].chunks(rows)
+            step = max(1, len(whole) // _SAMPLE, -(-len(whole) // rows))
+            in_sample = torch.arange(len(whole), device=hidden.device) % step == 0
+            sample, pieces = whole[in_sample], whole[~in_sample].chunks(rows)
         with torch.autocast(device_type=projection.weight.device.type, enabled=False):
             scale = fit_scale(pieces, loss, projection, sample=sample)
         loss.calibrate(scale)
