@@ -180,3 +180,16 @@ def test_the_posterior_of_positions_that_are_nearly_sure(make: Callable[[], Loss
     logits = 3 * torch.randn(60, 40, generator=generator)
     target = logits.topk(3).indices[torch.arange(60), torch.arange(60) % 3]
     assert_equal(read(make(), logits, target, thorough=True), reference(make(), logits, target), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("factor", [1.0, 0.3])
+def test_both_ways_to_an_exponential_are_that_of_float64(
+    quick: bool, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor has one of them."""
+    monkeypatch.setattr(module, "has_quick_exponential", lambda: quick)
+    x = torch.tensor([[0.0, -1e-4, -3.0, -20.0, -80.0, -torch.inf]])
+    expected = (factor * x.double()).exp()
+    found = module.exponential(x.clone(), factor, out=torch.empty_like(x))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-37)

@@ -11,8 +11,9 @@ from losslab.metrics.class_metrics import classes_of, scoring_rows
 from losslab.metrics.scale import fit_scale
 from losslab.metrics.scorer import Scorer
 
-_SAMPLE = 256
-"""Positions, or nearly twice as many, of the sample on which the fit begins; fewer where their logits are many."""
+_FEWEST, _SHARE = 128, 16
+"""Positions of the sample on which the fit begins, and one in how many it is of many: no more than are scored at
+once."""
 
 
 class Temperature(Calibrator):
@@ -37,7 +38,7 @@ class Temperature(Calibrator):
             kept = self.kept
             hidden, target = torch.cat([part.hidden for part in kept]), torch.cat([part.target for part in kept])
             whole = Features(hidden, target, torch.cat([part.weight for part in kept]))
-            step = max(1, len(whole) // _SAMPLE, -(-len(whole) // rows))
+            step = max(1, min(_SHARE, len(whole) // _FEWEST), -(-len(whole) // rows))
             in_sample = torch.arange(len(whole), device=hidden.device) % step == 0
             sample, pieces = whole[in_sample], whole[~in_sample].chunks(rows)
         with torch.autocast(device_type=projection.weight.device.type, enabled=False):
