@@ -10,12 +10,14 @@ import typer
 
 import losslab
 from losslab.cli_tools import tools
-from losslab.commands.usage import sentence
+from losslab.commands.usage import Commands, sentence, told
 from losslab.console import complain, say
 from losslab.errors import UserError, error_sentence
+from losslab.sweeps.interrupts import NOTHING_STARTED, STOPPED, raising
 from losslab.threads import wait_asleep
 
 app = typer.Typer(
+    cls=Commands,
     help="Find out, honestly, which final loss a Transformer should be trained on.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -43,7 +45,8 @@ def root(
 @app.command(context_settings=_PASS_THROUGH, add_help_option=False)
 def train(context: typer.Context) -> None:
     """Train one run, or with -m a multirun: losslab train [-m] [GROUP=CHOICE] [KEY=VALUE] …"""
-    from losslab.commands.train import train as run
+    with told(NOTHING_STARTED):  # Hydra takes its time
+        from losslab.commands.train import train as run
 
     raise typer.Exit(run(context.args))
 
@@ -272,7 +275,8 @@ def main() -> None:
     """Exit code 0, 1 for a failed run, 2 for bad input, which is answered in one sentence."""
     wait_asleep()
     try:
-        sys.exit(app(standalone_mode=False))
+        with raising():
+            sys.exit(app(standalone_mode=False))
     except UserError as error:
         complain(str(error))
         sys.exit(2)
@@ -284,7 +288,7 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         complain("interrupted")
-        sys.exit(130)
+        sys.exit(STOPPED)
     finally:
         # After a Ctrl-C inside an exec of text, as of a dataclass that is imported, `python -m` ends by SIGINT whatever
         # the exit code, even where it was caught; the next exec resets that.

@@ -34,7 +34,7 @@ from losslab.data.text_files import find_files
 from losslab.errors import UserError, error_sentence
 from losslab.records import COMMAND, Record
 from losslab.sweeps import server
-from losslab.sweeps.interrupts import Interrupts
+from losslab.sweeps.interrupts import NOTHING_STARTED, STOPPED, Interrupts
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, RunFailed
 from losslab.sweeps.tuning import Tuning
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from losslab.training.process.start import Outcome
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_STOPPED = 130
-"""The shell's code for a command that Ctrl-C ended."""
 _TEXT = "losslab.data.module.TextDataModule"
 """Whose paths are looked up before anything is imported; other data looks for its own."""
 _OF_MULTIRUNS = tuple(f"hydra{sign}{name}" for name in ("launcher", "sweeper") for sign in "./")
@@ -83,9 +81,11 @@ def open_runs(line: CommandLine, interrupts: Interrupts, on_mistake: Callable[[s
         UserError: for a mistake in what was typed.
         KeyboardInterrupt: where Ctrl-C came.
     """
-    line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
-    multirun = _make_multirun(line, interrupts, list(line.overrides), on_mistake)
-    interrupts.check()
+    try:
+        line.multirun = line.multirun or is_multirun(line.overrides, line.config_dir)
+        multirun = _make_multirun(line, interrupts, list(line.overrides), on_mistake)
+    finally:
+        interrupts.check()  # of a signal inside them, OmegaConf's own contexts may have made any exception
     return multirun
 
 
@@ -122,16 +122,14 @@ def _print_jobs(line: CommandLine, interrupts: Interrupts) -> int:
 def _train(line: CommandLine, interrupts: Interrupts) -> int:
     try:
         multirun = open_runs(line, interrupts)
-    except (KeyboardInterrupt, UserError) as error:
-        if isinstance(error, UserError) and not interrupts.noted:
-            raise
-        complain("stopped before anything was started")
-        return _STOPPED
+    except KeyboardInterrupt:
+        complain(NOTHING_STARTED)
+        return STOPPED
     if not run_all(multirun, line, interrupts):
         return 1
     if multirun.stopped:
         complain(multirun.parting)
-        return _STOPPED
+        return STOPPED
     if multirun.statuses == [REFUSED]:
         return 2
     return int(any(status in FAILED for status in multirun.statuses))
@@ -147,11 +145,12 @@ def run_all(multirun: Multirun, line: CommandLine, interrupts: Interrupts) -> bo
         _hydra(multirun, line)
     except KeyboardInterrupt:
         multirun.stopped = True
-    except UserError:
-        if not interrupts.noted:
-            raise
-        multirun.stopped = True
     except Exception as error:  # a launcher of somebody else's may raise anything; ours only Hydra's OSError
+        if interrupts.noted:
+            multirun.stopped = True
+            return True
+        if isinstance(error, UserError):
+            raise
         if line.foreign_launcher and _FULL_ERROR not in os.environ:
             told = error_sentence(error)[:_LONGEST]
             complain(f"hydra/launcher={line.foreign_launcher} gave up ({_FULL_ERROR}=1 shows where): {told}")

@@ -1,15 +1,45 @@
-"""Sentences for the mistakes that the command line itself finds."""
+"""Sentences for what ends a command outside its own work: mistakes that the command line itself finds, and Ctrl-C."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from typer import Exit
+from typer.core import TyperGroup
+
+from losslab.console import complain
+from losslab.sweeps.interrupts import STOPPED
 
 _SEVERAL_FOLDERS = {
     "compare": "runs are compared within one folder: move or copy the others into it, or train them under one name=",
     "status": "the folder above them shows the runs of all",
     "clean": "the folder above them frees the space of all",
 }
+
+
+@contextmanager
+def told(message: str = "interrupted") -> Iterator[None]:
+    """A context out of which an interrupt ends the command with a message."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(message)
+        raise Exit(STOPPED) from None
+
+
+class Commands(TyperGroup):
+    """Says that a command was interrupted, where typer would end the program without a word."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with told():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with told():
+            return super().invoke(ctx)
 
 
 def sentence(error: Any) -> str:

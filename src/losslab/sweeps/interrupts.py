@@ -1,15 +1,21 @@
-"""Handling of Ctrl-C while a sweep runs. No torch here."""
+"""Handling of Ctrl-C, SIGTERM and a closed terminal, from a command's first moment on. No torch here."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import NoReturn
 
-from losslab.training.process.signals import handling
+from losslab.training.process.signals import Handler, handling
+
+NOTHING_STARTED = "stopped before anything was started"
+STOPPED = 130
+"""The shell's code for a command that Ctrl-C ended."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -20,35 +26,64 @@ def counting_signals(note: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         note()
 
-    wanted = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    wanted = [n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
     with handling(dict.fromkeys(wanted, handle)):
         yield
 
 
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """End the program with a sentence at the first signal, while it does nothing but import: an exception would be a
+    traceback out of some package, or be swallowed there."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        os.write(2, f"losslab: {NOTHING_STARTED}\n".encode())
+        os._exit(STOPPED)
+
+    with handling(dict.fromkeys(_unhandled(), end)):
+        yield
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Raise KeyboardInterrupt at SIGTERM and when the terminal is closed, as Python does at Ctrl-C."""
+    with handling(dict.fromkeys(_unhandled(), _interrupt)):
+        yield
+
+
 class Interrupts:
-    """A context in which Ctrl-C is noted as well as raised: code that composes may swallow the exception, or
-    raise another in its place. A process that ignores Ctrl-C goes on ignoring it."""
+    """A context in which Ctrl-C, SIGTERM and a closed terminal are noted as well as raised: code that composes may
+    swallow the exception, or raise another in its place. Signals that a process ignores, or has handlers of its own
+    for, stay as they are."""
 
     def __init__(self) -> None:
         self.noted = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.getsignal(signal.SIGINT)
-            if self._before is signal.default_int_handler:
-                signal.signal(signal.SIGINT, self._raise)
+            self._before = {number: signal.signal(number, self._raise) for number in _unhandled()}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def check(self) -> None:
         """Raises KeyboardInterrupt where one came."""
         if self.noted:
             raise KeyboardInterrupt
 
-    def _raise(self, number: int, frame: FrameType | None) -> None:
+    def _raise(self, number: int, frame: FrameType | None) -> NoReturn:
         self.noted = True
         raise KeyboardInterrupt
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _unhandled() -> list[signal.Signals]:
+    """Signals that nobody but Python and `raising` handles."""
+    usual: tuple[Handler, ...] = (signal.SIG_DFL, signal.default_int_handler, _interrupt)
+    return [number for number in _SIGNALS if signal.getsignal(number) in usual]
