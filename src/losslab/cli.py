@@ -198,7 +198,9 @@ def predict(
 @app.command()
 def status(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder, such as outputs/first, or outputs.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds while something runs.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="On a terminal: look again and again while something runs.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """The ledger: each run's state, step, metric, speed and time left."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from losslab.commands.status import look, status, totals
 from losslab.errors import UserError
@@ -182,3 +184,28 @@ def test_a_run_that_a_callback_ended_says_where_and_why(capsys: pytest.CaptureFi
     runs = {run["run"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
     assert runs["h"]["stopped"] == stopped
     assert runs["a"]["stopped"] == {}
+
+
+def test_watching_without_a_terminal_is_one_look_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(Path("outputs/first"), watch=True, as_json=False) == 0
+    said = capsys.readouterr()
+    assert "7 runs: 1 completed" in said.out
+    assert said.err == "losslab: note: --watch redraws a terminal, which the output is not: this is one look\n"
+    with pytest.raises(UserError, match="--watch redraws a terminal and --json is for programs: choose one"):
+        status(Path("outputs/first"), watch=True, as_json=True)
+
+
+def test_a_watch_ends_when_nothing_runs_or_at_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr("losslab.console.out", terminal)
+    waits: list[float] = []
+    monkeypatch.setattr("losslab.commands.status.time.sleep", waits.append)
+    assert status(Path("outputs/first"), watch=True, as_json=False) == 0
+    assert 10 <= sum(waits) <= 20 and "7 runs: 1 completed" in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+    def press(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("losslab.commands.status.time.sleep", press)
+    with lock(Path("outputs/first/b")):
+        assert status(Path("outputs/first"), watch=True, as_json=False) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -72,13 +73,18 @@ def status(folder: Path, *, watch: bool, as_json: bool) -> int:
     Raises:
         UserError: when there is no such folder, or no run in it.
     """
+    if watch and as_json:
+        raise UserError("--watch redraws a terminal and --json is for programs: choose one")
     lines = look(folder)
+    if watch and not console.out.is_terminal:
+        console.note("--watch redraws a terminal, which the output is not: this is one look")
     if as_json:
         verdicts = verdict_values(folder)
         content = {"runs": [_values(line) for line in lines], "totals": totals(lines)}
         console.out.print_json(json.dumps(content | ({"verdicts": verdicts} if verdicts else {})))
     elif watch and console.out.is_terminal:
-        _watch(folder, lines)
+        with suppress(KeyboardInterrupt):  # the usual way out
+            _watch(folder, lines)
     else:
         if console.out.is_terminal:
             console.out.print(_table(lines), soft_wrap=False)
@@ -266,7 +272,7 @@ def _summary(lines: list[Line]) -> str:
         f"{count} {state}" for state, count in counts.items() if not state.startswith(("runs", "seconds"))
     )
     left, until_end = counts["seconds_left"], counts["seconds_until_end"]
-    text = f"{counts['runs']} runs: {states}"
+    text = f"{counts['runs']} run{'s' * (len(lines) != 1)}: {states}"
     if until_end:
         return f"{text}; about {_clock(until_end)} until the last one ends"
     return text + (f"; {_clock(left)} of training left" if left else "")
