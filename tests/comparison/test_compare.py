@@ -112,8 +112,9 @@ def test_a_table_has_its_files_beside_it(tmp_path: Path, capsys: pytest.CaptureF
         ({"metric": "test/nothing"}, "no run has the metric 'test/nothing'"),
         ({"where": ["optimizer.lr=7"]}, "no run has optimizer.lr=7; there are: 0.003"),
         ({"tune": "optimizer.rl"}, "--tune optimizer.rl: settings are chosen on validation"),
-        ({"margin": 0.0}, "--margin must be above 0, not 0"),
-        ({"margin": float("nan")}, "--margin must be above 0, not nan"),
+        ({"margin": 0.0}, "--margin must be above 0, and finite, not 0"),
+        ({"margin": float("nan")}, "--margin must be above 0, and finite, not nan"),
+        ({"margin": float("inf")}, "--margin must be above 0, and finite, not inf"),
     ],
 )
 def test_an_unknown_word_is_one_sentence_and_writes_nothing(

@@ -302,7 +302,8 @@ def test_what_was_not_measured_is_said() -> None:
         ([], {"preset": "nano", "baseline": "square"}, "--baseline square: the noise figures of nano are of cross_ent"),
         ([], {"preset": "nano", "where": ["a=b"]}, "--where and --tune choose among runs"),
         ([], {"preset": "nano", "power": 1.0}, "--power must be from 0.5 to below 1, not 1"),
-        ([], {"preset": "nano", "detect": -1.0}, "--detect must be above 0, not -1"),
+        ([], {"preset": "nano", "detect": -1.0}, "--detect must be above 0, and finite, not -1"),
+        ([], {"preset": "nano", "detect": float("inf")}, "--detect must be above 0, and finite, not inf"),
     ],
 )
 def test_a_mistake_is_answered_in_a_sentence(words: list[str], options: dict[str, object], told: str) -> None:
@@ -337,8 +338,13 @@ def test_without_figures_one_sentence_says_what_makes_them(monkeypatch: pytest.M
 
 
 def test_what_cannot_be_planned_says_why(tmp_path: Path) -> None:
-    Sweep(tmp_path / "one").add("cross_entropy", 1, 3.0)
-    with pytest.raises(UserError, match="has no seed that a loss shares with cross_entropy"):
+    one = Sweep(tmp_path / "one")
+    for seed in (1, 2, 3):
+        one.add("cross_entropy", seed, 3.0 + seed)
+    with pytest.raises(UserError, match=r"holds one loss, cross_entropy, .* loss=cross_entropy,OTHER"):
+        make_plan([str(tmp_path / "one")])
+    one.add("square", 4, 3.0)
+    with pytest.raises(UserError, match=r"no seed that a loss shares with cross_entropy: .* give each loss 8 seeds"):
         make_plan([str(tmp_path / "one")])
     sweep = Sweep(tmp_path / "other")
     for seed in (1, 2, 3):

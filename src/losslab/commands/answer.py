@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,8 +78,8 @@ def open_source(
     Raises:
         UserError: as `compare` does.
     """
-    if margin is not None and not margin > 0:
-        raise UserError(f"--margin must be above 0, not {margin:g}")
+    if margin is not None and not 0 < margin < math.inf:
+        raise UserError(f"--margin must be above 0, and finite, not {margin:g}")
     asked = list(dict.fromkeys([metric] if isinstance(metric, str) else metric))
     if margin is not None and len(asked) > 1:
         raise UserError("--margin is in the unit of one metric: give one --metric with it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,8 +68,8 @@ def make_plan(
     Raises:
         UserError: where there is nothing to go by.
     """
-    if detect is not None and not detect > 0:
-        raise UserError(f"--detect must be above 0, not {detect:g}")
+    if detect is not None and not 0 < detect < math.inf:
+        raise UserError(f"--detect must be above 0, and finite, not {detect:g}")
     if not _LEAST_POWER <= power < 1:
         raise UserError(f"--power must be from {_LEAST_POWER} to below 1, not {power:g}")
     of_train = [word for word in words if "=" in word and not Path(word).exists()]

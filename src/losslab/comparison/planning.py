@@ -140,6 +140,12 @@ def _lost(contender: Contender, reference: Contender, row: Row) -> set[int]:
 
 
 def _why_none(c: Comparison) -> str:
+    if len(c.contenders) == 1:
+        (only,) = c.contenders
+        return (
+            f"{c.source} holds one loss, {only.label}, and a plan goes by how the difference of two varies from seed "
+            f"to seed: add another (the same command with loss={only.label},OTHER) under {PILOT} seeds"
+        )
     pairs = max((row.paired.n for row in c.rows if row.paired is not None), default=0)
     if pairs > 1:
         return f"{c.source}: the differences to {c.baseline} do not vary from seed to seed, and so say nothing of noise"
