@@ -273,3 +273,12 @@ def test_the_doctor_starts_a_process_as_a_call_does(swept: losslab.Sweep) -> Non
     assert examine(Path("outputs"))["processes"] | {"seconds": 0} == {
         "method": "forkserver" if sys.platform == "linux" else "spawn", "works": True, "seconds": 0, "error": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [({"seed": "auto"}, "'seed=auto'"), ({"max_seeds": 8}, "'max_seeds=8'"), ({"seed": range(1, 4)}, "'seed=1,2,3'")],
+)
+def test_a_value_by_keyword_is_shown_as_a_word(given: dict[str, Any], word: str) -> None:
+    with pytest.raises(losslab.UserError, match=f"put it among the words, {word}$"):
+        losslab.sweep(["loss=cross_entropy,square"], **given)

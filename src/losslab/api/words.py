@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from losslab.errors import UserError
 
+_PLAIN = (str, int, float)
+
 
 def checked_words(overrides: Sequence[str]) -> list[str]:
     """Overrides as a list of words. Raises UserError for anything but words, which alone enter a fingerprint."""
@@ -32,6 +34,10 @@ def checked_words(overrides: Sequence[str]) -> list[str]:
 def refuse_objects(function: str, objects: Mapping[str, object]) -> None:
     """Refuse parts of a run that are given as objects, by keyword. Raises UserError."""
     for name, value in objects.items():
+        values = value if isinstance(value, list | tuple | range) else [value]
+        if all(isinstance(one, _PLAIN) for one in values):
+            word = f"{name}={','.join(map(str, values))}"
+            raise UserError(f"losslab.{function} takes no {name}=… by itself: put it among the words, {word!r}")
         kind = value if isinstance(value, type) else type(value)
         raise UserError(
             f"losslab.{function} takes no {name}=…: a run is found again by its words, which an object has none of; "
