@@ -132,7 +132,7 @@ def main(arguments: argparse.Namespace) -> int:
     here["packages"] = versions(PACKAGES)
     print(", ".join(f"{name} {number}" for name, number in here["packages"].items()))
     if left_out := [name for name in arguments.only if name not in there]:
-        print(f"left out, for they need a {'CPU' if on_gpu else 'GPU (--device gpu)'}: {', '.join(left_out)}")
+        print(f"left out, for they need a {'CPU' if on_gpu else 'GPU (--device gpu)'}: {'; '.join(left_out)}")
     ours_failed = False
     for vocab_size in vocabularies:
         shape = _shape(vocab_size, on_gpu)

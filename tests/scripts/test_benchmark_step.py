@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import benchmark
 from benchmarks import step
 from benchmarks.tools import plain as by_hand
 from benchmarks.tools import turns as benchmark_turns
-from benchmarks.tools.shape import Shape
+from benchmarks.tools.shape import ADAMW, CLIP, Shape
 from benchmarks.tools.turns import Measured, NotHere, Turns, Variant, take_turns
 
 
@@ -192,6 +193,21 @@ def test_a_step_by_hand_trains_in_bf16(make: Callable[[Shape, Turns], None], mon
     make(Shape(64, 1, 2, 16, 32, 16, bf16=True), iter([None] * 9))
     assert len(losses) == 9
     assert losses[-1] < losses[0]
+
+
+def test_a_loop_by_hand_has_our_settings_and_not_our_imports() -> None:
+    """Else what is resident of its process would be more than its own."""
+    config = Shape(64).config()
+    given = config["optimizer"]
+    assert {key: tuple(given[key]) if key == "betas" else given[key] for key in ADAMW} == ADAMW
+    assert config["trainer"]["gradient_clip_val"] == CLIP
+    code = (
+        "import sys; from benchmarks.tools import plain as by_hand; from benchmarks.tools.shape import Shape\n"
+        "by_hand.plain(Shape(64, 1, 1, 8, 8, 1), iter([None]))\n"
+        "print(*sorted({'torch', 'lightning', 'hydra', 'omegaconf', 'transformers'} & sys.modules.keys()))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=step.ROOT / "scripts", capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("torch\n", "")
 
 
 def test_a_gpu_has_gpt_2_small_and_a_batch_that_fits() -> None:

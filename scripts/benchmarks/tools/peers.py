@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.tools.plain import Model, dense, loop
-from benchmarks.tools.shape import Shape
+from benchmarks.tools.shape import ADAMW, CLIP, Shape
 from benchmarks.tools.turns import NotHere, Turns
-from losslab.contracts import Batch
 
 
 def losslab(shape: Shape, turns: Turns) -> None:
     """Our LightningModule in our Trainer, by the functions that make a run."""
     import lightning.pytorch as pl
 
+    from losslab.contracts import Batch
     from losslab.training.factory import build_network
     from losslab.training.module import LossModule
     from losslab.training.optimizers import make_optimizer
@@ -86,18 +86,17 @@ def trainer(shape: Shape, turns: Turns) -> None:
         def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
             return {"loss": super().forward(input_ids, labels)}
 
-    given = shape.config()["optimizer"]
     rows = [{"input_ids": x, "labels": y} for xs, ys in shape.tokens() for x, y in zip(xs, ys, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             output_dir=folder,
             per_device_train_batch_size=shape.batch_size,
             max_steps=1_000_000,
-            learning_rate=given["lr"],
-            adam_beta1=given["betas"][0],
-            adam_beta2=given["betas"][1],
-            weight_decay=given["weight_decay"],
-            max_grad_norm=1.0,
+            learning_rate=ADAMW["lr"],
+            adam_beta1=ADAMW["betas"][0],
+            adam_beta2=ADAMW["betas"][1],
+            weight_decay=ADAMW["weight_decay"],
+            max_grad_norm=CLIP,
             use_cpu=not shape.on_card,
             bf16=shape.bf16,
             report_to=[],

@@ -1,5 +1,8 @@
 """The loop that one would write by hand, with every head that a peer has, for `scripts/benchmark step`: the decoder,
-tokens, AdamW and clipping of losslab's. Each function is a variant of turns.py."""
+tokens, AdamW and clipping of losslab's. Each function is a variant of turns.py.
+
+Of losslab they import the decoder alone, and so neither Lightning nor Hydra: what is resident is compared.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.tools.shape import Shape
+from benchmarks.tools.shape import ADAMW, CLIP, Shape
 from benchmarks.tools.turns import NotHere, Turns
 from losslab.models.decoder import Decoder
 
@@ -54,17 +57,15 @@ def loop(
     """Steps of `forward`, which is the model where nothing else is given: tokens and targets [B, T] → the mean loss."""
     forward = model if forward is None else forward
     model.to(shape.device)
-    given = shape.config()
-    settings = {key: given["optimizer"][key] for key in ("lr", "betas", "eps", "weight_decay")}
     # nanoGPT, litgpt and transformers fuse AdamW on a GPU; on a CPU torch's own default is what people have.
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True if shape.on_card else None, **settings)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True if shape.on_card else None, **ADAMW)
     batches = itertools.cycle(shape.tokens())
     for _ in turns:
         tokens, target = (each.to(shape.device, non_blocking=True) for each in next(batches))
         with shape.autocast():
             loss = forward(tokens, target)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), given["trainer"]["gradient_clip_val"])
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad()
 

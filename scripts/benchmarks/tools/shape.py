@@ -1,20 +1,23 @@
-"""The decoder, batch, device and precision that the variants of a benchmark share."""
+"""The decoder, batch, device and precision that the variants of a benchmark share.
+
+losslab is imported only by what is its own: the memory of a process with another loop counts, too.
+"""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from losslab.config.binding import bind_components
-from losslab.config.check import check_run
-from losslab.config.compose import compose_job
-from losslab.config.schema import register
-from losslab.contracts import DataInfo
+if TYPE_CHECKING:
+    from losslab.contracts import DataInfo
 
+ADAMW: dict[str, Any] = {"lr": 3e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+CLIP = 1.0
+"""What `config` has without further words, for loops that read no configuration."""
 BATCHES = 4
 GPU_ROWS = 16
 """Rows of a batch on a GPU, and half of them where the logits are many: the dense ones of a plain loop must fit beside
@@ -56,6 +59,11 @@ class Shape:
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16)
 
     def config(self) -> dict[str, Any]:
+        from losslab.config.binding import bind_components
+        from losslab.config.check import check_run
+        from losslab.config.compose import compose_job
+        from losslab.config.schema import register
+
         register()
         words = [
             "model=decoder",
@@ -76,6 +84,8 @@ class Shape:
         return bind_components(check_run(compose_job(words, None)[0]))
 
     def info(self) -> DataInfo:
+        from losslab.contracts import DataInfo
+
         counts = torch.ones(self.vocab_size, dtype=torch.float64)
         return DataInfo(splits={}, mean_positions=self.context, vocab_size=self.vocab_size, class_counts=counts)
 

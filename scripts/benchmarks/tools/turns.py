@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+# These import nothing but torch: the memory of every process here is measured.
 from losslab.products import has_quicker_library
 from losslab.sweeps.server import changed_environment
 from losslab.training.output.memory import peak_memory_mib, reset_peak_memory
@@ -245,7 +246,8 @@ def introduced(what: str, threads: int, rounds: int) -> dict[str, Any]:
     here = machine(threads)
     print(
         f"{what}\n{here['processor']}, {here['cores']} cores, {threads} thread(s), torch {here['torch']} "
-        f"({here['vectors']}), load {here['load']:.1f}; {rounds} rounds in turns: medians, and [smallest, largest]\n"
+        f"({here['vectors']}), load {here['load']:.1f}; {rounds} round{'s' * (rounds > 1)} in turns: medians, and "
+        f"[smallest, largest]\n"
         f"float32 products by {'oneDNN' if here['float32 products by oneDNN'] else 'MKL, as torch has it'}",
         flush=True,
     )
@@ -257,7 +259,7 @@ def introduced_card(what: str, threads: int, rounds: int) -> dict[str, Any]:
     here = machine(threads) | {"gpu": torch.cuda.get_device_name()}
     print(
         f"{what}\n{here['gpu']}; {here['processor']}, {here['cores']} cores, {threads} thread(s), "
-        f"torch {here['torch']}; {rounds} rounds in turns: medians, and [smallest, largest]",
+        f"torch {here['torch']}; {rounds} round{'s' * (rounds > 1)} in turns: medians, and [smallest, largest]",
         flush=True,
     )
     return here
