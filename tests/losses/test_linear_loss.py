@@ -402,3 +402,24 @@ def test_features_of_the_contract_are_what_the_function_makes(hidden: Tensor, la
     features = Features(hidden.flatten(0, 1), target.flatten(), (target != -100).float().flatten())
     result = Focal()(features, layer)
     assert torch.equal(linear_loss(hidden, layer.weight, target, bias=layer.bias), result.total / result.weight)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_target_whose_probability_underflows_has_its_loss_and_gradients(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(6, 5, generator=generator)
+    weight, target = torch.randn(11, 5, generator=generator), torch.tensor([0, 1, 2, 3, 4, 5])
+    hidden[1::2] *= -400 * (hidden * weight[:6]).sum(dim=-1, keepdim=True).sign()[1::2]  # their targets score lowest
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+
+    total = linear_loss(*leaves, target, loss="cross_entropy", reduction="sum", temperature=temperature)
+    expected = F.cross_entropy(exact[0] @ exact[1].T / temperature, target, reduction="sum")
+    gradients, references = torch.autograd.grad(total, leaves), torch.autograd.grad(expected, exact)
+
+    each = F.cross_entropy(exact[0] @ exact[1].T / temperature, target, reduction="none")
+    assert bool((each[1::2] > 110).all())
+    assert bool((each[::2] < 20).all())
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=0)
+    for gradient, reference in zip(gradients, references, strict=True):
+        torch.testing.assert_close(gradient.double(), reference, rtol=1e-4, atol=1e-4)

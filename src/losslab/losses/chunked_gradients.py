@@ -17,6 +17,7 @@ from losslab.losses.softmax_stats import SoftmaxStats
 from losslab.losses.targets import check_targets
 
 _TINY = 1e-30
+"""Numbers below are close to the smallest that float32 holds."""
 _WAYS_OF_SOFTMAX = ("from_log_prob", "from_statistics")
 
 
@@ -50,8 +51,12 @@ def sum_softmax(
     linear, scale = execution.projection, 1 / execution.loss.temperature
     hidden, target = chunk.features.hidden, chunk.features.target[:, None]
     logits = execution.logits(chunk, gradients)
-    softmax = _softmax_in_bf16 if logits.dtype == torch.bfloat16 else _softmax
-    p, leaves, p_y = softmax(logits, target, scale)
+    if logits.dtype == torch.bfloat16:
+        p, leaves, p_y = _softmax_in_bf16(logits, target, scale)
+    elif logits.is_cpu:
+        p, leaves, p_y = _softmax_in_one_pass(logits, target, scale, lambda rows: linear(hidden[rows]))
+    else:
+        p, leaves, p_y = _softmax(logits, target, scale)
     if u is not None and folded is not None:
         shift = 0.0 if linear.bias is None else linear.bias.float() @ u
         leaves["linear"] = scale * (hidden.float() @ folded + shift)
@@ -82,6 +87,26 @@ def _softmax(logits: Tensor, target: Tensor, scale: float) -> tuple[Tensor, dict
     p = torch.softmax(logits, dim=-1, out=logits)
     logsumexp = largest - p.amax(dim=-1).log()  # the largest p is at least 1 / V
     return p, {"target_logit": target_logit, "logsumexp": logsumexp}, p.gather(-1, target)
+
+
+def _softmax_in_one_pass(
+    logits: Tensor, target: Tensor, scale: float, recompute: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The same without looking for the largest entries, two passes that take as long as the softmax: logsumexp is
+    z_y − log p_y. Rows where p_y has underflowed need the largest entry, and are computed again by `recompute`. To ask
+    whether there are any would make a GPU wait."""
+    logits = logits.float()
+    if scale != 1:
+        logits *= scale
+    target_logit = logits.gather(-1, target)[:, 0]
+    p = torch.softmax(logits, dim=-1, out=logits)
+    p_y = p.gather(-1, target)
+    logsumexp = target_logit - p_y[:, 0].log()
+    faint = (p_y[:, 0] < _TINY).nonzero()[:, 0]
+    if len(faint) > 0:
+        largest = scale * recompute(faint).float().amax(dim=-1)
+        logsumexp[faint] = largest - p[faint].amax(dim=-1).log()
+    return p, {"target_logit": target_logit, "logsumexp": logsumexp}, p_y
 
 
 def _softmax_in_bf16(logits: Tensor, target: Tensor, scale: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:

@@ -54,7 +54,10 @@ class WeightSum:
                 add_product(self.total(), logits.T, hidden)
             return
         if not is_quicker(hidden.T, logits.T):
-            self.total().addmm_(logits.T, hidden)
+            if self._total is None:
+                self._total = logits.T @ hidden
+            else:
+                self._total.addmm_(logits.T, hidden)
             return
         most = max(_LEAST_WIDTH, _MOST_BYTES // (4 * logits.shape[1]))
         parts = -(-hidden.shape[1] // most)
