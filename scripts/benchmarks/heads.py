@@ -1,7 +1,9 @@
 """Every loss of the catalogue, forward and backward, beside its three matrix products alone and beside F.cross_entropy
-of all logits as torch has it, at two widths; and the products by torch's own library.
+of all logits as torch has it, at two widths. Ratios are to the quickest way to make the products: in the head's chunks
+or of all positions at once, by losslab's choice of library or by torch's own.
 
-One process, everything in turns. Losses of values and sequences have no vocabulary, and are named as left out.
+One process, everything in turns. --apart tells where the CPU time of each loss goes, operation by operation. Losses of
+values and sequences have no vocabulary, and are named as left out.
 """
 
 from __future__ import annotations
@@ -9,18 +11,22 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import losslab
 from benchmarks.tools.options import add_json, add_only, add_rounds, add_threads, add_vocabularies
 from benchmarks.tools.shape import Shape as Run
 from benchmarks.tools.turns import introduced, keep, ratio, told
-from losslab.conformance.measure import DENSE, FLOOR, Shape, Variant, make_work
+from losslab.conformance.measure import AT_ONCE, DENSE, FLOOR, Shape, Variant, Work, make_work
 from losslab.contracts import TargetKind
 from losslab.training.factory import build_loss
 from losslab.training.output.memory import keep_freed_memory
@@ -35,7 +41,12 @@ SHARES = {
     "F5": "no logits",
     "F6": "some classes",
 }
-BY_TORCH = "the same by MKL"
+BY_TORCH, AT_ONCE_BY_TORCH = "the same by MKL", "all at once by MKL"
+PRODUCTS = (FLOOR, BY_TORCH, AT_ONCE, AT_ONCE_BY_TORCH)
+BY_MKL = (BY_TORCH, AT_ONCE_BY_TORCH, DENSE)
+MULTIPLY = ("mm", "addmm", "addmm_", "_linear_pointwise")
+SMALL = 0.001
+"""Share of the products from which on an operation has a line of its own."""
 
 
 @contextmanager
@@ -70,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_threads(parser)
     add_vocabularies(parser)
     add_only(parser, _names(), "losses")
+    parser.add_argument("--apart", action="store_true", help="instead: where the CPU time of each loss goes")
     add_json(parser)
 
 
@@ -83,11 +95,15 @@ def main(arguments: argparse.Namespace) -> int:
     left_out = [name for name, (_, config) in losses.items() if config is None]
     if left_out:
         print(f"left out, for they have no vocabulary or compare positions: {', '.join(left_out)}")
-    variants = {FLOOR: Variant(FLOOR), BY_TORCH: Variant(FLOOR), DENSE: Variant(DENSE)}
+    variants = {name: Variant(AT_ONCE if name in (AT_ONCE, AT_ONCE_BY_TORCH) else FLOOR) for name in PRODUCTS}
+    variants[DENSE] = Variant(DENSE)
     variants |= {name: Variant(name, config) for name, (_, config) in losses.items() if config is not None}
     for num_outputs in arguments.vocab:
         for width in WIDTHS:
             shape = Shape(POSITIONS, width, num_outputs, threads)
+            if arguments.apart:
+                _apart(variants, shape, rounds)
+                continue
             found = _measure(variants, shape, rounds)
             print(f"D = {width}, V = {num_outputs:,}")
             content = _table(found, {name: cost for name, (cost, _) in losses.items()})
@@ -101,7 +117,7 @@ def _measure(variants: dict[str, Variant], shape: Shape, rounds: int) -> dict[st
     for i in range(rounds):
         for name, variant in variants.items() if i % 2 == 0 else reversed(variants.items()):
             work = make_work(variant, shape)  # the inputs of all losses at once would not fit
-            with torchs_products() if name in (BY_TORCH, DENSE) else nullcontext():
+            with torchs_products() if name in BY_MKL else nullcontext():
                 work.run(shape)  # does not count
                 cpu, wall = time.process_time(), work.run(shape)
                 found[name][1].append(time.process_time() - cpu)
@@ -109,8 +125,68 @@ def _measure(variants: dict[str, Variant], shape: Shape, rounds: int) -> dict[st
     return found
 
 
+class _Operations(TorchDispatchMode):
+    """CPU seconds of the operations that run under it, by kind and name."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        started = time.process_time()
+        result = func(*args, **(kwargs or {}))
+        taken = time.process_time() - started
+        shapes = [each.shape for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
+        self.seconds[self._kind(func.overloadpacket.__name__, shapes)] += taken
+        return result
+
+    def _kind(self, name: str, shapes: list[torch.Size]) -> str:
+        width, num_outputs = self.shape.width, self.shape.num_outputs
+        if name in MULTIPLY:
+            return "products"
+        if any(num_outputs in each and width in each for each in shapes):
+            return f"V × D: {name}"
+        if any(num_outputs in each and each.numel() > num_outputs for each in shapes):
+            return f"n × V: {name}"
+        return "smaller operations"
+
+
+def _apart(variants: dict[str, Variant], shape: Shape, rounds: int) -> None:
+    """Print the least CPU time of each kind of operation in all rounds, over that of the quickest products."""
+    whole: dict[str, float] = defaultdict(lambda: float("inf"))
+    parts: dict[str, dict[str, float]] = {name: defaultdict(lambda: float("inf")) for name in variants}
+    for i in range(rounds):
+        for name, variant in variants.items() if i % 2 == 0 else reversed(variants.items()):
+            work = make_work(variant, shape)
+            with torchs_products() if name in BY_MKL else nullcontext():
+                work.run(shape)  # does not count
+                whole[name] = min(whole[name], _cpu_seconds(work, shape))
+                with _Operations(shape) as operations:
+                    work.run(shape)
+            for kind, seconds in operations.seconds.items():
+                parts[name][kind] = min(parts[name][kind], seconds)
+    least = min(whole[name] for name in PRODUCTS)
+    print(f"D = {shape.width}, V = {shape.num_outputs:,}: CPU time over {1e3 * least:.0f} ms of the quickest products")
+    for name in variants:
+        print(f"{name:<40}{whole[name] / least:>8.3f}")
+        for kind, seconds in sorted(parts[name].items(), key=lambda item: -item[1]):
+            if seconds >= SMALL * least:
+                print(f"    {kind:<36}{seconds / least:>8.3f}")
+        print(f"    {'between operations':<36}{(whole[name] - sum(parts[name].values())) / least:>8.3f}")
+
+
+def _cpu_seconds(work: Work, shape: Shape) -> float:
+    started = time.process_time()
+    work.run(shape)
+    return time.process_time() - started
+
+
 def _table(found: dict[str, tuple[list[float], list[float]]], costs: dict[str, str]) -> dict[str, Any]:
     print(f"{'':<30}{'ms':>7}{'of the products':>22}{'in CPU time':>22}{'of dense CE':>22}")
+    quickest = min(PRODUCTS, key=lambda name: statistics.median(found[name][0]))
     ordered = sorted(found, key=lambda name: (costs.get(name, ""), found[name][0]))
     result, cost = {}, ""
     for name in ordered:
@@ -119,7 +195,7 @@ def _table(found: dict[str, tuple[list[float], list[float]]], costs: dict[str, s
             cost = own
             print(f"{own}: {SHARES.get(own, '')}")
         wall, cpu = found[name]
-        ratios = ratio(wall, found[FLOOR][0]), ratio(cpu, found[FLOOR][1]), ratio(wall, found[DENSE][0])
+        ratios = ratio(wall, found[quickest][0]), ratio(cpu, found[quickest][1]), ratio(wall, found[DENSE][0])
         print(f"{name:<30}{1e3 * statistics.median(wall):>7.0f}" + "".join(f"{told(each):>22}" for each in ratios))
         result[name] = {
             "cost_class": own, "seconds": wall, "cpu_seconds": cpu, "of_products": ratios[0],

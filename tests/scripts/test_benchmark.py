@@ -23,7 +23,7 @@ OWN = {
     "padding": {"--rounds", "--data"},
     "other_loops": {"--rounds"},
     "step": {"--rounds", "--threads", "--device", "--vocab", "--only", "--peers", "--json"},
-    "heads": {"--rounds", "--threads", "--vocab", "--only", "--json"},
+    "heads": {"--rounds", "--threads", "--vocab", "--only", "--apart", "--json"},
     "loop": {"--rounds", "--threads", "--only", "--json"},
     "scaling": {"--rounds", "--threads", "--only", "--json", "--plot"},
     "statistics": {"--families"},

@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from losslab.contracts import Features, OutputSpec, TargetKind, added
 from losslab.losses.base import Loss
 from losslab.losses.execution import LinearMap, projection_rows
-from losslab.products import times_transposed
+from losslab.products import is_quicker, times_transposed
 from losslab.training.factory import build_loss
 from losslab.training.output.memory import keep_freed_memory, peak_memory_mib, reset_peak_memory
 
 FLOOR, DENSE = "the three matrix products", "F.linear and F.cross_entropy"
+AT_ONCE = "the same of all positions at once"
 COMPILED = "the same under torch.compile"
 _REPEATS = 2
 _DTYPES = {"32": torch.float32, "64": torch.float64, "16": torch.float16, "bf16": torch.bfloat16}
@@ -143,8 +144,9 @@ def _work(
     variant: Variant, loss: Loss | None, hidden: Tensor, weight: Tensor, target: Tensor
 ) -> Callable[[], Tensor | None]:
     if loss is None:
-        if variant.label == FLOOR:
-            return lambda: _products(hidden, weight)
+        if variant.label in (FLOOR, AT_ONCE):
+            rows = projection_rows(len(weight), hidden.device) if variant.label == FLOOR else len(hidden)
+            return lambda: _products(hidden, weight, rows)
         whole = torch.compile(_cross_entropy) if variant.label == COMPILED else _cross_entropy
         return lambda: whole(hidden, weight, target)
     features = _features(loss, hidden, target, loss.num_classes(len(weight)))
@@ -194,15 +196,19 @@ def _dense(loss: Loss, features: Features, projection: LinearMap) -> Tensor:
 
 
 @torch.no_grad()
-def _products(hidden: Tensor, weight: Tensor) -> None:
-    """Logits, and both gradients: no head that multiplies by all of the weight does less."""
+def _products(hidden: Tensor, weight: Tensor, rows: int) -> None:
+    """Logits, and both gradients, of so many positions at a time: no head that multiplies by all of the weight does
+    less."""
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    rows = projection_rows(len(weight), hidden.device)
-    columns = weight.T if weight.is_cuda else weight.T.contiguous()
+    quicker = is_quicker(hidden, weight)
+    columns = weight.T.contiguous() if quicker else weight.T
     for start in range(0, len(hidden), rows):
         piece = hidden[start : start + rows]
         logits = times_transposed(piece, weight)
         times_transposed(logits, columns)
-        times_transposed(piece.T, logits.T)
+        if quicker:
+            times_transposed(piece.T, logits.T)
+        else:
+            logits.T @ piece
