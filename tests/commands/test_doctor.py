@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def test_findings_are_plain_values(tmp_path: Path) -> None:
     found = examine(tmp_path / "not" / "there")
     assert json.loads(json.dumps(found)) == found
     assert found["losslab"] == losslab.__version__ and found["threads"] == torch.get_num_threads()
-    assert found["packages"] == {"torch": torch.__version__, "nothing_of_this_name": None}
+    # The registry's build with CUDA is 2.13.0 to pip and 2.13.0+cu130 to itself.
+    assert found["packages"] == {"torch": metadata.version("torch"), "nothing_of_this_name": None}
+    assert torch.__version__.startswith(found["packages"]["torch"])
     assert found["optional"] == {"hf": {"absent": None}}, "what only developers need is left out"
     assert found["devices"][0]["name"] == "cpu" and found["devices"][0]["bf16"] is True
     assert found["processes"]["works"] is True
