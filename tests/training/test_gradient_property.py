@@ -95,13 +95,17 @@ class Draw:
         loss = EACH_LOSS[self.loss][1]()
         network = self._network(loss, Alternating if self.r_drop else Decoder, self.r_drop)
         if loss.reads_teacher:
-            network.teacher = TeacherRun(self._network(CrossEntropy()), DataInfo(splits={}, mean_positions=1))
+            # Other weights than the student's: where p = q, rounding alone decides the sign in a total variation.
+            teacher = self._network(CrossEntropy(), seed=COUNT + self.number)
+            network.teacher = TeacherRun(teacher, DataInfo(splits={}, mean_positions=1))
         return network
 
-    def _network(self, loss: Loss, kind: type[Decoder] = Decoder, r_drop: float = 0.0) -> Network:
+    def _network(
+        self, loss: Loss, kind: type[Decoder] = Decoder, r_drop: float = 0.0, seed: int | None = None
+    ) -> Network:
         num_outputs = EACH_LOSS[self.loss][0]
         sizes = {"num_layers": 2, "num_heads": 2, "width": 8, "context": CONTEXT, "init_std": 0.3}
-        generator = torch.Generator().manual_seed(self.number)
+        generator = torch.Generator().manual_seed(self.number if seed is None else seed)
         backbone = kind(**sizes, norm="layer", tie_embeddings=self.tied, vocab_size=num_outputs, generator=generator)
         return Network(
             backbone=backbone,
