@@ -101,7 +101,9 @@ def test_twins_are_no_further_seeds_and_their_distance_is_told(paired_sweep: Swe
     values = {seed: [level + 0.001, level - 0.002] for seed, level in enumerate(LEVELS[:3], start=1)}
     add_twins(paired_sweep, "cross_entropy", values)
     c = comparison_of(paired_sweep)
-    assert rows_of(paired_sweep) == before
+    assert repr(rows_of(paired_sweep)) == repr(
+        before
+    )  # they hold NaN, and from Python 3.13 on are unequal to themselves
     (chaos,) = c.chaos
     distances = [one - other for own in ([0, 0.001, -0.002],) for i, one in enumerate(own) for other in own[i + 1 :]]
     rms = math.sqrt(np.mean(np.square(distances)))
