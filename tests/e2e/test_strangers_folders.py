@@ -23,7 +23,14 @@ from losslab.training.process.worker import main as worker
 from runs import TINY, only_run, stopping_after
 
 EARLY = [
-    *("optimizer.lr=3.0", "scheduler=constant", "trainer.max_steps=9", "trainer.val_check_interval=3", "data.rules=1")
+    *(
+        "optimizer.lr=30.0",
+        "scheduler=constant",
+        "scheduler.warmup_steps=0",
+        "trainer.max_steps=9",
+        "trainer.val_check_interval=3",
+        "data.rules=1",
+    )
 ]
 
 
@@ -88,14 +95,14 @@ def test_a_lost_best_checkpoint_does_not_keep_a_run_from_its_end(
 ) -> None:
     run = stopped(9, *EARLY)
     best = run / "checkpoints/best.ckpt"
-    assert read_checkpoint(best)["losslab"]["step"] == 6
+    assert read_checkpoint(best)["losslab"]["step"] == 3
     best.write_bytes(best.read_bytes()[:1000])
     assert resume(run, [], []) == 0
-    assert "of step 6, is lost" in capsys.readouterr().err
+    assert "of step 3, is lost" in capsys.readouterr().err
     record = read(run)
     assert record.status == "completed"
     assert record.metrics["best"]["step"] == 9
-    assert record.provenance["changes"] == [{"step": 9, "lost_best": 6}]
+    assert record.provenance["changes"] == [{"step": 9, "lost_best": 3}]
 
 
 NUMPY_SCHEDULE = """

@@ -31,7 +31,14 @@ from warm_process import PYTHON
 
 TOKENS = torch.arange(64).reshape(2, 32) % 257
 BETTER_EARLY = [
-    *("optimizer.lr=3.0", "scheduler=constant", "trainer.max_steps=9", "trainer.val_check_interval=3", "data.rules=1")
+    *(
+        "optimizer.lr=30.0",
+        "scheduler=constant",
+        "scheduler.warmup_steps=0",
+        "trainer.max_steps=9",
+        "trainer.val_check_interval=3",
+        "data.rules=1",
+    )
 ]
 """The best checkpoint is not the last."""
 
