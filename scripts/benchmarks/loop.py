@@ -6,8 +6,7 @@ beside  a run whose threads wait asleep for each other, as losslab's do, over on
         libgomp do by themselves, in turns: beside a process that keeps a core busy, and alone
 sweep   the share of all cores' time that nine runs compute, from the start of the command to its end; time that other
         programs take is left out
-drift   seconds a step at the end of a run of 5,000 small steps over those at its beginning; then the same of losslab's
-        steps and of a plain PyTorch loop's, in turns of 500 steps, which tells whether the machine drifts
+drift   seconds a step at the end of a run of 5,000 small steps over those at its beginning
 """
 
 from __future__ import annotations
@@ -22,22 +21,14 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.tools import peers
-from benchmarks.tools import plain as by_hand
 from benchmarks.tools.busy import Busy, watched
 from benchmarks.tools.options import add_json, add_only, add_rounds, add_threads
-from benchmarks.tools.shape import Shape
-from benchmarks.tools.turns import Variant, introduced, keep, ratio, take_turns, told
+from benchmarks.tools.turns import introduced, keep, ratio, told
 from losslab.data.python_docs import read_texts
-from losslab.errors import UserError
-from losslab.training.process.allocator import allocator_environment
 
 CHARACTERS = 400_000
 LONG, WINDOW, FIRST = 5000, 500, 100
 """Steps of the run whose speed may drift, those of its first and last part, and the step at which the first begins."""
-NANO = Shape(2048, layers=2, heads=2, width=64, context=128, batch_size=16)
-"""The model of `RUN`, in turns with a plain loop."""
-BOTH: dict[str, Variant] = {"losslab": peers.losslab, "a plain loop": by_hand.plain}
 SLOW, SPIN = 150, "300000"
 """Steps of a run beside a busy process, and the turns for which libgomp spins where nobody says anything."""
 MOST_START, LEAST_BUSY, MOST_DRIFT = 1.5, 0.92, 0.05
@@ -193,40 +184,7 @@ def drift(folder: Path, rounds: int, threads: int) -> dict[str, Any]:
     rest = f"{medians(late, 1e3)} ms a step; goal within {MOST_DRIFT:.0%} of 1"
     what = f"time of steps {last - WINDOW:,} to {last:,} over that of {FIRST} to {FIRST + WINDOW}"
     line("drift", what, found, rest, abs(found["wall"][0] - 1) <= MOST_DRIFT)
-    beside = in_turns(rounds, threads)
-    return {"late_over_early": found, "early": early, "late": late, "goal": MOST_DRIFT, "in_turns": beside}
-
-
-def in_turns(rounds: int, threads: int) -> dict[str, Any]:
-    """The drift of losslab's steps, on random tokens, and of the plain loop's: what both have is not losslab's."""
-    early: dict[str, list[Time]] = {name: [] for name in BOTH}
-    late: dict[str, list[Time]] = {name: [] for name in BOTH}
-    environments = {"losslab": allocator_environment()}
-    for _ in range(rounds):
-        measured = take_turns(
-            BOTH,
-            NANO,
-            threads=threads,
-            rounds=(LONG - FIRST) // WINDOW,
-            steps=WINDOW,
-            warm=FIRST - 1,
-            environments=environments,
-        )
-        for name, one in measured.items():
-            if not one.usable:
-                raise UserError(f"{name} ended: {one.missing or one.failure}")
-            early[name].append(Time(one.wall[0], one.cpu[0]))
-            late[name].append(Time(one.wall[-1], one.cpu[-1]))
-    kept = {}
-    for name in BOTH:
-        kept[name] = both(late[name], early[name])
-        line(
-            "drift",
-            f"in turns, last {WINDOW} steps over first, {name}",
-            kept[name],
-            f"{medians(late[name], 1e3)} ms a step",
-        )
-    return kept
+    return {"late_over_early": found, "early": early, "late": late, "goal": MOST_DRIFT}
 
 
 PARTS = {"start": start, "beside": beside, "sweep": sweep, "drift": drift}
