@@ -94,7 +94,7 @@ def test_ctrl_c_stops_a_sample_and_the_next_line_is_continued(
 
     monkeypatch.setattr(TextGenerator, "stream", stream)
     assert typed("generate", str(run), lines="first\nsecond\n") == (0, "so far\nso far and on\n", "")
-    assert typed("generate", str(run), "--prompt", "first") == (130, "so far\n", "")
+    assert typed("generate", str(run), "--prompt", "first") == (130, "so far\n", "losslab: interrupted\n")
 
 
 @pytest.mark.parametrize(

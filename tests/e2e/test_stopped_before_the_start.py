@@ -16,7 +16,7 @@ from runs import TINY, find_runs
 from warm_process import PYTHON
 
 PRESSED = """
-import os, sys
+import os, signal, sys
 
 class Press:
     "Sends the signal as soon as somebody imports the module."
@@ -26,6 +26,7 @@ class Press:
             os.kill(os.getpid(), NUMBER)
 
 MODULE, NUMBER = sys.argv.pop(1), int(sys.argv.pop(1))
+signal.signal(NUMBER, signal.default_int_handler if NUMBER == signal.SIGINT else signal.SIG_DFL)  # also under nohup
 sys.meta_path.insert(0, Press())
 from losslab.__main__ import main
 main()

@@ -26,11 +26,21 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own 
 LOSSES = ("cross_entropy", "kl_divergence", "square")
 
 
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the ways of a GPU: on a CPU, where nobody waits for them, targets are looked at, and rows that underflow."""
+
+    def softmax(logits: Tensor, target: Tensor, scale: float, recompute: object) -> Any:
+        return chunked_gradients._softmax(logits, target, scale)
+
+    for module in (execution, chunked_gradients):
+        monkeypatch.setattr(module, "check_targets", lambda *arguments: None)
+    monkeypatch.setattr(chunked_gradients, "_softmax_in_one_pass", softmax)
+
+
 def in_fork(work: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> bool:
     """The answer of `work` on a device whose tensors have no values. A fork gives it: autograd starts threads for such
     tensors, and a process that has them cannot be forked."""
-    for module in (execution, chunked_gradients):  # which look at targets on a CPU, as nobody waits for that
-        monkeypatch.setattr(module, "check_targets", lambda *arguments: None)
+    as_on_a_gpu(monkeypatch)
     child = os.fork()
     if child == 0:
         code = 1
@@ -150,8 +160,7 @@ def test_a_step_that_is_not_logged_waits_for_no_number(monkeypatch: pytest.Monke
     monkeypatch.setattr(UnreadReport, "read", outside(UnreadReport.read))
     for name in READS:
         monkeypatch.setattr(Tensor, name, noted(getattr(Tensor, name)))
-    for module in (execution, chunked_gradients):
-        monkeypatch.setattr(module, "check_targets", lambda *arguments: None)
+    as_on_a_gpu(monkeypatch)
     monkeypatch.setattr(losslab.training.module, "reads_late", lambda device: True)
     batch = make_batch()
     batch = to_device(batch._replace(weight=torch.ones_like(batch.weight)), torch.device("cpu"))

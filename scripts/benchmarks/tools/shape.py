@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ADAMW: dict[str, Any] = {"lr": 3e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 CLIP = 1.0
-"""What `config` has without further words, for loops that read no configuration."""
+"""Settings that `config` has without further words, for loops that read no configuration."""
 BATCHES = 4
 GPU_ROWS = 16
 """Rows of a batch on a GPU, and half of them where the logits are many: the dense ones of a plain loop must fit beside
