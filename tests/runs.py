@@ -37,6 +37,17 @@ TINY = [
 """A run of a second or two on book.txt in the current folder."""
 
 
+BETTER_EARLY = [
+    "optimizer.lr=30.0",
+    "scheduler=constant",
+    "scheduler.warmup_steps=0",
+    "trainer.max_steps=9",
+    "trainer.val_check_interval=3",
+    "data.rules=1",
+]
+"""A run whose validations, at steps 3, 6 and 9, become much worse: the best checkpoint is not the last."""
+
+
 def make_text(seed: int = 0, paragraphs: int = 120) -> str:
     """Sentences of made-up words, in paragraphs."""
     rng = random.Random(seed)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.statistics import DRAW, ERROR, GATED, LOSSES, MARGIN, Array
-from benchmarks.tools.options import positive
+from benchmarks.tools.options import add_families
 from losslab.comparison.simultaneous import SEEDS_FOR_CORRELATION, correlated, excludes_zero, is_inside, sidak
 from losslab.sequential.rule import Rule
 
@@ -184,13 +184,7 @@ def simulate(distribution: str, correlation: float, families: int) -> Outcome:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--families",
-        type=positive,
-        default=ENOUGH,
-        metavar="N",
-        help="of losses, a setting (default: %(default)s)",
-    )
+    add_families(parser, ENOUGH)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from benchmarks.tools.options import positive
+from benchmarks.tools.options import add_families
 from losslab.comparison.output.numbers import p_value
 from losslab.comparison.simultaneous import (
     LEVEL,
@@ -179,13 +179,7 @@ def _standard_error(share: float, families: int) -> float:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--families",
-        type=positive,
-        default=ENOUGH,
-        metavar="N",
-        help="of losses, a setting (default: %(default)s)",
-    )
+    add_families(parser, ENOUGH)
 
 
 def main(arguments: argparse.Namespace) -> int:

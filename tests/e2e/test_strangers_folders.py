@@ -20,18 +20,7 @@ from losslab.errors import UserError
 from losslab.records import read
 from losslab.training.output.checkpoints import read_checkpoint
 from losslab.training.process.worker import main as worker
-from runs import TINY, only_run, stopping_after
-
-EARLY = [
-    *(
-        "optimizer.lr=30.0",
-        "scheduler=constant",
-        "scheduler.warmup_steps=0",
-        "trainer.max_steps=9",
-        "trainer.val_check_interval=3",
-        "data.rules=1",
-    )
-]
+from runs import BETTER_EARLY, TINY, only_run, stopping_after
 
 
 def score(run: Path, *overrides: str, checkpoint: str = "best", split: str | None = None) -> int:
@@ -93,7 +82,7 @@ def test_clean_leaves_other_programs_caches_and_what_is_being_built(run_tiny: Ca
 def test_a_lost_best_checkpoint_does_not_keep_a_run_from_its_end(
     stopped: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = stopped(9, *EARLY)
+    run = stopped(9, *BETTER_EARLY)
     best = run / "checkpoints/best.ckpt"
     assert read_checkpoint(best)["losslab"]["step"] == 3
     best.write_bytes(best.read_bytes()[:1000])

@@ -26,21 +26,10 @@ from losslab.records import read
 from losslab.run_folder import RunFolder
 from losslab.training import run as training_run
 from losslab.training.module import LossModule
-from runs import make_text, only_run, stopping_after
+from runs import BETTER_EARLY, make_text, only_run, stopping_after
 from warm_process import PYTHON
 
 TOKENS = torch.arange(64).reshape(2, 32) % 257
-BETTER_EARLY = [
-    *(
-        "optimizer.lr=30.0",
-        "scheduler=constant",
-        "scheduler.warmup_steps=0",
-        "trainer.max_steps=9",
-        "trainer.val_check_interval=3",
-        "data.rules=1",
-    )
-]
-"""The best checkpoint is not the last."""
 
 
 def score(run: Path, **options: Any) -> dict[str, float]:

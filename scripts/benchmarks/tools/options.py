@@ -29,6 +29,12 @@ def add_only(parser: argparse.ArgumentParser, parts: Collection[str], what: str)
     )
 
 
+def add_families(parser: argparse.ArgumentParser, enough: int) -> None:
+    parser.add_argument(
+        "--families", type=positive, default=enough, metavar="N", help="of losses, a setting (default: %(default)s)"
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=writable, metavar="FILE", help="a file to write the figures to, too")
 
