@@ -122,6 +122,9 @@ def test_an_application_of_hydra_may_call(swept: losslab.Sweep) -> None:
         (lambda: losslab.runs("nowhere"), "nowhere is not a folder"),
         (lambda: losslab.Run("outputs"), "not a run's folder"),
         (lambda: losslab.compare([]), "the list is empty"),
+        (lambda: losslab.compare("outputs/swept", margin="0.01"), "margin must be a number, not '0.01'"),  # type: ignore[arg-type]
+        (lambda: losslab.plan("outputs/swept", detect="0.01"), "detect must be a number, not '0.01'"),  # type: ignore[arg-type]
+        (lambda: losslab.plan("outputs/swept", power=True), "power must be a number, not True"),
     ],
 )
 def test_bad_input_is_one_sentence(call: Callable[[], object], told: str, swept: losslab.Sweep) -> None:
@@ -211,6 +214,7 @@ def test_a_comparison_says_what_the_command_prints(swept: losslab.Sweep, capsys:
     printed = capsys.readouterr().out
     assert str(answer) == printed[: printed.index("written:")].strip()
     assert answer.verdicts == {"cross_entropy": "baseline", "square": "undecided"}
+    assert swept.compare(where="seed=1,2", margin=1000.0).verdicts["square"].startswith("equivalent (within ±1000;")
     table = answer.table
     assert list(table["loss"]) == ["cross_entropy", "square"]
     assert table["mean"][1] - table["mean"][0] == pytest.approx(table["difference"][1])

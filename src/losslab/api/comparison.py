@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from losslab.api.tables import as_rows
+from losslab.api.words import checked_number
 from losslab.commands.answer import REPORT, Asked, answer_parts, open_source, write
 from losslab.comparison.output.tables import row_values
 from losslab.comparison.runs.run import BEST
@@ -97,8 +98,10 @@ def compare(
     *,
     baseline: str | None = None,
     metric: str | Sequence[str] = (),
+    margin: float | None = None,
     where: Sequence[str] = (),
     tune: str = "auto",
+    mixed: bool = False,
     weights: str = BEST,
 ) -> Comparison:
     """Compare losses, as `losslab compare` does; writes nothing until `Comparison.report` is read.
@@ -109,8 +112,12 @@ def compare(
         baseline: the loss that the others are compared with; None: cross_entropy, or what a sweep with seed=auto
             compared them with.
         metric: one metric, or several for one table; none: the primary one of test.
+        margin: a difference below it counts as none, in the unit of the metric; None: that by which a sweep with
+            seed=auto decided, else what is customary for the metric.
         where: KEY=VALUE; only runs with these settings count.
         tune: over what each loss takes its best setting: auto, all, none, or keys with commas between.
+        mixed: answer for each data, budget and precision by itself where runs differ in them, and pair runs of unequal
+            code.
         weights: of each run the `best` checkpoint on validation, or the weights after its `last` step.
 
     Raises:
@@ -124,4 +131,8 @@ def compare(
         if not source:
             raise UserError("there are no runs to compare: the list is empty")
     given = [where] if isinstance(where, str) else list(where)
-    return Comparison(open_source(source, baseline=baseline, metric=metric, where=given, tune=tune, weights=weights))
+    asked = open_source(
+        source, baseline=baseline, metric=metric, margin=checked_number("margin", margin), tune=tune, where=given,
+        mixed=mixed, weights=weights,
+    )  # fmt: skip
+    return Comparison(asked)

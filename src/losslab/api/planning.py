@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from losslab.api.tables import as_rows
+from losslab.api.words import checked_number
 from losslab.commands.plan import make_plan
 from losslab.comparison.analysis import BASELINE
 from losslab.comparison.output.plan_prose import loss_values, plan_lines
@@ -86,4 +87,8 @@ def plan(
     """
     words = [os.fspath(runs)] if isinstance(runs, str | os.PathLike) else list(runs)
     given = [where] if isinstance(where, str) else list(where)
-    return Plan(make_plan(words, detect=detect, power=power, metric=metric, baseline=baseline, tune=tune, where=given))
+    made = make_plan(
+        words, detect=checked_number("detect", detect), power=checked_number("power", power), metric=metric,
+        baseline=baseline, tune=tune, where=given,
+    )  # fmt: skip
+    return Plan(made)

@@ -166,12 +166,17 @@ class Sweep(Sequence[Run]):
         *,
         baseline: str | None = None,
         metric: str | Sequence[str] = (),
+        margin: float | None = None,
         where: Sequence[str] = (),
         tune: str = "auto",
+        mixed: bool = False,
         weights: str = "best",
     ) -> Comparison:
         """Compare the losses of these runs: see `losslab.compare`."""
-        return compare(self._runs, baseline=baseline, metric=metric, where=where, tune=tune, weights=weights)
+        return compare(
+            self._runs, baseline=baseline, metric=metric, margin=margin, where=where, tune=tune, mixed=mixed,
+            weights=weights,
+        )  # fmt: skip
 
     @overload
     def __getitem__(self, index: int) -> Run: ...

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import TypeVar
 
 from losslab.errors import UserError
 
+Number = TypeVar("Number", float, float | None)
 _PLAIN = (str, int, float)
 
 
@@ -44,3 +47,10 @@ def refuse_objects(function: str, objects: Mapping[str, object]) -> None:
             f"put {kind.__name__} into a .py file in the current folder, and add the words "
             f"'{name}._target_=my_module.{kind.__name__}' and '{name}.KEY=VALUE'"
         )
+
+
+def checked_number(name: str, value: Number) -> Number:
+    """An argument that is a number, or None. Raises UserError for anything else, such as one in quotes."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise UserError(f"{name} must be a number, not {value!r}")
+    return value
