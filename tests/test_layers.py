@@ -1,6 +1,7 @@
 """The house rules of DESIGN.md, read off the source: who imports whom, who needs no torch, how long files are."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -104,10 +105,15 @@ class Import:
         return f"{self.path.relative_to(SOURCE)}:{self.line}"
 
 
-def find_imports(path: Path) -> Iterator[Import]:
+@functools.cache
+def find_imports(path: Path) -> list[Import]:
     """Every import of a file, inside functions too, by the full name of what is imported."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and is_for_types(node.test)]
     for_types = {id(inner) for guard in guards for statement in guard.body for inner in ast.walk(statement)}
     package = ["losslab", *path.relative_to(SOURCE).parent.parts]
     for node in ast.walk(tree):
@@ -122,6 +128,16 @@ def find_imports(path: Path) -> Iterator[Import]:
         yield from (Import(path, node.lineno, module, id(node) in for_types) for module in modules)
 
 
+def is_for_types(condition: ast.expr) -> bool:
+    names = {getattr(node, "id", getattr(node, "attr", None)) for node in ast.walk(condition)}
+    return "TYPE_CHECKING" in names
+
+
+def all_imports() -> list[Import]:
+    """Those of all files, found when a test asks: every worker of pytest imports this file."""
+    return [found for path in FILES if path != SOURCE / "__init__.py" for found in find_imports(path)]
+
+
 def room_of(path: Path) -> str:
     parts = path.relative_to(SOURCE).parts
     return parts[0].removesuffix(".py")
@@ -129,10 +145,6 @@ def room_of(path: Path) -> str:
 
 def row_of(room: str) -> int:
     return next(row for row, rooms in enumerate(ROWS) if room in rooms)
-
-
-IMPORTS = [found for path in FILES if path != SOURCE / "__init__.py" for found in find_imports(path)]
-OWN = [found for found in IMPORTS if found.module.startswith("losslab.") and found.module != "losslab.__version__"]
 
 
 def breaks_the_order(found: Import) -> bool:
@@ -152,8 +164,10 @@ def test_every_room_has_its_place() -> None:
 
 
 def test_a_room_imports_only_what_stands_below_it() -> None:
-    assert len(OWN) > 50, "the imports are not found"
-    assert [f"{found.place} imports {found.module}" for found in OWN if breaks_the_order(found)] == []
+    imports = [found for found in all_imports() if found.module.startswith("losslab.")]
+    own = [found for found in imports if found.module != "losslab.__version__"]
+    assert len(own) > 50, "the imports are not found"
+    assert [f"{found.place} imports {found.module}" for found in own if breaks_the_order(found)] == []
 
 
 @pytest.mark.parametrize(
@@ -262,7 +276,7 @@ def test_a_circle_is_found_whichever_way_it_closes(line: str, tmp_path: Path, mo
     ],
 )
 def test_rooms_stay_free_of_frameworks_they_must_not_know(room: str, forbidden: set[str]) -> None:
-    own = [found for found in IMPORTS if room_of(found.path) == room]
+    own = [found for found in all_imports() if room_of(found.path) == room]
     assert own
     assert [f"{found.place} imports {found.module}" for found in own if found.module.split(".")[0] in forbidden] == []
 
@@ -303,7 +317,7 @@ def test_the_files_of_a_run_are_reached_through_its_folder_alone() -> None:
         if isinstance(node, ast.Constant) and node.value in RUN_FILES
     }
     assert named == set()
-    imported = [f"{found.place} imports {found.module}" for found in IMPORTS if found.module in FOR_RUN_FOLDER]
+    imported = [f"{found.place} imports {found.module}" for found in all_imports() if found.module in FOR_RUN_FOLDER]
     assert [text for text in imported if text.partition(":")[0] not in {path.name for path in makers}] == []
     whole = (SOURCE / "run_folder.py").read_text(encoding="utf-8") + (SOURCE / "records.py").read_text(encoding="utf-8")
     assert all(f'"{name}"' in whole for name in RUN_FILES), "this test looks for names that are gone"
