@@ -6,7 +6,8 @@ equality  whether a member of a batched model is the same again, among others an
 sweeps    the same multirun with one slot and with several
 
 All processes of `steps` are alive, and those of one row work at a time. On a GPU slots share the card, with and without
-CUDA's Multi-Process Service; on a CPU each has a core. Everything is float32.
+CUDA's Multi-Process Service; on a CPU each has a core, and runs with another number of threads round otherwise, so that
+their results are not those of one slot. Everything is float32.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ def _sweeps(folder: Path, device: str, asked: dict[str, Any], service: Mps) -> d
         print(
             f"{name:<14}{row['seconds']:>7.1f} s  {first / row['seconds']:.2f} x the first row; results of "
             f"{row['equal runs']} runs are the first row's; first step after {row['first step after']:.1f} s (median), "
-            f"on {row['device']}",
+            f"on {row['device']}, {row['threads']} thread(s) a run",
             flush=True,
         )
     for name, reason in found["missing"].items():

@@ -76,10 +76,12 @@ def measure(folder: Path, device: str, slots: int, steps: int, service: Mps) -> 
         before = before or records
         same = sum(_results(record) == _results(before.get(label)) for label, record in records.items())
         first = sorted(float(record.timing["first_step"]) for record in records.values())
+        hardware = next(iter(records.values())).hardware
         found["sweeps"][name] = {
             "seconds": seconds,
             "equal runs": same,
-            "device": next(iter(records.values())).hardware["device_name"],
+            "device": hardware["device_name"],
+            "threads": hardware["threads"],
             "first step after": first[len(first) // 2],
         }
     return found
