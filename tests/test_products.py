@@ -111,7 +111,7 @@ def test_a_head_in_several_chunks_has_the_gradients_of_float64(
     monkeypatch.setattr(gradient_sums, "_ROWS_WORTH_A_COPY", 2 * ROWS)
     monkeypatch.setattr(gradient_sums, "_LEAST_WIDTH", WIDTH // parts)
     monkeypatch.setattr(gradient_sums, "_MOST_BYTES", 1)
-    outputs = 16384  # 512 rows a chunk
+    outputs = 16384  # 1,024 rows a chunk
     hidden, weight, target = _draw(2 * ROWS, WIDTH), _draw(outputs, WIDTH) / WIDTH**0.5, torch.arange(2 * ROWS) * 7
     given = [hidden, weight, *([_draw(outputs)] if bias else [])]
     found: list[list[Tensor]] = []

@@ -23,9 +23,10 @@ from losslab.losses.gradient_sums import Gradients, sum_with_gradients
 from losslab.losses.targets import check_targets
 from losslab.products import linear
 
-_PROJECTED = {"cpu": 2**25, "cuda": 2**30}
-"""Bytes for a chunk's float32 logits: near the last cache of a CPU; many on a GPU, where each chunk adds a gradient of
-the size of the weight."""
+_PROJECTED = {"cpu": 2**26, "cuda": 2**30}
+"""Bytes for a chunk's float32 logits: many, since each chunk reads the weight twice and adds a gradient of its size."""
+_MANY_OUTPUTS, _PROJECTED_OF_MANY = 2**15, {"cpu": 2**25, "cuda": 2**30}
+"""From more outputs on a CPU takes half as many, so that a step needs half of the memory of a dense one."""
 _FEATURES = {"cpu": 2**24, "cuda": 2**27}
 """The same for logits inside the graph, where each chunk makes a gradient of the size of the weight."""
 _GRAPH = {"cpu": 2**21, "cuda": 2**26}
@@ -48,7 +49,7 @@ def limit_rows(rows: int) -> Iterator[None]:
 
 def projection_rows(num_outputs: int, device: torch.device) -> int:
     """The number of positions to project at once."""
-    return _rows(num_outputs, device, _PROJECTED)
+    return _rows(num_outputs, device, _PROJECTED_OF_MANY if num_outputs > _MANY_OUTPUTS else _PROJECTED)
 
 
 def feature_rows(num_outputs: int, device: torch.device) -> int:
