@@ -10,10 +10,10 @@ import typer
 
 import losslab
 from losslab.cli_tools import tools
-from losslab.commands.usage import Commands, sentence, told
+from losslab.commands.usage import Commands, sentence, stopped, told
 from losslab.console import complain, say
 from losslab.errors import UserError, error_sentence
-from losslab.sweeps.interrupts import NOTHING_STARTED, STOPPED, raising
+from losslab.sweeps.interrupts import NOTHING_STARTED, raising
 from losslab.threads import wait_asleep
 
 app = typer.Typer(
@@ -275,9 +275,9 @@ app.add_typer(tools)
 
 def main() -> None:
     """Exit code 0, 1 for a failed run, 2 for bad input, which is answered in one sentence."""
-    wait_asleep()
     try:
         with raising():
+            wait_asleep()
             sys.exit(app(standalone_mode=False))
     except UserError as error:
         complain(str(error))
@@ -289,8 +289,7 @@ def main() -> None:
         complain(error_sentence(error))
         sys.exit(1)
     except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(STOPPED)
+        sys.exit(stopped("interrupted"))
     finally:
         # After a Ctrl-C inside an exec of text, as of a dataclass that is imported, `python -m` ends by SIGINT whatever
         # the exit code, even where it was caught; the next exec resets that.

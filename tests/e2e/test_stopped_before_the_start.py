@@ -11,23 +11,29 @@ from pathlib import Path
 import pytest
 
 from losslab.config import compose
+from losslab.sweeps import server
 from losslab.sweeps.interrupts import Interrupts, raising
 from runs import TINY, find_runs
 from warm_process import PYTHON
 
 PRESSED = """
-import os, signal, sys
+import atexit, os, signal, sys
 
 class Press:
     "Sends the signal as soon as somebody imports the module."
 
     def find_spec(self, module, path=None, target=None):
         if module == MODULE:
-            os.kill(os.getpid(), NUMBER)
+            atexit.register(press)  # and once more, while the program ends
+            press()
+
+def press():
+    os.kill(os.getpid(), NUMBER)
 
 MODULE, NUMBER = sys.argv.pop(1), int(sys.argv.pop(1))
 signal.signal(NUMBER, signal.default_int_handler if NUMBER == signal.SIGINT else signal.SIG_DFL)  # also under nohup
 sys.meta_path.insert(0, Press())
+atexit.register(press)
 from losslab.__main__ import main
 main()
 """
@@ -38,6 +44,7 @@ SWEEP = [*TINY, "name=s", "loss=cross_entropy,square", "seed=auto", "max_seeds=8
     ("module", "number"),
     [
         ("typer", signal.SIGINT),  # the command line's own imports
+        ("losslab.commands.train", signal.SIGINT),
         ("typer", signal.SIGTERM),
         ("hydra", signal.SIGTERM),  # train's imports
         ("hydra", signal.SIGHUP),
@@ -71,7 +78,9 @@ def test_an_interrupt_that_composing_made_another_exception_of_is_one(
             raise AttributeError("no flags")
 
     monkeypatch.setattr(compose, "compose", press)
-    assert run_tiny("-m", "seed=1,2") == 130
+    ended: list[None] = []
+    monkeypatch.setattr(server, "end_early", lambda: ended.append(None))
+    assert run_tiny("-m", "seed=1,2") == 130 and ended
     assert capsys.readouterr().err == "losslab: stopped before anything was started\n"
 
 

@@ -127,3 +127,14 @@ def test_a_package_that_cannot_be_imported_ends_the_command_in_a_sentence(workpl
     assert last.startswith("losslab: no process for a run could be started (") and last.endswith("); see above")
     assert done.stderr.count("losslab: ") == 1
     assert not list(workplace.glob("outputs/runs/*/run.json"))
+
+
+@on_linux
+def test_a_server_that_nobody_will_ask_ends_amid_its_imports() -> None:
+    import_and_leave = (
+        "import os; from multiprocessing import forkserver; from losslab.sweeps import server; server.end_early(); "
+        "server.warm_up(); server.end_early(); server.end_early(); "
+        "print(os.waitstatus_to_exitcode(os.waitpid(forkserver._forkserver._forkserver_pid, 0)[1]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", import_and_leave], capture_output=True, text=True, check=True)
+    assert int(ended.stdout) == -signal.SIGKILL

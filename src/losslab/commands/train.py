@@ -22,6 +22,7 @@ from losslab.commands.expand import ask, expand
 from losslab.commands.folder import check_folder
 from losslab.commands.forgotten import find_forgotten
 from losslab.commands.trusted import append_current_folder
+from losslab.commands.usage import stopped
 from losslab.config import schema
 from losslab.config.check import check_run, check_warmup
 from losslab.config.compose import CONFIG_NAME, compose_job, compose_plain, group_choices, own_choices, to_plain
@@ -34,7 +35,7 @@ from losslab.data.text_files import find_files
 from losslab.errors import UserError, error_sentence
 from losslab.records import COMMAND, Record
 from losslab.sweeps import server
-from losslab.sweeps.interrupts import NOTHING_STARTED, STOPPED, Interrupts
+from losslab.sweeps.interrupts import NOTHING_STARTED, Interrupts
 from losslab.sweeps.multirun import FAILED, REFUSED, Checked, Multirun, RunFailed
 from losslab.sweeps.tuning import Tuning
 
@@ -123,13 +124,12 @@ def _train(line: CommandLine, interrupts: Interrupts) -> int:
     try:
         multirun = open_runs(line, interrupts)
     except KeyboardInterrupt:
-        complain(NOTHING_STARTED)
-        return STOPPED
+        server.end_early()
+        return stopped(NOTHING_STARTED)
     if not run_all(multirun, line, interrupts):
         return 1
     if multirun.stopped:
-        complain(multirun.parting)
-        return STOPPED
+        return stopped(multirun.parting)
     if multirun.statuses == [REFUSED]:
         return 2
     return int(any(status in FAILED for status in multirun.statuses))

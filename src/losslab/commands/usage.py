@@ -11,7 +11,7 @@ from typer import Exit
 from typer.core import TyperGroup
 
 from losslab.console import complain
-from losslab.sweeps.interrupts import STOPPED
+from losslab.sweeps.interrupts import STOPPED, unheeded
 
 _SEVERAL_FOLDERS = {
     "compare": "runs are compared within one folder: move or copy the others into it, or train them under one name=",
@@ -26,8 +26,14 @@ def told(message: str = "interrupted") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        raise Exit(stopped(message)) from None
+
+
+def stopped(message: str) -> int:
+    """Say that an interrupt ends the command, whatever further one comes meanwhile; returns its exit code."""
+    with unheeded():
         complain(message)
-        raise Exit(STOPPED) from None
+    return STOPPED
 
 
 class Commands(TyperGroup):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -51,6 +52,21 @@ def raising() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unheeded() -> Iterator[None]:
+    """Pass over signals while a program that is about to end says why: another Ctrl-C would leave that unsaid."""
+    with handling(dict.fromkeys(_SIGNALS, signal.SIG_IGN)):
+        yield
+
+
+def end_by_code() -> None:
+    """End the program by the code of Ctrl-C, from now on, at a signal that comes after its last word: by itself Python
+    prints a traceback then, and dies of the signal while it takes itself apart."""
+    for number in _unhandled():
+        signal.signal(number, _leave)
+    atexit.register(_ignore)  # as the first, so that it runs as the last
+
+
 class Interrupts:
     """A context in which Ctrl-C, SIGTERM and a closed terminal are noted as well as raised: code that composes may
     swallow the exception, or raise another in its place. Signals that a process ignores, or has handlers of its own
@@ -83,7 +99,17 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(STOPPED)
+
+
+def _ignore() -> None:
+    """Python puts the system's handler in the place of its own ones now, and leaves those that ignore."""
+    for number in _unhandled():
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _unhandled() -> list[signal.Signals]:
-    """Signals that nobody but Python and `raising` handles."""
-    usual: tuple[Handler, ...] = (signal.SIG_DFL, signal.default_int_handler, _interrupt)
+    """Signals that nobody but Python and this module handles."""
+    usual: tuple[Handler, ...] = (signal.SIG_DFL, signal.default_int_handler, _interrupt, _leave)
     return [number for number in _SIGNALS if signal.getsignal(number) in usual]
