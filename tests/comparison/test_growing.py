@@ -64,18 +64,26 @@ def test_the_table_has_the_repeated_intervals_and_verdicts_of_the_sweep(sweep: S
     assert rows["poly1"].verdict.text == "undecided (20 seeds, the most that were allowed)"
 
 
+def test_a_sweep_that_goes_on_says_of_no_loss_that_it_was_decided(sweep: Sweep) -> None:
+    grow(sweep, {"square": (2, 1.0, 0.01), "focal": (3, 0.0, 0.005)})
+    text = read(comparison_of(sweep))
+    assert "It stands at 2 seeds of at most 20 so far, and the first look is at 6." in text
+    assert "seed=auto gave each loss its own number of seeds (cross_entropy 3, focal 3, square 2)" in text
+    assert "was decided" not in text and "took to decide" not in text
+
+
 def test_what_is_read_of_it_says_how_it_stopped(sweep: Sweep) -> None:
     grow(sweep, {"square": (6, 1.0, 0.01), "focal": (12, 0.0, 0.005), "poly1": (20, 0.02, 0.04)})
     c = comparison_of(sweep, all_pairs=True)
     text = read(c)
     assert "difference [repeated 95%]" in text and "p (adjusted)" not in text and "sign-flip" not in text
-    assert "which were added until each loss was decided: repeated 95% intervals" in text
+    assert "which are added until each loss is decided: repeated 95% intervals" in text
     bounds = c.growing.terms.rule.bounds() if c.growing else np.zeros(20)
     assert f"c from {bounds[5]:.3f} at 6 seeds to {bounds[-1]:.3f} at 20" in text
     assert "square is worse than cross_entropy: +1.0" in text and ", p" not in text.partition("square is worse")[2][:80]
     assert "It stands at 20 seeds, the most that were allowed." in text
     assert "more seeds would settle" not in text + page_text(c)
-    assert "each loss has the seeds that it took to decide it (cross_entropy 20, focal 12, poly1 20, square 6)" in text
+    assert "seed=auto gave each loss its own number of seeds (cross_entropy 20, focal 12, poly1 20, square 6)" in text
     assert "no completed run for seed" not in text and "seeds were added in batches" not in text
     (picture,) = (one for one in pictures(c) if one.file == "differences-test-nll_scaled")
     assert "the bar its repeated 95% interval" in picture.caption

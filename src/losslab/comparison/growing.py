@@ -84,7 +84,7 @@ class Growing:
         bounds = rule.bounds()
         losses = f"{rule.losses} comparison{'s' * (rule.losses != 1)}"
         return (
-            "Seeds were added until each loss was decided: repeated intervals (Jennison and Turnbull 1984) are "
+            "Seeds are added until each loss is decided: repeated intervals (Jennison and Turnbull 1984) are "
             f"mean ± c · s / √n, with c from {bounds[FIRST_LOOK - 1]:.3f} at {FIRST_LOOK} seeds to {bounds[-1]:.3f} at "
             f"{rule.max_seeds}. The probability that any of the first n intervals of any of {losses} misses is at most "
             f"{rule.level:g} · (n / {rule.max_seeds})², so that a verdict has this error whenever it comes."

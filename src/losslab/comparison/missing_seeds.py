@@ -50,7 +50,7 @@ def _stopped_apart(contenders: Sequence[Contender]) -> list[str]:
         return []
     told = ", ".join(f"{label} {count}" for label, count in counts.items())
     return [
-        f"each loss has the seeds that it took to decide it ({told}): means over unequal seeds are not comparable, the "
+        f"seed=auto gave each loss its own number of seeds ({told}): means over unequal seeds are not comparable, the "
         "differences are"
     ]
 

@@ -56,7 +56,7 @@ def caption(c: Comparison) -> str:
     timed = f"{whole}{costs}." if c.equal_time else ""
     if c.growing is not None:
         return (
-            f"{at}; {tuned}differences to {c.baseline} on shared seeds, which were added until each loss was decided: "
+            f"{at}; {tuned}differences to {c.baseline} on shared seeds, which are added until each loss is decided: "
             "repeated 95% intervals, all of which, at every number of seeds, hold the true differences with "
             f"probability 0.95. They have no p.{timed}"
         )
