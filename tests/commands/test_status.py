@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from losslab.commands.status import look, status, totals
+from losslab.commands.watching import fitting
 from losslab.errors import UserError
 from losslab.locks import lock
 from losslab.metric import Metric
@@ -199,13 +200,39 @@ def test_a_watch_ends_when_nothing_runs_or_at_ctrl_c(monkeypatch: pytest.MonkeyP
     terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
     monkeypatch.setattr("losslab.console.out", terminal)
     waits: list[float] = []
-    monkeypatch.setattr("losslab.commands.status.time.sleep", waits.append)
+    monkeypatch.setattr("losslab.commands.watching.time.sleep", waits.append)
     assert status(Path("outputs/first"), watch=True, as_json=False) == 0
     assert 10 <= sum(waits) <= 20 and "7 runs: 1 completed" in terminal.file.getvalue()  # type: ignore[attr-defined]
 
     def press(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("losslab.commands.status.time.sleep", press)
+    monkeypatch.setattr("losslab.commands.watching.time.sleep", press)
     with lock(Path("outputs/first/b")):
         assert status(Path("outputs/first"), watch=True, as_json=False) == 0
+
+
+def test_a_low_and_narrow_terminal_shows_what_runs_and_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=60, height=8, color_system=None)
+    monkeypatch.setattr("losslab.console.out", terminal)
+    monkeypatch.setattr("losslab.commands.status.told_verdicts", lambda folder: ["word " * 20 + "end"])
+    screens: list[str] = []
+
+    def press(seconds: float) -> None:
+        screens.append(terminal.file.getvalue())  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("losslab.commands.watching.time.sleep", press)
+    with lock(Path("outputs/first/g")):
+        assert status(Path("outputs/first"), watch=True, as_json=False) == 0
+    (screen,) = screens
+    assert screen.rstrip().count("\n") < 8 and "running" in screen and "… and 6 more" in screen
+    assert "7 runs: " in screen and screen.rstrip().endswith("end"), "a sentence is folded, not cut"
+    whole = terminal.file.getvalue()[len(screen) :]  # type: ignore[attr-defined]
+    assert all(state in whole for state in states().values() if state != "interrupted") and "more" not in whole
+
+
+def test_runs_that_are_over_give_way_first() -> None:
+    lines = look(Path("outputs/first"))
+    assert [line.run for line in fitting(lines, 3)] == ["b", "c", "e"]
+    assert fitting(lines, 9) == lines and fitting(lines, 0) == []

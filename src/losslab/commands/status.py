@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -11,19 +10,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from losslab import console
 from losslab.commands.decided import told_verdicts, verdict_values
+from losslab.commands.watching import watch as watch_runs
 from losslab.errors import UserError
 from losslab.records import DONE, FILE, Record
 from losslab.run_folder import RunFolder
 
-_SECONDS_BETWEEN_LOOKS = 2.0
-_PATIENCE = 15.0
-"""Seconds for which nothing runs between two jobs of a sweep, and after which nothing will."""
 _COLORS = {"planned": "dim", "completed": "green", "pruned": "green", "running": "cyan"}
 _COLORS |= {"killed": "yellow", "interrupted": "yellow"}
 _HEADINGS = ["run", "state", "step", "", "", "elapsed", "left", "host"]
@@ -84,7 +80,7 @@ def status(folder: Path, *, watch: bool, as_json: bool) -> int:
         console.out.print_json(json.dumps(content | ({"verdicts": verdicts} if verdicts else {})))
     elif watch and console.out.is_terminal:
         with suppress(KeyboardInterrupt):  # the usual way out
-            _watch(folder, lines)
+            watch_runs(lambda: look(folder), _table, lambda lines: [_summary(lines), *told_verdicts(folder)])
     else:
         if console.out.is_terminal:
             console.out.print(_table(lines), soft_wrap=False)
@@ -184,20 +180,6 @@ def _notes(line: Line) -> list[str]:
 def _left(record: Record) -> float | None:
     seconds = record.timing.get("seconds")
     return None if seconds is None else seconds / record.step * (record.max_steps - record.step)
-
-
-def _watch(folder: Path, lines: list[Line]) -> None:
-    idle = 0.0
-    with Live(console=console.out, auto_refresh=False) as live:
-        while True:
-            table = _table(lines)
-            table.caption = "\n".join([_summary(lines), *told_verdicts(folder)])
-            live.update(table, refresh=True)
-            idle = 0.0 if any(line.state == "running" for line in lines) else idle + _SECONDS_BETWEEN_LOOKS
-            if idle > _PATIENCE:
-                return
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-            lines = look(folder)
 
 
 def _table(lines: list[Line]) -> Table:
