@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from losslab.commands.status import look, status, totals
+from losslab.commands.status import _table, look, status, totals
 from losslab.commands.watching import fitting
 from losslab.errors import UserError
 from losslab.locks import lock
@@ -230,6 +232,14 @@ def test_a_low_and_narrow_terminal_shows_what_runs_and_the_sums(monkeypatch: pyt
     assert "7 runs: " in screen and screen.rstrip().endswith("end"), "a sentence is folded, not cut"
     whole = terminal.file.getvalue()[len(screen) :]  # type: ignore[attr-defined]
     assert all(state in whole for state in states().values() if state != "interrupted") and "more" not in whole
+
+
+def test_names_take_the_room_of_this_machine_s_own_and_of_empty_columns() -> None:
+    done = [replace(line, left=None) for line in look(Path("outputs/first"))]
+    here, elsewhere = ([replace(line, host=host) for line in done] for host in (platform.node(), "another-host"))
+    headings = [[column.header for column in _table(lines).columns] for lines in (here, [*here, *elsewhere])]
+    assert headings[0] == ["run", "state", "step", "val/nll_scaled", "tokens/s", "elapsed"]
+    assert headings[1] == [*headings[0], "host"]
 
 
 def test_runs_that_are_over_give_way_first() -> None:

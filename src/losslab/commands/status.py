@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -23,8 +24,9 @@ from losslab.run_folder import RunFolder
 _COLORS = {"planned": "dim", "completed": "green", "pruned": "green", "running": "cyan"}
 _COLORS |= {"killed": "yellow", "interrupted": "yellow"}
 _HEADINGS = ["run", "state", "step", "", "", "elapsed", "left", "host"]
-_NAMES, _BEST, _SPEED = 0, 3, 4
-"""Columns of the runs' names, of their best validations and of their speeds; the records give the last two headings."""
+_NAMES, _STATE, _BEST, _SPEED, _HOST = 0, 1, 3, 4, 7
+"""Columns of the runs' names and states, of their best validations and speeds, whose headings the records give, and of
+their hosts."""
 _NUMBERS = range(2, 7)
 """Columns of numbers."""
 
@@ -183,14 +185,17 @@ def _left(record: Record) -> float | None:
 
 
 def _table(lines: list[Line]) -> Table:
-    """A table as wide as the terminal; only the names give way."""
+    """A table as wide as the terminal; only the names give way, for which empty columns and this machine's own name are
+    left out."""
     headings, *rows = _text(lines)
+    here = {"", platform.node()}
+    shown = [i for i in range(len(headings)) if {row[i] for row in rows} - (here if i == _HOST else {""})]
     table = Table(box=None, pad_edge=False, expand=True)
-    for i, heading in enumerate(headings):
+    for i in shown:
         width = max(len(row[i]) for row in [headings, *rows])
         name = i == _NAMES
         table.add_column(
-            heading,
+            headings[i],
             no_wrap=True,
             overflow="ellipsis",
             justify="right" if i in _NUMBERS else "left",
@@ -198,8 +203,8 @@ def _table(lines: list[Line]) -> Table:
             width=None if name else width,
         )
     for line, row in zip(lines, rows, strict=True):
-        state = Text(line.state, style=_COLORS.get(line.state, "red"))
-        table.add_row(Text(row[0]), state, *map(Text, row[2:]))
+        colors = {_STATE: _COLORS.get(line.state, "red")}
+        table.add_row(*(Text(row[i], style=colors.get(i, "")) for i in shown))
     return table
 
 
