@@ -234,7 +234,7 @@ def test_a_low_and_narrow_terminal_shows_what_runs_and_the_sums(monkeypatch: pyt
     assert all(state in whole for state in states().values() if state != "interrupted") and "more" not in whole
 
 
-def test_names_take_the_room_of_this_machine_s_own_and_of_empty_columns() -> None:
+def test_empty_columns_and_this_machine_leave_their_room_to_the_names() -> None:
     done = [replace(line, left=None) for line in look(Path("outputs/first"))]
     here, elsewhere = ([replace(line, host=host) for line in done] for host in (platform.node(), "another-host"))
     headings = [[column.header for column in _table(lines).columns] for lines in (here, [*here, *elsewhere])]
