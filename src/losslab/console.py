@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
@@ -29,6 +30,14 @@ Advance = Callable[[int, int], None]
 
 
 class _Console(Console):
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self.on_broken_pipe()  # the terminal was closed
+
     def on_broken_pipe(self) -> None:
         """Continue in silence where the reader of the output has gone (`| head`), instead of ending the program."""
         self.quiet = True
