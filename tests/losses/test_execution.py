@@ -253,6 +253,8 @@ def test_rows_follow_from_the_budget() -> None:
     assert execution.projection_rows(262144, torch.device("cuda")) == 2**30 // (4 * 262144)
     assert execution.projection_rows(2, torch.device("cuda")) == 2048
     assert execution.projection_rows(10**9, torch.device("cpu")) == 1
+    few, many = (execution.projection_rows(outputs, torch.device("cpu")) for outputs in (32768, 32769))
+    assert (few, many) == (1, 2**25 // (4 * 32769)), "of many outputs another number of bytes"
 
 
 def test_a_loss_that_says_nothing_is_refused_by_name(loss: Loss, features: Features) -> None:

@@ -25,8 +25,8 @@ from losslab.products import linear
 
 _PROJECTED = {"cpu": 2**26, "cuda": 2**30}
 """Bytes for a chunk's float32 logits: many, since each chunk reads the weight twice and adds a gradient of its size."""
-_MANY_OUTPUTS, _PROJECTED_OF_MANY = 2**15, {"cpu": 2**25, "cuda": 2**30}
-"""From more outputs on a CPU takes half as many, so that a step needs half of the memory of a dense one."""
+_MANY_OUTPUTS, _PROJECTED_OF_MANY = 2**15, _PROJECTED | {"cpu": 2**25}
+"""Above this number of outputs a CPU gets half as many bytes, so that a step takes half of a dense one's memory."""
 _FEATURES = {"cpu": 2**24, "cuda": 2**27}
 """The same for logits inside the graph, where each chunk makes a gradient of the size of the weight."""
 _GRAPH = {"cpu": 2**21, "cuda": 2**26}
